@@ -1,0 +1,267 @@
+/**
+ * One chat socket: its events in, calls to rooms and engine out. `PROTOCOL.md`, Chat.
+ *
+ * @module
+ */
+import type { App, Handler } from "./app.ts";
+import { admitClient, checkHandshake } from "./door.ts";
+import { type Answer, isRefusal, type Refusal } from "./engine/engine.ts";
+import type { Connection } from "./registry/connection.ts";
+import {
+  ack,
+  type ClientMessage,
+  type ErrorCode,
+  isServerRoom,
+  membersList,
+  parse,
+  plainError,
+  pong,
+  v1Error,
+} from "./registry/messages.ts";
+import { TokenBucket } from "./registry/rate_limit.ts";
+import type { Room, Wanted } from "./registry/room.ts";
+
+/** Makes the handler of chat sockets. */
+export function chat(app: App): Handler {
+  return ({ request, url, room, visitor }) => {
+    admitClient(app);
+    const dialect = checkHandshake(request);
+    const { socket, response } = app.upgrade(request, {
+      dialect,
+      idleTimeoutSeconds: app.settings.IDLE_TIMEOUT,
+    });
+    const { remote } = visitor;
+    const connection = app.registry.connect(socket, { remote, dialect, kind: "chat" });
+    connection.homeRoom = room;
+    const history = Number(url.searchParams.get("history"));
+    const wanted = {
+      after: url.searchParams.get("after") ?? undefined,
+      history: Number.isInteger(history) && history > 0 ? history : 0,
+    };
+    new ChatSocket(app, connection, room, wanted);
+    return response;
+  };
+}
+
+/** What a socket is in a room: a listener, and a member once it has a name. */
+interface Membership {
+  room: Room;
+  name?: string;
+}
+
+/** What an error is about. */
+interface About {
+  id?: string;
+  room?: string;
+}
+
+/** Refusals that nothing interrupts for so long end the socket. */
+const MAX_REFUSED_MS = 10_000;
+/** One frame is answered with at most so many refusals. */
+const MAX_REFUSALS_PER_FRAME = 1_000;
+/** Lines that an engine has not answered yet. */
+const MAX_PENDING = 1_000;
+
+class ChatSocket {
+  #memberships = new Map<string, Membership>();
+  #messageBucket: TokenBucket;
+  #byteBucket: TokenBucket;
+  #joinBucket: TokenBucket;
+  /** When the refusals began that nothing has interrupted since; 0 without. */
+  #refusedSince = 0;
+  #pending = 0;
+  /** What an `id` counts in: the client's own secret, else this socket. */
+  #session: string;
+
+  constructor(
+    readonly app: App,
+    readonly connection: Connection,
+    readonly home: string,
+    wanted: Wanted,
+  ) {
+    const { MESSAGE_RATE, BYTE_RATE, JOIN_RATE, MAX_ROOMS_PER_CONNECTION } = app.settings;
+    const now = app.clock.now();
+    this.#messageBucket = new TokenBucket(MESSAGE_RATE, MESSAGE_RATE, now);
+    this.#byteBucket = new TokenBucket(BYTE_RATE, BYTE_RATE, now);
+    this.#joinBucket = new TokenBucket(JOIN_RATE, MAX_ROOMS_PER_CONNECTION, now);
+    this.#session = `connection:${connection.id}`;
+    connection.onReady = () => this.#hear(home, wanted);
+    connection.onText = (text) => this.#onText(text);
+    connection.onBinary = (data) => this.#onBinary(data);
+    connection.onLeave = () => {
+      for (const name of [...this.#memberships.keys()]) this.#leave(name);
+    };
+  }
+
+  #onText(text: string): void {
+    const { dialect } = this.connection;
+    if (dialect === "plain" || !text.includes("\n")) return this.#onObject(text);
+    let refusals = 0;
+    for (const line of text.split("\n")) {
+      this.#onObject(line);
+      if (this.connection.hasEnded) return;
+      if (this.#refusedSince > 0 && ++refusals > MAX_REFUSALS_PER_FRAME) {
+        return this.connection.close("rateLimited");
+      }
+    }
+  }
+
+  #onObject(text: string): void {
+    this.app.registry.counters.messagesIn++;
+    const message = parse(text, this.connection.dialect);
+    const retry = this.#charge(message.type, text.length);
+    if (retry > 0) return this.#fail("rate_limited", message as About, retry);
+    this.#handle(message);
+  }
+
+  #onBinary(data: ArrayBuffer): void {
+    this.app.registry.counters.messagesIn++;
+    const retry = this.#charge("binary", data.byteLength);
+    if (retry > 0) return this.#fail("rate_limited", {}, retry);
+    const membership = this.#memberships.get(this.home);
+    if (membership?.name === undefined) return this.#fail("not_joined", {});
+    membership.room.engine.relay(this.home, new Uint8Array(data), this.connection.id);
+  }
+
+  /** Takes a message from the buckets; answers the ms to wait if they have too little. */
+  #charge(type: ClientMessage["type"] | "binary", size: number): number {
+    const now = this.app.clock.now();
+    const opens = type === "join" || type === "listen" || type === "leave";
+    const retry = Math.max(
+      this.#messageBucket.take(1, now),
+      this.#byteBucket.take(size, now),
+      opens ? this.#joinBucket.take(1, now) : 0,
+    );
+    if (retry === 0) this.#refusedSince = 0;
+    else if (this.#refusedSince === 0) this.#refusedSince = now;
+    else if (now - this.#refusedSince >= MAX_REFUSED_MS) this.connection.close("rateLimited");
+    return retry;
+  }
+
+  #handle(message: ClientMessage): void {
+    switch (message.type) {
+      case "chat":
+        return this.#chat(message);
+      case "join":
+        return this.#join(message);
+      case "listen":
+        if (!this.#memberships.has(message.room)) this.#hear(message.room, message);
+        return;
+      case "leave":
+        return this.#leave(message.room ?? this.home);
+      case "members":
+        return this.#members(message.room ?? this.home);
+      case "ping":
+        return this.connection.tell(pong(message.id));
+      case "token":
+        return this.#fail("forbidden", {});
+      case "bad":
+        return this.#fail(message.code, message);
+    }
+  }
+
+  #chat(message: Extract<ClientMessage, { type: "chat" }>): void {
+    const { id, room = this.home } = message;
+    const membership = this.#memberships.get(room);
+    if (membership?.name === undefined) return this.#fail("not_joined", message);
+    const draft = {
+      sender: membership.name,
+      message: JSON.stringify(message.message),
+      key: id === undefined ? undefined : { session: this.#session, id },
+    };
+    this.#ask(message, () => membership.room.engine.publish(room, draft), (place) => {
+      if (id !== undefined) this.connection.tell(ack(id, room, place));
+    });
+  }
+
+  #join(message: Extract<ClientMessage, { type: "join" }>): void {
+    const { name, room = this.home, session } = message;
+    if (isServerRoom(room)) return this.#fail("forbidden", message);
+    if (!this.#memberships.has(room)) this.#hear(room, message);
+    const membership = this.#memberships.get(room);
+    if (!membership) return;
+    membership.name = name;
+    if (session !== undefined) this.#session = `session:${session}`;
+    const { id, remote } = this.connection;
+    this.#ask(message, () => membership.room.engine.join(room, id, name), () => {
+      this.app.log.info(`Client joined: ${remote} is ${JSON.stringify(name)} in ${room}`, {
+        event: "joined",
+        remote,
+        name,
+        room,
+      });
+    });
+  }
+
+  #members(room: string): void {
+    const membership = this.#memberships.get(room);
+    if (!membership) return this.#fail("not_joined", { room });
+    this.#ask({ room }, () => membership.room.engine.members(room), (members) => {
+      this.connection.tell(membersList(room, members));
+    });
+  }
+
+  /** Begins to hear a room: its `welcome` comes, or an error. */
+  #hear(name: string, wanted: Wanted): void {
+    if (this.#memberships.size >= this.app.settings.MAX_ROOMS_PER_CONNECTION) {
+      return this.#fail("too_many_rooms", { room: name });
+    }
+    const membership: Membership = { room: this.app.registry.room(name) };
+    this.#memberships.set(name, membership);
+    const { after, history } = wanted;
+    const answer = membership.room.listen(this.connection, { after, history });
+    const settle = (refusal: Refusal | undefined) => {
+      if (!refusal || this.#memberships.get(name) !== membership) return;
+      this.#memberships.delete(name);
+      this.#fail(codeOf(refusal), { room: name });
+    };
+    if (answer instanceof Promise) answer.then(settle);
+    else settle(answer);
+  }
+
+  #leave(name: string): void {
+    const membership = this.#memberships.get(name);
+    if (!membership) return;
+    this.#memberships.delete(name);
+    membership.room.unlisten(this.connection);
+    if (membership.name === undefined) return;
+    membership.room.engine.leave(name, this.connection.id);
+    const { remote } = this.connection;
+    const text = `Client left: ${remote} was ${JSON.stringify(membership.name)} in ${name}`;
+    this.app.log.info(text, { event: "left", remote, name: membership.name, room: name });
+  }
+
+  /** Asks the engine in order, without waiting for it; a refusal becomes the sender's error. */
+  #ask<T>(
+    about: About,
+    call: () => Answer<T | Refusal>,
+    next: (result: Exclude<T, Refusal>) => void,
+  ): void {
+    if (this.#pending >= MAX_PENDING) return this.#fail("unavailable", about);
+    const settle = (result: T | Refusal) => {
+      if (this.connection.hasEnded) return;
+      if (isRefusal(result)) this.#fail(codeOf(result), about);
+      else next(result as Exclude<T, Refusal>);
+    };
+    const answer = call();
+    if (!(answer instanceof Promise)) return settle(answer);
+    this.#pending++;
+    answer.then((result) => {
+      this.#pending--;
+      settle(result);
+    });
+  }
+
+  #fail(code: ErrorCode, about: About, retry?: number): void {
+    this.app.registry.counters.refuse(code);
+    const { id, room } = about;
+    this.connection.tell(
+      this.connection.dialect === "plain" ? plainError(code) : v1Error(code, { id, room, retry }),
+    );
+  }
+}
+
+/** An engine's refusal as the code of an error; without a digest there is no `conflict`. */
+function codeOf({ refused }: Refusal): ErrorCode {
+  return refused === "conflict" ? "unavailable" : refused;
+}

@@ -1,0 +1,36 @@
+/**
+ * `/echo`: what comes in goes back. `PROTOCOL.md`, Echo.
+ *
+ * @module
+ */
+import type { App, Handler } from "./app.ts";
+import { admitClient, checkHandshake } from "./door.ts";
+import { TokenBucket } from "./registry/rate_limit.ts";
+
+/** Makes the handler of echo sockets. Text comes back behind `?prefix=` (`Echo: `), binary as it is. */
+export function echo(app: App): Handler {
+  return ({ request, url, visitor }) => {
+    admitClient(app);
+    checkHandshake(request);
+    const { registry, settings, clock } = app;
+    const prefix = url.searchParams.get("prefix") ?? "Echo: ";
+    const { socket, response } = app.upgrade(request, {
+      dialect: "plain",
+      idleTimeoutSeconds: settings.IDLE_TIMEOUT,
+    });
+    const { remote } = visitor;
+    const connection = registry.connect(socket, { remote, dialect: "plain", kind: "echo" });
+    const now = clock.now();
+    const messages = new TokenBucket(settings.MESSAGE_RATE, settings.MESSAGE_RATE, now);
+    const bytes = new TokenBucket(settings.BYTE_RATE, settings.BYTE_RATE, now);
+    const answer = (size: number, data: string | ArrayBuffer) => {
+      registry.counters.messagesIn++;
+      const now = clock.now();
+      if (messages.take(1, now) + bytes.take(size, now) > 0) connection.close("rateLimited");
+      else connection.send(data);
+    };
+    connection.onText = (text) => answer(text.length, prefix + text);
+    connection.onBinary = (data) => answer(data.byteLength, data);
+    return response;
+  };
+}

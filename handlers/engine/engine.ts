@@ -1,0 +1,164 @@
+/**
+ * Where a room's order and history live: the contract that every engine keeps.
+ *
+ * An engine numbers a room's messages, keeps them, and hands them to every process that hosts the
+ * room. All engines pass the same suite (`tests/engine_contract.ts`). The memory engine answers at
+ * once; the others answer with a promise. No method throws or rejects: a {@link Refusal} says why.
+ *
+ * @module
+ */
+
+/** A value now (memory engine), or a promise of it (an engine that asks others). */
+export type Answer<T> = T | Promise<T>;
+
+/** Goes on with an {@link Answer}: in the same call when it is there, later when it is not. */
+export function whenAnswered<T, R>(
+  answer: Answer<T>,
+  next: (value: T) => R,
+): Answer<R> {
+  return answer instanceof Promise ? answer.then(next) : next(answer);
+}
+
+/** A place in a room's order: `seq` counts 1, 2, 3 … within one `epoch`. */
+export interface Cursor {
+  epoch: string;
+  seq: number;
+}
+
+/** A room at one moment: the next message is `seq` + 1; `members` sockets have joined. */
+export interface Head extends Cursor {
+  members: number;
+}
+
+/** One kept message. `message` is JSON text; `time` is Unix ms. */
+export interface Chat {
+  seq: number;
+  time: number;
+  sender: string;
+  message: string;
+}
+
+/** What makes a repeat of a message known: an `id` counts once in a room and session. */
+export interface RepeatKey {
+  session: string;
+  id: string;
+  /** With it, a repeat that carries another digest is refused as `conflict`; without, ids beyond the last 1,000 of the session are forgotten. */
+  digest?: string;
+}
+
+/** A message to publish. `message` is JSON text. */
+export interface Draft {
+  sender: string;
+  message: string;
+  key?: RepeatKey;
+}
+
+/** Why an engine did not do it. `unavailable` leaves the outcome unknown. */
+export interface Refusal {
+  refused: "unavailable" | "too_many_rooms" | "conflict";
+}
+
+/** What became of a message: its place in the order, the first one's for a repeat. */
+export type Outcome = Cursor | Refusal;
+
+/** Tells a {@link Refusal} from a result. */
+export function isRefusal(value: unknown): value is Refusal {
+  return typeof value === "object" && value !== null && "refused" in value;
+}
+
+/** What a hosting process hears of a room, in the room's order. */
+export type RoomEvent =
+  | { type: "chat"; chat: Chat }
+  | {
+    type: "status";
+    event: "join" | "leave";
+    name: string;
+    was?: string;
+    members: number;
+  }
+  /** From a socket to the others of its room: `from` is the sending member. */
+  | { type: "binary"; bytes: Uint8Array; from: string }
+  /** Continuity broke: the next message is `seq` + 1 of `epoch`. */
+  | { type: "reset"; epoch: string; seq: number; members: number };
+
+/** A process's end of a room. */
+export interface Host {
+  /** Hears the room's events, in order, from the {@link Head} that `host` answered with. */
+  deliver(event: RoomEvent): void;
+  /** How many listeners this process has in the room. */
+  readonly listenerCount: number;
+}
+
+/** The kept messages of a room that follow a cursor, oldest first; `seq` is the room's head. */
+export interface Span extends Cursor {
+  chats: Chat[];
+}
+
+/** Who has joined a room: `names` sorted, at most 1,000 of `count`. */
+export interface Members {
+  names: string[];
+  count: number;
+}
+
+/** A room with listeners, as `GET /rooms` shows it. */
+export interface RoomSummary {
+  room: string;
+  members: number;
+  listeners: number;
+  seq: number;
+}
+
+/** Figures of an engine, for the metrics. */
+export interface EngineStats {
+  /** Rooms known, empty ones with history included. */
+  rooms: number;
+  /** Bytes that history and remembered ids are counted with. */
+  historyBytes: number;
+}
+
+/** The contract. Calls that come from one caller take effect in the order they were made. */
+export interface Engine {
+  readonly name: "memory" | "workers" | "redis";
+
+  /**
+   * Starts hosting a room in this process. Events begin right behind the head that it answers
+   * with. At most one host a room and process.
+   */
+  host(room: string, host: Host): Answer<Head | Refusal>;
+
+  /** Ends hosting. An empty room keeps its history and epoch for HISTORY_SECONDS. */
+  release(room: string): void;
+
+  /** Numbers, keeps and hands out a message. An answer with a place means: kept. */
+  publish(room: string, draft: Draft): Answer<Outcome>;
+
+  /** Hands bytes to every host of the room, behind all that was published before; keeps nothing. */
+  relay(room: string, bytes: Uint8Array, from: string): void;
+
+  /** Makes `member` (unique in the whole system) known under a name; hosts hear a `status`. */
+  join(room: string, member: string, name: string): Answer<Refusal | undefined>;
+
+  /** Ends a membership; hosts hear a `status`. Unknown members are ignored. */
+  leave(room: string, member: string): void;
+
+  /** Who has joined, over all processes. */
+  members(room: string): Answer<Members | Refusal>;
+
+  /**
+   * The kept messages behind `after`, or all that are kept where `after` is missing or of another
+   * epoch. A room that nobody knows answers with a fresh epoch and nothing kept.
+   */
+  read(room: string, after?: Cursor): Answer<Span | Refusal>;
+
+  /** Rooms with listeners, by name, those behind `after`, at most `limit`. */
+  rooms(after: string, limit: number): Answer<RoomSummary[]>;
+
+  /** Whether it can take messages now: `/readyz`. */
+  isReady(): boolean;
+
+  /** Figures for the metrics, of this process. */
+  stats(): EngineStats;
+
+  /** Ends it: no event, timer or connection is left. */
+  close(): Promise<void>;
+}

@@ -1,0 +1,82 @@
+/**
+ * Which part of a room's history somebody gets: pure functions on a {@link Span}.
+ *
+ * @module
+ */
+import { byteLength } from "../text.ts";
+import type { Chat, Cursor, Span } from "./engine.ts";
+
+/** All of a v1 `chat` but its sender and message, with the longest room name and numbers. */
+const ENVELOPE_BYTES = 192;
+
+/** Messages to hand out. The first is `seq` + 1; nothing is missing since `after` if `recovered`. */
+export interface Page extends Cursor {
+  recovered: boolean;
+  chats: Chat[];
+}
+
+/** The cursor in `epoch:seq`, or nothing where the text is no cursor. */
+export function parseCursor(text: unknown): Cursor | undefined {
+  const parts = typeof text === "string" ? /^([\w-]{1,64}):(\d{1,15})$/.exec(text) : null;
+  return parts ? { epoch: parts[1], seq: Number(parts[2]) } : undefined;
+}
+
+/** The text form of a cursor: `epoch:seq`. */
+export function formatCursor({ epoch, seq }: Cursor): string {
+  return `${epoch}:${seq}`;
+}
+
+/** Whether everything behind `after` is still in the span. */
+function isWhole(span: Span, after: Cursor): boolean {
+  return after.epoch === span.epoch && after.seq <= span.seq &&
+    span.seq - after.seq === span.chats.length;
+}
+
+/**
+ * A replay for a listener: all since `after` if it is kept and fits, else the newest that do.
+ *
+ * @param maxBytes what the encoded messages may take together
+ */
+export function replay(
+  span: Span,
+  after: Cursor | undefined,
+  limit: number,
+  maxBytes: number,
+): Page {
+  let bytes = 0;
+  let first = span.chats.length;
+  while (first > 0 && span.chats.length - first < limit) {
+    bytes += weigh(span.chats[first - 1]);
+    if (bytes > maxBytes) break;
+    first--;
+  }
+  const chats = span.chats.slice(first);
+  return {
+    epoch: span.epoch,
+    seq: span.seq - chats.length,
+    recovered: after !== undefined && first === 0 && isWhole(span, after),
+    chats,
+  };
+}
+
+/**
+ * A page for `GET …/messages`: forward from `after`, from the oldest kept where that is gone; the
+ * newest `limit` without `after` or with one that this epoch does not know.
+ */
+export function pageOf(
+  span: Span,
+  after: Cursor | undefined,
+  limit: number,
+): Page {
+  const known = after !== undefined && after.epoch === span.epoch &&
+    after.seq <= span.seq;
+  const chats = known ? span.chats.slice(0, limit) : span.chats.slice(-limit);
+  const end = chats.at(-1)?.seq ?? span.seq;
+  const recovered = after === undefined || (known && isWhole(span, after));
+  return { epoch: span.epoch, seq: end, recovered, chats };
+}
+
+/** At most what a message takes on the wire, in bytes. */
+function weigh(chat: Chat): number {
+  return byteLength(chat.message) + byteLength(chat.sender) + ENVELOPE_BYTES;
+}

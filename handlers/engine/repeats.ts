@@ -1,0 +1,92 @@
+/**
+ * Which ids a room has seen, by session: what makes a repeated message known.
+ *
+ * @module
+ */
+import type { RepeatKey } from "./engine.ts";
+import type { Budget } from "./history.ts";
+
+/** How long an id is remembered. */
+export const REPEAT_MS = 5 * 60_000;
+/** How many ids of one session and room are remembered. */
+export const REPEATS_PER_SESSION = 1_000;
+
+interface Remembered {
+  seq: number;
+  until: number;
+  digest?: string;
+}
+
+/** The ids of one room. Within a session they stand in the order they came. */
+export class RepeatTable {
+  #sessions = new Map<string, Map<string, Remembered>>();
+
+  constructor(readonly budget: Budget) {}
+
+  /** The first message of this id; `conflict` if it had another digest; nothing if it is new. */
+  find(key: RepeatKey, now: number): { seq: number } | "conflict" | undefined {
+    const known = this.#sessions.get(key.session)?.get(key.id);
+    if (!known || known.until <= now) return undefined;
+    return known.digest === key.digest ? { seq: known.seq } : "conflict";
+  }
+
+  /** Whether one more id fits into the ids' share of the budget. */
+  hasSpace(key: RepeatKey): boolean {
+    const more = cost(key.id) + SESSION_BYTES;
+    return this.budget.idBytes + more <= this.budget.maxBytes / 4;
+  }
+
+  /** Remembers an id for {@link REPEAT_MS}. Beyond {@link REPEATS_PER_SESSION}, a session's oldest goes, but for ids with a digest. */
+  remember(key: RepeatKey, seq: number, now: number): void {
+    let ids = this.#sessions.get(key.session);
+    if (!ids) {
+      ids = new Map();
+      this.#sessions.set(key.session, ids);
+      this.#count(SESSION_BYTES);
+    }
+    const { id, digest } = key;
+    if (ids.delete(id)) this.#count(-cost(id));
+    ids.set(id, { seq, until: now + REPEAT_MS, digest });
+    this.#count(cost(id));
+    if (ids.size > REPEATS_PER_SESSION && digest === undefined) {
+      this.#forget(ids, ids.keys().next().value!);
+    }
+  }
+
+  /** Forgets what is older than {@link REPEAT_MS}. */
+  expire(now: number): void {
+    for (const [session, ids] of this.#sessions) {
+      for (const [id, known] of ids) {
+        if (known.until > now) break;
+        this.#forget(ids, id);
+      }
+      if (ids.size === 0) {
+        this.#sessions.delete(session);
+        this.#count(-SESSION_BYTES);
+      }
+    }
+  }
+
+  /** Gives all its bytes back to the budget. */
+  clear(): void {
+    this.expire(Infinity);
+  }
+
+  #forget(ids: Map<string, Remembered>, id: string): void {
+    ids.delete(id);
+    this.#count(-cost(id));
+  }
+
+  #count(bytes: number): void {
+    this.budget.bytes += bytes;
+    this.budget.idBytes += bytes;
+  }
+}
+
+/** A session's map and its key. */
+const SESSION_BYTES = 300;
+
+/** An id's text and its entry in the map. */
+function cost(id: string): number {
+  return 2 * id.length + 120;
+}

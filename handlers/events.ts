@@ -1,0 +1,112 @@
+/**
+ * `GET /rooms/{room}/events`: a room as Server-Sent Events. `PROTOCOL.md`, Endpoints.
+ *
+ * @module
+ */
+import {
+  type ServerSentEventMessage,
+  ServerSentEventStream,
+} from "@std/http/server-sent-event-stream";
+import type { App, Handler } from "./app.ts";
+import { admitClient } from "./door.ts";
+import { isRefusal } from "./engine/engine.ts";
+import { formatCursor } from "./engine/page.ts";
+import { HttpError } from "./http_error.ts";
+import { CLOSE } from "./registry/close.ts";
+import type { End } from "./registry/connection.ts";
+import type { Client } from "./registry/registry.ts";
+import type { Reader } from "./registry/room.ts";
+import { byteLength } from "./text.ts";
+
+/** A comment that often keeps proxies from ending a quiet stream. */
+const KEEP_ALIVE_MS = 15_000;
+
+/** Makes the handler of event streams; `Last-Event-ID` or `?after=` resumes. */
+export function events(app: App): Handler {
+  return async ({ request, url, room: name, visitor }) => {
+    admitClient(app);
+    const history = Number(url.searchParams.get("history"));
+    const reader = new EventReader(app, visitor.remote);
+    const wanted = {
+      after: request.headers.get("last-event-id") ?? url.searchParams.get("after") ?? undefined,
+      history: Number.isInteger(history) && history > 0 ? history : 0,
+    };
+    const room = app.registry.room(name);
+    reader.onEnd = () => room.unlisten(reader);
+    const refusal = await room.listen(reader, wanted);
+    if (isRefusal(refusal)) {
+      reader.close("goingAway");
+      throw new HttpError(503, refusal.refused, "The room cannot be opened.", {
+        "retry-after": "1",
+      });
+    }
+    return new Response(reader.stream.pipeThrough(new ServerSentEventStream()), {
+      headers: {
+        "content-type": "text/event-stream",
+        "cache-control": "no-store",
+        "x-accel-buffering": "no",
+      },
+    });
+  };
+}
+
+/** One open stream: a listener of its room, and a client of the registry. */
+class EventReader implements Reader, Client {
+  readonly dialect = "events";
+  readonly stream: ReadableStream<ServerSentEventMessage>;
+  hasEnded = false;
+  onEnd: () => void = () => {};
+  #controller!: ReadableStreamDefaultController<ServerSentEventMessage>;
+  #stopKeepAlive: () => void;
+
+  constructor(readonly app: App, readonly remote: string) {
+    this.stream = new ReadableStream({
+      start: (controller) => {
+        this.#controller = controller;
+      },
+      cancel: () => this.#end({ by: "peer", code: 1000, reason: "closed" }),
+    }, {
+      highWaterMark: app.settings.MAX_QUEUE_BYTES,
+      size: ({ data = "" }) => byteLength(data) + 64,
+    });
+    this.#stopKeepAlive = app.clock.every(KEEP_ALIVE_MS, () => this.#send({ comment: "" }));
+    app.registry.heldCount++;
+    app.registry.add(this, "events");
+  }
+
+  welcome(object: string, epoch: string, seq: number): void {
+    this.#send({ event: "welcome", data: object, id: formatCursor({ epoch, seq }) });
+  }
+
+  chat(object: string, epoch: string, seq: number): void {
+    this.#send({ data: object, id: formatCursor({ epoch, seq }) });
+  }
+
+  farewell(retryMs: number): void {
+    this.#send({ retry: retryMs });
+  }
+
+  close(why: keyof typeof CLOSE): void {
+    if (this.hasEnded) return;
+    this.app.registry.counters.closes[why]++;
+    // An error drops what is queued; a close would keep it for a reader that never reads.
+    if (why === "tooSlow") this.#controller.error(new Error(CLOSE.tooSlow.reason));
+    else this.#controller.close();
+    this.#end({ by: "server", ...CLOSE[why] });
+  }
+
+  #send(message: ServerSentEventMessage): void {
+    if (this.hasEnded) return;
+    this.#controller.enqueue(message);
+    if (this.#controller.desiredSize! < 0) this.close("tooSlow");
+  }
+
+  #end(end: End): void {
+    if (this.hasEnded) return;
+    this.hasEnded = true;
+    this.#stopKeepAlive();
+    this.app.registry.heldCount--;
+    this.onEnd();
+    this.app.registry.remove(this, "events", end);
+  }
+}

@@ -1,0 +1,25 @@
+/**
+ * A refusal over HTTP.
+ *
+ * @module
+ */
+
+/** Thrown by a handler; the router makes the JSON answer of it. `PROTOCOL.md`, Endpoints. */
+export class HttpError extends Error {
+  override name = "HttpError";
+
+  constructor(
+    readonly status: number,
+    readonly code: string,
+    message: string,
+    readonly headers: Record<string, string> = {},
+  ) {
+    super(message);
+  }
+
+  /** The answer that the client sees. */
+  toResponse(): Response {
+    const body = { type: "error", code: this.code, message: this.message };
+    return Response.json(body, { status: this.status, headers: this.headers });
+  }
+}

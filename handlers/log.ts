@@ -1,0 +1,67 @@
+/**
+ * The log: one line an event, through LogTape.
+ *
+ * @module
+ */
+import {
+  configureSync,
+  getConsoleSink,
+  getJsonLinesFormatter,
+  getLogger,
+  getTextFormatter,
+  type LogLevel,
+  resetSync,
+} from "@logtape/logtape";
+
+/** What Parley asks of a log; LogTape, `console` and `@std/log` all have it. */
+export type Log = Record<
+  "debug" | "info" | "warn" | "error",
+  (text: string, fields?: Record<string, unknown>) => void
+>;
+
+/** The levels of LOG_LEVEL, the most talkative first. */
+export const LOG_LEVELS = ["debug", "info", "warn", "error"] as const;
+
+/** Sets LogTape up and gives the log: lines of text, or of JSON with the fields beside the text. */
+export function createLog(
+  level: typeof LOG_LEVELS[number],
+  format: "text" | "json",
+): Log {
+  const formatter = format === "json"
+    ? getJsonLinesFormatter({ properties: "flatten" })
+    : getTextFormatter({ category: () => "parley", value: String });
+  const lowestLevel: LogLevel = level === "warn" ? "warning" : level;
+  resetSync();
+  configureSync({
+    sinks: { console: getConsoleSink({ formatter }) },
+    loggers: [
+      { category: "parley", lowestLevel, sinks: ["console"] },
+      {
+        category: ["logtape", "meta"],
+        lowestLevel: "warning",
+        sinks: ["console"],
+      },
+    ],
+  });
+  const logger = getLogger("parley");
+  const write =
+    (severity: "debug" | "info" | "warn" | "error") =>
+    (text: string, fields?: Record<string, unknown>) => logger[severity](toTemplate(text), fields);
+  return {
+    debug: level === "debug" ? write("debug") : () => {},
+    info: write("info"),
+    warn: write("warn"),
+    error: write("error"),
+  };
+}
+
+/** The text as LogTape's template: no brace is a placeholder, no control character starts a line. */
+function toTemplate(text: string): string {
+  return text.replace(/[{}]/g, "$&$&").replace(
+    /\p{Cc}/gu,
+    (character) => "\\x" + character.charCodeAt(0).toString(16).padStart(2, "0"),
+  );
+}
+
+/** A log that keeps silent, for tests and for those who embed Parley. */
+export const silentLog: Log = { debug() {}, info() {}, warn() {}, error() {} };

@@ -1,0 +1,28 @@
+/**
+ * What a browser loads: files of `web/`, part of the program.
+ *
+ * @module
+ */
+import { eTag, ifNoneMatch } from "@std/http/etag";
+import type { Handler } from "./app.ts";
+
+/** No script, style or connection but the server's own. */
+const PAGE_POLICY =
+  "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self' ws: wss:; " +
+  "img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+
+/** Makes the handler of a file; a browser that has this very file gets 304. */
+export function file(text: string, type: string): Handler {
+  const tag = eTag(text);
+  return async ({ request }) => {
+    const etag = await tag;
+    const headers = new Headers({
+      "content-type": `${type}; charset=utf-8`,
+      "cache-control": "no-cache",
+      ...(etag && { etag }),
+    });
+    if (type === "text/html") headers.set("content-security-policy", PAGE_POLICY);
+    const isKnown = !ifNoneMatch(request.headers.get("if-none-match"), etag);
+    return new Response(isKnown ? null : text, { status: isKnown ? 304 : 200, headers });
+  };
+}

@@ -1,0 +1,195 @@
+/**
+ * What echo and chat share, in memory: the rooms, who is connected, the totals, the drain.
+ *
+ * @module
+ */
+import type { Clock } from "../clock.ts";
+import type { Engine } from "../engine/engine.ts";
+import type { Log } from "../log.ts";
+import type { CLOSE } from "./close.ts";
+import { Connection, type End, type Socket } from "./connection.ts";
+import { Counters } from "./counters.ts";
+import { type Dialect, isServerRoom } from "./messages.ts";
+import { Room } from "./room.ts";
+import { Turn } from "./turn.ts";
+
+/** Whoever holds a connection: a socket, or a reader of Server-Sent Events. */
+export interface Client {
+  readonly remote: string;
+  /** Says when to come back, in ms, where the client can understand it. */
+  farewell(retryMs: number): void;
+  close(why: keyof typeof CLOSE): void;
+}
+
+/** What the registry needs from outside. */
+export interface RegistryOptions {
+  engine: Engine;
+  /** Orders the server's own rooms (`_…`), of this process alone. */
+  localEngine: Engine;
+  log: Log;
+  clock: Clock;
+  limits: {
+    maxConnections: number;
+    maxQueueBytes: number;
+    maxMessageBytes: number;
+    drainSeconds: number;
+  };
+  turn?: Turn;
+}
+
+const DRAIN_STEP_MS = 50;
+
+/** Rooms, clients and totals of one process. */
+export class Registry {
+  readonly counters = new Counters();
+  readonly rooms = new Map<string, Room>();
+  readonly clients = new Set<Client>();
+  isDraining = false;
+  /** Sockets and readers that the runtime still holds, evicted ones included. */
+  heldCount = 0;
+  readonly #options: RegistryOptions;
+  readonly #turn: Turn;
+  /** Makes connection ids unique among processes. */
+  readonly #idPrefix = crypto.randomUUID().slice(0, 8);
+  #lastId = 0;
+
+  constructor(options: RegistryOptions) {
+    this.#options = options;
+    this.#turn = options.turn ?? new Turn();
+  }
+
+  /** The room of this name, opened if nobody here hears it yet. It goes with its last listener. */
+  room(name: string): Room {
+    const known = this.rooms.get(name);
+    if (known) return known;
+    const engine = this.engineOf(name);
+    const room = new Room(name, {
+      engine,
+      turn: this.#turn,
+      counters: this.counters,
+      maxQueueBytes: this.#options.limits.maxQueueBytes,
+      onEmpty: () => {
+        if (this.rooms.get(name) !== room) return;
+        this.rooms.delete(name);
+        engine.release(name);
+      },
+    });
+    this.rooms.set(name, room);
+    return room;
+  }
+
+  /** The engine that orders a room. */
+  engineOf(room: string): Engine {
+    return isServerRoom(room) ? this.#options.localEngine : this.#options.engine;
+  }
+
+  /** Whether one more client fits. A peer that was evicted but never reads counts until it is gone. */
+  get isFull(): boolean {
+    return this.heldCount >= this.#options.limits.maxConnections;
+  }
+
+  /** A name for a member that no other process gives. */
+  nextId(): string {
+    return `${this.#idPrefix}-${++this.#lastId}`;
+  }
+
+  /** Makes a connection of a socket that is opening. Set its handlers before the next turn. */
+  connect(
+    socket: Socket,
+    { remote, dialect, kind }: {
+      remote: string;
+      dialect: Dialect;
+      kind: "echo" | "chat";
+    },
+  ): Connection {
+    const connection = new Connection(socket, {
+      id: this.nextId(),
+      remote,
+      dialect,
+      turn: this.#turn,
+      counters: this.counters,
+      ...this.#options.limits,
+    });
+    const counted = kind === "echo" ? kind : dialect;
+    this.heldCount++;
+    connection.onGone = () => this.heldCount--;
+    connection.onOpen = () => {
+      this.add(connection, counted);
+      if (this.isDraining) connection.close("goingAway");
+      else connection.onReady();
+    };
+    connection.onEnd = (end) => {
+      connection.onLeave();
+      this.remove(connection, counted, end);
+    };
+    return connection;
+  }
+
+  /** Counts a client in. */
+  add(client: Client, kind: keyof Counters["connections"]): void {
+    this.clients.add(client);
+    this.counters.connections[kind]++;
+    this.#options.log.info(
+      `Client connected: ${client.remote}. Total clients: ${this.clients.size}`,
+      {
+        event: "connected",
+        remote: client.remote,
+        kind,
+        clients: this.clients.size,
+      },
+    );
+  }
+
+  /** Counts a client out, and says why it went. */
+  remove(client: Client, kind: keyof Counters["connections"], end: End): void {
+    if (!this.clients.delete(client)) return;
+    this.counters.connections[kind]--;
+    const { remote } = client;
+    const { by, code, reason } = end;
+    const total = `Total clients: ${this.clients.size}`;
+    const text = by === "error"
+      ? `Connection closed with error: ${remote}: ${reason} (${code}). ${total}`
+      : code === 1013
+      ? `Client evicted: ${remote}: ${reason} (${code}). ${total}`
+      : `Client disconnected cleanly: ${remote}: ${reason || "closed"} (${code}). ${total}`;
+    const event = code === 1013 && by === "server" ? "evicted" : "disconnected";
+    this.#options.log.info(text, {
+      event,
+      remote,
+      by,
+      code,
+      reason,
+      clients: this.clients.size,
+    });
+  }
+
+  /**
+   * Sends everybody away, spread over DRAIN_SECONDS; done when all are gone or the time is over.
+   * Clients that can understand it learn at once when to come back.
+   */
+  drain(): Promise<void> {
+    this.isDraining = true;
+    const { clock, limits } = this.#options;
+    const drainMs = limits.drainSeconds * 1_000;
+    const leaving = [...this.clients];
+    for (const client of leaving) {
+      client.farewell(Math.round(drainMs + Math.random() * drainMs));
+    }
+    const start = clock.now();
+    let next = 0;
+    return new Promise((resolve) => {
+      const step = () => {
+        const share = drainMs === 0 ? 1 : Math.min(1, (clock.now() - start) / drainMs);
+        while (next < leaving.length && next < share * leaving.length) {
+          leaving[next++].close("goingAway");
+        }
+        if (this.clients.size > 0 && share < 1) return;
+        stop();
+        for (const client of [...this.clients]) client.close("goingAway");
+        resolve();
+      };
+      const stop = clock.every(DRAIN_STEP_MS, step);
+      step();
+    });
+  }
+}

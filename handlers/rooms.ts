@@ -1,0 +1,122 @@
+/**
+ * Rooms over HTTP: the list, publishing, history. `PROTOCOL.md`, Endpoints.
+ *
+ * @module
+ */
+import type { App, Call, Handler } from "./app.ts";
+import { type Draft, isRefusal, type Refusal } from "./engine/engine.ts";
+import { pageOf, parseCursor } from "./engine/page.ts";
+import { HttpError } from "./http_error.ts";
+import { isPersonName, isServerRoom, isShallow, v1Chat } from "./registry/messages.ts";
+
+const ROOMS_PER_PAGE = 1_000;
+const DEFAULT_LIMIT = 100;
+const MAX_LIMIT = 1_000;
+const NO_STORE = { "cache-control": "no-store" };
+
+/** Makes the handler of `GET /rooms`: by name, 1,000 a page, those behind `?after=name`. */
+export function listRooms({ registry }: App): Handler {
+  return async ({ url }) => {
+    const after = url.searchParams.get("after") ?? "";
+    const rooms = await registry.engineOf("").rooms(after, ROOMS_PER_PAGE);
+    return Response.json({ rooms }, { headers: NO_STORE });
+  };
+}
+
+/** Makes the handler of `GET /rooms/{room}/messages`. */
+export function readMessages({ registry }: App): Handler {
+  return async ({ url, room }) => {
+    const after = url.searchParams.get("after") ?? undefined;
+    const cursor = parseCursor(after);
+    const limit = readLimit(url.searchParams.get("limit"));
+    const span = await registry.engineOf(room).read(room, cursor);
+    if (isRefusal(span)) throw refusalError(span);
+    const page = pageOf(span, cursor, limit);
+    const recovered = page.recovered && (after === undefined) === (cursor === undefined);
+    const head = JSON.stringify({ room, epoch: page.epoch, seq: page.seq, recovered });
+    const messages = page.chats.map((chat) => v1Chat(room, chat));
+    return new Response(`${head.slice(0, -1)},"messages":[${messages.join(",")}]}`, {
+      headers: { "content-type": "application/json", ...NO_STORE },
+    });
+  };
+}
+
+/** Makes the handler of `POST /rooms/{room}/messages`. */
+export function publishMessage(app: App): Handler {
+  return async (call) => {
+    const { room, request } = call;
+    if (isServerRoom(room)) throw new HttpError(403, "forbidden", "Not allowed.");
+    const body = await readBody(call, app.settings.MAX_MESSAGE_BYTES);
+    const draft: Draft = readDraft(body);
+    const id = request.headers.get("idempotency-key");
+    if (id !== null) draft.key = await readKey(id, body);
+    const place = await app.registry.engineOf(room).publish(room, draft);
+    if (isRefusal(place)) throw refusalError(place);
+    app.registry.counters.messagesIn++;
+    app.registry.counters.bytesIn += body.length;
+    return Response.json({ room, ...place }, { status: 202, headers: NO_STORE });
+  };
+}
+
+function readLimit(text: string | null): number {
+  if (text === null) return DEFAULT_LIMIT;
+  const limit = Number(text);
+  if (Number.isInteger(limit) && limit > 0) return Math.min(limit, MAX_LIMIT);
+  throw new HttpError(400, "bad_limit", "limit must be a whole number above 0.");
+}
+
+/** The body's text; never more than `maxBytes` of it is taken. */
+async function readBody({ request }: Call, maxBytes: number): Promise<string> {
+  const type = request.headers.get("content-type") ?? "";
+  if (!/^application\/(?:[\w.-]+\+)?json(?:\s*;|$)/i.test(type)) {
+    throw new HttpError(415, "bad_type", "The body must be application/json.");
+  }
+  const tooBig = new HttpError(413, "too_big", `The body must be at most ${maxBytes} bytes.`);
+  if (Number(request.headers.get("content-length")) > maxBytes) throw tooBig;
+  const chunks: Uint8Array<ArrayBuffer>[] = [];
+  let size = 0;
+  for await (const chunk of request.body ?? []) {
+    size += chunk.length;
+    if (size > maxBytes) throw tooBig;
+    chunks.push(chunk);
+  }
+  try {
+    return new TextDecoder("utf-8", { fatal: true }).decode(await new Blob(chunks).arrayBuffer());
+  } catch {
+    throw new HttpError(400, "bad_json", "Invalid JSON format.");
+  }
+}
+
+function readDraft(body: string): Draft {
+  let data: unknown;
+  try {
+    data = JSON.parse(body);
+  } catch {
+    throw new HttpError(400, "bad_json", "Invalid JSON format.");
+  }
+  if (typeof data !== "object" || data === null || Array.isArray(data) || !isShallow(data)) {
+    throw new HttpError(400, "bad_message", "The body must be an object with a message.");
+  }
+  const { message = "", sender = "Anonymous" } = data as Record<string, unknown>;
+  if (!isPersonName(sender)) throw new HttpError(400, "bad_name", "Invalid name.");
+  return { sender, message: JSON.stringify(message) };
+}
+
+/** An `Idempotency-Key` counts with its body. A session of a socket cannot bear this name. */
+async function readKey(id: string, body: string): Promise<Draft["key"]> {
+  if (id === "" || id.length > 255) {
+    throw new HttpError(400, "bad_key", "Idempotency-Key must have 1 to 255 characters.");
+  }
+  const hash = await crypto.subtle.digest("SHA-256", new TextEncoder().encode(body));
+  return { session: "http:", id, digest: new Uint8Array(hash).toBase64() };
+}
+
+function refusalError({ refused }: Refusal): HttpError {
+  if (refused === "conflict") {
+    return new HttpError(422, "conflict", "This Idempotency-Key came with another body before.");
+  }
+  const message = refused === "too_many_rooms"
+    ? "Too many rooms."
+    : "Server error: the message may not have been delivered.";
+  return new HttpError(503, refused, message, { "retry-after": "1" });
+}

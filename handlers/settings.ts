@@ -1,0 +1,253 @@
+/**
+ * The settings: one table gives the parsing, `--help` and the README's table.
+ *
+ * @module
+ */
+import { parseArgs } from "@std/cli/parse-args";
+import { LOG_LEVELS } from "./log.ts";
+
+/** One setting: its variable is NAME, its flag `--name`. */
+interface Setting<T> {
+  default: T;
+  /** What it means, with its unit. */
+  meaning: string;
+  /** How the default is shown, where it is not the value itself. */
+  shown?: string;
+  /** The value; nothing if the text is none. */
+  read(text: string): T | undefined;
+  /** What a text must be: "a whole number from 0 to 65535". */
+  kind: string;
+}
+
+function number(
+  value: number,
+  max: number,
+  meaning: string,
+  shown?: string,
+): Setting<number> {
+  return {
+    default: value,
+    meaning,
+    shown,
+    kind: `a whole number from 0 to ${max}`,
+    read: (text) => /^\d{1,15}$/.test(text) && Number(text) <= max ? Number(text) : undefined,
+  };
+}
+
+function text(value: string, meaning: string, shown = "off"): Setting<string> {
+  return {
+    default: value,
+    meaning,
+    shown,
+    kind: "a text",
+    read: (text) => text,
+  };
+}
+
+function oneOf<const T extends string>(
+  value: T,
+  all: readonly T[],
+  meaning: string,
+): Setting<T> {
+  return {
+    default: value,
+    meaning,
+    kind: `one of ${all.join(", ")}`,
+    read: (text) => all.find((one) => one === text),
+  };
+}
+
+function list(
+  meaning: string,
+  shown: string,
+  kind: string,
+  item: RegExp,
+): Setting<string[]> {
+  return {
+    default: [],
+    meaning,
+    shown,
+    kind,
+    read(text) {
+      const items = text.split(",").map((part) => part.trim()).filter((part) => part !== "");
+      return items.every((part) => item.test(part)) ? items : undefined;
+    },
+  };
+}
+
+const LARGE = 1e15 - 1;
+
+/** Every setting, by the name of its variable. */
+export const SETTINGS = {
+  PORT: number(8000, 65_535, "TCP port; 0 takes a free one"),
+  HOST: text("0.0.0.0", "address to listen on", "0.0.0.0"),
+  SOCKET_PATH: text("", "listen on this Unix domain socket instead of a port"),
+  TLS_CERT: text(
+    "",
+    "PEM file of the certificate; with TLS_KEY the server speaks wss:// and https://",
+  ),
+  TLS_KEY: text("", "PEM file of the private key"),
+  LOG_LEVEL: oneOf(
+    "info",
+    LOG_LEVELS,
+    "least severe level that is logged: debug, info, warn, error",
+  ),
+  LOG_FORMAT: oneOf("text", ["text", "json"], "lines of text, or of JSON"),
+  ALLOWED_ORIGINS: list(
+    "origins of pages that may connect: `https://a.example`, `*.example.com`, with commas between",
+    "any",
+    "a list of origins like https://a.example or *.example.com",
+    /^(https?:\/\/[^\s/,]+|\*\.[^\s/,*]+)$/,
+  ),
+  MAX_CONNECTIONS: number(10_000, LARGE, "clients at once; one more gets 503"),
+  MAX_MESSAGE_BYTES: number(
+    65_536,
+    LARGE,
+    "bytes of a message or a request body",
+  ),
+  MAX_QUEUE_BYTES: number(
+    1_048_576,
+    LARGE,
+    "unsent bytes of a client; above it is closed with 1013",
+  ),
+  MAX_ROOMS: number(100_000, LARGE, "rooms, empty ones with history included"),
+  MAX_ROOMS_PER_CONNECTION: number(100, LARGE, "rooms that one socket hears"),
+  MESSAGE_RATE: number(
+    100,
+    LARGE,
+    "messages a second from one connection; 0 = no limit",
+  ),
+  BYTE_RATE: number(
+    1_048_576,
+    LARGE,
+    "bytes a second from one connection; 0 = no limit",
+  ),
+  JOIN_RATE: number(
+    10,
+    LARGE,
+    "joins and listens a second from one connection; 0 = no limit",
+  ),
+  IDLE_TIMEOUT: number(
+    30,
+    LARGE,
+    "seconds of silence until a ping; a peer that does not answer goes",
+  ),
+  HISTORY_SIZE: number(100, LARGE, "messages kept a room"),
+  HISTORY_SECONDS: number(
+    3_600,
+    LARGE,
+    "seconds that messages and empty rooms are kept",
+  ),
+  HISTORY_MB: number(256, LARGE, "megabytes of history, all rooms together"),
+  DRAIN_SECONDS: number(
+    4,
+    LARGE,
+    "seconds over which clients are sent away at the end",
+  ),
+} satisfies Record<string, Setting<unknown>>;
+
+type Name = keyof typeof SETTINGS;
+
+/** The settings' values, by the name of their variables. */
+export type Settings = {
+  -readonly [K in Name]: typeof SETTINGS[K] extends Setting<infer T> ? T
+    : never;
+};
+
+/** A setting that cannot be used: its message is one line for the person who starts the server. */
+export class SettingError extends Error {
+  override name = "SettingError";
+}
+
+/** The flag of a setting: `MAX_ROOMS` is `max-rooms`. */
+function flagOf(name: string): string {
+  return name.toLowerCase().replaceAll("_", "-");
+}
+
+/** All defaults, for tests and for those who embed Parley. */
+export function defaultSettings(): Settings {
+  return Object.fromEntries(
+    Object.entries(SETTINGS).map(([name, setting]) => [name, setting.default]),
+  ) as Settings;
+}
+
+/** What was asked on the command line: to run with these settings, or to print something. */
+export type Command = { print: "help" | "version" } | { settings: Settings };
+
+/**
+ * Reads flags, then variables, then defaults.
+ *
+ * @param env gives a variable's text
+ * @throws {SettingError} if a flag is unknown or a value cannot be used
+ */
+export function readSettings(
+  args: string[],
+  env: (name: string) => string | undefined,
+): Command {
+  const names = Object.keys(SETTINGS) as Name[];
+  const flags = parseArgs(args, {
+    string: names.map(flagOf),
+    boolean: ["help", "version"],
+    alias: { h: "help" },
+    unknown: (argument) => {
+      throw new SettingError(
+        `Cannot understand ${JSON.stringify(argument)}: --help lists the flags`,
+      );
+    },
+  });
+  if (flags.help) return { print: "help" };
+  if (flags.version) return { print: "version" };
+  const settings: Record<string, unknown> = {};
+  for (const name of names) {
+    const setting: Setting<unknown> = SETTINGS[name];
+    const text = flags[flagOf(name)] ?? env(name);
+    const value = text === undefined || text === "" ? setting.default : setting.read(String(text));
+    if (value === undefined) {
+      throw new SettingError(
+        `Cannot use ${name}: must be ${setting.kind}, is ${JSON.stringify(text)}`,
+      );
+    }
+    settings[name] = value;
+  }
+  return { settings: checked(settings as Settings) };
+}
+
+function checked(settings: Settings): Settings {
+  if ((settings.TLS_CERT === "") !== (settings.TLS_KEY === "")) {
+    const [has, lacks] = settings.TLS_CERT ? ["TLS_CERT", "TLS_KEY"] : ["TLS_KEY", "TLS_CERT"];
+    throw new SettingError(
+      `Cannot use ${has}: ${lacks} is missing, TLS needs both`,
+    );
+  }
+  return settings;
+}
+
+/** The text of `--help`. */
+export function helpText(): string {
+  const rows = Object.entries(SETTINGS).map(([name, { meaning, ...setting }]) =>
+    `  --${flagOf(name).padEnd(26)}${name.padEnd(26)}${meaning} (${shownDefault(setting)})`
+  );
+  return `Parley: a real-time server for WebSockets with HTTP beside them.
+
+  deno run -A main.ts [flags]
+
+  flag                        variable                  meaning (default)
+${rows.join("\n")}
+  --help, --version`;
+}
+
+/** The README's table of settings, in Markdown. */
+export function settingsTable(): string {
+  const rows = Object.entries(SETTINGS).map(([name, { meaning, ...setting }]) =>
+    `| \`${name}\` | \`--${flagOf(name)}\` | ${shownDefault(setting)} | ${meaning} |`
+  );
+  return [
+    "| variable | flag | default | meaning |",
+    "| --- | --- | --- | --- |",
+    ...rows,
+  ].join("\n");
+}
+
+function shownDefault(setting: { default: unknown; shown?: string }): string {
+  return setting.shown ?? String(setting.default);
+}
