@@ -11,6 +11,7 @@ import { createLog, type Log } from "./handlers/log.ts";
 import { denoUpgrade } from "./handlers/registry/connection.ts";
 import { Registry } from "./handlers/registry/registry.ts";
 import { createRouter } from "./handlers/router.ts";
+import { createTokenCheck } from "./handlers/tokens.ts";
 import { helpText, readSettings, SettingError, type Settings } from "./handlers/settings.ts";
 
 /** A running server. */
@@ -24,14 +25,16 @@ export interface Running {
 
 /** How long the last frames and requests get after the drain. */
 const GRACE_MS = 500;
+const GUARD_MS = 500;
 
 /**
  * Starts a server in this process.
  *
  * @throws {SettingError} if it cannot listen with these settings
  */
-export function start(settings: Settings, log: Log): Running {
+export async function start(settings: Settings, log: Log): Promise<Running> {
   const clock = systemClock;
+  const tokens = await createTokenCheck(settings, clock);
   const limits = {
     historySize: settings.HISTORY_SIZE,
     historySeconds: settings.HISTORY_SECONDS,
@@ -52,16 +55,32 @@ export function start(settings: Settings, log: Log): Running {
       drainSeconds: settings.DRAIN_SECONDS,
     },
   });
-  const router = createRouter({ registry, log, clock, settings, upgrade: denoUpgrade });
+  const isTraced = ["true", "1"].includes(Deno.env.get("OTEL_DENO") ?? "");
+  const router = createRouter({
+    registry,
+    log,
+    clock,
+    settings,
+    tokens,
+    isTraced,
+    upgrade: denoUpgrade,
+  });
+  const stopGuard = guardMemory(registry, settings.MAX_RSS_MB);
   const server = listen(settings, router);
   const address = describe(server.addr, settings);
   log.info(`Parley ${config.version} started: ${urlsOf(address)}`, { event: "start", address });
+  if (isOpenToAll(settings)) {
+    log.warn("Anybody may connect: set ALLOWED_ORIGINS, or AUTH_SECRET, or a loopback HOST", {
+      event: "open",
+    });
+  }
   return {
     address,
     registry,
     async stop() {
       log.info(`Parley stops: ${registry.clients.size} clients`, { event: "stop" });
       await registry.drain();
+      stopGuard();
       await within(GRACE_MS, Promise.all([server.shutdown(), engine.close(), localEngine.close()]));
       log.info("Parley stopped", { event: "stopped" });
     },
@@ -85,6 +104,19 @@ function listen(
     const where = SOCKET_PATH ? SOCKET_PATH : `${HOST}:${PORT}`;
     throw new SettingError(`Cannot listen on ${where}: ${reasonOf(error)}`);
   }
+}
+
+/** Shuts the door while the process uses more than `maxMb`; 0 never. The answer ends it. */
+function guardMemory(registry: Registry, maxMb: number): () => void {
+  if (maxMb === 0) return () => {};
+  const measure = () => registry.isOverMemory = Deno.memoryUsage().rss > maxMb * 1_000_000;
+  measure();
+  return systemClock.every(GUARD_MS, measure);
+}
+
+function isOpenToAll({ ALLOWED_ORIGINS, AUTH_SECRET, AUTH_JWKS, HOST, SOCKET_PATH }: Settings) {
+  return ALLOWED_ORIGINS.length === 0 && !AUTH_SECRET && !AUTH_JWKS && !SOCKET_PATH &&
+    !/^(localhost|127\.[\d.]+|::1)$/.test(HOST);
 }
 
 function readPem(name: string, path: string): string {
@@ -136,19 +168,19 @@ function onSignals(running: Running): void {
   }
 }
 
-function main(): void {
+async function main(): Promise<void> {
   const command = readSettings(Deno.args, (name) => Deno.env.get(name));
   if ("print" in command) {
     console.log(command.print === "help" ? helpText() : `parley ${config.version}`);
     return;
   }
   const { settings } = command;
-  onSignals(start(settings, createLog(settings.LOG_LEVEL, settings.LOG_FORMAT)));
+  onSignals(await start(settings, createLog(settings.LOG_LEVEL, settings.LOG_FORMAT)));
 }
 
 if (import.meta.main) {
   try {
-    main();
+    await main();
   } catch (error) {
     if (!(error instanceof SettingError)) throw error;
     console.error(error.message);

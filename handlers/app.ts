@@ -8,6 +8,7 @@ import type { Log } from "./log.ts";
 import type { Upgrade } from "./registry/connection.ts";
 import type { Registry } from "./registry/registry.ts";
 import type { Settings } from "./settings.ts";
+import type { Grants, TokenCheck } from "./tokens.ts";
 
 /** The parts that the handlers work with. */
 export interface App {
@@ -15,6 +16,10 @@ export interface App {
   log: Log;
   clock: Clock;
   settings: Settings;
+  /** Checks tokens, where they are on. */
+  tokens?: TokenCheck;
+  /** Requests are traced with their query, so that no token may stand in it. */
+  isTraced?: boolean;
   /** How a request becomes a socket; `denoUpgrade` but in tests. */
   upgrade: Upgrade;
 }
@@ -28,6 +33,9 @@ export interface RequestInfo {
 export interface Visitor {
   /** Address and port, for the log. */
   remote: string;
+  /** What limits count by: the address, or its /64. */
+  address: string;
+  grants: Grants;
 }
 
 /** A request on its way to a handler. */
@@ -35,7 +43,7 @@ export interface Call {
   request: Request;
   url: URL;
   visitor: Visitor;
-  /** The room that the path names, checked. */
+  /** The room that the path names, checked; empty where it names none. */
   room: string;
 }
 

@@ -20,25 +20,25 @@ import {
 } from "./registry/messages.ts";
 import { TokenBucket } from "./registry/rate_limit.ts";
 import type { Room, Wanted } from "./registry/room.ts";
+import type { Grants } from "./tokens.ts";
 
 /** Makes the handler of chat sockets. */
 export function chat(app: App): Handler {
   return ({ request, url, room, visitor }) => {
-    admitClient(app);
+    admitClient(app, visitor);
     const dialect = checkHandshake(request);
     const { socket, response } = app.upgrade(request, {
       dialect,
       idleTimeoutSeconds: app.settings.IDLE_TIMEOUT,
     });
-    const { remote } = visitor;
-    const connection = app.registry.connect(socket, { remote, dialect, kind: "chat" });
+    const connection = app.registry.connect(socket, { ...visitor, dialect, kind: "chat" });
     connection.homeRoom = room;
     const history = Number(url.searchParams.get("history"));
     const wanted = {
       after: url.searchParams.get("after") ?? undefined,
       history: Number.isInteger(history) && history > 0 ? history : 0,
     };
-    new ChatSocket(app, connection, room, wanted);
+    new ChatSocket(app, connection, visitor.grants, room, wanted);
     return response;
   };
 }
@@ -55,6 +55,7 @@ interface About {
   room?: string;
 }
 
+const MAX_TIMER_MS = 2 ** 31 - 1;
 /** Refusals that nothing interrupts for so long end the socket. */
 const MAX_REFUSED_MS = 10_000;
 /** One frame is answered with at most so many refusals. */
@@ -70,25 +71,33 @@ class ChatSocket {
   /** When the refusals began that nothing has interrupted since; 0 without. */
   #refusedSince = 0;
   #pending = 0;
+  #grants: Grants;
+  #stopExpiry: () => void = () => {};
   /** What an `id` counts in: the client's own secret, else this socket. */
   #session: string;
 
   constructor(
     readonly app: App,
     readonly connection: Connection,
+    grants: Grants,
     readonly home: string,
     wanted: Wanted,
   ) {
+    this.#grants = grants;
     const { MESSAGE_RATE, BYTE_RATE, JOIN_RATE, MAX_ROOMS_PER_CONNECTION } = app.settings;
     const now = app.clock.now();
     this.#messageBucket = new TokenBucket(MESSAGE_RATE, MESSAGE_RATE, now);
     this.#byteBucket = new TokenBucket(BYTE_RATE, BYTE_RATE, now);
     this.#joinBucket = new TokenBucket(JOIN_RATE, MAX_ROOMS_PER_CONNECTION, now);
     this.#session = `connection:${connection.id}`;
-    connection.onReady = () => this.#hear(home, wanted);
+    connection.onReady = () => {
+      this.#watchExpiry();
+      this.#hear(home, wanted);
+    };
     connection.onText = (text) => this.#onText(text);
     connection.onBinary = (data) => this.#onBinary(data);
     connection.onLeave = () => {
+      this.#stopExpiry();
       for (const name of [...this.#memberships.keys()]) this.#leave(name);
     };
   }
@@ -154,7 +163,8 @@ class ChatSocket {
       case "ping":
         return this.connection.tell(pong(message.id));
       case "token":
-        return this.#fail("forbidden", {});
+        this.#renew(message.token);
+        return;
       case "bad":
         return this.#fail(message.code, message);
     }
@@ -164,6 +174,7 @@ class ChatSocket {
     const { id, room = this.home } = message;
     const membership = this.#memberships.get(room);
     if (membership?.name === undefined) return this.#fail("not_joined", message);
+    if (!this.#grants.maySpeak(room)) return this.#fail("forbidden", message);
     const draft = {
       sender: membership.name,
       message: JSON.stringify(message.message),
@@ -175,8 +186,10 @@ class ChatSocket {
   }
 
   #join(message: Extract<ClientMessage, { type: "join" }>): void {
-    const { name, room = this.home, session } = message;
-    if (isServerRoom(room)) return this.#fail("forbidden", message);
+    const { room = this.home, session } = message;
+    const { name = message.name ?? "Anonymous" } = this.#grants;
+    const isOther = message.name !== undefined && message.name !== name;
+    if (isServerRoom(room) || isOther) return this.#fail("forbidden", message);
     if (!this.#memberships.has(room)) this.#hear(room, message);
     const membership = this.#memberships.get(room);
     if (!membership) return;
@@ -206,6 +219,7 @@ class ChatSocket {
     if (this.#memberships.size >= this.app.settings.MAX_ROOMS_PER_CONNECTION) {
       return this.#fail("too_many_rooms", { room: name });
     }
+    if (!this.#grants.mayHear(name)) return this.#fail("forbidden", { room: name });
     const membership: Membership = { room: this.app.registry.room(name) };
     this.#memberships.set(name, membership);
     const { after, history } = wanted;
@@ -229,6 +243,36 @@ class ChatSocket {
     const { remote } = this.connection;
     const text = `Client left: ${remote} was ${JSON.stringify(membership.name)} in ${name}`;
     this.app.log.info(text, { event: "left", remote, name: membership.name, room: name });
+  }
+
+  /** Takes a fresh token. One that cannot hear this room ends the socket. */
+  async #renew(token: string): Promise<void> {
+    const { tokens } = this.app;
+    const grants = await tokens?.(token).catch(() => undefined);
+    if (this.connection.hasEnded) return;
+    const isSame = grants?.subject === this.#grants.subject && grants.name === this.#grants.name;
+    if (!grants || !isSame) return this.#fail("forbidden", {});
+    this.#grants = grants;
+    this.#watchExpiry();
+    if (!grants.mayHear(this.home)) return this.connection.close("notAllowed");
+    for (const room of this.#memberships.keys()) {
+      if (grants.mayHear(room)) continue;
+      this.#leave(room);
+      this.#fail("forbidden", { room });
+    }
+  }
+
+  #watchExpiry(): void {
+    this.#stopExpiry();
+    const { expiresAt } = this.#grants;
+    if (expiresAt === undefined) return;
+    const { clock } = this.app;
+    // A timer of more than 2^31 ms would run at once.
+    const left = Math.min(expiresAt - clock.now(), MAX_TIMER_MS);
+    this.#stopExpiry = clock.after(left, () => {
+      if (clock.now() >= expiresAt) this.connection.close("tokenExpired");
+      else this.#watchExpiry();
+    });
   }
 
   /** Asks the engine in order, without waiting for it; a refusal becomes the sender's error. */

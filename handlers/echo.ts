@@ -10,7 +10,7 @@ import { TokenBucket } from "./registry/rate_limit.ts";
 /** Makes the handler of echo sockets. Text comes back behind `?prefix=` (`Echo: `), binary as it is. */
 export function echo(app: App): Handler {
   return ({ request, url, visitor }) => {
-    admitClient(app);
+    admitClient(app, visitor);
     checkHandshake(request);
     const { registry, settings, clock } = app;
     const prefix = url.searchParams.get("prefix") ?? "Echo: ";
@@ -18,8 +18,7 @@ export function echo(app: App): Handler {
       dialect: "plain",
       idleTimeoutSeconds: settings.IDLE_TIMEOUT,
     });
-    const { remote } = visitor;
-    const connection = registry.connect(socket, { remote, dialect: "plain", kind: "echo" });
+    const connection = registry.connect(socket, { ...visitor, dialect: "plain", kind: "echo" });
     const now = clock.now();
     const messages = new TokenBucket(settings.MESSAGE_RATE, settings.MESSAGE_RATE, now);
     const bytes = new TokenBucket(settings.BYTE_RATE, settings.BYTE_RATE, now);

@@ -7,7 +7,7 @@ import {
   type ServerSentEventMessage,
   ServerSentEventStream,
 } from "@std/http/server-sent-event-stream";
-import type { App, Handler } from "./app.ts";
+import type { App, Handler, Visitor } from "./app.ts";
 import { admitClient } from "./door.ts";
 import { isRefusal } from "./engine/engine.ts";
 import { formatCursor } from "./engine/page.ts";
@@ -24,9 +24,9 @@ const KEEP_ALIVE_MS = 15_000;
 /** Makes the handler of event streams; `Last-Event-ID` or `?after=` resumes. */
 export function events(app: App): Handler {
   return async ({ request, url, room: name, visitor }) => {
-    admitClient(app);
+    admitClient(app, visitor);
     const history = Number(url.searchParams.get("history"));
-    const reader = new EventReader(app, visitor.remote);
+    const reader = new EventReader(app, visitor);
     const wanted = {
       after: request.headers.get("last-event-id") ?? url.searchParams.get("after") ?? undefined,
       history: Number.isInteger(history) && history > 0 ? history : 0,
@@ -53,13 +53,17 @@ export function events(app: App): Handler {
 /** One open stream: a listener of its room, and a client of the registry. */
 class EventReader implements Reader, Client {
   readonly dialect = "events";
+  readonly remote: string;
   readonly stream: ReadableStream<ServerSentEventMessage>;
   hasEnded = false;
   onEnd: () => void = () => {};
   #controller!: ReadableStreamDefaultController<ServerSentEventMessage>;
   #stopKeepAlive: () => void;
+  #stopExpiry: () => void = () => {};
+  #letGo: () => void;
 
-  constructor(readonly app: App, readonly remote: string) {
+  constructor(readonly app: App, { remote, address, grants }: Visitor) {
+    this.remote = remote;
     this.stream = new ReadableStream({
       start: (controller) => {
         this.#controller = controller;
@@ -70,8 +74,12 @@ class EventReader implements Reader, Client {
       size: ({ data = "" }) => byteLength(data) + 64,
     });
     this.#stopKeepAlive = app.clock.every(KEEP_ALIVE_MS, () => this.#send({ comment: "" }));
-    app.registry.heldCount++;
+    this.#letGo = app.registry.hold(address);
     app.registry.add(this, "events");
+    if (grants.expiresAt !== undefined) {
+      const left = grants.expiresAt - app.clock.now();
+      this.#stopExpiry = app.clock.after(left, () => this.close("tokenExpired"));
+    }
   }
 
   welcome(object: string, epoch: string, seq: number): void {
@@ -105,7 +113,8 @@ class EventReader implements Reader, Client {
     if (this.hasEnded) return;
     this.hasEnded = true;
     this.#stopKeepAlive();
-    this.app.registry.heldCount--;
+    this.#stopExpiry();
+    this.#letGo();
     this.onEnd();
     this.app.registry.remove(this, "events", end);
   }

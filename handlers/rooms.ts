@@ -4,9 +4,10 @@
  * @module
  */
 import type { App, Call, Handler } from "./app.ts";
-import { type Draft, isRefusal, type Refusal } from "./engine/engine.ts";
+import { type Draft, isRefusal, type Refusal, type RoomSummary } from "./engine/engine.ts";
 import { pageOf, parseCursor } from "./engine/page.ts";
 import { HttpError } from "./http_error.ts";
+import { RateTable } from "./registry/rate_table.ts";
 import { isPersonName, isServerRoom, isShallow, v1Chat } from "./registry/messages.ts";
 
 const ROOMS_PER_PAGE = 1_000;
@@ -16,10 +17,16 @@ const NO_STORE = { "cache-control": "no-store" };
 
 /** Makes the handler of `GET /rooms`: by name, 1,000 a page, those behind `?after=name`. */
 export function listRooms({ registry }: App): Handler {
-  return async ({ url }) => {
-    const after = url.searchParams.get("after") ?? "";
-    const rooms = await registry.engineOf("").rooms(after, ROOMS_PER_PAGE);
-    return Response.json({ rooms }, { headers: NO_STORE });
+  return async ({ url, visitor }) => {
+    const rooms: RoomSummary[] = [];
+    let after = url.searchParams.get("after") ?? "";
+    let found;
+    do {
+      found = await registry.engineOf("").rooms(after, ROOMS_PER_PAGE);
+      rooms.push(...found.filter(({ room }) => visitor.grants.mayHear(room)));
+      after = found.at(-1)?.room ?? "";
+    } while (rooms.length < ROOMS_PER_PAGE && found.length === ROOMS_PER_PAGE);
+    return Response.json({ rooms: rooms.slice(0, ROOMS_PER_PAGE) }, { headers: NO_STORE });
   };
 }
 
@@ -43,13 +50,23 @@ export function readMessages({ registry }: App): Handler {
 
 /** Makes the handler of `POST /rooms/{room}/messages`. */
 export function publishMessage(app: App): Handler {
+  const posts = new RateTable(app.settings.POST_RATE);
   return async (call) => {
-    const { room, request } = call;
-    if (isServerRoom(room)) throw new HttpError(403, "forbidden", "Not allowed.");
+    const { room, request, visitor } = call;
+    const { grants } = visitor;
+    const retryMs = posts.take(visitor.address, app.clock.now());
+    if (retryMs > 0) {
+      const headers = { "retry-after": String(Math.ceil(retryMs / 1_000)) };
+      throw new HttpError(429, "rate_limited", "Too many messages.", headers);
+    }
+    if (isServerRoom(room) || !grants.mayPublish || !grants.maySpeak(room)) {
+      throw new HttpError(403, "forbidden", "Not allowed.");
+    }
     const body = await readBody(call, app.settings.MAX_MESSAGE_BYTES);
     const draft: Draft = readDraft(body);
+    if (grants.name !== undefined) draft.sender = grants.name;
     const id = request.headers.get("idempotency-key");
-    if (id !== null) draft.key = await readKey(id, body);
+    if (id !== null) draft.key = await readKey(id, grants.subject, body);
     const place = await app.registry.engineOf(room).publish(room, draft);
     if (isRefusal(place)) throw refusalError(place);
     app.registry.counters.messagesIn++;
@@ -103,12 +120,12 @@ function readDraft(body: string): Draft {
 }
 
 /** An `Idempotency-Key` counts with its body. A session of a socket cannot bear this name. */
-async function readKey(id: string, body: string): Promise<Draft["key"]> {
+async function readKey(id: string, subject: string, body: string): Promise<Draft["key"]> {
   if (id === "" || id.length > 255) {
     throw new HttpError(400, "bad_key", "Idempotency-Key must have 1 to 255 characters.");
   }
   const hash = await crypto.subtle.digest("SHA-256", new TextEncoder().encode(body));
-  return { session: "http:", id, digest: new Uint8Array(hash).toBase64() };
+  return { session: `http:${subject}`, id, digest: new Uint8Array(hash).toBase64() };
 }
 
 function refusalError({ refused }: Refusal): HttpError {

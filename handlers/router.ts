@@ -3,9 +3,9 @@
  *
  * @module
  */
-import type { App, Call, Handler, RequestInfo } from "./app.ts";
+import type { App, Handler, RequestInfo } from "./app.ts";
 import { chat } from "./chat.ts";
-import { admit, isUpgrade } from "./door.ts";
+import { admit, isAllowedOrigin, isUpgrade, type Need } from "./door.ts";
 import { echo } from "./echo.ts";
 import { events } from "./events.ts";
 import { HttpError } from "./http_error.ts";
@@ -21,8 +21,15 @@ import clientJs from "./web/client.js" with { type: "text" };
 /** Answers a request; `info` tells the peer's address. */
 export type Fetch = (request: Request, info?: RequestInfo) => Promise<Response>;
 
-/** A path and what answers it, by method. `{room}` stands for a room's name. */
-type Routes = Record<string, Partial<Record<"GET" | "POST", Handler>>>;
+/** What answers a path, by method, and what it asks of visitors where tokens are on. */
+interface Route {
+  need: Need;
+  GET?: Handler;
+  POST?: Handler;
+}
+
+/** The longest URL that is read, in characters. */
+const MAX_URL_LENGTH = 8_192;
 
 const NOWHERE: RequestInfo = { remoteAddr: { transport: "tcp", hostname: "unknown", port: 0 } };
 
@@ -31,54 +38,111 @@ export function createRouter(app: App): Fetch {
   const page = file(chatHtml, "text/html");
   const echoSocket = echo(app);
   const chatSocket = chat(app);
-  const routes: Routes = {
-    "/": { GET: (call) => isUpgrade(call.request.headers) ? echoSocket(call) : page(call) },
-    "/echo": { GET: echoSocket },
-    "/chat": { GET: chatSocket },
-    "/chat/{room}": { GET: chatSocket },
-    "/client.js": { GET: file(clientJs, "text/javascript") },
-    "/chat.js": { GET: file(chatJs, "text/javascript") },
-    "/chat.css": { GET: file(chatCss, "text/css") },
-    "/rooms": { GET: listRooms(app) },
-    "/rooms/{room}/messages": { GET: readMessages(app), POST: publishMessage(app) },
-    "/rooms/{room}/events": { GET: events(app) },
-    "/healthz": { GET: health() },
-    "/readyz": { GET: readiness(app) },
+  /** By path; `{room}` stands for a room's name. */
+  const routes: Record<string, Route> = {
+    "/": {
+      need: "nothing",
+      GET: (call) => isUpgrade(call.request.headers) ? echoSocket(call) : page(call),
+    },
+    "/echo": { need: "token", GET: echoSocket },
+    "/chat": { need: "token", GET: chatSocket },
+    "/chat/{room}": { need: "token", GET: chatSocket },
+    "/client.js": { need: "nothing", GET: file(clientJs, "text/javascript") },
+    "/chat.js": { need: "nothing", GET: file(chatJs, "text/javascript") },
+    "/chat.css": { need: "nothing", GET: file(chatCss, "text/css") },
+    "/rooms": { need: "token", GET: listRooms(app) },
+    "/rooms/{room}/messages": { need: "token", GET: readMessages(app), POST: publishMessage(app) },
+    "/rooms/{room}/events": { need: "token", GET: events(app) },
+    "/healthz": { need: "nothing", GET: health() },
+    "/readyz": { need: "nothing", GET: readiness(app) },
   };
 
   async function answer(request: Request, info: RequestInfo): Promise<Response> {
+    if (request.url.length > MAX_URL_LENGTH) {
+      throw new HttpError(414, "uri_too_long", `A URL has at most ${MAX_URL_LENGTH} characters.`);
+    }
     const url = new URL(request.url);
     const { path, room } = matchPath(url.pathname);
-    const methods = Object.hasOwn(routes, path) ? routes[path] : undefined;
-    if (!methods) return new Response("Not Found", { status: 404 });
-    const handler = methods[request.method === "HEAD" ? "GET" : request.method as "GET" | "POST"];
-    if (!handler) {
-      const allow = Object.keys(methods).flatMap((name) => name === "GET" ? ["GET", "HEAD"] : name);
+    const route = Object.hasOwn(routes, path) ? routes[path] : undefined;
+    if (!route) return new Response("Not Found", { status: 404 });
+    const allowed = (["GET", "HEAD", "POST"] as const)
+      .filter((method) => route[method === "HEAD" ? "GET" : method]);
+    if (request.method === "OPTIONS") return preflight(allowed);
+    const method = allowed.find((method) => method === request.method);
+    if (!method) {
       throw new HttpError(405, "method_not_allowed", `${path} does not take this method.`, {
-        allow: allow.join(", "),
+        allow: allowed.join(", "),
       });
     }
-    if (!isRoomName(room)) throw new HttpError(400, "bad_room", "Invalid room name.");
-    const call: Call = { request, url, room, visitor: admit(app, request, info) };
-    return await handler(call);
+    if (room !== undefined && !isRoomName(room)) {
+      throw new HttpError(400, "bad_room", "Invalid room name.");
+    }
+    const isSocket = isUpgrade(request.headers);
+    const need = isSocket && path === "/" ? "token" : route.need;
+    const visitor = await admit(app, request, url, info, need, room);
+    const response = await route[method === "HEAD" ? "GET" : method]!({
+      request,
+      url,
+      room,
+      visitor,
+    });
+    return method === "HEAD" ? withoutBody(response) : response;
   }
 
   return async (request, info = NOWHERE) => {
+    let response;
     try {
-      return await answer(request, info);
+      response = await answer(request, info);
     } catch (error) {
-      if (error instanceof HttpError) return error.toResponse();
-      const text = error instanceof Error ? error.stack ?? error.message : String(error);
-      app.log.error(`Cannot answer ${request.method}: ${text}`, { event: "error" });
-      return new HttpError(500, "internal", "Server error.").toResponse();
+      if (!(error instanceof HttpError)) {
+        const text = error instanceof Error ? error.stack ?? error.message : String(error);
+        app.log.error(`Cannot answer ${request.method}: ${text}`, { event: "error" });
+      }
+      response = error instanceof HttpError ? error.toResponse() : SERVER_ERROR.toResponse();
     }
+    if (response.status !== 101) secure(response.headers, request, app);
+    return response;
   };
 }
 
-/** The route's pattern, and the room that the path names: `lobby` where it names none. */
-function matchPath(pathname: string): { path: string; room: string } {
+const SERVER_ERROR = new HttpError(500, "internal", "Server error.");
+
+/** What a browser asks before it sends another page's request. Fetch standard, CORS protocol. */
+function preflight(allowed: string[]): Response {
+  return new Response(null, {
+    status: 204,
+    headers: {
+      allow: allowed.join(", "),
+      "access-control-allow-methods": allowed.join(", "),
+      "access-control-allow-headers": "authorization, content-type, idempotency-key, last-event-id",
+      "access-control-max-age": "600",
+    },
+  });
+}
+
+/** Headers of every answer: whose page may read it, and no guessing by the browser. */
+function secure(headers: Headers, request: Request, { settings }: App): void {
+  headers.set("x-content-type-options", "nosniff");
+  headers.set("referrer-policy", "no-referrer");
+  const origin = request.headers.get("origin");
+  const { ALLOWED_ORIGINS } = settings;
+  if (ALLOWED_ORIGINS.length > 0) headers.append("vary", "origin");
+  if (origin === null || !isAllowedOrigin(origin, ALLOWED_ORIGINS)) return;
+  headers.set("access-control-allow-origin", ALLOWED_ORIGINS.length === 0 ? "*" : origin);
+  headers.set("access-control-expose-headers", "retry-after");
+}
+
+/** The answer to HEAD: a stream that was opened for it ends at once. */
+function withoutBody(response: Response): Response {
+  response.body?.cancel();
+  return new Response(null, response);
+}
+
+/** The route's pattern, and the room of the path: `/chat` is the lobby, others may have none. */
+function matchPath(pathname: string): { path: string; room?: string } {
+  if (pathname === "/chat") return { path: pathname, room: "lobby" };
   const parts = /^\/(chat|rooms)\/([^/]*)(\/.*)?$/.exec(pathname);
-  if (!parts) return { path: pathname, room: "lobby" };
+  if (!parts) return { path: pathname };
   const [, first, room, rest = ""] = parts;
   return { path: `/${first}/{room}${rest}`, room: decode(room) };
 }

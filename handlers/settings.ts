@@ -99,7 +99,22 @@ export const SETTINGS = {
     "a list of origins like https://a.example or *.example.com",
     /^(https?:\/\/[^\s/,]+|\*\.[^\s/,*]+)$/,
   ),
+  AUTH_SECRET: text(
+    "",
+    "secret of HS256 tokens; with it, or AUTH_JWKS, sockets and rooms need one",
+  ),
+  AUTH_JWKS: text("", "file or URL of the public keys of tokens (JWKS)"),
+  TRUST_PROXY: number(
+    0,
+    100,
+    "proxies in front: the nth X-Forwarded-For address from the right is the client's",
+  ),
   MAX_CONNECTIONS: number(10_000, LARGE, "clients at once; one more gets 503"),
+  MAX_CONNECTIONS_PER_IP: number(
+    0,
+    LARGE,
+    "clients at once from one address (IPv6: one /64); 0 = no limit",
+  ),
   MAX_MESSAGE_BYTES: number(
     65_536,
     LARGE,
@@ -112,6 +127,11 @@ export const SETTINGS = {
   ),
   MAX_ROOMS: number(100_000, LARGE, "rooms, empty ones with history included"),
   MAX_ROOMS_PER_CONNECTION: number(100, LARGE, "rooms that one socket hears"),
+  MAX_RSS_MB: number(
+    0,
+    LARGE,
+    "megabytes of the process above which no client is let in; 0 = no limit",
+  ),
   MESSAGE_RATE: number(
     100,
     LARGE,
@@ -127,6 +147,7 @@ export const SETTINGS = {
     LARGE,
     "joins and listens a second from one connection; 0 = no limit",
   ),
+  POST_RATE: number(100, LARGE, "requests to publish a second from one address; 0 = no limit"),
   IDLE_TIMEOUT: number(
     30,
     LARGE,
@@ -215,8 +236,11 @@ export function readSettings(
 function checked(settings: Settings): Settings {
   if ((settings.TLS_CERT === "") !== (settings.TLS_KEY === "")) {
     const [has, lacks] = settings.TLS_CERT ? ["TLS_CERT", "TLS_KEY"] : ["TLS_KEY", "TLS_CERT"];
+    throw new SettingError(`Cannot use ${has}: ${lacks} is missing, TLS needs both`);
+  }
+  if (settings.AUTH_SECRET && settings.AUTH_JWKS) {
     throw new SettingError(
-      `Cannot use ${has}: ${lacks} is missing, TLS needs both`,
+      "Cannot use AUTH_JWKS: AUTH_SECRET is set too, tokens have one kind of key",
     );
   }
   return settings;

@@ -4,6 +4,7 @@
  * @module
  */
 import type { App, Handler } from "./app.ts";
+import { closedReason } from "./door.ts";
 
 const HEADERS = { "cache-control": "no-store", "content-type": "text/plain; charset=utf-8" };
 
@@ -13,15 +14,10 @@ export function health(): Handler {
 }
 
 /** Makes the handler of `/readyz`: 503, with the reason, when no new client should come here. */
-export function readiness({ registry }: App): Handler {
+export function readiness(app: App): Handler {
   return () => {
-    const reason = registry.isDraining
-      ? "draining"
-      : registry.isFull
-      ? "full"
-      : registry.engineOf("").isReady()
-      ? undefined
-      : "engine unreachable";
+    const isReady = app.registry.engineOf("").isReady();
+    const reason = closedReason(app) ?? (isReady ? undefined : "engine unreachable");
     return new Response(`${reason ?? "ready"}\n`, {
       status: reason ? 503 : 200,
       headers: HEADERS,

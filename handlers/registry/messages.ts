@@ -33,7 +33,7 @@ export const ERROR_TEXTS = {
 export type ClientMessage =
   | {
     type: "join";
-    name: string;
+    name?: string;
     room?: string;
     after?: unknown;
     session?: string;
@@ -132,8 +132,8 @@ function readV1(data: Fields): ClientMessage {
 }
 
 function readJoin(data: Fields, at: { room?: string }): ClientMessage {
-  const { name = "Anonymous" } = data;
-  return isPersonName(name)
+  const { name } = data;
+  return name === undefined || isPersonName(name)
     ? { type: "join", name, room: at.room }
     : { type: "bad", code: "bad_name", ...at };
 }

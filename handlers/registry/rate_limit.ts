@@ -29,10 +29,4 @@ export class TokenBucket {
     this.#tokens -= units;
     return 0;
   }
-
-  /** Whether it has filled up again: nothing is lost if it is forgotten. */
-  isFull(now: number): boolean {
-    return this.#tokens + (now - this.#filledAt) * this.rate / 1_000 >=
-      this.burst;
-  }
 }

@@ -45,8 +45,11 @@ export class Registry {
   readonly rooms = new Map<string, Room>();
   readonly clients = new Set<Client>();
   isDraining = false;
+  /** The process uses more memory than MAX_RSS_MB. */
+  isOverMemory = false;
   /** Sockets and readers that the runtime still holds, evicted ones included. */
   heldCount = 0;
+  #heldByAddress = new Map<string, number>();
   readonly #options: RegistryOptions;
   readonly #turn: Turn;
   /** Makes connection ids unique among processes. */
@@ -88,6 +91,23 @@ export class Registry {
     return this.heldCount >= this.#options.limits.maxConnections;
   }
 
+  /** How many clients an address holds. */
+  heldBy(address: string): number {
+    return this.#heldByAddress.get(address) ?? 0;
+  }
+
+  /** Counts a socket or reader until the answer is called: when the runtime has let it go. */
+  hold(address: string): () => void {
+    this.heldCount++;
+    this.#heldByAddress.set(address, this.heldBy(address) + 1);
+    return () => {
+      this.heldCount--;
+      const left = this.heldBy(address) - 1;
+      if (left > 0) this.#heldByAddress.set(address, left);
+      else this.#heldByAddress.delete(address);
+    };
+  }
+
   /** A name for a member that no other process gives. */
   nextId(): string {
     return `${this.#idPrefix}-${++this.#lastId}`;
@@ -96,8 +116,9 @@ export class Registry {
   /** Makes a connection of a socket that is opening. Set its handlers before the next turn. */
   connect(
     socket: Socket,
-    { remote, dialect, kind }: {
+    { remote, address, dialect, kind }: {
       remote: string;
+      address: string;
       dialect: Dialect;
       kind: "echo" | "chat";
     },
@@ -111,8 +132,7 @@ export class Registry {
       ...this.#options.limits,
     });
     const counted = kind === "echo" ? kind : dialect;
-    this.heldCount++;
-    connection.onGone = () => this.heldCount--;
+    connection.onGone = this.hold(address);
     connection.onOpen = () => {
       this.add(connection, counted);
       if (this.isDraining) connection.close("goingAway");
