@@ -83,7 +83,7 @@ export function createRouter(app: App): Fetch {
     const response = await route[method === "HEAD" ? "GET" : method]!({
       request,
       url,
-      room,
+      room: room ?? "",
       visitor,
     });
     return method === "HEAD" ? withoutBody(response) : response;
