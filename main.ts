@@ -12,6 +12,7 @@ import { denoUpgrade } from "./handlers/registry/connection.ts";
 import { Registry } from "./handlers/registry/registry.ts";
 import { createRouter } from "./handlers/router.ts";
 import { createTokenCheck } from "./handlers/tokens.ts";
+import { publishStats } from "./handlers/stats.ts";
 import { helpText, readSettings, SettingError, type Settings } from "./handlers/settings.ts";
 
 /** A running server. */
@@ -42,7 +43,8 @@ export async function start(settings: Settings, log: Log): Promise<Running> {
     maxRooms: settings.MAX_ROOMS,
   };
   const engine = createMemoryEngine(limits, clock);
-  const localEngine = createMemoryEngine(limits, clock);
+  // Five minutes of the server's own figures.
+  const localEngine = createMemoryEngine({ ...limits, historySize: 300 }, clock);
   const registry = new Registry({
     engine,
     localEngine,
@@ -56,16 +58,11 @@ export async function start(settings: Settings, log: Log): Promise<Running> {
     },
   });
   const isTraced = ["true", "1"].includes(Deno.env.get("OTEL_DENO") ?? "");
-  const router = createRouter({
-    registry,
-    log,
-    clock,
-    settings,
-    tokens,
-    isTraced,
-    upgrade: denoUpgrade,
-  });
+  const app = { registry, log, clock, settings, tokens, isTraced, upgrade: denoUpgrade };
+  const router = createRouter(app);
   const stopGuard = guardMemory(registry, settings.MAX_RSS_MB);
+  const stopStats = publishStats(app, () => Deno.memoryUsage().rss);
+  if (settings.SOCKET_PATH) await removeStaleSocket(settings.SOCKET_PATH);
   const server = listen(settings, router);
   const address = describe(server.addr, settings);
   log.info(`Parley ${config.version} started: ${urlsOf(address)}`, { event: "start", address });
@@ -80,7 +77,9 @@ export async function start(settings: Settings, log: Log): Promise<Running> {
     async stop() {
       log.info(`Parley stops: ${registry.clients.size} clients`, { event: "stop" });
       await registry.drain();
+      await allGone(registry);
       stopGuard();
+      stopStats();
       await within(GRACE_MS, Promise.all([server.shutdown(), engine.close(), localEngine.close()]));
       log.info("Parley stopped", { event: "stopped" });
     },
@@ -103,6 +102,16 @@ function listen(
   } catch (error) {
     const where = SOCKET_PATH ? SOCKET_PATH : `${HOST}:${PORT}`;
     throw new SettingError(`Cannot listen on ${where}: ${reasonOf(error)}`);
+  }
+}
+
+/** Takes away the socket of a server that did not end by itself; one that answers stays. */
+async function removeStaleSocket(path: string): Promise<void> {
+  try {
+    const { isSocket } = await Deno.lstat(path);
+    if (isSocket) (await Deno.connect({ transport: "unix", path })).close();
+  } catch (error) {
+    if (error instanceof Deno.errors.ConnectionRefused) await Deno.remove(path);
   }
 }
 
@@ -146,6 +155,14 @@ function urlsOf(address: string): string {
   if (!address.startsWith("http")) return address;
   const sockets = address.replace("http", "ws");
   return `${address}/ ${sockets}/echo ${sockets}/chat/lobby`;
+}
+
+/** Waits for the peers' last word: `server.shutdown` would overtake our Close frames with its own. */
+async function allGone(registry: Registry): Promise<void> {
+  const end = systemClock.now() + GRACE_MS;
+  while (registry.heldCount > 0 && systemClock.now() < end) {
+    await new Promise((resolve) => setTimeout(resolve, 5));
+  }
 }
 
 function within(ms: number, task: Promise<unknown>): Promise<unknown> {

@@ -172,6 +172,7 @@ class ChatSocket {
 
   #chat(message: Extract<ClientMessage, { type: "chat" }>): void {
     const { id, room = this.home } = message;
+    if (isServerRoom(room)) return this.#fail("forbidden", message);
     const membership = this.#memberships.get(room);
     if (membership?.name === undefined) return this.#fail("not_joined", message);
     if (!this.#grants.maySpeak(room)) return this.#fail("forbidden", message);

@@ -82,6 +82,11 @@ class EventReader implements Reader, Client {
     }
   }
 
+  /** Bytes that the reader has not taken. */
+  get unsentBytes(): number {
+    return this.app.settings.MAX_QUEUE_BYTES - (this.#controller.desiredSize ?? 0);
+  }
+
   welcome(object: string, epoch: string, seq: number): void {
     this.#send({ event: "welcome", data: object, id: formatCursor({ epoch, seq }) });
   }

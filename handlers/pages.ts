@@ -13,9 +13,9 @@ const PAGE_POLICY =
 
 /** Makes the handler of a file; a browser that has this very file gets 304. */
 export function file(text: string, type: string): Handler {
-  const tag = eTag(text);
+  let tag: ReturnType<typeof eTag> | undefined;
   return async ({ request }) => {
-    const etag = await tag;
+    const etag = await (tag ??= eTag(text));
     const headers = new Headers({
       "content-type": `${type}; charset=utf-8`,
       "cache-control": "no-cache",

@@ -92,10 +92,15 @@ async function readBody({ request }: Call, maxBytes: number): Promise<string> {
   if (Number(request.headers.get("content-length")) > maxBytes) throw tooBig;
   const chunks: Uint8Array<ArrayBuffer>[] = [];
   let size = 0;
-  for await (const chunk of request.body ?? []) {
-    size += chunk.length;
-    if (size > maxBytes) throw tooBig;
-    chunks.push(chunk);
+  try {
+    for await (const chunk of request.body ?? []) {
+      size += chunk.length;
+      if (size > maxBytes) throw tooBig;
+      chunks.push(chunk);
+    }
+  } catch (error) {
+    // All else is a client that went away in the middle.
+    throw error === tooBig ? error : new HttpError(400, "bad_body", "The body broke off.");
   }
   try {
     return new TextDecoder("utf-8", { fatal: true }).decode(await new Blob(chunks).arrayBuffer());

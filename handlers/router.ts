@@ -9,6 +9,7 @@ import { admit, isAllowedOrigin, isUpgrade, type Need } from "./door.ts";
 import { echo } from "./echo.ts";
 import { events } from "./events.ts";
 import { HttpError } from "./http_error.ts";
+import { metrics } from "./metrics.ts";
 import { file } from "./pages.ts";
 import { isRoomName } from "./registry/messages.ts";
 import { listRooms, publishMessage, readMessages } from "./rooms.ts";
@@ -54,6 +55,7 @@ export function createRouter(app: App): Fetch {
     "/rooms/{room}/messages": { need: "token", GET: readMessages(app), POST: publishMessage(app) },
     "/rooms/{room}/events": { need: "token", GET: events(app) },
     "/healthz": { need: "nothing", GET: health() },
+    "/metrics": { need: "admin", GET: metrics(app) },
     "/readyz": { need: "nothing", GET: readiness(app) },
   };
 
@@ -61,7 +63,8 @@ export function createRouter(app: App): Fetch {
     if (request.url.length > MAX_URL_LENGTH) {
       throw new HttpError(414, "uri_too_long", `A URL has at most ${MAX_URL_LENGTH} characters.`);
     }
-    const url = new URL(request.url);
+    const url = URL.parse(request.url);
+    if (!url) throw new HttpError(400, "bad_url", "Invalid URL.");
     const { path, room } = matchPath(url.pathname);
     const route = Object.hasOwn(routes, path) ? routes[path] : undefined;
     if (!route) return new Response("Not Found", { status: 404 });

@@ -148,9 +148,10 @@ export const SETTINGS = {
     "joins and listens a second from one connection; 0 = no limit",
   ),
   POST_RATE: number(100, LARGE, "requests to publish a second from one address; 0 = no limit"),
+  // The runtime's timers hold at most 2^31 ms.
   IDLE_TIMEOUT: number(
     30,
-    LARGE,
+    2_147_483,
     "seconds of silence until a ping; a peer that does not answer goes",
   ),
   HISTORY_SIZE: number(100, LARGE, "messages kept a room"),
@@ -221,8 +222,9 @@ export function readSettings(
   const settings: Record<string, unknown> = {};
   for (const name of names) {
     const setting: Setting<unknown> = SETTINGS[name];
-    const text = flags[flagOf(name)] ?? env(name);
-    const value = text === undefined || text === "" ? setting.default : setting.read(String(text));
+    // An empty variable is none; a flag without a value is a slip.
+    const text = flags[flagOf(name)] ?? (env(name) || undefined);
+    const value = text === undefined ? setting.default : setting.read(String(text));
     if (value === undefined) {
       throw new SettingError(
         `Cannot use ${name}: must be ${setting.kind}, is ${JSON.stringify(text)}`,

@@ -145,8 +145,8 @@ export interface Engine {
   members(room: string): Answer<Members | Refusal>;
 
   /**
-   * The kept messages behind `after`, or all that are kept where `after` is missing or of another
-   * epoch. A room that nobody knows answers with a fresh epoch and nothing kept.
+   * The kept messages behind `after`, or all that are kept where `after` is missing, of another
+   * epoch or beyond the newest. A room that nobody knows answers with a fresh epoch and nothing kept.
    */
   read(room: string, after?: Cursor): Answer<Span | Refusal>;
 

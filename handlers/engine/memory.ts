@@ -152,7 +152,8 @@ class MemoryEngine implements Engine {
   read(name: string, after?: Cursor): Span {
     const room = this.#rooms.get(name);
     if (!room) return { epoch: newEpoch(), seq: 0, chats: [] };
-    const from = after?.epoch === room.epoch ? after.seq : 0;
+    const isKnown = after?.epoch === room.epoch && after.seq <= room.history.seq;
+    const from = isKnown ? after.seq : 0;
     room.history.expire(this.clock.now());
     return {
       epoch: room.epoch,

@@ -83,6 +83,33 @@ export class RepeatTable {
   }
 }
 
+/** Bounds the ids that one process has others remember: those of the last two spans of {@link REPEAT_MS}. */
+export class RepeatBudget {
+  #span = 0;
+  #bytes = 0;
+  #lastBytes = 0;
+
+  constructor(readonly maxBytes: number) {}
+
+  /** Counts an id in; tells whether there was space. */
+  take(key: RepeatKey, now: number): boolean {
+    const span = Math.floor(now / REPEAT_MS);
+    if (span !== this.#span) {
+      this.#lastBytes = span === this.#span + 1 ? this.#bytes : 0;
+      this.#bytes = 0;
+      this.#span = span;
+    }
+    const { session, id, digest = "" } = key;
+    const more = session.length + id.length + digest.length + REMOTE_BYTES;
+    if (this.#bytes + this.#lastBytes + more > this.maxBytes) return false;
+    this.#bytes += more;
+    return true;
+  }
+}
+
+/** An entry of a Redis hash beside its texts. */
+const REMOTE_BYTES = 200;
+
 /** A session's map and its key. */
 const SESSION_BYTES = 300;
 

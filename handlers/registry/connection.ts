@@ -182,8 +182,9 @@ export class Connection implements Due {
 
   /** Closes with a code of the table. The connection has ended when this returns, whatever the peer does. */
   close(why: keyof typeof CLOSE): void {
-    if (this.hasEnded) return;
     if (why !== "tooSlow") this.flush();
+    // It had ended before, or the flush evicted it.
+    if (this.hasEnded) return;
     const { code, reason }: Close = CLOSE[why];
     this.#options.counters.closes[why]++;
     this.#end({ by: "server", code, reason });
@@ -209,6 +210,7 @@ export class Connection implements Due {
     // The runtime still hands out what came before it saw our close.
     if (this.hasEnded) return;
     const { counters, maxMessageBytes } = this.#options;
+    counters.sampleFanOut();
     if (typeof data === "string") {
       counters.bytesIn += data.length;
       if (exceedsBytes(data, maxMessageBytes)) this.close("tooBig");

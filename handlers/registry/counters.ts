@@ -5,6 +5,33 @@
  */
 import { CLOSE } from "./close.ts";
 
+const SAMPLE = 64;
+
+/** How often a figure was at most each of some bounds. */
+export class Histogram {
+  /** One count for each bound, and one for what is above all. */
+  readonly counts: number[];
+  sum = 0;
+
+  /** @param bounds ascending */
+  constructor(readonly bounds: number[]) {
+    this.counts = Array<number>(bounds.length + 1).fill(0);
+  }
+
+  /** Counts one figure. */
+  add(figure: number): void {
+    let i = 0;
+    while (i < this.bounds.length && figure > this.bounds[i]) i++;
+    this.counts[i]++;
+    this.sum += figure;
+  }
+
+  /** How many figures there were. */
+  get total(): number {
+    return this.counts.reduce((sum, count) => sum + count, 0);
+  }
+}
+
 /** Counters since the start. Nothing more than an increment happens on a message's way. */
 export class Counters {
   /** Objects that clients sent. */
@@ -16,9 +43,24 @@ export class Counters {
   bytesOut = 0;
   /** Messages times the listeners they went to. */
   deliveries = 0;
-  /** Merged frames made, each for all of a room, and the lines in them. */
-  batches = 0;
-  batchedMessages = 0;
+  /** Objects in each merged frame that was made for all of a room. */
+  batchSizes = new Histogram([1, 2, 4, 8, 16, 32, 64, 128, 256]);
+  /** Seconds from a message's arrival until its frames were written, of one in {@link SAMPLE}. */
+  fanOutSeconds = new Histogram([
+    0.0001,
+    0.00025,
+    0.0005,
+    0.001,
+    0.0025,
+    0.005,
+    0.01,
+    0.025,
+    0.05,
+    0.1,
+    0.25,
+    0.5,
+    1,
+  ]);
   connections = { plain: 0, v1: 0, echo: 0, events: 0 };
   recoveries = { complete: 0, partial: 0 };
   /** Closes that the server began, by reason. */
@@ -32,6 +74,13 @@ export class Counters {
   };
   /** Errors sent and requests refused, by code: a fixed set. */
   refusals: Record<string, number> = {};
+
+  /** Times the fan-out of one message in {@link SAMPLE}: the loop comes round when it has written. */
+  sampleFanOut(): void {
+    if (this.messagesIn % SAMPLE !== 0) return;
+    const start = performance.now();
+    setImmediate(() => this.fanOutSeconds.add((performance.now() - start) / 1_000));
+  }
 
   /** Counts a refusal under a code of the protocol. */
   refuse(code: string): void {

@@ -235,9 +235,10 @@ export function bye(retry: number): string {
   return JSON.stringify({ type: "bye", retry });
 }
 
-/** An error in the plain dialect. */
+/** An error in the plain dialect, which has no word for a room that cannot be opened. */
 export function plainError(code: ErrorCode): string {
-  return JSON.stringify({ type: "error", message: ERROR_TEXTS[code] });
+  const known = code === "too_many_rooms" ? "unavailable" : code;
+  return JSON.stringify({ type: "error", message: ERROR_TEXTS[known] });
 }
 
 /** An error in `parley.v1`. `retry` is in ms. */

@@ -25,7 +25,8 @@ export class TokenBucket {
     this.#tokens = Math.min(this.burst, this.#tokens + gained);
     this.#filledAt = now;
     const missing = Math.min(units, this.burst) - this.#tokens;
-    if (missing > 0) return Math.ceil(missing * 1_000 / this.rate);
+    // Sums of fractions are a little off: who waited as told is not refused again.
+    if (missing > 1e-6) return Math.ceil(missing * 1_000 / this.rate);
     this.#tokens -= units;
     return 0;
   }

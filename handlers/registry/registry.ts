@@ -16,6 +16,7 @@ import { Turn } from "./turn.ts";
 /** Whoever holds a connection: a socket, or a reader of Server-Sent Events. */
 export interface Client {
   readonly remote: string;
+  readonly unsentBytes: number;
   /** Says when to come back, in ms, where the client can understand it. */
   farewell(retryMs: number): void;
   close(why: keyof typeof CLOSE): void;
@@ -89,6 +90,16 @@ export class Registry {
   /** Whether one more client fits. A peer that was evicted but never reads counts until it is gone. */
   get isFull(): boolean {
     return this.heldCount >= this.#options.limits.maxConnections;
+  }
+
+  /** How many sockets have joined, a room each. */
+  countMembers(): number {
+    return this.rooms.values().reduce((sum, room) => sum + room.memberCount, 0);
+  }
+
+  /** Unsent bytes of all sockets. */
+  countQueueBytes(): number {
+    return this.clients.values().reduce((sum, client) => sum + client.unsentBytes, 0);
   }
 
   /** How many clients an address holds. */

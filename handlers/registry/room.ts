@@ -91,6 +91,11 @@ export class Room implements Host, Due {
     return this.options.engine;
   }
 
+  /** How many sockets have joined, in all processes. */
+  get memberCount(): number {
+    return this.#head.members;
+  }
+
   /** Everybody who hears it, those who wait for their replay included. */
   get listenerCount(): number {
     return this.#plain.size + this.#merged.size + this.#readers.size +
@@ -145,8 +150,7 @@ export class Room implements Host, Due {
     const frame = this.#due;
     const bytes = this.#dueBytes;
     const { counters } = this.options;
-    counters.batches++;
-    counters.batchedMessages += this.#dueCount;
+    counters.batchSizes.add(this.#dueCount);
     counters.deliveries += this.#dueCount * this.#merged.size;
     const late = this.#late;
     this.#due = "";
