@@ -17,6 +17,11 @@ import { health, readiness } from "./status.ts";
 import chatHtml from "./web/chat.html" with { type: "text" };
 import chatCss from "./web/chat.css" with { type: "text" };
 import chatJs from "./web/chat.js" with { type: "text" };
+import dashboardHtml from "./web/dashboard.html" with { type: "text" };
+import dashboardCss from "./web/dashboard.css" with { type: "text" };
+import dashboardJs from "./web/dashboard.js" with { type: "text" };
+import uplotJs from "uplot/dist/uPlot.esm.js" with { type: "text" };
+import uplotCss from "uplot/dist/uPlot.min.css" with { type: "text" };
 import clientJs from "./web/client.js" with { type: "text" };
 
 /** Answers a request; `info` tells the peer's address. */
@@ -49,6 +54,11 @@ export function createRouter(app: App): Fetch {
     "/chat": { need: "token", GET: chatSocket },
     "/chat/{room}": { need: "token", GET: chatSocket },
     "/client.js": { need: "nothing", GET: file(clientJs, "text/javascript") },
+    "/dashboard": { need: "nothing", GET: file(dashboardHtml, "text/html") },
+    "/dashboard.js": { need: "nothing", GET: file(dashboardJs, "text/javascript") },
+    "/dashboard.css": { need: "nothing", GET: file(dashboardCss, "text/css") },
+    "/uplot.js": { need: "nothing", GET: file(uplotJs, "text/javascript") },
+    "/uplot.css": { need: "nothing", GET: file(uplotCss, "text/css") },
     "/chat.js": { need: "nothing", GET: file(chatJs, "text/javascript") },
     "/chat.css": { need: "nothing", GET: file(chatCss, "text/css") },
     "/rooms": { need: "token", GET: listRooms(app) },

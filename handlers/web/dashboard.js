@@ -1,0 +1,197 @@
+// @ts-check
+/// <reference lib="dom" />
+/**
+ * The dashboard: the room `_stats` as figures and charts.
+ *
+ * @module
+ */
+import { connect } from "./client.js";
+// @ts-types="npm:uplot@1.6.32"
+import uPlot from "./uplot.js";
+
+/** @typedef {import("../stats.ts").Stats} Stats */
+
+const KEPT_SECONDS = 300;
+const count = new Intl.NumberFormat("en", { notation: "compact", maximumFractionDigits: 1 });
+const bytes = new Intl.NumberFormat("en", {
+  notation: "compact",
+  style: "unit",
+  unit: "byte",
+  unitDisplay: "narrow",
+  maximumFractionDigits: 1,
+});
+const health = /** @type {HTMLElement} */ (document.getElementById("health"));
+const figures = /** @type {HTMLElement} */ (document.getElementById("figures"));
+const charts = /** @type {HTMLElement} */ (document.getElementById("charts"));
+
+/** @type {[label: string, read: (stats: Stats) => [value: string, more: string]][]} */
+const FIGURES = [
+  ["Clients", ({ connections: { plain, v1, echo, events } }) => [
+    count.format(plain + v1 + echo + events),
+    `${v1} v1, ${plain} plain, ${events} SSE, ${echo} echo`,
+  ]],
+  ["Rooms", ({ rooms, members }) => [count.format(rooms), `members: ${members}`]],
+  ["Messages in", ({ messagesIn }) => [`${count.format(messagesIn)}/s`, ""]],
+  ["Delivered", ({ deliveries, bytesOut }) => [
+    `${count.format(deliveries)}/s`,
+    `${bytes.format(bytesOut)}/s`,
+  ]],
+  ["Fan-out p99", ({ fanOutMs: { p50, p99 } }) => [`≤ ${p99} ms`, `p50 ≤ ${p50} ms`]],
+  ["Queued", ({ queueBytes }) => [bytes.format(queueBytes), "not yet taken by clients"]],
+  [
+    "Evicted, refused",
+    ({ evictions, refusals }) => [`${evictions}, ${refusals}`, "in this second"],
+  ],
+  ["Memory", ({ rssMb }) => [`${Math.round(rssMb)} MB`, ""]],
+  ["Engine", ({ engine }) => [
+    engine.name,
+    `rooms: ${count.format(engine.rooms)}, ${bytes.format(engine.historyBytes)} kept`,
+  ]],
+];
+
+/** @type {[label: string, lines: [label: string, read: (stats: Stats) => number][]][]} */
+const CHARTS = [
+  ["Messages a second", [
+    ["delivered", (stats) => stats.deliveries],
+    ["in", (stats) => stats.messagesIn],
+  ]],
+  ["Clients", [
+    ["sockets", ({ connections: { plain, v1, echo } }) => plain + v1 + echo],
+    ["event streams", (stats) => stats.connections.events],
+  ]],
+  ["Fan-out, ms at most", [
+    ["p99", (stats) => stats.fanOutMs.p99],
+    ["p50", (stats) => stats.fanOutMs.p50],
+  ]],
+  ["Memory and queues, MB", [
+    ["memory", (stats) => stats.rssMb],
+    ["queued", (stats) => stats.queueBytes / 1e6],
+  ]],
+];
+
+const values = FIGURES.map(([label]) => {
+  const item = document.createElement("div");
+  const term = document.createElement("dt");
+  const value = document.createElement("dd");
+  term.textContent = label;
+  item.append(term, value);
+  figures.append(item);
+  return value;
+});
+
+/** @type {number[]} */
+const times = [];
+const plots = CHARTS.map(([label, lines]) => {
+  const figure = document.createElement("figure");
+  const caption = document.createElement("figcaption");
+  caption.textContent = label;
+  figure.append(caption);
+  charts.append(figure);
+  const series = lines.map(() => /** @type {number[]} */ ([]));
+  return { figure, lines, series, plot: draw(figure, lines.map(([name]) => name)) };
+});
+
+/**
+ * @param {HTMLElement} figure
+ * @param {string[]} names
+ */
+function draw(figure, names) {
+  const color = (/** @type {string} */ name) => () =>
+    getComputedStyle(document.documentElement).getPropertyValue(name);
+  const axis = { stroke: color("--faint"), grid: { stroke: color("--line"), width: 1 } };
+  return new uPlot(
+    {
+      width: figure.clientWidth - 32,
+      height: 180,
+      series: [
+        {},
+        ...names.map((name, i) => ({
+          label: name,
+          stroke: color(i === 0 ? "--first" : "--second"),
+          width: 2,
+          points: { show: false },
+        })),
+      ],
+      axes: [axis, {
+        ...axis,
+        size: 56,
+        values: (/** @type {unknown} */ _, /** @type {number[]} */ ticks) =>
+          ticks.map((tick) => count.format(tick)),
+      }],
+      scales: { y: { range: (_, low, high) => [Math.min(0, low), Math.max(1, high * 1.1)] } },
+    },
+    [[], ...names.map(() => [])],
+    figure,
+  );
+}
+
+/**
+ * @param {Stats} stats
+ * @returns {[state: string, text: string]}
+ */
+function judge({ isDraining, engine, evictions, queueBytes, connections, fanOutMs }) {
+  const clients = connections.plain + connections.v1 + connections.echo;
+  if (isDraining) return ["bad", "Draining: clients are sent away"];
+  if (!engine.isReady) return ["bad", `The ${engine.name} engine cannot be reached`];
+  if (evictions > 0) return ["warn", "Clients that are too slow are sent away"];
+  if (queueBytes > 65_536 * Math.max(1, clients)) return ["warn", "Clients fall behind"];
+  if (fanOutMs.p99 >= 250) return ["warn", "Fan-out is slow"];
+  return ["well", "All is well"];
+}
+
+/** @param {string} state @param {string} text */
+function showHealth(state, text) {
+  if (health.textContent === text) return;
+  health.dataset.state = state;
+  health.textContent = text;
+}
+
+/** @param {{ time: number, message: unknown }} message */
+function show({ time, message }) {
+  const stats = /** @type {Stats} */ (message);
+  times.push(time / 1000);
+  if (times.length > KEPT_SECONDS) times.shift();
+  FIGURES.forEach(([, read], i) => {
+    const [value, more] = read(stats);
+    const small = document.createElement("small");
+    small.textContent = more;
+    values[i].replaceChildren(value, small);
+  });
+  for (const { lines, series } of plots) {
+    lines.forEach(([, read], i) => {
+      series[i].push(read(stats));
+      if (series[i].length > KEPT_SECONDS) series[i].shift();
+    });
+  }
+  showHealth(...judge(stats));
+  scheduleDraw();
+}
+
+let isDue = false;
+// A replay brings many seconds at once: they are drawn once.
+function scheduleDraw() {
+  if (isDue) return;
+  isDue = true;
+  requestAnimationFrame(() => {
+    isDue = false;
+    for (const { plot, series } of plots) plot.setData([times, ...series]);
+  });
+}
+
+new ResizeObserver(() => {
+  for (const { figure, plot } of plots) {
+    plot.setSize({ width: figure.clientWidth - 32, height: 180 });
+  }
+}).observe(charts);
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", scheduleDraw);
+
+connect(location.origin, {
+  room: "_stats",
+  history: KEPT_SECONDS,
+  token: new URLSearchParams(location.hash.slice(1)).get("token") ?? undefined,
+  onMessage: show,
+  onState: (state) => {
+    if (state !== "open") showHealth("bad", "No connection to the server");
+  },
+  onError: ({ message }) => showHealth("bad", message),
+});
