@@ -22,6 +22,7 @@ import dashboardCss from "./web/dashboard.css" with { type: "text" };
 import dashboardJs from "./web/dashboard.js" with { type: "text" };
 import uplotJs from "uplot/dist/uPlot.esm.js" with { type: "text" };
 import uplotCss from "uplot/dist/uPlot.min.css" with { type: "text" };
+import messagesJs from "./web/messages.js" with { type: "text" };
 import clientJs from "./web/client.js" with { type: "text" };
 
 /** Answers a request; `info` tells the peer's address. */
@@ -60,6 +61,7 @@ export function createRouter(app: App): Fetch {
     "/uplot.js": { need: "nothing", GET: file(uplotJs, "text/javascript") },
     "/uplot.css": { need: "nothing", GET: file(uplotCss, "text/css") },
     "/chat.js": { need: "nothing", GET: file(chatJs, "text/javascript") },
+    "/messages.js": { need: "nothing", GET: file(messagesJs, "text/javascript") },
     "/chat.css": { need: "nothing", GET: file(chatCss, "text/css") },
     "/rooms": { need: "token", GET: listRooms(app) },
     "/rooms/{room}/messages": { need: "token", GET: readMessages(app), POST: publishMessage(app) },

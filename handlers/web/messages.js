@@ -1,0 +1,210 @@
+// @ts-check
+/// <reference lib="dom" />
+/**
+ * The list of messages on the chat page: drawn once a frame, own messages marked until they stand.
+ *
+ * @module
+ */
+
+/** @typedef {import("./client.js").Message} Message */
+
+const MAX_ITEMS = 5_000;
+const MAX_KEYS = 1_000;
+const NEAR_PX = 80;
+const LINK = /https?:\/\/[^\s<>"]+[^\s<>".,;:!?)\]}'*_]/g;
+const clock = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit" });
+
+/** What becomes of an own message. */
+export class OwnMark {
+  /** @param {MessageList} list @param {HTMLLIElement} item @param {HTMLElement} mark @param {() => void} retry */
+  constructor(list, item, mark, retry) {
+    this.list = list;
+    this.item = item;
+    this.mark = mark;
+    this.retry = retry;
+  }
+
+  /** The server keeps it: its place in the list is the room's. @param {string} epoch @param {number} seq */
+  acked(epoch, seq) {
+    this.list.settle(this.item, `${epoch}:${seq}`);
+  }
+
+  /** It was not sent. @param {string} why */
+  failed(why) {
+    const button = document.createElement("button");
+    button.type = "button";
+    button.textContent = "Retry";
+    button.onclick = () => {
+      this.item.remove();
+      this.retry();
+    };
+    this.item.classList.add("failed");
+    this.mark.textContent = `Not sent: ${why} `;
+    this.mark.append(button);
+  }
+}
+
+/** The messages of a room as list items. */
+export class MessageList {
+  /** Items to be drawn with the next frame. @type {HTMLLIElement[]} */
+  #due = [];
+  /** Shown messages by their place, the newest last. @type {Map<string, HTMLLIElement>} */
+  #byPlace = new Map();
+  /** Places of own messages whose item has not come yet. @type {Set<string>} */
+  #own = new Set();
+  /** @type {HTMLLIElement | undefined} */
+  #divider;
+  #unread = 0;
+  #isAtEnd = true;
+
+  /** @param {HTMLElement} list @param {HTMLElement} newest @param {string} title */
+  constructor(list, newest, title) {
+    this.list = list;
+    this.newest = newest;
+    this.title = title;
+    document.title = `${title} · Parley`;
+    list.addEventListener("scroll", () => {
+      this.#isAtEnd = list.scrollHeight - list.scrollTop - list.clientHeight < NEAR_PX;
+      this.newest.hidden = this.#isAtEnd;
+      if (this.#isAtEnd && !document.hidden) this.#showUnread(0);
+    }, { passive: true });
+    newest.onclick = () => {
+      list.scrollTop = list.scrollHeight;
+      list.focus();
+    };
+    document.addEventListener("visibilitychange", () => {
+      if (document.hidden) this.markRead();
+      else if (this.#isAtEnd) this.#showUnread(0);
+    });
+  }
+
+  /** @param {Message} message */
+  addChat({ epoch, seq, time, sender, message }) {
+    const place = `${epoch}:${seq}`;
+    const { item, mark } = makeChat(sender, message, time);
+    if (this.#own.delete(place)) showOwn(item, mark);
+    this.#byPlace.set(place, item);
+    if (this.#byPlace.size > MAX_KEYS) {
+      this.#byPlace.delete(this.#byPlace.keys().next().value ?? "");
+    }
+    if (document.hidden || !this.#isAtEnd) this.#addDivider();
+    this.#add(item);
+  }
+
+  /** @param {"status" | "gap"} kind @param {string} text */
+  addNote(kind, text) {
+    const item = document.createElement("li");
+    item.className = kind;
+    item.textContent = text;
+    this.#add(item);
+  }
+
+  /** An own message, below all others until the server keeps it. @param {string} sender @param {string} text @param {() => void} retry */
+  addOwn(sender, text, retry) {
+    const { item, mark } = makeChat(sender, text, Date.now());
+    item.classList.add("own", "pending");
+    mark.textContent = "Sending …";
+    this.list.append(item);
+    this.list.scrollTop = this.list.scrollHeight;
+    return new OwnMark(this, item, mark, retry);
+  }
+
+  /** The message at a place is the own one that `pending` stood for. @param {HTMLLIElement} pending @param {string} place */
+  settle(pending, place) {
+    const item = this.#byPlace.get(place);
+    if (item) showOwn(item, /** @type {HTMLElement} */ (item.querySelector(".mark")));
+    else this.#own.add(place);
+    pending.remove();
+  }
+
+  /** Takes the divider of unread messages away. */
+  markRead() {
+    this.#divider?.remove();
+    this.#divider = undefined;
+    this.#showUnread(0);
+  }
+
+  #addDivider() {
+    this.#showUnread(this.#unread + 1);
+    if (this.#divider) return;
+    this.#divider = document.createElement("li");
+    this.#divider.className = "unread";
+    this.#divider.textContent = "New messages";
+    this.#add(this.#divider);
+  }
+
+  /** @param {number} count */
+  #showUnread(count) {
+    this.#unread = count;
+    document.title = `${count > 0 ? `(${count}) ` : ""}${this.title} · Parley`;
+  }
+
+  /** @param {HTMLLIElement} item */
+  #add(item) {
+    this.#due.push(item);
+    if (this.#due.length > 1) return;
+    // A hidden page gets no frames, but its list should still stand when it is shown.
+    if (document.hidden) setTimeout(() => this.#draw());
+    else requestAnimationFrame(() => this.#draw());
+  }
+
+  #draw() {
+    const items = this.#due.splice(0);
+    const pending = this.list.querySelector(".pending:not(.failed)");
+    const part = document.createDocumentFragment();
+    part.append(...items);
+    this.list.insertBefore(part, pending);
+    for (let i = this.list.childElementCount; i > MAX_ITEMS; i--) {
+      this.list.firstElementChild?.remove();
+    }
+    if (this.#isAtEnd) this.list.scrollTop = this.list.scrollHeight;
+  }
+}
+
+/** @param {string} sender @param {unknown} message @param {number} time */
+function makeChat(sender, message, time) {
+  const item = document.createElement("li");
+  item.className = "chat";
+  const about = document.createElement("div");
+  about.className = "about";
+  const name = document.createElement("span");
+  name.className = "sender";
+  name.textContent = sender;
+  const when = document.createElement("time");
+  const date = new Date(time);
+  when.dateTime = date.toISOString();
+  when.title = date.toLocaleString();
+  when.textContent = clock.format(date);
+  const mark = document.createElement("span");
+  mark.className = "mark";
+  about.append(name, when, mark);
+  const words = document.createElement("div");
+  words.className = "words";
+  words.append(...linked(typeof message === "string" ? message : JSON.stringify(message)));
+  item.append(about, words);
+  return { item, mark };
+}
+
+/** @param {HTMLLIElement} item @param {HTMLElement} mark */
+function showOwn(item, mark) {
+  item.classList.add("own");
+  mark.textContent = "✓";
+  mark.title = "Delivered";
+}
+
+/** Text with its web addresses as links; all else stays text. @param {string} text */
+function linked(text) {
+  const parts = [];
+  let end = 0;
+  for (const match of text.matchAll(LINK)) {
+    if (!URL.canParse(match[0])) continue;
+    const link = document.createElement("a");
+    link.href = match[0];
+    link.textContent = match[0];
+    link.target = "_blank";
+    link.rel = "noopener noreferrer nofollow";
+    parts.push(text.slice(end, match.index), link);
+    end = match.index + match[0].length;
+  }
+  return [...parts, text.slice(end)];
+}
