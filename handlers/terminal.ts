@@ -1,0 +1,86 @@
+/**
+ * `deno task chat ws://host/chat/room`: a room in a terminal, through the same client as the page.
+ *
+ * @module
+ */
+import { parseArgs } from "@std/cli/parse-args";
+import { connect } from "./web/client.js";
+
+const HELP = `Talk in a Parley room from a terminal.
+
+  deno task chat [flags] [ws://host/chat/room]     default: ws://localhost:8000/chat/lobby
+
+  --name NAME     your name (default: the user's name)
+  --token TOKEN   a token, where the server asks for one
+  --history N     messages to begin with (default: 20)
+  --help
+
+Each line is a message. /name NAME takes another name, /members lists who is here, /quit leaves.`;
+
+/** ANSI colours that can be read on light and dark. */
+const COLOURS = [31, 32, 33, 34, 35, 36];
+
+/** A name in a colour of its own, where the terminal has colours. */
+function inColour(name: string): string {
+  if (Deno.noColor || !Deno.stdout.isTerminal()) return name;
+  const sum = Array.from(name).reduce((sum, letter) => sum + letter.codePointAt(0)!, 0);
+  return `\x1b[1;${COLOURS[sum % COLOURS.length]}m${name}\x1b[0m`;
+}
+
+/** A message on one line: what could move the cursor is shown, not done. */
+function printable(message: unknown): string {
+  const text = typeof message === "string" ? message : JSON.stringify(message);
+  return text.replace(/(?!\n)\p{Cc}/gu, (letter) => `\\x${letter.charCodeAt(0).toString(16)}`);
+}
+
+async function talk(url: string, flags: Record<string, string | undefined>): Promise<void> {
+  const name = flags.name ?? Deno.env.get("USER") ?? "Anonymous";
+  const client = connect(url, {
+    name,
+    token: flags.token,
+    history: Number(flags.history ?? 20),
+    onMessage: ({ time, sender, message }) => {
+      const at = new Date(time).toTimeString().slice(0, 5);
+      console.log(`${at} ${inColour(printable(sender))}: ${printable(message)}`);
+    },
+    onStatus: ({ message, members }) => console.log(`* ${message} (${members} here)`),
+    onGap: () => console.log("* Some messages may be missing here."),
+    onState: (state) => console.error(`* ${state}`),
+    onError: ({ message }) => {
+      console.error(`* ${message}`);
+      if (client.state === "closed") Deno.exit(1);
+    },
+  });
+  const lines = Deno.stdin.readable.pipeThrough(new TextDecoderStream());
+  let rest = "";
+  const sends: Promise<unknown>[] = [];
+  for await (const chunk of lines) {
+    const parts = (rest + chunk).split(/\r?\n/);
+    rest = parts.pop() ?? "";
+    for (const line of parts) {
+      if (line === "/quit") return client.close();
+      if (line.startsWith("/name ")) client.join(line.slice("/name ".length).trim());
+      else if (line === "/members") {
+        const { members, count } = await client.members();
+        console.log(`* ${count} here: ${members.map(printable).join(", ")}`);
+      } else if (line !== "") {
+        sends.push(
+          client.send(line).catch(({ message }) => console.error(`* Not sent: ${message}`)),
+        );
+      }
+    }
+  }
+  // What was piped in is sent before the end.
+  await Promise.all(sends);
+  client.close();
+}
+
+if (import.meta.main) {
+  const flags = parseArgs(Deno.args, {
+    string: ["name", "token", "history"],
+    boolean: ["help"],
+    alias: { h: "help" },
+  });
+  if (flags.help) console.log(HELP);
+  else await talk((flags._ as unknown as string[])[0] ?? "ws://localhost:8000/chat/lobby", flags);
+}
