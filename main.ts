@@ -63,7 +63,7 @@ export async function start(settings: Settings, log: Log): Promise<Running> {
   const stopGuard = guardMemory(registry, settings.MAX_RSS_MB);
   const stopStats = publishStats(app, () => Deno.memoryUsage().rss);
   if (settings.SOCKET_PATH) await removeStaleSocket(settings.SOCKET_PATH);
-  const server = listen(settings, router);
+  const server = listen(settings, log, router);
   const address = describe(server.addr, settings);
   log.info(`Parley ${config.version} started: ${urlsOf(address)}`, { event: "start", address });
   if (isOpenToAll(settings)) {
@@ -88,17 +88,23 @@ export async function start(settings: Settings, log: Log): Promise<Running> {
 
 function listen(
   settings: Settings,
+  log: Log,
   handler: ReturnType<typeof createRouter>,
 ): Deno.HttpServer<Deno.Addr> {
   const { PORT, HOST, SOCKET_PATH, TLS_CERT, TLS_KEY } = settings;
   const onListen = () => {};
+  // The router answers all errors; what comes here is a body that broke off: an evicted reader's.
+  const onError = (error: unknown) => {
+    log.debug(`Cannot finish a response: ${reasonOf(error)}`, { event: "broken" });
+    return new Response(null, { status: 500 });
+  };
   const tls = TLS_CERT
     ? { cert: readPem("TLS_CERT", TLS_CERT), key: readPem("TLS_KEY", TLS_KEY) }
     : {};
   try {
     return SOCKET_PATH
-      ? Deno.serve({ path: SOCKET_PATH, onListen }, handler)
-      : Deno.serve({ port: PORT, hostname: HOST, onListen, ...tls }, handler);
+      ? Deno.serve({ path: SOCKET_PATH, onListen, onError }, handler)
+      : Deno.serve({ port: PORT, hostname: HOST, onListen, onError, ...tls }, handler);
   } catch (error) {
     const where = SOCKET_PATH ? SOCKET_PATH : `${HOST}:${PORT}`;
     throw new SettingError(`Cannot listen on ${where}: ${reasonOf(error)}`);

@@ -4,6 +4,7 @@
  * @module
  */
 import type { App, Handler } from "./app.ts";
+import { runAt } from "./clock.ts";
 import { admitClient, checkHandshake } from "./door.ts";
 import { type Answer, isRefusal, type Refusal } from "./engine/engine.ts";
 import type { Connection } from "./registry/connection.ts";
@@ -20,6 +21,7 @@ import {
 } from "./registry/messages.ts";
 import { TokenBucket } from "./registry/rate_limit.ts";
 import type { Room, Wanted } from "./registry/room.ts";
+import { byteLength } from "./text.ts";
 import type { Grants } from "./tokens.ts";
 
 /** Makes the handler of chat sockets. */
@@ -55,7 +57,6 @@ interface About {
   room?: string;
 }
 
-const MAX_TIMER_MS = 2 ** 31 - 1;
 /** Refusals that nothing interrupts for so long end the socket. */
 const MAX_REFUSED_MS = 10_000;
 /** One frame is answered with at most so many refusals. */
@@ -71,6 +72,7 @@ class ChatSocket {
   /** When the refusals began that nothing has interrupted since; 0 without. */
   #refusedSince = 0;
   #pending = 0;
+  readonly #isDebug: boolean;
   #grants: Grants;
   #stopExpiry: () => void = () => {};
   /** What an `id` counts in: the client's own secret, else this socket. */
@@ -86,6 +88,7 @@ class ChatSocket {
     this.#grants = grants;
     const { MESSAGE_RATE, BYTE_RATE, JOIN_RATE, MAX_ROOMS_PER_CONNECTION } = app.settings;
     const now = app.clock.now();
+    this.#isDebug = app.settings.LOG_LEVEL === "debug";
     this.#messageBucket = new TokenBucket(MESSAGE_RATE, MESSAGE_RATE, now);
     this.#byteBucket = new TokenBucket(BYTE_RATE, BYTE_RATE, now);
     this.#joinBucket = new TokenBucket(JOIN_RATE, MAX_ROOMS_PER_CONNECTION, now);
@@ -118,7 +121,16 @@ class ChatSocket {
   #onObject(text: string): void {
     this.app.registry.counters.messagesIn++;
     const message = parse(text, this.connection.dialect);
-    const retry = this.#charge(message.type, text.length);
+    if (this.#isDebug) {
+      const { remote } = this.connection;
+      this.app.log.debug(`Client sent: ${remote}: ${message.type}`, {
+        event: "message",
+        remote,
+        type: message.type,
+        length: text.length,
+      });
+    }
+    const retry = this.#charge(message.type, byteLength(text));
     if (retry > 0) return this.#fail("rate_limited", message as About, retry);
     this.#handle(message);
   }
@@ -129,6 +141,7 @@ class ChatSocket {
     if (retry > 0) return this.#fail("rate_limited", {}, retry);
     const membership = this.#memberships.get(this.home);
     if (membership?.name === undefined) return this.#fail("not_joined", {});
+    if (!this.#grants.maySpeak(this.home)) return this.#fail("forbidden", {});
     membership.room.engine.relay(this.home, new Uint8Array(data), this.connection.id);
   }
 
@@ -267,13 +280,8 @@ class ChatSocket {
     this.#stopExpiry();
     const { expiresAt } = this.#grants;
     if (expiresAt === undefined) return;
-    const { clock } = this.app;
-    // A timer of more than 2^31 ms would run at once.
-    const left = Math.min(expiresAt - clock.now(), MAX_TIMER_MS);
-    this.#stopExpiry = clock.after(left, () => {
-      if (clock.now() >= expiresAt) this.connection.close("tokenExpired");
-      else this.#watchExpiry();
-    });
+    const end = () => this.connection.close("tokenExpired");
+    this.#stopExpiry = runAt(this.app.clock, expiresAt, end);
   }
 
   /** Asks the engine in order, without waiting for it; a refusal becomes the sender's error. */

@@ -28,3 +28,16 @@ export const systemClock: Clock = {
     return () => clearInterval(timer);
   },
 };
+
+/** The longest time that a timer takes; a longer one would run at once. */
+const MAX_TIMER_MS = 2 ** 31 - 1;
+
+/** Runs `task` at a Unix time in ms, however far away; the answer cancels it. */
+export function runAt(clock: Clock, time: number, task: () => void): () => void {
+  const left = Math.max(0, Math.min(time - clock.now(), MAX_TIMER_MS));
+  let cancel = clock.after(left, () => {
+    if (clock.now() >= time) task();
+    else cancel = runAt(clock, time, task);
+  });
+  return () => cancel();
+}

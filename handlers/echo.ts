@@ -6,6 +6,7 @@
 import type { App, Handler } from "./app.ts";
 import { admitClient, checkHandshake } from "./door.ts";
 import { TokenBucket } from "./registry/rate_limit.ts";
+import { byteLength } from "./text.ts";
 
 /** Makes the handler of echo sockets. Text comes back behind `?prefix=` (`Echo: `), binary as it is. */
 export function echo(app: App): Handler {
@@ -28,7 +29,7 @@ export function echo(app: App): Handler {
       if (messages.take(1, now) + bytes.take(size, now) > 0) connection.close("rateLimited");
       else connection.send(data);
     };
-    connection.onText = (text) => answer(text.length, prefix + text);
+    connection.onText = (text) => answer(byteLength(text), prefix + text);
     connection.onBinary = (data) => answer(data.byteLength, data);
     return response;
   };

@@ -8,6 +8,7 @@ import {
   ServerSentEventStream,
 } from "@std/http/server-sent-event-stream";
 import type { App, Handler, Visitor } from "./app.ts";
+import { runAt } from "./clock.ts";
 import { admitClient } from "./door.ts";
 import { isRefusal } from "./engine/engine.ts";
 import { formatCursor } from "./engine/page.ts";
@@ -77,8 +78,8 @@ class EventReader implements Reader, Client {
     this.#letGo = app.registry.hold(address);
     app.registry.add(this, "events");
     if (grants.expiresAt !== undefined) {
-      const left = grants.expiresAt - app.clock.now();
-      this.#stopExpiry = app.clock.after(left, () => this.close("tokenExpired"));
+      const end = () => this.close("tokenExpired");
+      this.#stopExpiry = runAt(app.clock, grants.expiresAt, end);
     }
   }
 

@@ -35,7 +35,7 @@ export const OPEN_GRANTS: Grants = {
 /**
  * Checks a token.
  *
- * @throws {HttpError} 401 `bad_token` or `token_expired`
+ * @throws {HttpError} 401 `bad_token` or `token_expired`, 503 while the keys cannot be had
  */
 export type TokenCheck = (token: string) => Promise<Grants>;
 
@@ -71,6 +71,7 @@ export async function createTokenCheck(
       return grants;
     } catch (error) {
       await refusal.promise;
+      if (error instanceof HttpError) throw error;
       throw error instanceof errors.JWTExpired
         ? new HttpError(401, "token_expired", "The token has expired.", CHALLENGE)
         : new HttpError(401, "bad_token", "The token is not valid.", CHALLENGE);
@@ -94,8 +95,8 @@ async function secretKey(secret: string): Promise<JWTVerifyGetKey> {
 }
 
 async function keySet(where: string, clock: Clock): Promise<JWTVerifyGetKey> {
-  const { createLocalJWKSet, createRemoteJWKSet, errors } = await import("jose");
-  if (/^https?:/.test(where)) return createRemoteJWKSet(new URL(where));
+  const { createLocalJWKSet, errors } = await import("jose");
+  if (/^https?:/.test(where)) return await remoteKeySet(where);
   const read = () => {
     try {
       return createLocalJWKSet(JSON.parse(Deno.readTextFileSync(where)));
@@ -115,6 +116,25 @@ async function keySet(where: string, clock: Clock): Promise<JWTVerifyGetKey> {
       readAt = clock.now();
       keys = read();
       return await keys(header, token);
+    }
+  };
+}
+
+/** Keys behind a URL, cached by `jose`. That they cannot be had is no fault of the token. */
+async function remoteKeySet(where: string): Promise<JWTVerifyGetKey> {
+  const { createRemoteJWKSet, errors } = await import("jose");
+  if (!URL.canParse(where)) throw new SettingError(`Cannot read AUTH_JWKS: no URL: ${where}`);
+  const keys = createRemoteJWKSet(new URL(where));
+  return async (header, token) => {
+    try {
+      return await keys(header, token);
+    } catch (error) {
+      const { JWKSNoMatchingKey, JWKSMultipleMatchingKeys, JOSENotSupported } = errors;
+      const isOfToken = [JWKSNoMatchingKey, JWKSMultipleMatchingKeys, JOSENotSupported]
+        .some((kind) => error instanceof kind);
+      if (isOfToken) throw error;
+      const text = "Tokens cannot be checked now.";
+      throw new HttpError(503, "unavailable", text, { "retry-after": "5" });
     }
   };
 }

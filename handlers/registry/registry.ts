@@ -6,7 +6,7 @@
 import type { Clock } from "../clock.ts";
 import type { Engine } from "../engine/engine.ts";
 import type { Log } from "../log.ts";
-import type { CLOSE } from "./close.ts";
+import { CLOSE } from "./close.ts";
 import { Connection, type End, type Socket } from "./connection.ts";
 import { Counters } from "./counters.ts";
 import { type Dialect, isServerRoom } from "./messages.ts";
@@ -178,12 +178,13 @@ export class Registry {
     const { remote } = client;
     const { by, code, reason } = end;
     const total = `Total clients: ${this.clients.size}`;
+    const isEvicted = by === "server" && code === CLOSE.tooSlow.code;
     const text = by === "error"
       ? `Connection closed with error: ${remote}: ${reason} (${code}). ${total}`
-      : code === 1013
+      : isEvicted
       ? `Client evicted: ${remote}: ${reason} (${code}). ${total}`
       : `Client disconnected cleanly: ${remote}: ${reason || "closed"} (${code}). ${total}`;
-    const event = code === 1013 && by === "server" ? "evicted" : "disconnected";
+    const event = isEvicted ? "evicted" : "disconnected";
     this.#options.log.info(text, {
       event,
       remote,
@@ -208,9 +209,12 @@ export class Registry {
     }
     const start = clock.now();
     let next = 0;
+    let elapsedMs = -DRAIN_STEP_MS;
     return new Promise((resolve) => {
       const step = () => {
-        const share = drainMs === 0 ? 1 : Math.min(1, (clock.now() - start) / drainMs);
+        // A wall clock that is set back must not make the drain longer.
+        elapsedMs = Math.max(elapsedMs + DRAIN_STEP_MS, clock.now() - start);
+        const share = drainMs === 0 ? 1 : Math.min(1, elapsedMs / drainMs);
         while (next < leaving.length && next < share * leaving.length) {
           leaving[next++].close("goingAway");
         }

@@ -46,7 +46,7 @@ export interface RoomOptions {
   engine: Engine;
   turn: Turn;
   counters: Counters;
-  /** A replay is cut to its newest messages of half so many bytes. */
+  /** A replay is cut to its newest messages: all that a listener has to read fits half of it. */
   maxQueueBytes: number;
   /** Called when the last listener has gone. */
   onEmpty: () => void;
@@ -182,7 +182,10 @@ export class Room implements Host, Due {
     if (!waiting) return;
     this.#waiting.delete(listener);
     if (listener.dialect !== "plain") {
-      const page = this.#replay(waiting, wanted, span);
+      // What it still has to read from other rooms counts: one that asks for many would be evicted.
+      const unsent = listener.dialect === "v1" ? listener.unsentBytes : 0;
+      const maxBytes = this.options.maxQueueBytes / 2 - unsent;
+      const page = this.#replay(waiting, wanted, maxBytes, span);
       const isAsked = wanted.after !== undefined;
       if (isAsked) {
         this.options.counters
@@ -195,7 +198,7 @@ export class Room implements Host, Due {
     if (listener.dialect === "plain") this.#plain.add(listener);
     else if (listener.dialect === "events") this.#readers.add(listener);
     for (const event of waiting.events) this.#handTo(listener, event);
-    if (listener.dialect !== "v1") return;
+    if (listener.dialect !== "v1" || listener.hasEnded) return;
     this.#merged.add(listener);
     listener.roomCount++;
     if (this.#due !== "") this.#late.set(listener, this.#due.length + 1);
@@ -205,6 +208,7 @@ export class Room implements Host, Due {
   #replay(
     { epoch, seq }: Waiting,
     wanted: Wanted,
+    maxBytes: number,
     span?: Span | Refusal,
   ): Page {
     let chats: Chat[] = [];
@@ -216,12 +220,7 @@ export class Room implements Host, Due {
     }
     const limit = wanted.after === undefined ? wanted.history ?? 0 : Infinity;
     const after = parseCursor(wanted.after);
-    return replay(
-      { epoch, seq, chats },
-      after,
-      limit,
-      this.options.maxQueueBytes / 2,
-    );
+    return replay({ epoch, seq, chats }, after, limit, maxBytes);
   }
 
   #hand(event: RoomEvent): void {

@@ -160,7 +160,7 @@ export function connect(url, options = {}) {
     const address = new URL(base);
     const room = rooms.get(home);
     if (room?.epoch) address.searchParams.set("after", `${room.epoch}:${room.seq}`);
-    else if (room && on.history) address.searchParams.set("history", `${on.history}`);
+    else if (on.history) address.searchParams.set("history", `${on.history}`);
     try {
       socket = new WebSocket(address, jwt ? [DIALECT, `token.${jwt}`] : DIALECT);
     } catch (cause) {
@@ -344,7 +344,6 @@ export function connect(url, options = {}) {
     const gap = from && (recovered === false || epoch !== from.epoch || seq > from.seq);
     if (!from || gap) Object.assign(room, { epoch, seq });
     room.ready = true;
-    refused.delete(room.id);
     if (gap) tell(() => on.onGap?.({ room: room.id, from, to: { epoch, seq } }));
     tell(() => on.onWelcome?.(object));
   }

@@ -1,0 +1,255 @@
+/**
+ * What runs inside Redis: one Lua script a step, each atomic in the room it works on.
+ *
+ * A room's keys share the hash tag `{room}`, and its channel bears the name of its head key, so a
+ * cluster could spread the rooms. Keys, in the order that every script gets them:
+ *
+ * 1. the head, a hash: `epoch`, `seq`, and what the next epoch is told from
+ * 2. the log, a stream: entry `{seq}-0` has one field, `{time} {sender}{message}`
+ * 3. and 4. ids, this generation's and the last one's: a hash, `{seq} {time} {ordinal} {digest}`
+ * 5. members, a hash: `{node}/{member}` → name
+ * 6. nodes, a hash: node → `{lease} {listeners}`; the lease ends at that Unix ms
+ *
+ * Texts of any content are packed as `{length} {text}`. What goes over the channel is told apart by
+ * its first letter; see `redis_events.ts`.
+ *
+ * @module
+ */
+import { REPEAT_MS, REPEATS_PER_SESSION } from "./repeats.ts";
+
+/** How long a node's members are kept without a word from it. */
+export const LEASE_MS = 15_000;
+/** Names that `members` answers with at most. */
+export const MAX_NAMES = 1_000;
+
+/** The room's keys; the first one names its channel, too. */
+export function keysOf(prefix: string, room: string): string[] {
+  const head = `${prefix}:{${room}}`;
+  return [head, ...["log", "ids", "ids:old", "members", "nodes"].map((key) => `${head}:${key}`)];
+}
+
+/**
+ * Opens the room: its head, made if need be. A new epoch begins, with the numbers going on, where
+ * another server process than the last one (by run id) holds the room, unless both promise that
+ * nothing acked is lost. `lineage` is `{epoch}={seq} …`: which epochs ended, and where the next one
+ * began; the last few. ARGV: run id, whether the server is durable (1 or 0), ms to keep the room.
+ */
+const OPEN = `
+local head, log, ids, old, members, nodes = unpack(KEYS)
+local run, durable, ttl = ARGV[1], ARGV[2], ARGV[3]
+local t = redis.call('TIME')
+local now = t[1] * 1000 + math.floor(t[2] / 1000)
+local h = redis.call('HMGET', head,
+  'epoch', 'seq', 'run', 'durable', 'lineage', 'version', 'since')
+local epoch, seq, lineage, version = h[1], tonumber(h[2] or 0), h[5] or '', tonumber(h[6] or 0)
+local function renew()
+  if epoch then lineage = lineage .. epoch .. '=' .. seq .. ' ' end
+  if select(2, string.gsub(lineage, ' ', '')) > 8 then lineage = string.gsub(lineage, '^%S+ ', '') end
+  epoch = string.format('%s-%x', string.sub(run, 1, 8), t[1] * 1000000 + t[2])
+  redis.call('HSET', head,
+    'epoch', epoch, 'seq', seq, 'run', run, 'durable', durable, 'lineage', lineage)
+  redis.call('PEXPIRE', head, ttl)
+end
+if not epoch then
+  redis.call('UNLINK', log, ids, old)
+  renew()
+elseif h[3] ~= run and not (h[4] == '1' and durable == '1') then
+  renew()
+elseif h[3] ~= run or h[4] ~= durable then
+  redis.call('HSET', head, 'run', run, 'durable', durable)
+end`;
+
+/** For the scripts that change who has joined: tells the hosts, and keeps the keys. */
+const TELL = `
+local function tell(what)
+  version = redis.call('HINCRBY', head, 'version', 1)
+  redis.call('SPUBLISH', head,
+    's' .. epoch .. ' ' .. version .. ' ' .. redis.call('HLEN', members) .. ' ' .. what)
+end
+local function set(field, name)
+  local was = redis.call('HGET', members, field)
+  redis.call('HSET', members, field, name)
+  tell('j' .. name .. (was or ''))
+end
+local function drop(field)
+  local name = redis.call('HGET', members, field)
+  if not name then return end
+  redis.call('HDEL', members, field)
+  tell('l' .. name)
+end
+local function keep(node)
+  redis.call('HSETNX', nodes, node, (now + ${LEASE_MS}) .. ' -1')
+  for _, key in ipairs({ head, members, nodes }) do redis.call('PEXPIRE', key, ttl) end
+end`;
+
+/**
+ * Numbers, keeps and hands out a message. ARGV: HISTORY_SIZE, packed sender and message, and for a
+ * message with an id: session, id, digest, whether one more id may be remembered (1 or 0).
+ */
+const publish = `#!lua
+${OPEN}
+if ARGV[6] then
+  if now - (h[7] or 0) >= ${REPEAT_MS} then
+    redis.call('UNLINK', old)
+    if redis.call('EXISTS', ids) == 1 then redis.call('RENAME', ids, old) end
+    redis.call('HSET', head, 'since', now)
+  end
+  local session = #ARGV[6] .. ' ' .. ARGV[6]
+  local id = session .. ARGV[7]
+  local one, two = redis.call('HMGET', ids, session, id), redis.call('HMGET', old, session, id)
+  local ordinal, known = tonumber(one[1] or two[1] or 0), one[2] or two[2]
+  if known then
+    local first, time, place, digest = string.match(known, '^(%d+) (%d+) (%d+) (.*)$')
+    local isRecent = digest ~= '' or ordinal - place < ${REPEATS_PER_SESSION}
+    if now - time < ${REPEAT_MS} and isRecent then
+      return digest == ARGV[8] and epoch .. ':' .. first or 'conflict'
+    end
+  end
+  if ARGV[9] == '0' then return 'unavailable' end
+  ordinal = ordinal + 1
+  redis.call('HSET', ids, session, ordinal,
+    id, (seq + 1) .. ' ' .. now .. ' ' .. ordinal .. ' ' .. ARGV[8])
+  redis.call('PEXPIRE', ids, ${2 * REPEAT_MS}, 'NX')
+end
+seq = seq + 1
+redis.call('HSET', head, 'seq', seq)
+local entry = now .. ' ' .. ARGV[5]
+if ARGV[4] ~= '0' then
+  redis.call('XADD', log, 'MAXLEN', ARGV[4], seq .. '-0', 'm', entry)
+  redis.call('PEXPIRE', log, ttl)
+end
+redis.call('PEXPIRE', head, ttl)
+redis.call('SPUBLISH', head, 'c' .. epoch .. ' ' .. seq .. ' ' .. entry)
+return epoch .. ':' .. seq`;
+
+/**
+ * Compares a node's place with the head and answers with what it missed; holds its lease; buries
+ * the members of nodes whose lease is over. Numbers that a node has seen and Redis has not are lost:
+ * a new epoch. ARGV: the node's epoch ('' for none) and seq, node, its listeners (-1: not hosting),
+ * whether it may bury (1 or 0). Answer: epoch, seq, members, version of the member list, whether
+ * the node's lease was lost, whether there is more to bury, entries.
+ */
+const sync = `#!lua flags=allow-oom
+${OPEN}
+${TELL}
+local at = tonumber(ARGV[5])
+if epoch == ARGV[4] and seq < at then renew() end
+local from = at
+if epoch ~= ARGV[4] then
+  local start = string.find(lineage, ARGV[4] .. '=', 1, true)
+  if not start then start, from = string.find(lineage, '%S+ $') or 1, math.huge end
+  for base in string.gmatch(string.sub(lineage, start), '=(%d+)') do
+    from = math.min(from, tonumber(base))
+  end
+  if from == math.huge then from = 0 end
+end
+local entries = {}
+if ARGV[4] ~= '' and from < seq then
+  entries = redis.call('XRANGE', log, (from + 1) .. '-0', '+')
+end
+local isLost = 1 - redis.call('HEXISTS', nodes, ARGV[6])
+redis.call('HSET', nodes, ARGV[6], (now + ${LEASE_MS}) .. ' ' .. ARGV[7])
+for _, key in ipairs({ head, log, members, nodes }) do redis.call('PEXPIRE', key, ttl) end
+local hasMore, buried = 0, 0
+local leases = ARGV[8] == '1' and redis.call('HGETALL', nodes) or {}
+for i = 1, #leases, 2 do
+  if tonumber(string.match(leases[i + 1], '^%d+')) < now then
+    local cursor = '0'
+    repeat
+      local page = redis.call('HSCAN', members, cursor, 'MATCH', leases[i] .. '/*', 'COUNT', 500)
+      cursor = page[1]
+      for j = 1, #page[2], 2 do drop(page[2][j]) end
+      buried = buried + #page[2] / 2
+    until cursor == '0' or buried >= 500
+    if cursor == '0' then redis.call('HDEL', nodes, leases[i]) else hasMore = 1 end
+  end
+end
+return { epoch, seq, redis.call('HLEN', members), version, isLost, hasMore, entries }`;
+
+/** What is kept. ARGV: an epoch and the seq behind which to read there. Answer: epoch, seq, ms, entries. */
+const read = `#!lua flags=allow-oom
+if redis.call('EXISTS', KEYS[1]) == 0 then return false end
+${OPEN}
+local from = tonumber(ARGV[5])
+if epoch ~= ARGV[4] or from > seq then from = 0 end
+return { epoch, seq, now, redis.call('XRANGE', log, (from + 1) .. '-0', '+') }`;
+
+/** Makes a member known. ARGV: node, member, packed name. */
+const join = `#!lua
+${OPEN}
+${TELL}
+set(ARGV[4] .. '/' .. ARGV[5], ARGV[6])
+keep(ARGV[4])`;
+
+/** Ends a membership. ARGV: node, member. */
+const leave = `#!lua flags=allow-oom
+${OPEN}
+${TELL}
+drop(ARGV[4] .. '/' .. ARGV[5])`;
+
+/** Makes a node's members in the room these and no others. ARGV: node; member, packed name, … */
+const register = `#!lua flags=allow-oom
+${OPEN}
+${TELL}
+local isHere = {}
+for i = 5, #ARGV, 2 do
+  local field = ARGV[4] .. '/' .. ARGV[i]
+  isHere[field] = true
+  if redis.call('HGET', members, field) ~= ARGV[i + 1] then set(field, ARGV[i + 1]) end
+end
+local cursor = '0'
+repeat
+  local page = redis.call('HSCAN', members, cursor, 'MATCH', ARGV[4] .. '/*', 'COUNT', 1000)
+  cursor = page[1]
+  for i = 1, #page[2], 2 do
+    if not isHere[page[2][i]] then drop(page[2][i]) end
+  end
+until cursor == '0'
+keep(ARGV[4])
+return 1`;
+
+/** Ends a node's part in a room. ARGV: node. Answer: how many nodes are left. */
+const release = `#!lua flags=allow-oom
+redis.call('HDEL', KEYS[6], ARGV[4])
+return redis.call('HLEN', KEYS[6])`;
+
+/** Who has joined: their number, then packed names. */
+const members = `#!lua flags=no-writes,allow-oom
+local answer, cursor = { redis.call('HLEN', KEYS[5]) }, '0'
+repeat
+  local page = redis.call('HSCAN', KEYS[5], cursor, 'COUNT', ${MAX_NAMES})
+  cursor = page[1]
+  for i = 2, #page[2], 2 do answer[#answer + 1] = page[2][i] end
+until cursor == '0' or #answer > ${MAX_NAMES}
+return answer`;
+
+/** A room in short: seq, members, nodes that host it and their listeners, but for ARGV's node. */
+const summary = `#!lua flags=no-writes,allow-oom
+local t = redis.call('TIME')
+local now = t[1] * 1000 + math.floor(t[2] / 1000)
+local hosts, listeners = 0, 0
+local leases = redis.call('HGETALL', KEYS[6])
+for i = 1, #leases, 2 do
+  local lease, count = string.match(leases[i + 1], '^(%d+) (-?%d+)$')
+  if leases[i] ~= ARGV[4] and tonumber(lease) >= now and tonumber(count) >= 0 then
+    hosts, listeners = hosts + 1, listeners + count
+  end
+end
+local seq = tonumber(redis.call('HGET', KEYS[1], 'seq') or 0)
+return { seq, redis.call('HLEN', KEYS[5]), hosts, listeners }`;
+
+/** The scripts by name. */
+export const SCRIPTS = {
+  publish,
+  sync,
+  read,
+  join,
+  leave,
+  register,
+  release,
+  members,
+  summary,
+};
+
+/** A script's name. */
+export type ScriptName = keyof typeof SCRIPTS;

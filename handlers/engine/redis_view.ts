@@ -1,0 +1,144 @@
+/**
+ * What a node has heard of a room that Redis orders: nothing twice, and nothing left out unsaid.
+ *
+ * @module
+ */
+import type { Buffer } from "node:buffer";
+import type { Chat, Cursor, Head, Host } from "./engine.ts";
+
+/** A text of any content, packed so that more can follow: `{length} {text}`. */
+export function pack(text: string): string {
+  return `${text.length} ${text}`;
+}
+
+/** The text packed at `start`, and where it ends. */
+export function unpack(packed: string, start = 0): { text: string; end: number } {
+  const space = packed.indexOf(" ", start);
+  const end = space + 1 + Number(packed.slice(start, space));
+  return { text: packed.slice(space + 1, end), end };
+}
+
+/** A message of `{time} {packed sender}{message}`, as a room's log keeps it. */
+export function toChat(seq: number, entry: string): Chat {
+  const space = entry.indexOf(" ");
+  const { text: sender, end } = unpack(entry, space + 1);
+  return { seq, time: Number(entry.slice(0, space)), sender, message: entry.slice(end) };
+}
+
+/** The head of a room, and its messages since the place that was asked with. */
+export interface Synced extends Head {
+  /** Counts the changes of who has joined. */
+  version: number;
+  chats: Chat[];
+}
+
+/** A node's place in a room. */
+export class RoomView implements Cursor {
+  epoch = "";
+  seq = 0;
+  /** The epoch before: what is left of it on the way is of no use. */
+  #lastEpoch = "";
+  #version = 0;
+  /** What waits for a sync, where one is needed. */
+  #held?: Buffer[] = [];
+  #pendingSyncs = 0;
+
+  /** `onGap` is called when something was missed: a sync is needed. */
+  constructor(readonly host: Host, readonly onGap: () => void) {}
+
+  /** A sync is asked for. Where it is needed, nothing is handed out before its answer. */
+  expectSync(isNeeded: boolean): void {
+    if (isNeeded) this.#held ??= [];
+    this.#pendingSyncs++;
+  }
+
+  /** A sync got no answer. Nothing is handed out before the next one, if one was needed. */
+  failSync(): void {
+    this.#pendingSyncs--;
+    if (this.#held && this.#pendingSyncs === 0) this.#held = [];
+  }
+
+  /** Hands out what a sync brought. The first one says where the room begins. */
+  applySync({ epoch, seq, members, version, chats }: Synced): void {
+    this.#pendingSyncs--;
+    const start = chats.length > 0 ? chats[0].seq - 1 : seq;
+    if (this.epoch !== epoch || start > this.seq) {
+      const isFirst = this.epoch === "";
+      if (this.epoch !== epoch) this.#lastEpoch = this.epoch;
+      this.epoch = epoch;
+      this.seq = start;
+      this.#version = version;
+      if (!isFirst) this.host.deliver({ type: "reset", epoch, seq: start, members });
+    }
+    for (const chat of chats) this.#tell(chat);
+  }
+
+  /** Hands out what has waited, if no sync is on its way. */
+  resume(): void {
+    const held = this.#held;
+    if (!held || this.#pendingSyncs > 0) return;
+    this.#held = undefined;
+    for (const payload of held) this.push(payload);
+  }
+
+  /** Takes what the room's channel brings, in its order. */
+  push(payload: Buffer): void {
+    if (!this.#held) this.#accept(payload);
+    else if (this.#pendingSyncs > 0) this.#held.push(payload);
+  }
+
+  /**
+   * One of `c{epoch} {seq} {entry}`, `s{epoch} {version} {members} j{name}{old name, if any}`, the
+   * same with `l{name}`, and `b{name}{bytes}`; names are packed.
+   */
+  #accept(payload: Buffer): void {
+    if (payload[0] === BINARY) return this.#tellBinary(payload);
+    const text = payload.toString();
+    const afterEpoch = text.indexOf(" ");
+    const afterNumber = text.indexOf(" ", afterEpoch + 1);
+    const number = Number(text.slice(afterEpoch + 1, afterNumber));
+    const what = text.slice(afterNumber + 1);
+    const epoch = text.slice(1, afterEpoch);
+    if (epoch === this.#lastEpoch) return;
+    if (epoch !== this.epoch) this.#miss();
+    else if (payload[0] === STATUS) this.#tellStatus(number, what);
+    else if (number > this.seq + 1) this.#miss();
+    else if (number > this.seq) this.#tell(toChat(number, what));
+  }
+
+  /** A sync asked for from now on has all that came until now. */
+  #miss(): void {
+    this.#held = [];
+    this.onGap();
+  }
+
+  #tell(chat: Chat): void {
+    if (chat.seq !== this.seq + 1) return;
+    this.seq = chat.seq;
+    this.host.deliver({ type: "chat", chat });
+  }
+
+  #tellStatus(version: number, text: string): void {
+    if (version <= this.#version) return;
+    this.#version = version;
+    const space = text.indexOf(" ");
+    const { text: name, end } = unpack(text, space + 2);
+    this.host.deliver({
+      type: "status",
+      event: text[space + 1] === "j" ? "join" : "leave",
+      name,
+      was: end < text.length ? unpack(text, end).text : undefined,
+      members: Number(text.slice(0, space)),
+    });
+  }
+
+  #tellBinary(payload: Buffer): void {
+    const space = payload.indexOf(" ");
+    const end = space + 1 + Number(payload.toString("latin1", 1, space));
+    const from = payload.toString("utf8", space + 1, end);
+    this.host.deliver({ type: "binary", bytes: new Uint8Array(payload.subarray(end)), from });
+  }
+}
+
+const BINARY = "b".charCodeAt(0);
+const STATUS = "s".charCodeAt(0);

@@ -1,0 +1,52 @@
+/**
+ * Two who only want to chat while somebody attacks.
+ *
+ * @module
+ */
+import { Inbox, soon } from "../inbox.ts";
+
+/** How the chat went, when nothing was lost. */
+export interface PairReport {
+  messages: number;
+  /** From Ann's `send` to Bob's event. */
+  p50Ms: number;
+  p99Ms: number;
+  maxMs: number;
+}
+
+/** A message may take so long in an attack; beyond it the server hangs. */
+const HANG_MS = 15_000;
+
+/** Ann and Bob. Their messages are numbered: one that is lost, doubled or out of order fails. */
+export class InnocentPair implements Disposable {
+  readonly #worker: Worker;
+  readonly #answers = new Inbox<PairReport | "ready">("an answer of the innocent pair");
+
+  private constructor() {
+    const url = new URL("./pair_worker.ts", import.meta.url);
+    this.#worker = new Worker(url, { type: "module" });
+    this.#worker.onmessage = ({ data }) => {
+      if (data.error) this.#answers.end(new Error(data.error));
+      else this.#answers.push(data);
+    };
+  }
+
+  /** Begins a chat that goes on until {@link InnocentPair.stop}. */
+  static async start(ws: string): Promise<InnocentPair> {
+    const pair = new InnocentPair();
+    pair.#worker.postMessage({ ws });
+    await pair.#answers.next();
+    return pair;
+  }
+
+  /** Waits for the last message. Rejects if one was lost or takes longer than a hang. */
+  async stop(): Promise<PairReport> {
+    this.#worker.postMessage("stop");
+    const report = await soon(this.#answers.next(), "the pair's last message", HANG_MS);
+    return report as PairReport;
+  }
+
+  [Symbol.dispose](): void {
+    this.#worker.terminate();
+  }
+}

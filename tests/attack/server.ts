@@ -1,0 +1,72 @@
+/**
+ * Parley in a process of its own, with a second port that tells its totals.
+ *
+ * Takes the flags of `main.ts`. The first line on stdout is Parley's own, the second names the port
+ * of the totals; what follows in the log is counted instead of written.
+ *
+ * @module
+ */
+import { readSettings } from "../../handlers/settings.ts";
+import { type Running, start } from "../../main.ts";
+import type { Totals } from "./totals.ts";
+
+const MAX_ERRORS = 20;
+
+let logLines = 0;
+const errors: string[] = [];
+
+function totals({ registry }: Running): Totals {
+  (globalThis as { gc?: () => void }).gc?.();
+  const { rss, heapUsed, external } = Deno.memoryUsage();
+  const { counters } = registry;
+  const { rooms: engineRooms, historyBytes } = registry.engineOf("").stats();
+  return {
+    clients: registry.clients.size,
+    held: registry.heldCount,
+    heldHere: registry.heldBy("127.0.0.1"),
+    rooms: registry.rooms.size,
+    engineRooms,
+    historyBytes,
+    connections: counters.connections,
+    closes: counters.closes,
+    refusals: counters.refusals,
+    messagesIn: counters.messagesIn,
+    logLines,
+    errors: [...errors, ...pollution()],
+    rssMb: rss / 1e6,
+    heapMb: (heapUsed + external) / 1e6,
+    cpuSeconds: cpuSeconds(),
+  };
+}
+
+/** What somebody has put into every object. */
+function pollution(): string[] {
+  const keys = [];
+  for (const key in {}) keys.push(`Object.prototype has ${key}`);
+  return keys;
+}
+
+/** CPU time of this process, user and system; the kernel counts in hundredths. */
+function cpuSeconds(): number {
+  const stat = Deno.readTextFileSync("/proc/self/stat");
+  const fields = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
+  return (Number(fields[11]) + Number(fields[12])) / 100;
+}
+
+const command = readSettings(Deno.args, (name) => Deno.env.get(name));
+if (!("settings" in command)) Deno.exit(1);
+const count = () => void logLines++;
+const running = await start(command.settings, {
+  debug() {},
+  info(text) {
+    if (logLines++ === 0) console.log(text);
+  },
+  warn: count,
+  error(text) {
+    logLines++;
+    if (errors.length < MAX_ERRORS) errors.push(text);
+  },
+});
+const options = { port: 0, hostname: "127.0.0.1", onListen() {} };
+const control = Deno.serve(options, () => Response.json(totals(running)));
+console.log(`totals: http://127.0.0.1:${control.addr.port}`);

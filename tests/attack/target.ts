@@ -1,0 +1,122 @@
+/**
+ * The server that is attacked, and what must hold after each attack.
+ *
+ * @module
+ */
+import { assert, assertEquals } from "@std/assert";
+import { ERROR_TEXTS } from "../../handlers/registry/messages.ts";
+import { Client, RawClient } from "../clients.ts";
+import { soon } from "../inbox.ts";
+import { ServerProcess } from "../servers.ts";
+import { InnocentPair } from "./pair.ts";
+import type { Totals } from "./totals.ts";
+
+/** Codes that refusals are counted under: those of messages, and those of HTTP. */
+const REFUSALS = new Set([
+  ...Object.keys(ERROR_TEXTS),
+  ..."no_token bad_token token_expired draining full overloaded too_many_connections".split(" "),
+]);
+
+/** How an attack is to end. */
+export interface Aftermath {
+  /** The most that the process may hold after it, in MB. */
+  maxRssMb?: number;
+}
+
+/** A server in its own process. */
+export class Target implements AsyncDisposable {
+  #totalsUrl = "";
+
+  private constructor(readonly server: ServerProcess) {}
+
+  /** Starts it with flags of `main.ts`. */
+  static async start(...flags: string[]): Promise<Target> {
+    const server = await ServerProcess.start(["--host", "127.0.0.1", ...flags], {
+      script: "tests/attack/server.ts",
+      env: { DENO_V8_FLAGS: "--expose-gc" },
+    });
+    const target = new Target(server);
+    target.#totalsUrl = (await server.line(/^totals: /)).replace("totals: ", "");
+    return target;
+  }
+
+  get url(): string {
+    return this.server.url;
+  }
+
+  get ws(): string {
+    return this.server.ws;
+  }
+
+  /** A TCP connection to it. */
+  dial(): Promise<Deno.TcpConn> {
+    return Deno.connect({ hostname: "127.0.0.1", port: Number(new URL(this.url).port) });
+  }
+
+  /** A raw WebSocket to a path. */
+  open(path: string, headers: Record<string, string> = {}): Promise<RawClient> {
+    return RawClient.open(this.ws + path, headers);
+  }
+
+  async totals(): Promise<Totals> {
+    return await (await soon(fetch(this.#totalsUrl), "the totals")).json();
+  }
+
+  /** The totals when they have become so. Fails with the last ones. */
+  async until(what: string, isSo: (totals: Totals) => boolean): Promise<Totals> {
+    const end = Date.now() + 15_000;
+    for (;;) {
+      const totals = await this.totals();
+      if (isSo(totals)) return totals;
+      assert(Date.now() < end, `${what}: ${JSON.stringify(totals)}`);
+      await new Promise((resolve) => setTimeout(resolve, 50));
+    }
+  }
+
+  /**
+   * Runs an attack while an innocent pair chats. Afterwards the pair has lost nothing, the server
+   * answers, its totals are back at zero, no defect was logged, and its memory is within bounds.
+   */
+  async endure(
+    name: string,
+    attack: () => Promise<void>,
+    { maxRssMb = 250 }: Aftermath = {},
+  ): Promise<Totals> {
+    const before = await this.totals();
+    const start = performance.now();
+    using pair = await InnocentPair.start(this.ws);
+    await attack();
+    const { messages, p50Ms, p99Ms, maxMs } = await pair.stop();
+    const seconds = (performance.now() - start) / 1_000;
+    await this.#answers();
+    const after = await this.until("the totals are not back at zero", (totals) => {
+      const { clients, held, heldHere, rooms, connections } = totals;
+      const counts = [clients, held, heldHere, rooms, ...Object.values(connections)];
+      return counts.every((count) => count === 0);
+    });
+    const round = (ms: number) => ms.toFixed(1);
+    console.log(
+      `  ${name}: ${round(seconds)} s, innocent pair p50 ${round(p50Ms)} p99 ${round(p99Ms)} max ` +
+        `${round(maxMs)} ms over ${messages} messages, server CPU ` +
+        `${round(after.cpuSeconds - before.cpuSeconds)} s, memory ${Math.round(before.rssMb)} → ` +
+        `${Math.round(after.rssMb)} MB`,
+    );
+    assertEquals(after.errors, []);
+    assertEquals(Object.keys(after.refusals).filter((code) => !REFUSALS.has(code)), []);
+    assert(after.rssMb <= maxRssMb, `${after.rssMb} MB are held, ${maxRssMb} MB are allowed`);
+    return after;
+  }
+
+  async #answers(): Promise<void> {
+    const { status, body } = await soon(fetch(`${this.url}/healthz`), "/healthz");
+    await body?.cancel();
+    assertEquals(status, 200);
+    await using client = await Client.open(`${this.ws}/echo`);
+    client.send("x");
+    assertEquals(await client.next(), "Echo: x");
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.server[Symbol.asyncDispose]();
+  }
+}

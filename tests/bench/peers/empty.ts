@@ -1,0 +1,2 @@
+// An empty program: what any Deno process takes to start.
+export {};

@@ -1,0 +1,43 @@
+/**
+ * A REST app on Parley's port: `/orders` is its own, all else is Parley's. Each new order is told
+ * to the room `orders`.
+ *
+ *     deno run -A tests/examples/rest_beside.ts
+ *     curl -d '{"item":"tea"}' http://localhost:8000/orders
+ *
+ * @module
+ */
+import type { Fetch } from "../../handlers/router.ts";
+import { createParley } from "./parley.ts";
+
+/** An order, as the app keeps it. */
+export interface Order {
+  id: number;
+  item: string;
+}
+
+/** Makes the app; what it does not know, `parley` answers. */
+export function ordersBeside(parley: Fetch): Fetch {
+  const orders: Order[] = [];
+
+  async function add(request: Request): Promise<Response> {
+    const { item } = await request.json();
+    const order = { id: orders.length + 1, item };
+    orders.push(order);
+    await parley(
+      new Request(new URL("/rooms/orders/messages", request.url), {
+        method: "POST",
+        headers: { "content-type": "application/json" },
+        body: JSON.stringify({ sender: "shop", message: order }),
+      }),
+    );
+    return Response.json(order, { status: 201 });
+  }
+
+  return (request, info) => {
+    if (new URL(request.url).pathname !== "/orders") return parley(request, info);
+    return request.method === "POST" ? add(request) : Promise.resolve(Response.json(orders));
+  };
+}
+
+if (import.meta.main) Deno.serve(ordersBeside(createParley(console).fetch));

@@ -1,0 +1,309 @@
+/** Redis is killed, loses data, stalls, or is cut off, in the middle of traffic on two nodes. */
+import { assert, assertEquals, assertNotEquals } from "@std/assert";
+import { systemClock } from "../../handlers/clock.ts";
+import { type Engine, isRefusal } from "../../handlers/engine/engine.ts";
+import { createRedisEngine } from "../../handlers/engine/redis.ts";
+import { silentLog } from "../../handlers/log.ts";
+import { draft, range, ROOMY } from "../engine_contract.ts";
+import { eventually, granted, hear, type Recorder, within } from "../recorder.ts";
+import { RedisServer, redisTest } from "../redis_server.ts";
+import { Proxy } from "./proxy.ts";
+import { Traffic } from "./traffic.ts";
+
+/** How often Redis is killed in each test. */
+const ROUNDS = Number(Deno.env.get("FAULT_ROUNDS") ?? 20);
+const ROOMS = ["one", "two", "three"];
+
+type Node = Engine & AsyncDisposable;
+
+/** A node that a test need not close. It keeps every message. */
+async function startNode(port: number, historySize = 1_000_000): Promise<Node> {
+  const limits = { ...ROOMY, historySize };
+  const url = `redis://127.0.0.1:${port}`;
+  const engine = await createRedisEngine(url, limits, systemClock, silentLog);
+  return Object.assign(engine, { [Symbol.asyncDispose]: () => engine.close() });
+}
+
+async function untilReady(...nodes: Engine[]): Promise<void> {
+  for (const node of nodes) await eventually(() => node.isReady(), (isReady) => isReady);
+}
+
+function resetsOf({ events }: Recorder) {
+  return events.filter((event) => event.type === "reset");
+}
+
+redisTest("killed with appendfsync always, Redis loses no ack and keeps the epoch", async () => {
+  await using server = await RedisServer.start({ appendfsync: "always" });
+  await using one = await startNode(server.port);
+  await using two = await startNode(server.port);
+  const traffic = await Traffic.start([one, two], ROOMS);
+  for (let round = 0; round < ROUNDS; round++) {
+    await traffic.flow(100);
+    await server.stop("SIGKILL");
+    await server.start();
+  }
+  await traffic.flow(100);
+  await traffic.stop();
+  await traffic.check({ mayReset: false });
+  assert(traffic.refusals > 0, "Redis was never missed");
+});
+
+redisTest("killed with appendfsync everysec, Redis comes back with a new epoch", async () => {
+  await using server = await RedisServer.start({ appendfsync: "everysec" });
+  await using one = await startNode(server.port);
+  await using two = await startNode(server.port);
+  const traffic = await Traffic.start([one, two], ROOMS);
+  for (let round = 0; round < ROUNDS; round++) {
+    await traffic.flow(100);
+    await server.stop("SIGKILL");
+    await server.start();
+  }
+  await traffic.flow(100);
+  await traffic.stop();
+  await traffic.check({ mayReset: true });
+  for (const { recorder } of traffic.views) assert(resetsOf(recorder).length > 0, "no new epoch");
+  assert(traffic.refusals > 0, "Redis was never missed");
+});
+
+redisTest("a Redis that comes back empty begins new epochs at 1", async () => {
+  await using server = await RedisServer.start({ appendonly: "no" });
+  await using one = await startNode(server.port);
+  await using two = await startNode(server.port);
+  const traffic = await Traffic.start([one, two], ROOMS);
+  for (let round = 0; round < 5; round++) {
+    await traffic.flow(100);
+    await server.stop("SIGKILL");
+    await server.start();
+    await untilReady(one, two);
+  }
+  await traffic.flow(100);
+  await traffic.stop();
+  await traffic.check({ mayReset: true });
+  for (const { recorder } of traffic.views) {
+    assertEquals(resetsOf(recorder).map(({ seq }) => seq), [0, 0, 0, 0, 0]);
+  }
+});
+
+redisTest("a restart that lost its tail shows as a new epoch, whatever the setting", async () => {
+  await using server = await RedisServer.start({ appendfsync: "always" });
+  await using one = await startNode(server.port);
+  await using two = await startNode(server.port);
+  const views = [await hear(one, "r"), await hear(two, "r")];
+  const { epoch } = views[0].head;
+  for (const i of range(1, 10)) await granted(one.publish("r", draft(`text ${i}`)));
+  for (const { recorder } of views) await recorder.until(({ chats }) => chats.length === 10);
+  await server.stop("SIGKILL");
+  await server.loseTail("text 7");
+  await server.start();
+  await untilReady(one, two);
+  const place = await granted(two.publish("r", draft("again")));
+  assertNotEquals(place.epoch, epoch);
+  assertEquals(place.seq, 7);
+  for (const { recorder } of views) {
+    await recorder.until(({ messages }) => messages.at(-1) === "again");
+    assertEquals(recorder.events.slice(10), [
+      { type: "reset", epoch: place.epoch, seq: 6, members: 0 },
+      { type: "chat", chat: recorder.chats.at(-1)! },
+    ]);
+  }
+  const span = await granted(one.read("r", { epoch, seq: 10 }));
+  const kept = [...range(1, 6).map((i) => `text ${i}`), "again"];
+  assertEquals(span.chats.map((chat) => chat.message), kept);
+});
+
+redisTest("a promoted replica begins a new epoch", async () => {
+  await using primary = await RedisServer.start({
+    appendfsync: "always",
+    "repl-diskless-sync-delay": "0",
+  });
+  await using replica = await RedisServer.start({ appendfsync: "always" });
+  await using proxy = new Proxy(primary.port);
+  await using one = await startNode(proxy.port);
+  const { recorder, head } = await hear(one, "r");
+  await replica.command("REPLICAOF", "127.0.0.1", String(primary.port));
+  await granted(one.publish("r", draft("1")));
+  await eventually(() => replica.command("HGET", "parley:{r}", "seq"), (seq) => seq === "1");
+  await primary.stop("SIGKILL");
+  proxy.targetPort = replica.port;
+  await eventually(() => one.isReady(), (isReady) => !isReady);
+  assertEquals(await one.publish("r", draft("lost")), { refused: "unavailable" });
+  await replica.command("REPLICAOF", "NO", "ONE");
+  await untilReady(one);
+  const place = await granted(one.publish("r", draft("2")));
+  assertNotEquals(place.epoch, head.epoch);
+  await recorder.until(({ messages }) => messages.at(-1) === "2");
+  assertEquals(resetsOf(recorder).map(({ epoch, seq }) => ({ epoch, seq })), [
+    { epoch: place.epoch, seq: 1 },
+  ]);
+});
+
+for (const fault of ["cut", "swallow"] as const) {
+  redisTest(`a node whose way to Redis is ${fault} catches up without gap or repeat`, async () => {
+    await using server = await RedisServer.start();
+    await using proxy = new Proxy(server.port);
+    await using one = await startNode(proxy.port);
+    await using two = await startNode(server.port);
+    const traffic = await Traffic.start([one, two], ROOMS);
+    for (let round = 0; round < 2; round++) {
+      await traffic.flow(200);
+      proxy[fault]();
+      await within(1_000, () => eventually(() => one.isReady(), (isReady) => !isReady));
+      await traffic.flow(200);
+      proxy.heal();
+      await untilReady(one);
+    }
+    await traffic.flow(200);
+    await traffic.stop();
+    await traffic.check({ mayReset: false });
+    assert(traffic.refusals > 0, "Redis was never missed");
+  });
+}
+
+redisTest("a node that missed more than is kept hears what is kept behind a reset", async () => {
+  await using server = await RedisServer.start();
+  await using proxy = new Proxy(server.port);
+  await using one = await startNode(proxy.port, 10);
+  await using two = await startNode(server.port, 10);
+  const { recorder, head: { epoch } } = await hear(one, "r");
+  await granted(two.publish("r", draft("1")));
+  await recorder.until(({ chats }) => chats.length === 1);
+  proxy.cut();
+  await eventually(() => one.isReady(), (isReady) => !isReady);
+  for (let i = 2; i <= 30; i++) await granted(two.publish("r", draft(`${i}`)));
+  proxy.heal();
+  await recorder.until(({ messages }) => messages.at(-1) === "30");
+  assertEquals(recorder.events[1], { type: "reset", epoch, seq: 20, members: 0 });
+  assertEquals(recorder.chats.map(({ seq }) => seq), [1, ...range(21, 30)]);
+});
+
+redisTest(
+  "a Redis that pauses makes senders wait less than a second, and nobody leave",
+  async () => {
+    await using server = await RedisServer.start();
+    await using one = await startNode(server.port);
+    await using two = await startNode(server.port);
+    const traffic = await Traffic.start([one, two], ROOMS);
+    await traffic.flow(200);
+    await server.command("CLIENT", "PAUSE", "2500", "ALL");
+    await within(
+      1_000,
+      () => eventually(() => one.isReady() || two.isReady(), (isReady) => !isReady),
+    );
+    await untilReady(one, two);
+    await traffic.flow(200);
+    await traffic.stop();
+    await traffic.check({ mayReset: false });
+    assert(traffic.refusals > 0, "Redis was never missed");
+  },
+);
+
+redisTest("while Redis is away everything is refused within a second", async () => {
+  for (const fault of ["cut", "swallow"] as const) {
+    await using server = await RedisServer.start();
+    await using proxy = new Proxy(server.port);
+    await using one = await startNode(proxy.port);
+    await hear(one, "r", 3);
+    await granted(one.join("r", "m1", "Ann"));
+    proxy[fault]();
+    const ask = () =>
+      within(1_000, () =>
+        Promise.all([
+          one.publish("r", draft("x")),
+          one.join("r", "m2", "Bob"),
+          one.members("r"),
+          one.read("r"),
+        ]));
+    const unavailable = { refused: "unavailable" } as const;
+    assertEquals<unknown[]>(await ask(), Array(4).fill(unavailable));
+    await eventually(() => one.isReady(), (isReady) => !isReady);
+    assertEquals<unknown[]>(await ask(), Array(4).fill(unavailable));
+    assertEquals(await within(1_000, async () => await one.rooms("", 10)), [
+      { room: "r", members: 1, listeners: 3, seq: 0 },
+    ]);
+  }
+});
+
+redisTest("host() waits for a Redis that is away, even from the start", async () => {
+  await using server = await RedisServer.start();
+  await server.stop();
+  await using one = await startNode(server.port);
+  assertEquals(one.isReady(), false);
+  const opening = hear(one, "r");
+  const given = one.host("given up", { listenerCount: 0, deliver() {} });
+  one.release("given up");
+  assertEquals(await given, { refused: "unavailable" });
+  await server.start();
+  const { recorder, head } = await opening;
+  assertEquals(head.seq, 0);
+  await granted(one.publish("r", draft("1")));
+  await recorder.until(({ messages }) => messages.at(-1) === "1");
+});
+
+redisTest("members come back with their node, and those who left meanwhile do not", async () => {
+  await using server = await RedisServer.start({ appendonly: "no" });
+  await using proxy = new Proxy(server.port);
+  await using one = await startNode(proxy.port);
+  await using two = await startNode(server.port);
+  for (const node of [one, two]) await hear(node, "r");
+  for (const name of ["Ann", "Bob", "Cleo"]) await granted(one.join("r", name, name));
+  await granted(two.join("r", "Dan", "Dan"));
+  const names = async () => {
+    const members = await two.members("r");
+    return isRefusal(members) ? members.refused : members.names.join();
+  };
+  proxy.swallow();
+  const refused = one.join("r", "Eve", "Eve");
+  one.leave("r", "Ann");
+  assertEquals(await refused, { refused: "unavailable" });
+  proxy.heal();
+  await eventually(names, (names) => names === "Bob,Cleo,Dan");
+  await server.stop();
+  one.leave("r", "Bob");
+  await server.start();
+  await eventually(names, (names) => names === "Cleo,Dan");
+});
+
+redisTest("scripts that Redis forgot are loaded again", async () => {
+  await using server = await RedisServer.start();
+  await using one = await startNode(server.port);
+  await using two = await startNode(server.port);
+  const traffic = await Traffic.start([one, two], ROOMS);
+  for (let round = 0; round < 3; round++) {
+    await traffic.flow(100);
+    await server.command("SCRIPT", "FLUSH");
+  }
+  await traffic.flow(100);
+  await traffic.stop();
+  await traffic.check({ mayReset: false });
+});
+
+redisTest("a Redis without memory refuses; listeners go on as soon as it has some", async () => {
+  await using server = await RedisServer.start();
+  await using one = await startNode(server.port);
+  const { recorder } = await hear(one, "r");
+  await server.command("CONFIG", "SET", "maxmemory", "1");
+  assertEquals(await one.publish("r", draft("lost")), { refused: "unavailable" });
+  await server.command("CONFIG", "SET", "maxmemory", "0");
+  assertEquals((await granted(one.publish("r", draft("1")))).seq, 1);
+  await recorder.until(({ messages }) => messages.join() === "1");
+});
+
+redisTest(
+  "flushed while it runs, Redis begins a new epoch and learns the members again",
+  async () => {
+    await using server = await RedisServer.start();
+    await using one = await startNode(server.port);
+    const { recorder, head } = await hear(one, "r");
+    await granted(one.join("r", "m1", "Ann"));
+    await granted(one.publish("r", draft("1")));
+    await server.command("FLUSHALL");
+    const place = await granted(one.publish("r", draft("2")));
+    assertNotEquals(place.epoch, head.epoch);
+    assertEquals(place.seq, 1);
+    await recorder.until(({ messages }) => messages.join() === "1,2");
+    await eventually(
+      async () => (await granted(one.members("r"))).names.join(),
+      (names) => names === "Ann",
+    );
+  },
+);

@@ -1,0 +1,86 @@
+/**
+ * A queue to wait on.
+ *
+ * @module
+ */
+
+/** How long a test waits for what must come. */
+export const PATIENCE_MS = 10_000;
+
+/** Gives `promise`, or fails with what did not come. */
+export async function soon<T>(promise: Promise<T>, what: string, ms = PATIENCE_MS): Promise<T> {
+  const { promise: late, reject } = Promise.withResolvers<never>();
+  const timer = setTimeout(() => reject(new Error(`${what}: not within ${ms} ms`)), ms);
+  try {
+    return await Promise.race([promise, late]);
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
+/** Keeps what came until somebody asks, and those who ask until something comes. */
+export class Inbox<T> {
+  #items: T[] = [];
+  #asking: PromiseWithResolvers<T>[] = [];
+  #end: Error | undefined;
+
+  /** @param name what it holds, for the error */
+  constructor(readonly name: string) {}
+
+  /** How many came that nobody asked for. */
+  get size(): number {
+    return this.#items.length;
+  }
+
+  push(item: T): void {
+    const asking = this.#asking.shift();
+    if (asking) asking.resolve(item);
+    else this.#items.push(item);
+  }
+
+  /** Nothing more comes: whoever asks beyond what is kept gets this error. */
+  end(error: Error): void {
+    this.#end ??= error;
+    for (const asking of this.#asking.splice(0)) asking.reject(this.#end);
+  }
+
+  /** The oldest that nobody asked for. */
+  next(): Promise<T> {
+    if (this.#items.length > 0) return Promise.resolve(this.#items.shift()!);
+    if (this.#end) return Promise.reject(this.#end);
+    const asking = Promise.withResolvers<T>();
+    this.#asking.push(asking);
+    return soon(asking.promise, this.name);
+  }
+}
+
+/** Keeps all that came, for those who look for one of a kind. */
+export class Journal<T> {
+  readonly entries: T[] = [];
+  #asking: (PromiseWithResolvers<T> & { isIt: (entry: T) => boolean })[] = [];
+  #end: Error | undefined;
+
+  add(entry: T): void {
+    this.entries.push(entry);
+    this.#asking = this.#asking.filter(({ isIt, resolve }) => {
+      if (isIt(entry)) resolve(entry);
+      else return true;
+    });
+  }
+
+  /** Nothing more comes: whoever still looks gets this error. */
+  end(error: Error): void {
+    this.#end ??= error;
+    for (const { reject } of this.#asking.splice(0)) reject(this.#end);
+  }
+
+  /** The first entry that `isIt` takes, among those that came or come. */
+  find(isIt: (entry: T) => boolean, what: string): Promise<T> {
+    const known = this.entries.find(isIt);
+    if (known !== undefined) return Promise.resolve(known);
+    if (this.#end) return Promise.reject(this.#end);
+    const asking = { ...Promise.withResolvers<T>(), isIt };
+    this.#asking.push(asking);
+    return soon(asking.promise, what);
+  }
+}

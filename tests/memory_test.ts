@@ -1,0 +1,113 @@
+import { assert, assertEquals, assertNotEquals } from "@std/assert";
+import { systemClock } from "../handlers/clock.ts";
+import { type Head, isRefusal } from "../handlers/engine/engine.ts";
+import { createMemoryEngine, type HistoryLimits } from "../handlers/engine/memory.ts";
+import { REPEAT_MS } from "../handlers/engine/repeats.ts";
+import { draft, engineContract, range, ROOMY } from "./engine_contract.ts";
+import { FakeClock } from "./fakes.ts";
+import { granted, Recorder } from "./recorder.ts";
+
+engineContract("memory", (limits) => {
+  const engine = createMemoryEngine(limits, systemClock);
+  return { nodes: [engine, engine] };
+});
+
+function engineWith(limits: Partial<HistoryLimits>) {
+  const clock = new FakeClock();
+  const engine = createMemoryEngine({ ...ROOMY, ...limits }, clock);
+  return { clock, engine };
+}
+
+Deno.test("the memory engine answers in the same call", () => {
+  const { engine } = engineWith({});
+  const recorder = new Recorder();
+  const head = engine.host("r", recorder) as Head;
+  assertEquals(engine.publish("r", draft("1")), { epoch: head.epoch, seq: 1 });
+  assertEquals(recorder.messages, ["1"]);
+});
+
+Deno.test("at MAX_ROOMS the longest-empty room goes first, and no room with a host", async () => {
+  const { clock, engine } = engineWith({ maxRooms: 3 });
+  const epochs: Record<string, string> = {};
+  for (const room of ["hosted", "older", "newer"]) {
+    if (room === "hosted") await granted(engine.host(room, new Recorder()));
+    epochs[room] = (await granted(engine.publish(room, draft("x")))).epoch;
+    clock.tick(1_000);
+  }
+  await granted(engine.publish("older", draft("newer now")));
+  await granted(engine.publish("fourth", draft("x")));
+  const epochNow = async (room: string) => (await granted(engine.read(room))).epoch;
+  assertEquals(await epochNow("hosted"), epochs.hosted);
+  assertEquals(await epochNow("older"), epochs.older);
+  assertNotEquals(await epochNow("newer"), epochs.newer);
+  assertEquals(engine.stats().rooms, 3);
+});
+
+Deno.test("where every room has a host, MAX_ROOMS refuses one more, until a host goes", () => {
+  const { engine } = engineWith({ maxRooms: 2 });
+  for (const room of ["a", "b"]) engine.host(room, new Recorder());
+  const refusal = { refused: "too_many_rooms" } as const;
+  assertEquals(engine.host("c", new Recorder()), refusal);
+  assertEquals(engine.publish("c", draft("x")), refusal);
+  assertEquals(engine.join("c", "m", "Ann"), refusal);
+  engine.release("a");
+  assert(!isRefusal(engine.publish("c", draft("x"))));
+});
+
+Deno.test("over HISTORY_MB the longest-empty rooms go, then the oldest messages of the room", async () => {
+  const { engine } = engineWith({ historyMb: 0.1 });
+  const text = "x".repeat(4_900);
+  const fill = async (room: string, count: number) => {
+    for (let i = 0; i < count; i++) await granted(engine.publish(room, draft(text)));
+  };
+  await fill("empty", 4);
+  engine.host("hosted", new Recorder());
+  await fill("hosted", 6);
+  assertEquals((await granted(engine.read("empty"))).chats.length, 4);
+  await fill("hosted", 1);
+  assertEquals((await granted(engine.read("empty"))).chats.length, 0);
+  assertEquals((await granted(engine.read("hosted"))).chats.length, 7);
+  await fill("hosted", 9);
+  const { seq, chats } = await granted(engine.read("hosted"));
+  assertEquals([seq, chats[0].seq, chats.length], [16, 7, 10]);
+  const { historyBytes } = engine.stats();
+  assert(historyBytes <= 100_000 && historyBytes > 90_000, `${historyBytes}`);
+});
+
+Deno.test("a full table of ids refuses a new one; known ones and messages without go on", async () => {
+  const { clock, engine } = engineWith({ historyMb: 0.02 });
+  const publish = (id: number) => engine.publish("r", draft("x", { session: "s", id: `${id}` }));
+  const places = [];
+  for (const id of range(1, 60)) places.push(await publish(id));
+  const count = places.findIndex(isRefusal);
+  assert(count > 20, `${count}`);
+  for (const place of places.slice(count)) assertEquals(place, { refused: "unavailable" });
+  assertEquals(await publish(1), places[0]);
+  assertEquals((await granted(engine.publish("r", draft("x")))).seq, count + 1);
+  clock.tick(REPEAT_MS);
+  assertEquals((await granted(publish(1))).seq, count + 2);
+});
+
+Deno.test("messages expire, and with them their room when it is empty", async () => {
+  const { clock, engine } = engineWith({ historySeconds: 60 });
+  const host = new Recorder();
+  const { epoch } = await granted(engine.host("r", host));
+  await granted(engine.publish("r", draft("1")));
+  clock.tick(61_000);
+  const hosted = await granted(engine.read("r"));
+  assertEquals(hosted, { epoch, seq: 1, chats: [] });
+  assertEquals(engine.stats(), { rooms: 1, historyBytes: 0 });
+  engine.release("r");
+  clock.tick(59_000);
+  assertEquals((await granted(engine.read("r"))).epoch, epoch);
+  clock.tick(10_000);
+  assertEquals(engine.stats().rooms, 0);
+  assertNotEquals((await granted(engine.read("r"))).epoch, epoch);
+});
+
+Deno.test("a clean stop leaves no timer", async () => {
+  const { clock, engine } = engineWith({});
+  engine.host("r", new Recorder());
+  await engine.close();
+  assertEquals([clock.timerCount, engine.stats()], [0, { rooms: 0, historyBytes: 0 }]);
+});

@@ -1,0 +1,104 @@
+/**
+ * A redis-server of a test's own: on a free port, with its data in a directory of its own.
+ *
+ * @module
+ */
+
+const BINARY = "redis-server";
+
+/** Whether a redis-server is installed. */
+export const hasRedis = await new Deno.Command(BINARY, { args: ["--version"], stdout: "null" })
+  .output().then(() => true, () => false);
+
+/** Registers a test that needs redis-server; without one it is shown as ignored, with the cure. */
+export function redisTest(name: string, fn: (t: Deno.TestContext) => Promise<void>): void {
+  const cure = hasRedis ? "" : " (needs redis-server: apt-get install redis-server)";
+  Deno.test({ name: name + cure, ignore: !hasRedis, fn });
+}
+
+/** Settings of redis-server by name, such as `appendfsync`. */
+export type RedisSettings = Record<string, string>;
+
+/** A running redis-server; disposing of it ends it and removes its data. */
+export class RedisServer implements AsyncDisposable {
+  #process?: Deno.ChildProcess;
+
+  private constructor(
+    readonly port: number,
+    readonly directory: string,
+    readonly settings: RedisSettings,
+  ) {}
+
+  /** Starts a server that appends to a file; `settings` over that. */
+  static async start(settings: RedisSettings = {}): Promise<RedisServer> {
+    const directory = await Deno.makeTempDir({ prefix: "parley-redis-" });
+    const defaults = { appendonly: "yes", appendfsync: "everysec", save: "" };
+    const server = new RedisServer(freePort(), directory, { ...defaults, ...settings });
+    await server.start();
+    return server;
+  }
+
+  /** Where to reach it. */
+  get url(): string {
+    return `redis://127.0.0.1:${this.port}`;
+  }
+
+  /** Starts it (again), and waits until it has loaded its data. */
+  async start(): Promise<void> {
+    const { port, directory, settings } = this;
+    const all = { port: String(port), bind: "127.0.0.1", dir: directory, ...settings };
+    this.#process = new Deno.Command(BINARY, {
+      args: Object.entries(all).flatMap(([name, value]) => [`--${name}`, value]),
+      stdout: "null",
+      stderr: "null",
+    }).spawn();
+    const deadline = Date.now() + 10_000;
+    while (await this.command("PING").catch(String) !== "PONG") {
+      if (Date.now() > deadline) throw new Error(`Cannot start ${BINARY} on port ${port}`);
+      await new Promise((resolve) => setTimeout(resolve, 5));
+    }
+  }
+
+  /** Ends it: SIGKILL, as a crash, or SIGTERM. */
+  async stop(signal: Deno.Signal = "SIGKILL"): Promise<void> {
+    const process = this.#process;
+    this.#process = undefined;
+    if (!process) return;
+    process.kill(signal);
+    await process.status;
+  }
+
+  /** Runs one inline command; answers with the reply's first line, or what a bulk reply holds. */
+  async command(...words: string[]): Promise<string> {
+    const password = this.settings.requirepass;
+    using connection = await Deno.connect({ hostname: "127.0.0.1", port: this.port });
+    const lines = [...password ? [["AUTH", password]] : [], words, ["QUIT"]];
+    const request = lines.map((line) => line.map((word) => JSON.stringify(word)).join(" "));
+    await connection.write(new TextEncoder().encode(request.join("\r\n") + "\r\n"));
+    const reply = await new Response(connection.readable).text();
+    const own = password ? reply.slice(reply.indexOf("\r\n") + 2) : reply;
+    const end = own.indexOf("\r\n");
+    if (own[0] !== "$") return own.slice(own[0] === "*" ? 0 : 1, end);
+    return own.slice(end + 2, end + 2 + Number(own.slice(1, end)));
+  }
+
+  /** While it is stopped: cuts its append-only file off where `text` was written last. */
+  async loseTail(text: string): Promise<void> {
+    const directory = `${this.directory}/appendonlydir`;
+    const [name] = [...Deno.readDirSync(directory)].map(({ name }) => name)
+      .filter((name) => name.endsWith(".incr.aof"));
+    const log = await Deno.readTextFile(`${directory}/${name}`);
+    await Deno.truncate(`${directory}/${name}`, log.lastIndexOf(text));
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.stop();
+    await Deno.remove(this.directory, { recursive: true });
+  }
+}
+
+/** A port that nobody uses at the moment. */
+export function freePort(): number {
+  using listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+  return listener.addr.port;
+}

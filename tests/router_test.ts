@@ -1,0 +1,289 @@
+import { assert, assertEquals, assertMatch, assertNotMatch, assertRejects } from "@std/assert";
+import { createTestApp, handshakeHeaders, infoOf } from "./fakes.ts";
+
+/** Status and JSON of an answer. */
+async function answerOf(response: Response): Promise<[number, Record<string, unknown>]> {
+  return [response.status, await response.json()];
+}
+
+/** Status and `code` of a refusal. */
+async function refusalOf(response: Response): Promise<string> {
+  const { type, code, message, ...more } = await response.json();
+  assertEquals(response.headers.get("content-type"), "application/json");
+  assertEquals([type, typeof message, more], ["error", "string", {}]);
+  return `${response.status} ${code}`;
+}
+
+const SOCKETS = ["/", "/echo", "/chat", "/chat/ops"];
+
+Deno.test("the router answers a handshake at each socket's path", async () => {
+  for (const path of SOCKETS) {
+    for (const dialect of ["plain", "v1"] as const) {
+      const { ask } = createTestApp();
+      const response = await ask(path, { headers: handshakeHeaders(dialect) });
+      assertEquals(response.status, 101, path);
+    }
+  }
+});
+
+Deno.test("the router answers 404 with a text where nothing is", async () => {
+  const { ask } = createTestApp();
+  const paths = ["/x", "/Chat", "/chat/ops/more", "/chat/ops/", "//chat", "/echo/", "/rooms/"];
+  paths.push("/rooms/ops", "/rooms/ops/other", "/healthz/", "/favicon.ico", "/chat%2Fops", "/%");
+  paths.push("/__proto__", "/constructor", "/chat/{room}/x", "/rooms/%7Broom%7D", "/main.ts");
+  for (const path of paths) {
+    for (const method of ["GET", "POST", "DELETE"]) {
+      const response = await ask(`http://parley.test${path}`, { method });
+      assertEquals([response.status, await response.text()], [404, "Not Found"], path);
+    }
+  }
+});
+
+Deno.test("the router answers 405 and tells what it takes", async () => {
+  const { ask } = createTestApp();
+  const odd = ["PUT", "DELETE", "PATCH", "PROPFIND", "get", "constructor", "toString", "__proto__"];
+  for (const path of [...SOCKETS, "/rooms", "/rooms/ops/events", "/healthz", "/readyz"]) {
+    for (const method of [...odd, "POST"]) {
+      const response = await ask(path, { method: method });
+      // The platform itself makes `get` GET.
+      if (new Request("http://x", { method }).method === "GET") {
+        await response.body?.cancel();
+        continue;
+      }
+      assertEquals(response.headers.get("allow"), "GET, HEAD", `${method} ${path}`);
+      assertEquals(await refusalOf(response), "405 method_not_allowed", `${method} ${path}`);
+    }
+  }
+  for (const method of odd.filter((method) => method !== "get")) {
+    const response = await ask("/rooms/ops/messages", { method });
+    assertEquals(response.headers.get("allow"), "GET, HEAD, POST");
+    assertEquals(await refusalOf(response), "405 method_not_allowed");
+  }
+});
+
+Deno.test("the router answers HEAD as GET, without a body", async () => {
+  const { ask, registry } = createTestApp();
+  for (const path of ["/", "/client.js", "/healthz", "/readyz", "/rooms", "/rooms/ops/messages"]) {
+    const get = await ask(path);
+    await get.body?.cancel();
+    const head = await ask(path, { method: "HEAD" });
+    assertEquals([head.status, head.body], [200, null], path);
+    assertEquals([...head.headers], [...get.headers], path);
+  }
+  const events = await ask("/rooms/ops/events", { method: "HEAD" });
+  assertEquals([events.status, events.body], [200, null]);
+  // The stream that was opened for it hears of its end some microtasks later.
+  for (let turns = 0; turns < 100 && registry.heldCount > 0; turns++) await Promise.resolve();
+  assertEquals([registry.heldCount, registry.clients.size, registry.rooms.size], [0, 0, 0]);
+});
+
+Deno.test("the router answers a HEAD handshake with 426, not with a socket", async () => {
+  const { ask, registry } = createTestApp();
+  for (const path of SOCKETS) {
+    const response = await ask(path, { method: "HEAD", headers: handshakeHeaders() });
+    assertEquals(response.status, 426, path);
+    await response.body?.cancel();
+  }
+  assertEquals(registry.heldCount, 0);
+});
+
+Deno.test("the router answers OPTIONS with what a path takes", async () => {
+  const { ask } = createTestApp();
+  const response = await ask("/rooms/ops/messages", {
+    method: "OPTIONS",
+    headers: { origin: "https://a.example", "access-control-request-method": "POST" },
+  });
+  assertEquals([response.status, response.body], [204, null]);
+  assertEquals(response.headers.get("access-control-allow-methods"), "GET, HEAD, POST");
+  assertEquals(response.headers.get("access-control-allow-origin"), "*");
+});
+
+Deno.test("a browser that failed to open a socket learns from a GET why", async () => {
+  const test = createTestApp({
+    settings: { ALLOWED_ORIGINS: ["https://a.example"], MAX_CONNECTIONS: 1 },
+  });
+  const ask = (path: string, origin = "https://a.example") =>
+    test.ask(path, { headers: { origin } });
+  const plain = await ask("/chat/ops");
+  assertEquals(plain.headers.get("upgrade"), "websocket");
+  assertEquals(await refusalOf(plain), "426 upgrade_required");
+  assertEquals(await refusalOf(await ask("/echo")), "426 upgrade_required");
+  assertEquals(await refusalOf(await ask("/chat/a%20b")), "400 bad_room");
+  assertEquals(await refusalOf(await ask("/chat/ops", "https://b.example")), "403 forbidden");
+  const socket = await test.connect("/echo");
+  const full = await ask("/chat/ops");
+  assertEquals(full.headers.get("retry-after"), "5");
+  assertEquals(await refusalOf(full), "503 full");
+  socket.end();
+  await test.registry.drain();
+  const draining = await ask("/chat/ops");
+  assertEquals(draining.headers.get("retry-after"), "4");
+  assertEquals(await refusalOf(draining), "503 draining");
+});
+
+Deno.test("the router refuses a handshake for the same reasons, and holds no socket for it", async () => {
+  const test = createTestApp({ settings: { ALLOWED_ORIGINS: ["https://a.example"] } });
+  const good = handshakeHeaders();
+  const cases: [string, Record<string, string>, string][] = [
+    ["/chat/a%2Fb", {}, "400 bad_room"],
+    ["/chat", { origin: "https://b.example" }, "403 forbidden"],
+    ["/", { origin: "null" }, "403 forbidden"],
+    ["/chat", { "sec-websocket-version": "8" }, "426 bad_version"],
+    ["/echo", { "sec-websocket-key": "short" }, "400 bad_key"],
+    ["/", { "sec-websocket-key": "short" }, "400 bad_key"],
+  ];
+  for (const [path, headers, refusal] of cases) {
+    const response = await test.ask(path, { headers: { ...good, ...headers } });
+    assertEquals(await refusalOf(response), refusal);
+  }
+  assertEquals(test.registry.heldCount, 0);
+  test.registry.isDraining = true;
+  for (const path of SOCKETS) {
+    assertEquals(await refusalOf(await test.ask(path, { headers: good })), "503 draining");
+  }
+});
+
+Deno.test("a room's name in the path is decoded once and checked", async () => {
+  const { connect, registry } = createTestApp();
+  const names = {
+    "/chat/a.b_c:d-9": "a.b_c:d-9",
+    "/chat/%6F%70s": "ops",
+    "/chat/a%3Ab": "a:b",
+    "/chat/...": "...",
+    "/chat/_stats": "_stats",
+    [`/chat/${"r".repeat(64)}`]: "r".repeat(64),
+    "/chat/ops?room=x#hr": "ops",
+  };
+  for (const [path, name] of Object.entries(names)) {
+    const socket = await connect(path);
+    assertEquals([...registry.rooms.keys()], [name], path);
+    socket.end();
+  }
+});
+
+Deno.test("a bad room's name is 400, whatever tricks encode it", async () => {
+  const { ask, log } = createTestApp();
+  const rooms = ["", "%", "%2", "%zz", "%ff", "%C0%AE", "%00", "%0A", "a%0d%0ab", "%2F", "a%5Cb"];
+  rooms.push("%252e", "%25", "a b", "+", "a;b", "a,b", "%EB%B0%A9", "방", "\u202e", "r".repeat(65));
+  rooms.push("%7Broom%7D", "{room}", "a%3Fb", "%ED%A0%80", "~", "*", "'", "<b>", "..%2f..%2fx");
+  for (const room of rooms) {
+    for (const path of [`/chat/${room}`, `/rooms/${room}/messages`, `/rooms/${room}/events`]) {
+      assertEquals(await refusalOf(await ask(path)), "400 bad_room", path);
+      const handshake = await ask(path, { headers: handshakeHeaders() });
+      assertEquals(await refusalOf(handshake), "400 bad_room", path);
+    }
+  }
+  assertEquals(log.lines, []);
+});
+
+Deno.test("/healthz and /readyz answer in text", async () => {
+  const { ask } = createTestApp();
+  assertEquals(await (await ask("/healthz")).text(), "ok\n");
+  assertEquals(await (await ask("/readyz")).text(), "ready\n");
+});
+
+Deno.test("/rooms lists the rooms with listeners, by name", async () => {
+  const { ask, connect } = createTestApp();
+  const rooms = async () => await answerOf(await ask("/rooms"));
+  assertEquals(await rooms(), [200, { rooms: [] }]);
+  const ann = await connect("/chat/ops");
+  const bo = await connect("/chat/hr", { dialect: "v1" });
+  await connect("/chat/hr");
+  await connect("/echo");
+  ann.say({ type: "join", name: "Ann" });
+  ann.say({ type: "chat", message: 1 });
+  ann.say({ type: "chat", message: 2 });
+  assertEquals(await rooms(), [200, {
+    rooms: [
+      { room: "hr", members: 0, listeners: 2, seq: 0 },
+      { room: "ops", members: 1, listeners: 1, seq: 2 },
+    ],
+  }]);
+  ann.drop();
+  bo.end();
+  assertEquals(await rooms(), [200, {
+    rooms: [{ room: "hr", members: 0, listeners: 1, seq: 0 }],
+  }]);
+});
+
+Deno.test("/rooms shows no room of the server's own", async () => {
+  const { ask, connect } = createTestApp();
+  await connect("/chat/_stats");
+  assertEquals(await answerOf(await ask("/rooms")), [200, { rooms: [] }]);
+});
+
+Deno.test("every answer but a socket's carries the safety headers", async () => {
+  const { ask } = createTestApp();
+  for (const path of ["/", "/healthz", "/nowhere", "/chat", "/chat/a%20b"]) {
+    const response = await ask(path);
+    await response.body?.cancel();
+    assertEquals(response.headers.get("x-content-type-options"), "nosniff", path);
+    assertEquals(response.headers.get("referrer-policy"), "no-referrer", path);
+  }
+});
+
+Deno.test("the router answers 400 to a URL that is none, 414 to one that is too long", async () => {
+  const { router, ask, log } = createTestApp();
+  const broken = new Request("http://parley.test/");
+  Object.defineProperty(broken, "url", { value: "http://a b[/healthz" });
+  assertEquals(await refusalOf(await router(broken)), "400 bad_url");
+  assertEquals(await refusalOf(await ask(`/echo?${"x".repeat(9_000)}`)), "414 uri_too_long");
+  assertEquals(log.lines, []);
+});
+
+Deno.test("a defect is one error in the log, and no word of it to the client", async () => {
+  const { ask, log } = createTestApp({
+    upgrade() {
+      throw new TypeError("secret cause");
+    },
+  });
+  const response = await ask("/chat", { headers: handshakeHeaders() });
+  const text = await response.text();
+  assertEquals([response.status, JSON.parse(text)], [500, {
+    type: "error",
+    code: "internal",
+    message: "Server error.",
+  }]);
+  assertNotMatch(text, /secret|TypeError|\.ts/);
+  assertEquals(log.lines.map(({ level }) => level), ["error"]);
+  assertMatch(log.lines[0].text, /^Cannot answer GET: TypeError: secret cause/);
+});
+
+Deno.test("a client that goes away in the middle of its body is no error in the log", async () => {
+  const { ask, log } = createTestApp();
+  const body = new ReadableStream({
+    pull(controller) {
+      controller.error(new Deno.errors.BadResource("Cannot read request body"));
+    },
+  });
+  const headers = { "content-type": "application/json" };
+  const response = await ask("/rooms/ops/messages", { method: "POST", headers, body });
+  assertEquals(await refusalOf(response), "400 bad_body");
+  assertEquals(log.lines, []);
+});
+
+Deno.test("a failed upgrade leaves nothing counted", async () => {
+  const { connect, registry } = createTestApp({
+    upgrade() {
+      throw new TypeError("no");
+    },
+  });
+  await assertRejects(() => connect("/chat"));
+  await assertRejects(() => connect("/echo"));
+  assertEquals([registry.heldCount, registry.clients.size, registry.rooms.size], [0, 0, 0]);
+});
+
+Deno.test("the router needs no word about the peer, and tells it apart where there is one", async () => {
+  const { router, ask, connect, log } = createTestApp();
+  const request = new Request("http://parley.test/healthz");
+  assertEquals((await router(request)).status, 200);
+  await connect("/echo");
+  await connect("/echo", { info: infoOf("192.0.2.1", 5) });
+  await connect("/echo", { info: { remoteAddr: { transport: "unix", path: "/run/parley" } } });
+  assertEquals(log.of("connected").map(({ fields }) => fields.remote), [
+    "unknown:0",
+    "192.0.2.1:5",
+    "unix",
+  ]);
+  assert((await ask("/healthz")).ok);
+});
