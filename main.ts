@@ -106,6 +106,9 @@ function listen(
       ? Deno.serve({ path: SOCKET_PATH, onListen, onError }, handler)
       : Deno.serve({ port: PORT, hostname: HOST, onListen, onError, ...tls }, handler);
   } catch (error) {
+    if (TLS_CERT && error instanceof Deno.errors.InvalidData) {
+      throw new SettingError(`Cannot use TLS_CERT and TLS_KEY: ${reasonOf(error)}`);
+    }
     const where = SOCKET_PATH ? SOCKET_PATH : `${HOST}:${PORT}`;
     throw new SettingError(`Cannot listen on ${where}: ${reasonOf(error)}`);
   }

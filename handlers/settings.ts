@@ -123,7 +123,7 @@ export const SETTINGS = {
   MAX_QUEUE_BYTES: number(
     1_048_576,
     LARGE,
-    "unsent bytes of a client; above it is closed with 1013",
+    "unsent bytes of a client; above, it is closed with 1013, so it must hold the largest frame",
   ),
   MAX_ROOMS: number(100_000, LARGE, "rooms, empty ones with history included"),
   MAX_ROOMS_PER_CONNECTION: number(100, LARGE, "rooms that one socket hears"),

@@ -109,6 +109,12 @@ export class Connection implements Due {
       if (isGone) return;
       isGone = true;
       this.onGone();
+      // The runtime's idle timer holds a dropped socket for a while: not all of ours with it.
+      socket.onopen =
+        socket.onmessage =
+        socket.onclose =
+        socket.onerror =
+          null;
     };
     socket.onopen = () => {
       isOpen = true;

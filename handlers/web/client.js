@@ -205,7 +205,9 @@ export function connect(url, options = {}) {
       socket.close();
       socket = undefined;
     }
-    deadline = lines.length = 0;
+    // Of what flew, nothing got through: less of it may, before the next cut.
+    if (flying.size && !acked) allowed = Math.max(1, allowed / 2);
+    deadline = lines.length = acked = 0;
     progress = leaving = false;
     refused.clear();
     for (const room of rooms.values()) room.ready = false;

@@ -53,7 +53,7 @@ function handshake(path: string): Uint8Array {
 }
 
 Deno.test("a thousand rooms a second, from as many addresses, end at MAX_ROOMS", async () => {
-  await using target = await Target.start("--max-rooms", "2000", "--trust-proxy", "1");
+  await using target = await Target.start(["--max-rooms", "2000", "--trust-proxy", "1"]);
   const seconds = 4;
   await target.endure("a thousand rooms a second", async () => {
     for (let second = 0; second < seconds; second++) {
@@ -86,7 +86,7 @@ Deno.test("a thousand rooms a second, from as many addresses, end at MAX_ROOMS",
 });
 
 Deno.test("MAX_CONNECTIONS sockets of one attacker shut the door, and no longer than they stay", async () => {
-  await using target = await Target.start("--max-connections", "300");
+  await using target = await Target.start(["--max-connections", "300"]);
   await target.endure("a full house", async () => {
     const clients: RawClient[] = [];
     await inParallel(400, 50, async () => void clients.push(await target.open("/echo")));
@@ -99,7 +99,7 @@ Deno.test("MAX_CONNECTIONS sockets of one attacker shut the door, and no longer 
 });
 
 Deno.test("MAX_CONNECTIONS_PER_IP keeps places for others", async () => {
-  await using target = await Target.start("--max-connections-per-ip", "50", "--trust-proxy", "1");
+  await using target = await Target.start(["--max-connections-per-ip", "50", "--trust-proxy", "1"]);
   await target.endure("a full address", async () => {
     const clients: RawClient[] = [];
     const from = { "x-forwarded-for": "203.0.113.6" };

@@ -149,7 +149,7 @@ Deno.test("pings and empty fragments without end hold up nobody for long, and ho
 });
 
 Deno.test("over MAX_RSS_MB, by one endless message, the door is shut until its sender goes", async () => {
-  await using target = await Target.start("--max-rss-mb", "250");
+  await using target = await Target.start(["--max-rss-mb", "250"]);
   await target.endure("an endless message", async () => {
     using client = await target.open("/echo");
     const megabyte = "x".repeat(1_000_000);

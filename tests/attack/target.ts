@@ -29,11 +29,11 @@ export class Target implements AsyncDisposable {
 
   private constructor(readonly server: ServerProcess) {}
 
-  /** Starts it with flags of `main.ts`. */
-  static async start(...flags: string[]): Promise<Target> {
+  /** Starts it with flags of `main.ts`, and in this environment. */
+  static async start(flags: string[] = [], env: Record<string, string> = {}): Promise<Target> {
     const server = await ServerProcess.start(["--host", "127.0.0.1", ...flags], {
       script: "tests/attack/server.ts",
-      env: { DENO_V8_FLAGS: "--expose-gc" },
+      env: { DENO_V8_FLAGS: "--expose-gc", ...env },
     });
     const target = new Target(server);
     target.#totalsUrl = (await server.line(/^totals: /)).replace("totals: ", "");

@@ -88,7 +88,10 @@ export async function measureRow(
         try {
           const figures = row.kind === "start" ? await measureStart(server) : await undisturbed(
             effort.retries,
-            () => measureLoad(row, server, effort, running, perSecond),
+            async () => {
+              if (isFresh(row)) await stopAll(running);
+              return await measureLoad(row, server, effort, running, perSecond);
+            },
           );
           (result.runs[server.name] ??= []).push(figures);
           log(`${row.name} · ${server.name} · ${describe(figures)}`);

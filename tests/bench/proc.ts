@@ -20,8 +20,8 @@ export function machineCpuSeconds(): number {
   return (user + nice + system + irq + softirq) / TICKS_A_SECOND;
 }
 
-/** Memory of the process that is in RAM, in bytes. */
+/** Memory of the process's own in RAM, in bytes: without its program file, which the system loads and drops at will. */
 export function residentBytes(pid: number): number {
   const status = Deno.readTextFileSync(`/proc/${pid}/status`);
-  return Number(/^VmRSS:\s+(\d+) kB/m.exec(status)?.[1]) * 1024;
+  return Number(/^RssAnon:\s+(\d+) kB/m.exec(status)?.[1]) * 1024;
 }

@@ -73,6 +73,7 @@ export class ServerProcess {
   readonly startMilliseconds: number;
   readonly #child: Deno.ChildProcess;
   readonly #errors: Promise<string>;
+  /** In a folder of its own. */
   readonly #socketPath?: string;
 
   private constructor(
@@ -124,7 +125,9 @@ export class ServerProcess {
       if (!(error instanceof TypeError)) throw error;
     }
     await this.#child.status;
-    if (this.#socketPath) await Deno.remove(this.#socketPath);
+    if (this.#socketPath) {
+      await Deno.remove(new URL(".", `file://${this.#socketPath}`), { recursive: true });
+    }
     return await this.#errors;
   }
 }
