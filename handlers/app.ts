@@ -4,6 +4,7 @@
  * @module
  */
 import type { Clock } from "./clock.ts";
+import type { Cluster } from "./cluster.ts";
 import type { Log } from "./log.ts";
 import type { Upgrade } from "./registry/connection.ts";
 import type { Registry } from "./registry/registry.ts";
@@ -18,6 +19,8 @@ export interface App {
   settings: Settings;
   /** Checks tokens, where they are on. */
   tokens?: TokenCheck;
+  /** The other workers of the process, where there are any. */
+  cluster?: Cluster;
   /** Requests are traced with their query, so that no token may stand in it. */
   isTraced?: boolean;
   /** How a request becomes a socket; `denoUpgrade` but in tests. */

@@ -64,19 +64,35 @@ const MAX_REFUSALS_PER_FRAME = 1_000;
 /** Lines that an engine has not answered yet. */
 const MAX_PENDING = 1_000;
 
+/** What a socket may do. */
+interface Buckets {
+  messages: TokenBucket;
+  bytes: TokenBucket;
+  joins: TokenBucket;
+}
+
+function createBuckets({ settings, clock }: App): Buckets {
+  const { MESSAGE_RATE, BYTE_RATE, JOIN_RATE, MAX_ROOMS_PER_CONNECTION } = settings;
+  const now = clock.now();
+  return {
+    messages: new TokenBucket(MESSAGE_RATE, MESSAGE_RATE, now),
+    bytes: new TokenBucket(BYTE_RATE, BYTE_RATE, now),
+    joins: new TokenBucket(JOIN_RATE, MAX_ROOMS_PER_CONNECTION, now),
+  };
+}
+
 class ChatSocket {
   #memberships = new Map<string, Membership>();
-  #messageBucket: TokenBucket;
-  #byteBucket: TokenBucket;
-  #joinBucket: TokenBucket;
+  /** Made at the first message: an idle socket has none. */
+  #buckets?: Buckets;
   /** When the refusals began that nothing has interrupted since; 0 without. */
   #refusedSince = 0;
   #pending = 0;
   readonly #isDebug: boolean;
   #grants: Grants;
-  #stopExpiry: () => void = () => {};
+  #stopExpiry?: () => void;
   /** What an `id` counts in: the client's own secret, else this socket. */
-  #session: string;
+  #session?: string;
 
   constructor(
     readonly app: App,
@@ -86,13 +102,7 @@ class ChatSocket {
     wanted: Wanted,
   ) {
     this.#grants = grants;
-    const { MESSAGE_RATE, BYTE_RATE, JOIN_RATE, MAX_ROOMS_PER_CONNECTION } = app.settings;
-    const now = app.clock.now();
     this.#isDebug = app.settings.LOG_LEVEL === "debug";
-    this.#messageBucket = new TokenBucket(MESSAGE_RATE, MESSAGE_RATE, now);
-    this.#byteBucket = new TokenBucket(BYTE_RATE, BYTE_RATE, now);
-    this.#joinBucket = new TokenBucket(JOIN_RATE, MAX_ROOMS_PER_CONNECTION, now);
-    this.#session = `connection:${connection.id}`;
     connection.onReady = () => {
       this.#watchExpiry();
       this.#hear(home, wanted);
@@ -100,7 +110,7 @@ class ChatSocket {
     connection.onText = (text) => this.#onText(text);
     connection.onBinary = (data) => this.#onBinary(data);
     connection.onLeave = () => {
-      this.#stopExpiry();
+      this.#stopExpiry?.();
       for (const name of [...this.#memberships.keys()]) this.#leave(name);
     };
   }
@@ -148,11 +158,12 @@ class ChatSocket {
   /** Takes a message from the buckets; answers the ms to wait if they have too little. */
   #charge(type: ClientMessage["type"] | "binary", size: number): number {
     const now = this.app.clock.now();
+    const { messages, bytes, joins } = this.#buckets ??= createBuckets(this.app);
     const opens = type === "join" || type === "listen" || type === "leave";
     const retry = Math.max(
-      this.#messageBucket.take(1, now),
-      this.#byteBucket.take(size, now),
-      opens ? this.#joinBucket.take(1, now) : 0,
+      messages.take(1, now),
+      bytes.take(size, now),
+      opens ? joins.take(1, now) : 0,
     );
     if (retry === 0) this.#refusedSince = 0;
     else if (this.#refusedSince === 0) this.#refusedSince = now;
@@ -189,10 +200,11 @@ class ChatSocket {
     const membership = this.#memberships.get(room);
     if (membership?.name === undefined) return this.#fail("not_joined", message);
     if (!this.#grants.maySpeak(room)) return this.#fail("forbidden", message);
+    const session = this.#session ?? `connection:${this.connection.id}`;
     const draft = {
       sender: membership.name,
       message: JSON.stringify(message.message),
-      key: id === undefined ? undefined : { session: this.#session, id },
+      key: id === undefined ? undefined : { session, id },
     };
     this.#ask(message, () => membership.room.engine.publish(room, draft), (place) => {
       if (id !== undefined) this.connection.tell(ack(id, room, place));
@@ -207,6 +219,7 @@ class ChatSocket {
     if (!this.#memberships.has(room)) this.#hear(room, message);
     const membership = this.#memberships.get(room);
     if (!membership) return;
+    if (membership.name === undefined) this.app.registry.counters.members++;
     membership.name = name;
     if (session !== undefined) this.#session = `session:${session}`;
     const { id, remote } = this.connection;
@@ -253,6 +266,7 @@ class ChatSocket {
     this.#memberships.delete(name);
     membership.room.unlisten(this.connection);
     if (membership.name === undefined) return;
+    this.app.registry.counters.members--;
     membership.room.engine.leave(name, this.connection.id);
     const { remote } = this.connection;
     const text = `Client left: ${remote} was ${JSON.stringify(membership.name)} in ${name}`;
@@ -277,7 +291,7 @@ class ChatSocket {
   }
 
   #watchExpiry(): void {
-    this.#stopExpiry();
+    this.#stopExpiry?.();
     const { expiresAt } = this.#grants;
     if (expiresAt === undefined) return;
     const end = () => this.connection.close("tokenExpired");

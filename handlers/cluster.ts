@@ -70,9 +70,13 @@ export interface Restarted {
 /** A call on a control line waits as long as a timer can: the main thread finds who hangs. */
 export const CONTROL_ANSWER_MS = 2 ** 31 - 1;
 
+/** What the names of the workers begin with; their index follows. */
+export const WORKER_NAME = "parley ";
+
 /** Whether this thread is a worker, which has to call {@link joinCluster}. */
 export function isWorker(): boolean {
-  return "WorkerGlobalScope" in globalThis;
+  const { name } = globalThis as { name?: string };
+  return "WorkerGlobalScope" in globalThis && name?.startsWith(WORKER_NAME) === true;
 }
 
 /** In a worker: waits for its place among the others, and the settings that all run with. */

@@ -22,14 +22,22 @@ export type Log = Record<
 /** The levels of LOG_LEVEL, the most talkative first. */
 export const LOG_LEVELS = ["debug", "info", "warn", "error"] as const;
 
-/** Sets LogTape up and gives the log: lines of text, or of JSON with the fields beside the text. */
+/**
+ * Sets LogTape up and gives the log: lines of text, or of JSON with the fields beside the text.
+ *
+ * @param worker which worker of several writes
+ */
 export function createLog(
   level: typeof LOG_LEVELS[number],
   format: "text" | "json",
+  worker?: number,
 ): Log {
   const formatter = format === "json"
     ? getJsonLinesFormatter({ properties: "flatten" })
-    : getTextFormatter({ category: () => "parley", value: String });
+    : getTextFormatter({
+      category: () => worker === undefined ? "parley" : `parley ${worker}`,
+      value: String,
+    });
   const lowestLevel: LogLevel = level === "warn" ? "warning" : level;
   resetSync();
   configureSync({
@@ -46,7 +54,8 @@ export function createLog(
   const logger = getLogger("parley");
   const write =
     (severity: "debug" | "info" | "warn" | "error") =>
-    (text: string, fields?: Record<string, unknown>) => logger[severity](toTemplate(text), fields);
+    (text: string, fields?: Record<string, unknown>) =>
+      logger[severity](toTemplate(text), worker === undefined ? fields : { ...fields, worker });
   return {
     debug: level === "debug" ? write("debug") : () => {},
     info: write("info"),

@@ -19,18 +19,15 @@ interface Setting<T> {
   kind: string;
 }
 
-function number(
-  value: number,
-  max: number,
-  meaning: string,
-  shown?: string,
-): Setting<number> {
+function number(value: number, max: number, meaning: string, min = 0): Setting<number> {
   return {
     default: value,
     meaning,
-    shown,
-    kind: `a whole number from 0 to ${max}`,
-    read: (text) => /^\d{1,15}$/.test(text) && Number(text) <= max ? Number(text) : undefined,
+    kind: `a whole number from ${min} to ${max}`,
+    read(text) {
+      const number = /^\d{1,15}$/.test(text) ? Number(text) : NaN;
+      return number >= min && number <= max ? number : undefined;
+    },
   };
 }
 
@@ -160,7 +157,17 @@ export const SETTINGS = {
     LARGE,
     "seconds that messages and empty rooms are kept",
   ),
-  HISTORY_MB: number(256, LARGE, "megabytes of history, all rooms together"),
+  HISTORY_MB: number(256, LARGE, "megabytes of history, all rooms together", 1),
+  WORKERS: {
+    default: 1,
+    meaning: "workers on one port, each on a core of its own; `auto`: one a core",
+    kind: "auto or a whole number from 1 to 64",
+    read: (text: string) => {
+      if (text === "auto") return navigator.hardwareConcurrency;
+      return /^\d{1,2}$/.test(text) && +text >= 1 && +text <= 64 ? +text : undefined;
+    },
+  },
+  REDIS_URL: text("", "`redis://` or `rediss://` URL: rooms live there, for many machines"),
   DRAIN_SECONDS: number(
     4,
     LARGE,

@@ -1,9 +1,10 @@
 /**
- * The room `_stats`: what this process does, once a second, for the dashboard.
+ * The room `_stats`: what this process does, all workers together, once a second, for the dashboard.
  *
  * @module
  */
 import type { App } from "./app.ts";
+import { allFigures, readFigures, type ServerFigures } from "./figures.ts";
 
 /** The server's own room that carries {@link Stats}. */
 export const STATS_ROOM = "_stats";
@@ -23,56 +24,67 @@ export interface Stats {
   refusals: number;
   /** Unsent bytes of all sockets now. */
   queueBytes: number;
-  /** Milliseconds of fan-out at the 50th and 99th percentile of the second's samples; bucket bounds. */
-  fanOutMs: { p50: number; p99: number };
+  /** Milliseconds of fan-out that a half, and 99 of 100, of the second's samples keep to: bounds of the histogram. */
+  fanOutMs?: { p50: number; p99: number };
   rssMb: number;
   engine: { name: string; isReady: boolean; rooms: number; historyBytes: number };
   isDraining: boolean;
 }
 
 /** Publishes {@link Stats} each second; the answer ends it. `rssBytes` measures the process. */
-export function publishStats({ registry, clock }: App, rssBytes: () => number): () => void {
-  const { counters } = registry;
+export function publishStats(app: App, rssBytes: () => number): () => void {
+  const { registry, clock } = app;
   const local = registry.engineOf(STATS_ROOM);
-  const engine = registry.engineOf("");
-  const read = () => ({
-    messagesIn: counters.messagesIn,
-    deliveries: counters.deliveries,
-    bytesOut: counters.bytesOut,
-    evictions: counters.closes.tooSlow,
-    refusals: Object.values(counters.refusals).reduce((sum, count) => sum + count, 0),
-  });
-  let last = read();
-  let lastCounts = [...counters.fanOutSeconds.counts];
-  return clock.every(1_000, () => {
-    const now = read();
-    const { counts, bounds } = counters.fanOutSeconds;
-    const samples = counts.map((count, i) => count - lastCounts[i]);
-    const stats: Stats = {
-      messagesIn: now.messagesIn - last.messagesIn,
-      deliveries: now.deliveries - last.deliveries,
-      bytesOut: now.bytesOut - last.bytesOut,
-      evictions: now.evictions - last.evictions,
-      refusals: now.refusals - last.refusals,
-      connections: { ...counters.connections },
-      rooms: registry.rooms.size,
-      members: registry.countMembers(),
-      queueBytes: registry.countQueueBytes(),
-      fanOutMs: { p50: percentile(samples, bounds, 0.5), p99: percentile(samples, bounds, 0.99) },
-      rssMb: Math.round(rssBytes() / 100_000) / 10,
-      engine: { name: engine.name, isReady: engine.isReady(), ...engine.stats() },
-      isDraining: registry.isDraining,
-    };
+  let last = readFigures(registry);
+  const publish = (now: ServerFigures) => {
+    const rssMb = Math.round(rssBytes() / 100_000) / 10;
+    const stats: Stats = { ...compare(app, last, now), rssMb, isDraining: registry.isDraining };
     last = now;
-    lastCounts = [...counts];
     local.publish(STATS_ROOM, { sender: "parley", message: JSON.stringify(stats) });
+  };
+  return clock.every(1_000, () => {
+    if (app.cluster) allFigures(app).then(publish);
+    else publish(readFigures(registry));
   });
 }
 
-/** The bound, in ms, that a share of the samples keeps to; 0 without samples. */
+/** What happened between two looks at the figures. */
+function compare({ registry }: App, last: ServerFigures, now: ServerFigures) {
+  const { bounds } = registry.counters.fanOutSeconds;
+  const counts = [...bounds, "more"].map((_, i) =>
+    now.fanOutSeconds.counts[i] - last.fanOutSeconds.counts[i]
+  );
+  const { name } = registry.engineOf("");
+  return {
+    connections: now.connections,
+    rooms: now.rooms,
+    members: now.members,
+    messagesIn: now.messagesIn - last.messagesIn,
+    deliveries: now.deliveries - last.deliveries,
+    bytesOut: now.bytesOut - last.bytesOut,
+    evictions: now.closes.tooSlow - last.closes.tooSlow,
+    refusals: total(now.refusals) - total(last.refusals),
+    queueBytes: now.queueBytes,
+    fanOutMs: counts.some((count) => count > 0)
+      ? { p50: percentile(counts, bounds, 0.5), p99: percentile(counts, bounds, 0.99) }
+      : undefined,
+    engine: {
+      name,
+      isReady: now.engineReady === now.workers,
+      rooms: now.engineRooms,
+      historyBytes: now.historyBytes,
+    },
+  };
+}
+
+function total(counts: Record<string, number>): number {
+  return Object.values(counts).reduce((sum, count) => sum + count, 0);
+}
+
+/** The bound, in ms, that a share of the samples keeps to; the highest bound for what is above all. */
 function percentile(samples: number[], bounds: number[], share: number): number {
   const total = samples.reduce((sum, count) => sum + count, 0);
   let seen = 0;
-  const i = samples.findIndex((count) => (seen += count) >= total * share && total > 0);
-  return i < 0 ? 0 : (bounds[i] ?? bounds[bounds.length - 1]) * 1_000;
+  const i = samples.findIndex((count) => (seen += count) >= total * share);
+  return Math.round((bounds[i] ?? bounds[bounds.length - 1]) * 1_000_000) / 1_000;
 }

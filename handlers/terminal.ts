@@ -27,10 +27,11 @@ function inColour(name: string): string {
   return `\x1b[1;${COLOURS[sum % COLOURS.length]}m${name}\x1b[0m`;
 }
 
-/** A message on one line: what could move the cursor is shown, not done. */
+/** A message as text: what could move the cursor is shown, not done; further lines are set in. */
 function printable(message: unknown): string {
   const text = typeof message === "string" ? message : JSON.stringify(message);
-  return text.replace(/(?!\n)\p{Cc}/gu, (letter) => `\\x${letter.charCodeAt(0).toString(16)}`);
+  return text.replace(/\n/g, "\n      ")
+    .replace(/(?!\n)\p{Cc}/gu, (letter) => `\\x${letter.charCodeAt(0).toString(16)}`);
 }
 
 async function talk(url: string, flags: Record<string, string | undefined>): Promise<void> {
@@ -43,44 +44,62 @@ async function talk(url: string, flags: Record<string, string | undefined>): Pro
       const at = new Date(time).toTimeString().slice(0, 5);
       console.log(`${at} ${inColour(printable(sender))}: ${printable(message)}`);
     },
-    onStatus: ({ message, members }) => console.log(`* ${message} (${members} here)`),
+    onStatus: ({ message, members }) => console.log(`* ${printable(message)} (${members} here)`),
     onGap: () => console.log("* Some messages may be missing here."),
-    onState: (state) => console.error(`* ${state}`),
+    onState: (state) => console.error(`* ${state === "open" ? "connected" : state}`),
     onError: ({ message }) => {
-      console.error(`* ${message}`);
+      console.error(`* ${printable(message)}`);
       if (client.state === "closed") Deno.exit(1);
     },
   });
-  const lines = Deno.stdin.readable.pipeThrough(new TextDecoderStream());
-  let rest = "";
-  const sends: Promise<unknown>[] = [];
-  for await (const chunk of lines) {
-    const parts = (rest + chunk).split(/\r?\n/);
-    rest = parts.pop() ?? "";
-    for (const line of parts) {
-      if (line === "/quit") return client.close();
-      if (line.startsWith("/name ")) client.join(line.slice("/name ".length).trim());
-      else if (line === "/members") {
-        const { members, count } = await client.members();
-        console.log(`* ${count} here: ${members.map(printable).join(", ")}`);
-      } else if (line !== "") {
-        sends.push(
-          client.send(line).catch(({ message }) => console.error(`* Not sent: ${message}`)),
-        );
-      }
+  const asked: Promise<void>[] = [];
+  for await (const line of readLines()) {
+    if (line === "/quit") break;
+    if (line.startsWith("/name ")) client.join(line.slice("/name ".length).trim());
+    else if (line === "/members") {
+      asked.push(
+        client.members().then(({ members, count }) => {
+          console.log(`* ${count} here: ${members.map(printable).join(", ")}`);
+        }, ({ message }) => console.error(`* ${message}`)),
+      );
+    } else if (line !== "") {
+      asked.push(
+        client.send(line).then(() => {}, ({ message }) => {
+          console.error(`* Not sent: ${message}`);
+        }),
+      );
     }
   }
   // What was piped in is sent before the end.
-  await Promise.all(sends);
+  if (client.state !== "reconnecting") await Promise.all(asked);
   client.close();
 }
 
+/** The lines of the standard input. */
+async function* readLines(): AsyncGenerator<string> {
+  let rest = "";
+  for await (const chunk of Deno.stdin.readable.pipeThrough(new TextDecoderStream())) {
+    const lines = (rest + chunk).split(/\r?\n/);
+    rest = lines.pop() ?? "";
+    yield* lines;
+  }
+  yield rest;
+}
+
 if (import.meta.main) {
-  const flags = parseArgs(Deno.args, {
-    string: ["name", "token", "history"],
-    boolean: ["help"],
-    alias: { h: "help" },
-  });
-  if (flags.help) console.log(HELP);
-  else await talk((flags._ as unknown as string[])[0] ?? "ws://localhost:8000/chat/lobby", flags);
+  try {
+    const flags = parseArgs(Deno.args, {
+      string: ["name", "token", "history"],
+      boolean: ["help"],
+      alias: { h: "help" },
+      unknown: (argument) => {
+        if (argument.startsWith("-")) throw new TypeError(`Cannot understand ${argument}`);
+      },
+    });
+    if (flags.help) console.log(HELP);
+    else await talk((flags._ as unknown as string[])[0] ?? "ws://localhost:8000/chat/lobby", flags);
+  } catch (error) {
+    console.error(`${(error as Error).message}: --help tells more`);
+    Deno.exit(1);
+  }
 }

@@ -12,6 +12,7 @@ import {
   type MainCalls,
   type Restarted,
   type Start,
+  WORKER_NAME,
   type WorkerCalls,
 } from "./cluster.ts";
 import { isRefusal } from "./engine/engine.ts";
@@ -77,7 +78,7 @@ export function createWorkers<Settings>(
     const { port1, port2 } = new MessageChannel();
     const ready = Promise.withResolvers<void>();
     const death = Promise.withResolvers<string>();
-    const worker = new Worker(module, { type: "module", name: String(index) });
+    const worker = new Worker(module, { type: "module", name: WORKER_NAME + index });
     const line = new Line<MainCalls, WorkerCalls>(port1, {
       calls: {
         ready() {

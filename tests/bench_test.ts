@@ -1,7 +1,8 @@
 import { assertEquals, assertMatch, assertRejects } from "@std/assert";
 import { load, type LoadSpec } from "./bench/load.ts";
 import { LineReader } from "./bench/line_reader.ts";
-import { measureRow, type RowResult } from "./bench/measure.ts";
+import { measureRow } from "./bench/measure.ts";
+import type { RowResult } from "./bench/results.ts";
 import { ROWS } from "./bench/rows.ts";
 import { SERVERS } from "./bench/servers.ts";
 import { report } from "./bench/table.ts";

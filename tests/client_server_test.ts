@@ -78,7 +78,8 @@ Deno.test("10,000 messages through hundreds of cuts arrive once, in order, and a
   const all = [...talkers, ...range(1, 6).map(() => listen(proxy))];
   await Promise.all(all.map(({ welcomed }) => welcomed));
   // Many short lives; some of them long enough for a frame of 64 kB.
-  proxy.bytesUntilCut = () => 1_000 * 256 ** random();
+  const bytes = () => 1_000 * 256 ** random();
+  proxy.bytesUntilCut = () => ({ up: bytes(), down: bytes() });
   proxy.cutAll();
   const receipts = await Promise.all(talkers.map(({ client }, talker) =>
     Promise.all(
@@ -108,6 +109,22 @@ Deno.test("10,000 messages through hundreds of cuts arrive once, in order, and a
     assertEquals(errors, []);
   }
   assertGreater(proxy.cutCount, 200, hint);
+});
+
+Deno.test("where no window of 1,000 gets through before the next cut, smaller ones do", async () => {
+  const seed = Date.now() | 0;
+  const random = seededRandom(seed);
+  await using server = await ServerProcess.start([...UNLIMITED, "--history-size", "2000"]);
+  await using proxy = new CuttingProxy(portOf(server));
+  using _ = hurry();
+  proxy.bytesUntilCut = () => ({ up: 20_000 + 10_000 * random(), down: Infinity });
+  const { client, told, until } = listen(proxy, "Ann");
+  const sends = Promise.all(range(1, 2_000).map((message) => client.send(message)));
+  const places = await soon(sends, `all acks with seed ${seed}`, 30_000);
+  await until(2_000);
+  client.close();
+  assertEquals(places.map(({ seq }) => seq), range(1, 2_000));
+  assertEquals(told.map((one) => one.type === "message" && one.message), range(1, 2_000));
 });
 
 Deno.test("across a restart every listener is told by a gap, and goes on in the new epoch", async () => {

@@ -108,8 +108,11 @@ for (const order of ["close", "hang"] as const) {
   Deno.test(`a worker that falls silent (${order}) is replaced`, async () => {
     const clock = new FakeClock();
     await using made = await launch(2, clock);
-    clock.tick(5_000);
-    assertEquals(await indexes(made.workers.figures), [0, 1]);
+    for (let beat = 0; beat < 4; beat++) {
+      clock.tick(5_000);
+      assertEquals(await indexes(made.workers.figures), [0, 1]);
+    }
+    assertEquals(made.log.of("worker_died"), []);
     made.tell(1, order);
     const figures = made.workers.figures();
     for (let beat = 0; beat < 3; beat++) clock.tick(5_000);

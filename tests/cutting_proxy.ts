@@ -19,8 +19,8 @@ export function seededRandom(seed: number): () => number {
 export class CuttingProxy implements AsyncDisposable {
   /** Connections that it cut. */
   cutCount = 0;
-  /** How many bytes, both ways together, a new connection carries. */
-  bytesUntilCut: () => number = () => Infinity;
+  /** How many bytes a new connection carries to the target, and back, before it is cut. */
+  bytesUntilCut: () => { up: number; down: number } = () => ({ up: Infinity, down: Infinity });
   readonly #listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
   readonly #links = new Set<() => void>();
   readonly #tasks = new Set<Promise<void>>();
@@ -62,7 +62,7 @@ export class CuttingProxy implements AsyncDisposable {
     } catch {
       return client.close();
     }
-    let left = Math.ceil(this.bytesUntilCut());
+    const { up, down } = this.bytesUntilCut();
     const cut = () => {
       if (!this.#links.delete(cut)) return;
       this.cutCount++;
@@ -70,7 +70,8 @@ export class CuttingProxy implements AsyncDisposable {
       server.close();
     };
     this.#links.add(cut);
-    const carry = async (from: Deno.Conn, to: Deno.Conn) => {
+    const carry = async (from: Deno.Conn, to: Deno.Conn, bytes: number) => {
+      let left = Math.ceil(bytes);
       const buffer = new Uint8Array(16_384);
       try {
         for (;;) {
@@ -86,6 +87,6 @@ export class CuttingProxy implements AsyncDisposable {
       }
       cut();
     };
-    await Promise.all([carry(client, server), carry(server, client)]);
+    await Promise.all([carry(client, server, up), carry(server, client, down)]);
   }
 }

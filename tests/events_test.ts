@@ -182,11 +182,21 @@ Deno.test("on drain a stream gets a time to come back, and ends cleanly", async 
   const { retry, ...rest } = await reader.next();
   assertEquals(rest, {});
   assert(Number(retry) >= 1_000 && Number(retry) <= 2_000, `retry is ${retry}`);
-  const refused = await fetch(server.url + EVENTS);
-  const { code } = await refused.json();
-  assertEquals([refused.status, code, refused.headers.has("retry-after")], [503, "draining", true]);
   await assertRejects(() => reader.next(), Error, "the stream has ended");
   await stopped;
+});
+
+Deno.test("a server that drains opens no stream", async () => {
+  const { ask, registry, clock, open } = quietServer({ DRAIN_SECONDS: 4 });
+  await using reader = await open();
+  await reader.next();
+  const drained = registry.drain();
+  const refused = await ask(EVENTS);
+  assertEquals([refused.status, refused.headers.get("retry-after")], [503, "4"]);
+  assertEquals((await refused.json()).code, "draining");
+  clock.tick(4_000);
+  await drained;
+  assertEquals(registry.clients.size, 0);
 });
 
 Deno.test("a stream takes a place under MAX_CONNECTIONS", async () => {

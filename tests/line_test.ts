@@ -32,18 +32,17 @@ function makeNear(hear: Near["hear"] = () => {}, onSilence?: () => void) {
 }
 
 /** A far end, and what was noted there. */
-function makeFar(port: MessagePort, lastInMessage?: keyof Far) {
+function makeFar(port: MessagePort) {
   const noted: number[] = [];
   const line: Line<Far, Near> = new Line<Far, Near>(port, {
     calls: {
       double(value) {
-        line.tell("hear", value);
+        queueMicrotask(() => line.tell("hear", value));
         return value * 2;
       },
       later: (value) => Promise.resolve(value + 1),
       note: (value) => void noted.push(value),
     },
-    lastInMessage,
     answerMs: ANSWER_MS,
     clock: new FakeClock(),
   });
@@ -80,16 +79,13 @@ Deno.test("a turn's calls travel in one message", async () => {
   assertEquals((await arrived).map((message) => message.length), [5, 1]);
 });
 
-Deno.test("lastInMessage: who asked goes on before it hears what came behind the answer", async () => {
+Deno.test("call() goes on before anything that was sent behind the answer is taken", async () => {
   const heard: (number | string)[] = [];
   using near = makeNear((value) => heard.push(value));
-  makeFar(near.far, "double");
-  const both = [1, 2].map(async (value) => {
-    await near.line.ask("double", value);
-    heard.push(`answer ${value}`);
-  });
-  await Promise.all(both);
-  assertEquals(heard, [1, "answer 1", 2, "answer 2"]);
+  makeFar(near.far);
+  for (const value of [1, 2]) near.line.call(() => heard.push(`answer ${value}`), "double", value);
+  await near.line.ask("later", 3);
+  assertEquals(heard, ["answer 1", "answer 2", 1, 2]);
 });
 
 Deno.test("ask() is unavailable when the answer is overdue; the silence is told once", async () => {

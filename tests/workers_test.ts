@@ -44,9 +44,11 @@ engineContract("workers (2 threads)", (limits) => {
 });
 
 /** A room that is at home in worker `home` of `count`. */
-function roomAt(home: number, count: number): string {
+function roomAt(home: number, count: number, prefix = "room"): string {
   const workers = [...Array(count).keys()];
-  return range(1, 1_000).map((i) => `room-${i}`).find((room) => homeOf(room, workers) === home)!;
+  return range(1, 1_000).map((i) => `${prefix}-${i}`).find((room) =>
+    homeOf(room, workers) === home
+  )!;
 }
 
 /** All that was posted before has arrived: a message that is posted now overtakes none. */
@@ -144,6 +146,30 @@ Deno.test("a rename that a home did not confirm in time is taken back", async ()
   gate.close();
 });
 
+Deno.test("who asks to host goes on, however many promises later, before it hears an event", async () => {
+  const nodes = createMesh(2).map((ports) => makeEngine(ports));
+  const room = roomAt(1, 2);
+  const told: string[] = [];
+  const { promise, resolve } = Promise.withResolvers<void>();
+  const host = {
+    listenerCount: 1,
+    deliver(event: RoomEvent) {
+      told.push(event.type);
+      if (event.type === "chat" && event.chat.seq === 3) resolve();
+    },
+  };
+  let opened: Promise<unknown> = Promise.resolve(nodes[0].host(room, host));
+  for (let hop = 0; hop < 20; hop++) opened = opened.then(() => {});
+  const asked = opened.then(() => told.push("open"));
+  for (let i = 1; i <= 3; i++) {
+    nodes[0].publish(room, draft(`${i}`));
+    for (let hop = 0; hop < 5; hop++) await Promise.resolve();
+  }
+  await Promise.all([asked, promise]);
+  assertEquals(told, ["open", "chat", "chat", "chat"]);
+  await closeAll(...nodes);
+});
+
 Deno.test("who hosts and joins in one turn joins once", async () => {
   const nodes = createMesh(2).map((ports) => makeEngine(ports));
   const room = roomAt(1, 2);
@@ -152,6 +178,7 @@ Deno.test("who hosts and joins in one turn joins once", async () => {
   const { recorder, head } = await opened;
   await joined;
   assertEquals(head.members, 0);
+  await recorder.until(({ events }) => events.length > 0);
   assertEquals(recorder.events, [
     { type: "status", event: "join", name: "Ann", was: undefined, members: 1 },
   ]);
@@ -193,6 +220,7 @@ Deno.test("replacePeer(): rooms of a worker that died begin anew, the others liv
   const heard = await Promise.all([ann, cy].map((node) => hear(node, lostRoom, 2)));
   const kept = await hear(ann, keptRoom);
   await hear(dead, keptRoom);
+  await hear(dead, roomAt(0, 3, "alone"));
   await ann.join(lostRoom, "m1", "Ann");
   await dead.join(lostRoom, "m2", "Bob");
   await cy.join(lostRoom, "m3", "Cy");

@@ -29,15 +29,22 @@ export function startEngineThread(
   const worker = new Worker(import.meta.url, { type: "module" });
   const { port1, port2 } = new MessageChannel();
   worker.postMessage(limits, [port2, port]);
-  const hosts: Host[] = [];
+  const delivers: Host["deliver"][] = [];
   const line = new Line<HostCalls, EngineCalls>(port1, {
-    calls: { deliver: (host, event) => hosts[host].deliver(event) },
+    calls: { deliver: (host, event) => delivers[host](event) },
     answerMs: ANSWER_MS,
     clock: systemClock,
   });
   const engine: Engine = {
     name: "workers",
-    host: (room, host) => line.ask("host", room, hosts.push(host) - 1, host.listenerCount),
+    host(room, host) {
+      // Who asked sees the head before the first event.
+      let heard: Promise<unknown>;
+      const index = delivers.push((event) => heard = heard.then(() => host.deliver(event))) - 1;
+      const head = line.ask("host", room, index, host.listenerCount);
+      heard = head.then(() => new Promise((resolve) => setImmediate(resolve)));
+      return head;
+    },
     release: (room) => line.tell("release", room),
     publish: (room, draft) => line.ask("publish", room, draft),
     relay: (room, bytes, from) => line.tell("relay", room, bytes, from),
@@ -75,7 +82,6 @@ function serveEngine(limits: HistoryLimits, control: MessagePort, port: MessageP
           deliver: (event) => line.tell("deliver", host, event),
         }),
     },
-    lastInMessage: "host",
     answerMs: ANSWER_MS,
     clock: systemClock,
   });

@@ -14,8 +14,6 @@ export type Calls<T> = { [Name in keyof T]: (...args: never[]) => unknown };
 export interface LineOptions<Ours> {
   /** What this side answers. They neither throw nor reject. */
   calls: Ours;
-  /** The call whose answer ends its message: what the same turn brings later comes in a later one. */
-  lastInMessage?: keyof Ours;
   /** How long the other side may take to answer, in ms. */
   answerMs: number;
   clock: Clock;
@@ -26,9 +24,12 @@ export interface LineOptions<Ours> {
 /** A call (`id` 0: nobody waits for its answer), or with no name the answer to call `id`. */
 type Entry = [id: number, name: string | null, payload: unknown];
 
+/** What a call brings, or why it brought nothing. */
+type CallAnswer<T extends Calls<T>, Name extends keyof T> = Awaited<ReturnType<T[Name]>> | Refusal;
+
 interface Asked {
   dueAt: number;
-  resolve(answer: unknown): void;
+  next(answer: unknown): void;
 }
 
 const UNAVAILABLE: Refusal = { refused: "unavailable" };
@@ -61,15 +62,22 @@ export class Line<Ours extends Calls<Ours>, Theirs extends Calls<Theirs>> {
   ask<Name extends keyof Theirs & string>(
     name: Name,
     ...args: Parameters<Theirs[Name]>
-  ): Promise<Awaited<ReturnType<Theirs[Name]>> | Refusal> {
-    if (this.#isClosed) return Promise.resolve(UNAVAILABLE);
+  ): Promise<CallAnswer<Theirs, Name>> {
+    return new Promise((resolve) => this.call(resolve, name, ...args));
+  }
+
+  /** Like {@link ask}; `next` is called before anything is taken that was sent behind the answer. */
+  call<Name extends keyof Theirs & string>(
+    next: (answer: CallAnswer<Theirs, Name>) => void,
+    name: Name,
+    ...args: Parameters<Theirs[Name]>
+  ): void {
+    if (this.#isClosed) return next(UNAVAILABLE);
     const id = ++this.#lastId;
     this.#queue([id, name, args]);
-    return new Promise((resolve) => {
-      const dueAt = this.options.clock.now() + this.options.answerMs;
-      this.#asked.set(id, { dueAt, resolve: resolve as Asked["resolve"] });
-      if (!this.#stopWatch) this.#watch(this.options.answerMs);
-    });
+    const dueAt = this.options.clock.now() + this.options.answerMs;
+    this.#asked.set(id, { dueAt, next: next as Asked["next"] });
+    if (!this.#stopWatch) this.#watch(this.options.answerMs);
   }
 
   /** Sends what waits. What is asked still is answered as `unavailable`. */
@@ -99,7 +107,6 @@ export class Line<Ours extends Calls<Ours>, Theirs extends Calls<Theirs>> {
     const call = this.options.calls[name as keyof Ours];
     whenAnswered(call(...payload as never[]), (answer) => {
       if (id > 0) this.#queue([id, null, answer]);
-      if (name === this.options.lastInMessage) this.#flush();
     });
   }
 
@@ -108,7 +115,7 @@ export class Line<Ours extends Calls<Ours>, Theirs extends Calls<Theirs>> {
     if (!asked) return;
     this.#asked.delete(id);
     this.#isSilent = false;
-    asked.resolve(answer);
+    asked.next(answer);
   }
 
   #watch(ms: number): void {
@@ -130,7 +137,7 @@ export class Line<Ours extends Calls<Ours>, Theirs extends Calls<Theirs>> {
     for (const [id, asked] of this.#asked) {
       if (asked.dueAt > now) break;
       this.#asked.delete(id);
-      asked.resolve(UNAVAILABLE);
+      asked.next(UNAVAILABLE);
       isAny = true;
     }
     return isAny;

@@ -222,9 +222,12 @@ class MemoryEngine implements Engine {
     this.#empty.delete(room);
   }
 
-  /** Drops the longest-empty room but `spared`; tells whether there was one. */
+  /** Drops the longest-empty room but `spared` and those that must know an HTTP key; tells whether there was one. */
   #dropLongestEmpty(spared?: MemoryRoom): boolean {
-    const oldest = this.#empty.values().find((room) => room !== spared);
+    const now = this.clock.now();
+    const oldest = this.#empty.values().find((room) =>
+      room !== spared && room.repeats.keepUntil <= now
+    );
     if (oldest) this.#drop(oldest);
     return oldest !== undefined;
   }
@@ -256,7 +259,7 @@ class MemoryEngine implements Engine {
     const keptSince = now - this.limits.historySeconds * 1_000;
     for (const room of this.#empty) {
       if (room.emptySince > keptSince) break;
-      this.#drop(room);
+      if (room.repeats.keepUntil <= now) this.#drop(room);
     }
     for (const room of this.#rooms.values()) {
       room.history.expire(now);

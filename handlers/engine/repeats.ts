@@ -19,6 +19,8 @@ interface Remembered {
 
 /** The ids of one room. Within a session they stand in the order they came. */
 export class RepeatTable {
+  /** Until when an id with a digest must be known, Unix ms: a room does not go before. */
+  keepUntil = 0;
   #sessions = new Map<string, Map<string, Remembered>>();
 
   constructor(readonly budget: Budget) {}
@@ -47,6 +49,7 @@ export class RepeatTable {
     const { id, digest } = key;
     if (ids.delete(id)) this.#count(-cost(id));
     ids.set(id, { seq, until: now + REPEAT_MS, digest });
+    if (digest !== undefined) this.keepUntil = now + REPEAT_MS;
     this.#count(cost(id));
     if (ids.size > REPEATS_PER_SESSION && digest === undefined) {
       this.#forget(ids, ids.keys().next().value!);

@@ -116,7 +116,6 @@ export function createWorkersEngine(
         event: away.hear,
         end: () => remove(index, peer),
       },
-      lastInMessage: "host",
       answerMs: ANSWER_MS,
       clock,
       onSilence: () =>

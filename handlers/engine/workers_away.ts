@@ -36,7 +36,15 @@ export interface AwayRoom {
   /** Who joins here, by member. No name: nothing is granted yet. */
   readonly joined: Map<string, { name?: string; pending: number }>;
   /** A new object each time that the home is asked: a late answer finds another. */
-  hosting?: { host: Host; isOpen: boolean };
+  hosting?: Hosting;
+}
+
+/** A host, and whether its home has let it in. */
+interface Hosting {
+  host: Host;
+  isOpen: boolean;
+  /** Events that wait until who asked has seen the head they follow. */
+  held?: RoomEvent[];
 }
 
 /** The rooms of another worker. */
@@ -80,15 +88,30 @@ export function createAway(): Away {
     lost.delete(name);
   }
 
-  /** The answer, where it is still wanted when it comes. */
-  async function askToHost(name: string, host?: Host) {
+  /** Answers with the head, and whether it is still wanted when it comes. */
+  function askToHost(name: string, host?: Host) {
     const room = openRoom(name);
-    const hosting = host && { host, isOpen: false };
+    const hosting: Hosting | undefined = host && { host, isOpen: false };
     room.hosting = hosting;
-    const head = await line.ask("host", name, namesOf(room));
-    const isWanted = room.hosting === hosting;
-    if (isWanted && hosting && !isRefusal(head)) hosting.isOpen = true;
-    return { head, isWanted };
+    return new Promise<{ head: Head | Refusal; isWanted: boolean }>((resolve) => {
+      const next = (head: Head | Refusal) => {
+        const isWanted = room.hosting === hosting;
+        if (isWanted && hosting && !isRefusal(head)) open(room, hosting);
+        resolve({ head, isWanted });
+      };
+      line.call(next, "host", name, namesOf(room));
+    });
+  }
+
+  /** Lets events through from the next turn on: promises of the head come first. */
+  function open(room: AwayRoom, hosting: Hosting): void {
+    const held: RoomEvent[] = [];
+    hosting.isOpen = true;
+    hosting.held = held;
+    setImmediate(() => {
+      for (const event of held) if (room.hosting === hosting) hosting.host.deliver(event);
+      hosting.held = undefined;
+    });
   }
 
   async function move(name: string): Promise<void> {
@@ -152,7 +175,8 @@ export function createAway(): Away {
     read: (room, after) => line.ask("read", room, after),
     hear(name, event) {
       const hosting = rooms.get(name)?.hosting;
-      if (hosting?.isOpen) hosting.host.deliver(event);
+      if (hosting?.held) hosting.held.push(event);
+      else if (hosting?.isOpen) hosting.host.deliver(event);
     },
     summaries: () =>
       [...rooms].flatMap(([room, { hosting }]) =>

@@ -70,6 +70,9 @@ export interface ConnectionOptions {
   counters: Counters;
 }
 
+/** One for all: ten thousand idle connections share it. */
+const nothing = () => {};
+
 /** One socket's life. Its end is told once, on whichever comes first. */
 export class Connection implements Due {
   readonly id: string;
@@ -81,15 +84,15 @@ export class Connection implements Due {
   roomCount = 0;
   hasEnded = false;
   /** The socket opened: the registry counts it in, then its handler begins. */
-  onOpen: () => void = () => {};
-  onReady: () => void = () => {};
-  onText: (text: string) => void = () => {};
-  onBinary: (bytes: ArrayBuffer) => void = () => {};
+  onOpen: () => void = nothing;
+  onReady: () => void = nothing;
+  onText: (text: string) => void = nothing;
+  onBinary: (bytes: ArrayBuffer) => void = nothing;
   /** It ended: its handler leaves the rooms, the registry counts it out. */
-  onLeave: () => void = () => {};
-  onEnd: (end: End) => void = () => {};
+  onLeave: () => void = nothing;
+  onEnd: (end: End) => void = nothing;
   /** The runtime let the socket go; for a peer that never reads again this may never come. */
-  onGone: () => void = () => {};
+  onGone: () => void = nothing;
   #socket: Socket;
   #options: ConnectionOptions;
   /** Objects due at the end of the turn, joined, and their bytes. */
@@ -118,6 +121,7 @@ export class Connection implements Due {
     };
     socket.onopen = () => {
       isOpen = true;
+      socket.onopen = null;
       this.onOpen();
     };
     socket.onmessage = (event) => this.#receive((event as MessageEvent).data);

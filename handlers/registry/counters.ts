@@ -61,6 +61,8 @@ export class Counters {
     0.5,
     1,
   ]);
+  /** Sockets that have joined now, a room each. */
+  members = 0;
   connections = { plain: 0, v1: 0, echo: 0, events: 0 };
   recoveries = { complete: 0, partial: 0 };
   /** Closes that the server began, by reason. */

@@ -92,11 +92,6 @@ export class Registry {
     return this.heldCount >= this.#options.limits.maxConnections;
   }
 
-  /** How many sockets have joined, a room each. */
-  countMembers(): number {
-    return this.rooms.values().reduce((sum, room) => sum + room.memberCount, 0);
-  }
-
   /** Unsent bytes of all sockets. */
   countQueueBytes(): number {
     return this.clients.values().reduce((sum, client) => sum + client.unsentBytes, 0);

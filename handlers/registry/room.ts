@@ -91,11 +91,6 @@ export class Room implements Host, Due {
     return this.options.engine;
   }
 
-  /** How many sockets have joined, in all processes. */
-  get memberCount(): number {
-    return this.#head.members;
-  }
-
   /** Everybody who hears it, those who wait for their replay included. */
   get listenerCount(): number {
     return this.#plain.size + this.#merged.size + this.#readers.size +

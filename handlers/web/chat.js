@@ -15,9 +15,14 @@ const field = (id) => /** @type {HTMLInputElement} */ (document.getElementById(i
 
 const HISTORY = 100;
 const MEMBERS_MS = 1_000;
-const room = new URLSearchParams(location.search).get("room") || "lobby";
+const PATIENCE_MS = 1_000;
+const NAME_KEY = "parley.name";
+const asked = new URLSearchParams(location.search).get("room") || "lobby";
+field("where").value = asked;
+const room = field("where").validity.valid ? asked : "lobby";
 const token = new URLSearchParams(location.hash.slice(1)).get("token") ?? undefined;
 const list = new MessageList(byId("messages"), byId("newest"), `#${room}`);
+if (room !== asked) list.addNote("gap", `“${asked}” cannot be a room's name. This is #${room}.`);
 
 const client = connect(location.origin, {
   room,
@@ -32,11 +37,18 @@ const client = connect(location.origin, {
   onGap: () => list.addNote("gap", "Some messages may be missing here."),
   onState: showState,
   onError: ({ code, message }) => {
-    if (client.state === "closed") showBanner(`Disconnected: ${message}`, true);
+    if (client.state === "closed") showBanner(`Disconnected: ${message} ${advice(code)}`, true);
     else if (code === "bad_name" || code === "forbidden") askName(message);
-    else if (code !== "rate_limited") showBanner(message, true);
+    else showBanner(message, true);
   },
 });
+
+/** What helps after a final refusal. @param {string} code */
+function advice(code) {
+  return code.includes("token")
+    ? "Put one behind this page's address: #token=…"
+    : "Reload the page to try again.";
+}
 
 /** @param {string} state */
 function showState(state) {
@@ -49,7 +61,6 @@ function showState(state) {
 
 /** @param {string} text @param {boolean} [isBad] */
 function showBanner(text, isBad = false) {
-  byId("banner").hidden = text === "";
   byId("banner").className = isBad ? "bad" : "";
   byId("banner").textContent = text;
 }
@@ -72,48 +83,92 @@ function showCount(members) {
   }, MEMBERS_MS);
 }
 
-/** @param {string} why */
-function askName(why) {
+/** The name in the room, as far as the server has not refused it. */
+let ownName = "";
+
+/** @param {string} [refusal] */
+function askName(refusal = "") {
+  if (refusal) ownName = "";
   byId("join").hidden = false;
   byId("say").hidden = true;
-  field("name").setCustomValidity(why);
-  field("name").reportValidity();
   field("name").select();
+  field("name").setCustomValidity(refusal);
+  if (refusal) field("name").reportValidity();
+}
+
+function startTalking() {
+  byId("join").hidden = true;
+  byId("say").hidden = false;
+  byId("rename").textContent = ownName;
+  byId("rename").setAttribute("aria-label", `${ownName}: change name or room`);
+  field("text").focus();
 }
 
 /** @param {string} text */
 async function say(text) {
-  const mark = list.addOwn(field("name").value, text, () => say(text));
+  const mark = list.addOwn(ownName, text, () => {
+    say(text);
+    field("text").focus();
+  });
   try {
     const { epoch, seq } = await client.send(text);
     mark.acked(epoch, seq);
   } catch (error) {
-    mark.failed(/** @type {Error} */ (error).message);
+    const { message } = /** @type {Error} */ (error);
+    mark.failed(client.state === "closed" ? "disconnected" : message);
   }
 }
 
-byId("room").textContent = `#${room}`;
+/** The name that a token fixes; the server is who checks it. */
+function nameInToken() {
+  try {
+    const claims = token?.split(".")[1].replaceAll("-", "+").replaceAll("_", "/") ?? "";
+    const bytes = Uint8Array.from(atob(claims), (letter) => letter.charCodeAt(0));
+    const { name, sub } = JSON.parse(new TextDecoder().decode(bytes));
+    return name ?? sub;
+  } catch {
+    // No token, or none that can be read: people choose their name.
+  }
+}
+
+/** What the last visit kept, where the browser allows it. @param {string} [name] to keep */
+function storedName(name) {
+  try {
+    if (name) localStorage.setItem(NAME_KEY, name);
+    return localStorage.getItem(NAME_KEY);
+  } catch {
+    return null;
+  }
+}
+
+byId("room").textContent = byId("room").title = `#${room}`;
 field("where").value = room;
-field("name").value = localStorage.getItem("parley.name") ?? "";
+const fixedName = nameInToken();
+field("name").value = fixedName ?? storedName() ?? "";
+field("name").readOnly = fixedName !== undefined;
 field("name").oninput = () => field("name").setCustomValidity("");
+setTimeout(() => client.state === "connecting" && showBanner("Connecting …"), PATIENCE_MS);
+addEventListener("hashchange", () => location.reload());
 
 byId("join").onsubmit = (event) => {
   event.preventDefault();
-  const name = field("name").value;
-  localStorage.setItem("parley.name", name);
+  const name = field("name").value.trim();
+  if (!name) return askName("Please write a name.");
+  storedName(name);
   if (field("where").value !== room) {
     location.search = `?${new URLSearchParams({ room: field("where").value })}`;
     return;
   }
-  client.join(name);
-  byId("join").hidden = true;
-  byId("say").hidden = false;
-  byId("rename").textContent = name;
-  byId("rename").setAttribute("aria-label", `Change name, now ${name}`);
-  field("text").focus();
+  if (name !== ownName) client.join(name);
+  ownName = name;
+  startTalking();
 };
 
-byId("rename").onclick = () => askName("");
+byId("join").onkeydown = ({ key }) => {
+  if (key === "Escape" && ownName) startTalking();
+};
+
+byId("rename").onclick = () => askName();
 
 byId("say").onsubmit = (event) => {
   event.preventDefault();
@@ -140,5 +195,8 @@ byId("share").onclick = async () => {
     // Without permission the link can still be seen and copied by hand.
     prompt("Link to this room", url);
   }
-  setTimeout(() => byId("share").textContent = "Copy link", 2_000);
+  setTimeout(() => {
+    byId("said").textContent = "";
+    byId("share").textContent = "Copy link";
+  }, 2_000);
 };

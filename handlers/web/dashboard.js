@@ -12,6 +12,8 @@ import uPlot from "./uplot.js";
 /** @typedef {import("../stats.ts").Stats} Stats */
 
 const KEPT_SECONDS = 300;
+const MIN_SPAN_SECONDS = 60;
+const SILENCE_MS = 5_000;
 const count = new Intl.NumberFormat("en", { notation: "compact", maximumFractionDigits: 1 });
 const bytes = new Intl.NumberFormat("en", {
   notation: "compact",
@@ -31,25 +33,27 @@ const FIGURES = [
     `${v1} v1, ${plain} plain, ${events} SSE, ${echo} echo`,
   ]],
   ["Rooms", ({ rooms, members }) => [count.format(rooms), `members: ${members}`]],
-  ["Messages in", ({ messagesIn }) => [`${count.format(messagesIn)}/s`, ""]],
+  ["Messages in", ({ messagesIn }) => [`${count.format(messagesIn)}/s`, "from clients"]],
   ["Delivered", ({ deliveries, bytesOut }) => [
     `${count.format(deliveries)}/s`,
     `${bytes.format(bytesOut)}/s`,
   ]],
-  ["Fan-out p99", ({ fanOutMs: { p50, p99 } }) => [`≤ ${p99} ms`, `p50 ≤ ${p50} ms`]],
-  ["Queued", ({ queueBytes }) => [bytes.format(queueBytes), "not yet taken by clients"]],
   [
-    "Evicted, refused",
-    ({ evictions, refusals }) => [`${evictions}, ${refusals}`, "in this second"],
+    "Fan-out p99",
+    ({ fanOutMs }) =>
+      fanOutMs ? [`≤ ${fanOutMs.p99} ms`, `p50 ≤ ${fanOutMs.p50} ms`] : ["–", "too few messages"],
   ],
-  ["Memory", ({ rssMb }) => [`${Math.round(rssMb)} MB`, ""]],
+  ["Queued", ({ queueBytes }) => [bytes.format(queueBytes), "not yet taken"]],
+  ["Evicted", ({ evictions }) => [`${evictions}/s`, "clients too slow"]],
+  ["Refused", ({ refusals }) => [`${count.format(refusals)}/s`, "errors sent"]],
+  ["Memory", ({ rssMb }) => [`${Math.round(rssMb)} MB`, "of the process"]],
   ["Engine", ({ engine }) => [
     engine.name,
     `rooms: ${count.format(engine.rooms)}, ${bytes.format(engine.historyBytes)} kept`,
   ]],
 ];
 
-/** @type {[label: string, lines: [label: string, read: (stats: Stats) => number][]][]} */
+/** @type {[label: string, lines: [label: string, read: (stats: Stats) => number | undefined][]][]} */
 const CHARTS = [
   ["Messages a second", [
     ["delivered", (stats) => stats.deliveries],
@@ -60,8 +64,8 @@ const CHARTS = [
     ["event streams", (stats) => stats.connections.events],
   ]],
   ["Fan-out, ms at most", [
-    ["p99", (stats) => stats.fanOutMs.p99],
-    ["p50", (stats) => stats.fanOutMs.p50],
+    ["p99", (stats) => stats.fanOutMs?.p99],
+    ["p50", (stats) => stats.fanOutMs?.p50],
   ]],
   ["Memory and queues, MB", [
     ["memory", (stats) => stats.rssMb],
@@ -87,7 +91,7 @@ const plots = CHARTS.map(([label, lines]) => {
   caption.textContent = label;
   figure.append(caption);
   charts.append(figure);
-  const series = lines.map(() => /** @type {number[]} */ ([]));
+  const series = lines.map(() => /** @type {(number | null | undefined)[]} */ ([]));
   return { figure, lines, series, plot: draw(figure, lines.map(([name]) => name)) };
 });
 
@@ -118,7 +122,12 @@ function draw(figure, names) {
         values: (/** @type {unknown} */ _, /** @type {number[]} */ ticks) =>
           ticks.map((tick) => count.format(tick)),
       }],
-      scales: { y: { range: (_, low, high) => [Math.min(0, low), Math.max(1, high * 1.1)] } },
+      legend: { live: false },
+      cursor: { show: false },
+      scales: {
+        x: { range: (_, low, high) => [Math.min(low, high - MIN_SPAN_SECONDS), high] },
+        y: { range: (_, low, high) => [Math.min(0, low), Math.max(1, high * 1.1)] },
+      },
     },
     [[], ...names.map(() => [])],
     figure,
@@ -135,7 +144,7 @@ function judge({ isDraining, engine, evictions, queueBytes, connections, fanOutM
   if (!engine.isReady) return ["bad", `The ${engine.name} engine cannot be reached`];
   if (evictions > 0) return ["warn", "Clients that are too slow are sent away"];
   if (queueBytes > 65_536 * Math.max(1, clients)) return ["warn", "Clients fall behind"];
-  if (fanOutMs.p99 >= 250) return ["warn", "Fan-out is slow"];
+  if (fanOutMs && fanOutMs.p99 >= 250) return ["warn", "Fan-out is slow"];
   return ["well", "All is well"];
 }
 
@@ -146,9 +155,14 @@ function showHealth(state, text) {
   health.textContent = text;
 }
 
+/** @type {ReturnType<typeof setTimeout> | undefined} */
+let silence;
+
 /** @param {{ time: number, message: unknown }} message */
 function show({ time, message }) {
   const stats = /** @type {Stats} */ (message);
+  clearTimeout(silence);
+  silence = setTimeout(() => showHealth("bad", "The server is silent"), SILENCE_MS);
   times.push(time / 1000);
   if (times.length > KEPT_SECONDS) times.shift();
   FIGURES.forEach(([, read], i) => {
@@ -185,13 +199,18 @@ new ResizeObserver(() => {
 }).observe(charts);
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", scheduleDraw);
 
+addEventListener("hashchange", () => location.reload());
+
 connect(location.origin, {
   room: "_stats",
   history: KEPT_SECONDS,
   token: new URLSearchParams(location.hash.slice(1)).get("token") ?? undefined,
   onMessage: show,
   onState: (state) => {
-    if (state !== "open") showHealth("bad", "No connection to the server");
+    if (state === "reconnecting") showHealth("bad", "No connection to the server");
   },
-  onError: ({ message }) => showHealth("bad", message),
+  onError: ({ code, message }) => {
+    const advice = code.includes("token") ? " Put one behind this page's address: #token=…" : "";
+    showHealth("bad", message + advice);
+  },
 });

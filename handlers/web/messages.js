@@ -1,7 +1,7 @@
 // @ts-check
 /// <reference lib="dom" />
 /**
- * The list of messages on the chat page: drawn once a frame, own messages marked until they stand.
+ * The list of messages on the chat page: drawn once a frame, own messages marked with their fate.
  *
  * @module
  */
@@ -13,10 +13,11 @@ const MAX_KEYS = 1_000;
 const NEAR_PX = 80;
 const LINK = /https?:\/\/[^\s<>"]+[^\s<>".,;:!?)\]}'*_]/g;
 const clock = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit" });
+const dayAndClock = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "short" });
 
 /** What becomes of an own message. */
 export class OwnMark {
-  /** @param {MessageList} list @param {HTMLLIElement} item @param {HTMLElement} mark @param {() => void} retry */
+  /** @param {MessageList} list @param {HTMLElement} item @param {HTMLElement} mark @param {() => void} retry */
   constructor(list, item, mark, retry) {
     this.list = list;
     this.item = item;
@@ -44,15 +45,15 @@ export class OwnMark {
   }
 }
 
-/** The messages of a room as list items. */
+/** The messages of a room, one below the other. */
 export class MessageList {
-  /** Items to be drawn with the next frame. @type {HTMLLIElement[]} */
+  /** Items to be drawn with the next frame. @type {HTMLElement[]} */
   #due = [];
-  /** Shown messages by their place, the newest last. @type {Map<string, HTMLLIElement>} */
+  /** Shown messages by their place, the newest last. @type {Map<string, HTMLElement>} */
   #byPlace = new Map();
   /** Places of own messages whose item has not come yet. @type {Set<string>} */
   #own = new Set();
-  /** @type {HTMLLIElement | undefined} */
+  /** @type {HTMLElement | undefined} */
   #divider;
   #unread = 0;
   #isAtEnd = true;
@@ -93,7 +94,7 @@ export class MessageList {
 
   /** @param {"status" | "gap"} kind @param {string} text */
   addNote(kind, text) {
-    const item = document.createElement("li");
+    const item = document.createElement("div");
     item.className = kind;
     item.textContent = text;
     this.#add(item);
@@ -105,11 +106,12 @@ export class MessageList {
     item.classList.add("own", "pending");
     mark.textContent = "Sending …";
     this.list.append(item);
+    this.#isAtEnd = true;
     this.list.scrollTop = this.list.scrollHeight;
     return new OwnMark(this, item, mark, retry);
   }
 
-  /** The message at a place is the own one that `pending` stood for. @param {HTMLLIElement} pending @param {string} place */
+  /** The message at a place is the own one that `pending` stood for. @param {HTMLElement} pending @param {string} place */
   settle(pending, place) {
     const item = this.#byPlace.get(place);
     if (item) showOwn(item, /** @type {HTMLElement} */ (item.querySelector(".mark")));
@@ -126,8 +128,9 @@ export class MessageList {
 
   #addDivider() {
     this.#showUnread(this.#unread + 1);
-    if (this.#divider) return;
-    this.#divider = document.createElement("li");
+    if (this.#unread > 1) return;
+    this.#divider?.remove();
+    this.#divider = document.createElement("div");
     this.#divider.className = "unread";
     this.#divider.textContent = "New messages";
     this.#add(this.#divider);
@@ -139,7 +142,7 @@ export class MessageList {
     document.title = `${count > 0 ? `(${count}) ` : ""}${this.title} · Parley`;
   }
 
-  /** @param {HTMLLIElement} item */
+  /** @param {HTMLElement} item */
   #add(item) {
     this.#due.push(item);
     if (this.#due.length > 1) return;
@@ -163,7 +166,7 @@ export class MessageList {
 
 /** @param {string} sender @param {unknown} message @param {number} time */
 function makeChat(sender, message, time) {
-  const item = document.createElement("li");
+  const item = document.createElement("div");
   item.className = "chat";
   const about = document.createElement("div");
   about.className = "about";
@@ -174,22 +177,26 @@ function makeChat(sender, message, time) {
   const date = new Date(time);
   when.dateTime = date.toISOString();
   when.title = date.toLocaleString();
-  when.textContent = clock.format(date);
+  const isToday = date.toDateString() === new Date().toDateString();
+  when.textContent = (isToday ? clock : dayAndClock).format(date);
   const mark = document.createElement("span");
   mark.className = "mark";
   about.append(name, when, mark);
   const words = document.createElement("div");
   words.className = "words";
+  words.dir = "auto";
   words.append(...linked(typeof message === "string" ? message : JSON.stringify(message)));
   item.append(about, words);
   return { item, mark };
 }
 
-/** @param {HTMLLIElement} item @param {HTMLElement} mark */
+/** @param {HTMLElement} item @param {HTMLElement} mark */
 function showOwn(item, mark) {
   item.classList.add("own");
   mark.textContent = "✓";
   mark.title = "Delivered";
+  mark.role = "img";
+  mark.ariaLabel = "Delivered";
 }
 
 /** Text with its web addresses as links; all else stays text. @param {string} text */

@@ -136,3 +136,22 @@ Deno.test("whoever sends far over the rates is refused, costs no log, and slows 
   assert(after.refusals.rate_limited > 1_000, `${after.refusals.rate_limited} were refused`);
   assert(after.logLines - before.logLines < 200, `${after.logLines} lines were logged`);
 });
+
+Deno.test("twenty who shout in one room, each within its rates, drown nobody in another", async () => {
+  await using target = await Target.start();
+  await target.endure("a crowd that shouts", async () => {
+    const clients: RawClient[] = [];
+    await inParallel(20, 20, async () => void clients.push(await target.open("/chat/crowd")));
+    const reading = clients.map(async (client) => {
+      while (await client.read().catch(() => undefined));
+    });
+    await Promise.all(clients.map((client) => client.send('{"type":"join","name":"x"}')));
+    const end = Date.now() + 3_000;
+    while (Date.now() < end) {
+      await Promise.all(clients.map((client) => client.send('{"type":"chat","message":"hey"}')));
+      await new Promise((resolve) => setTimeout(resolve, 10));
+    }
+    for (const client of clients) client.drop();
+    await Promise.all(reading);
+  });
+});

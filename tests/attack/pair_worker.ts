@@ -6,13 +6,20 @@
 /// <reference lib="deno.worker" />
 import type { PairReport } from "./pair.ts";
 
-/** One message each so often: half of MESSAGE_RATE as shipped. */
+/** A message is due so often: half of MESSAGE_RATE as shipped. */
 const EVERY_MS = 20;
+/** So many may be without an answer: half of the burst that MESSAGE_RATE allows. */
+const MAX_UNACKED = 50;
+/** An attack that is over sooner is still watched so long. */
+const MIN_MESSAGES = 20;
 
 const room = `innocent-${crypto.randomUUID()}`;
 const latencies: number[] = [];
+let startedAt = 0;
 let sent = 0;
+let acked = 0;
 let received = 0;
+let isStopping = false;
 let isOver = false;
 
 function open(ws: string): Promise<WebSocket> {
@@ -27,46 +34,71 @@ function open(ws: string): Promise<WebSocket> {
 }
 
 function fail(error: string): void {
+  if (isOver) return;
   isOver = true;
   self.postMessage({ error });
 }
 
-/** Bob hears each number of Ann's in order, and how long it took. */
-function hear({ data }: MessageEvent): void {
-  for (const line of data.split("\n")) {
-    const object = JSON.parse(line);
-    if (object.type !== "chat") continue;
-    const { number, at } = object.message;
-    if (number !== ++received) return fail(`message ${received} is missing, ${number} came`);
-    latencies.push(performance.now() - at);
+/** When a message is due, in ms of `performance.now()`. */
+function dueAt(number: number): number {
+  return startedAt + number * EVERY_MS;
+}
+
+/** Ann says what is due. One that had to wait for an answer counts from when it was due. */
+function say(ann: WebSocket): void {
+  while (dueAt(sent + 1) <= performance.now() && sent - acked < MAX_UNACKED) {
+    const message = { number: ++sent };
+    ann.send(JSON.stringify({ type: "chat", message, id: `${sent}` }));
   }
 }
 
-self.onmessage = async ({ data: { ws } }) => {
+/** Ann is never refused. */
+function listen({ data }: MessageEvent): void {
+  for (const line of data.split("\n")) {
+    const { type } = JSON.parse(line);
+    if (type === "ack") acked++;
+    if (type === "error") fail(`Ann was refused: ${line}`);
+  }
+}
+
+/** Bob hears each number of Ann's, once and in order. */
+function hear({ data }: MessageEvent): void {
+  for (const line of data.split("\n")) {
+    const { type, message } = JSON.parse(line);
+    if (type !== "chat") continue;
+    const { number } = message;
+    if (number !== ++received) fail(`message ${received} is missing, ${number} came`);
+    latencies.push(performance.now() - dueAt(number));
+  }
+}
+
+function report(): PairReport {
+  latencies.sort((a, b) => a - b);
+  const at = (share: number) => latencies[Math.floor(share * (latencies.length - 1))];
+  return { messages: sent, p50Ms: at(0.5), p99Ms: at(0.99), maxMs: at(1) };
+}
+
+async function chat(ws: string): Promise<void> {
   const [ann, bob] = [await open(ws), await open(ws)];
+  ann.onmessage = listen;
   bob.onmessage = hear;
-  ann.onmessage = ({ data }) => {
-    if (/"type":"error"/.test(data)) fail(`Ann was refused: ${data}`);
-  };
-  const say = () => {
-    const message = { number: ++sent, at: performance.now() };
-    ann.send(JSON.stringify({ type: "chat", message, id: `${sent}` }));
-  };
   ann.send('{"type":"join","name":"Ann"}');
-  const timer = setInterval(say, EVERY_MS);
-  self.postMessage("ready");
-  self.onmessage = () => {
-    clearInterval(timer);
-    const waiting = setInterval(() => {
-      if (received < sent || isOver) return;
-      clearInterval(waiting);
+  startedAt = performance.now();
+  const timer = setInterval(() => {
+    const isEnough = isStopping && sent >= MIN_MESSAGES;
+    if (!isEnough) say(ann);
+    else if (received === sent && acked === sent) {
+      clearInterval(timer);
       isOver = true;
-      latencies.sort((a, b) => a - b);
-      const at = (share: number) => latencies[Math.floor(share * (latencies.length - 1))];
-      const report: PairReport = { messages: sent, p50Ms: at(0.5), p99Ms: at(0.99), maxMs: at(1) };
       ann.close();
       bob.close();
-      self.postMessage(report);
-    }, EVERY_MS);
-  };
+      self.postMessage(report());
+    }
+  }, EVERY_MS / 4);
+  self.postMessage("ready");
+}
+
+self.onmessage = ({ data }) => {
+  if (data === "stop") isStopping = true;
+  else chat(data.ws).catch((error) => fail(String(error)));
 };

@@ -1,22 +1,20 @@
 /**
  * `deno task bench`: measures Parley, a bare Deno loop and other servers, and prints tables.
  *
- * `--quick`: fewer rows, shorter, against Bun alone, under two minutes. `--only REGEX`: rows whose name matches. `--servers a,b`: only
- * these. `--turns N`, `--seconds S`: how much. `--retries N`: how often what other processes disturbed is done again. `--json FILE`: all figures as JSON. `--install`: installs what is
- * missing first. Exits with 1 when any listener of any server was short of a message.
+ * - `--quick`: fewer rows, shorter, beside Bun alone; under two minutes
+ * - `--only REGEX`: the rows whose name matches; `--servers a,b`: these servers alone
+ * - `--turns N` of `--seconds S` each; `--retries N`: how often what others disturbed is done again
+ * - `--json FILE`: all figures as JSON; `--install`: installs what is missing first
+ *
+ * Exits with 1 when a listener of any server was short of a message.
  */
 
 import { parseArgs } from "node:util";
 import { machine } from "./machine.ts";
-import {
-  type Effort,
-  figureOf,
-  type Figures,
-  generatorLimit,
-  measureRow,
-  type RowResult,
-} from "./measure.ts";
+import { measureRow } from "./measure.ts";
+import { figureOf, type Figures, type RowResult } from "./results.ts";
 import { type Row, ROWS } from "./rows.ts";
+import { type Effort, generatorLimit } from "./sample.ts";
 import { placement } from "./server_process.ts";
 import { installedVersion, type Server, SERVERS } from "./servers.ts";
 import { report, short } from "./table.ts";
@@ -62,8 +60,7 @@ async function installed(wanted: Server[]) {
     let version = await installedVersion(server);
     if (version === null && options.install) {
       log(`Installing: ${server.install}`);
-      const args = ["-c", `mkdir -p "$HOME" && ${server.install}`];
-      await new Deno.Command("sh", { args }).output();
+      await new Deno.Command("sh", { args: ["-c", server.install] }).spawn().status;
       version = await installedVersion(server);
     }
     if (version === null) {

@@ -101,14 +101,14 @@ export class Ledger {
 
   #note(listener: number, sender: number, number: number): number {
     if (sender >= this.#senders || this.#echo && sender !== listener) {
-      throw new Error(`listener ${listener} heard unknown sender ${sender}`);
+      throw new Error(`heard unknown sender ${sender}`);
     }
     const at = this.#echo ? sender : listener * this.#senders + sender;
     const due = this.#next[at];
     if ((due & NUMBERS - 1) !== number) {
       const ahead = number - due & NUMBERS - 1;
       throw new Error(
-        `listener ${listener} heard message ${due + ahead & NUMBERS - 1} of ` +
+        `heard message ${due + ahead & NUMBERS - 1} of ` +
           `sender ${sender} where ${due & NUMBERS - 1} was due: ` +
           (ahead < NUMBERS / 2 ? "missed" : "repeated") + " or reordered",
       );
@@ -132,7 +132,7 @@ export class Ledger {
     const number = this.#note(listener, sender, c << 10 | d << 5 | e);
     if (this.strict) {
       if (text !== this.#filler + markText(sender, number)) {
-        throw new Error(`listener ${listener} heard a changed text: ${text}`);
+        throw new Error(`heard a changed text: ${text}`);
       }
       if (this.#echo && !line.startsWith("Echo: ")) {
         throw new Error(`the echo lacks its prefix: ${line}`);
@@ -146,7 +146,7 @@ export class Ledger {
   #chatText(listener: number, line: string): string | null {
     const object = JSON.parse(line);
     if (object.type === "error" || object.type === "bye") {
-      throw new Error(`listener ${listener} was told: ${line}`);
+      throw new Error(`was told: ${line}`);
     }
     if (
       object.type === "status" && object.message.endsWith(" joined the chat.")
@@ -158,7 +158,7 @@ export class Ledger {
     if (this.#options.dialect === "v1") {
       const due = this.#sequence[listener] + 1;
       if (this.strict && object.seq !== due || !(object.time > 0)) {
-        throw new Error(`listener ${listener} was due seq ${due}: ${line}`);
+        throw new Error(`was due seq ${due}: ${line}`);
       }
       this.#sequence[listener] = object.seq;
     }
@@ -166,7 +166,7 @@ export class Ledger {
     const sender = object.message.charCodeAt(mark + 1) - 48 << 5 |
       object.message.charCodeAt(mark + 2) - 48;
     if (this.strict && object.sender !== senderName(sender)) {
-      throw new Error(`listener ${listener} heard a wrong sender: ${line}`);
+      throw new Error(`heard a wrong sender: ${line}`);
     }
     return object.message;
   }

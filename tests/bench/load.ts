@@ -5,12 +5,10 @@
  * `{"error"}`.
  */
 
-import process from "node:process";
 import { Crowd, type CrowdOptions } from "./crowd.ts";
 import type { Percentiles } from "./histogram.ts";
 import { closedRounds, countedRounds, openLoop } from "./loops.ts";
-import { collectGarbage } from "./inspector.ts";
-import { cpuSeconds, machineCpuSeconds, residentBytes } from "./proc.ts";
+import { Stopwatch } from "./stopwatch.ts";
 
 /** One measurement. */
 export interface LoadSpec extends CrowdOptions {
@@ -60,12 +58,10 @@ export interface LoadResult {
   lateness?: Percentiles;
 }
 
-const MEMORY_SETTLES_MILLISECONDS = 1000;
-
 /** Does one measurement. Throws when any listener missed, repeated or reordered a message. */
 export async function load(spec: LoadSpec): Promise<LoadResult> {
   const crowd = new Crowd(spec);
-  const clock = new Clock(crowd, spec);
+  const clock = new Stopwatch(crowd, spec);
   try {
     if (spec.work === "idle") return await idle(crowd, clock);
     crowd.ledger.strict = spec.work !== "stream";
@@ -86,7 +82,7 @@ export async function load(spec: LoadSpec): Promise<LoadResult> {
   }
 }
 
-async function closed(crowd: Crowd, clock: Clock, spec: LoadSpec) {
+async function closed(crowd: Crowd, clock: Stopwatch, spec: LoadSpec) {
   let over = false;
   crowd.pace(true);
   closedRounds(crowd, () => over);
@@ -98,7 +94,7 @@ async function closed(crowd: Crowd, clock: Clock, spec: LoadSpec) {
   return clock.stop();
 }
 
-async function open(crowd: Crowd, clock: Clock, spec: LoadSpec) {
+async function open(crowd: Crowd, clock: Stopwatch, spec: LoadSpec) {
   clock.start();
   const { latency, lateness } = await openLoop(crowd, {
     ...spec,
@@ -112,7 +108,7 @@ async function open(crowd: Crowd, clock: Clock, spec: LoadSpec) {
   };
 }
 
-async function count(crowd: Crowd, clock: Clock, spec: LoadSpec) {
+async function count(crowd: Crowd, clock: Stopwatch, spec: LoadSpec) {
   const before = await clock.memory();
   clock.start();
   await countedRounds(crowd, spec.rounds ?? 1);
@@ -120,7 +116,7 @@ async function count(crowd: Crowd, clock: Clock, spec: LoadSpec) {
   return { ...result, memory: [before, await clock.memory()] } satisfies LoadResult;
 }
 
-async function stream(crowd: Crowd, clock: Clock, spec: LoadSpec) {
+async function stream(crowd: Crowd, clock: Stopwatch, spec: LoadSpec) {
   crowd.pace(true);
   await crowd.sleep(spec.warmupSeconds * 1000);
   clock.start();
@@ -129,7 +125,7 @@ async function stream(crowd: Crowd, clock: Clock, spec: LoadSpec) {
   return clock.stop();
 }
 
-async function idle(crowd: Crowd, clock: Clock) {
+async function idle(crowd: Crowd, clock: Stopwatch) {
   await crowd.connect(Math.floor(crowd.options.listeners / 11));
   const before = await clock.memory();
   clock.start();
@@ -139,80 +135,12 @@ async function idle(crowd: Crowd, clock: Clock) {
   return { ...result, memory: [before, await clock.memory()] } satisfies LoadResult;
 }
 
-/** What happened between two moments. */
-class Clock {
-  readonly #crowd: Crowd;
-  readonly #serverPid?: number;
-  readonly #inspectorPort?: number;
-  #from = {
-    at: 0,
-    delivered: 0,
-    connections: 0,
-    parsed: 0,
-    client: 0,
-    server: 0,
-    machine: 0,
-  };
-
-  constructor(crowd: Crowd, { serverPid, inspectorPort }: LoadSpec) {
-    this.#crowd = crowd;
-    this.#serverPid = serverPid;
-    this.#inspectorPort = inspectorPort;
-  }
-
-  start(): void {
-    this.#from = this.#now();
-  }
-
-  /** Up to the last message heard. */
-  stop(): LoadResult {
-    const from = this.#from;
-    const to = this.#now();
-    const wall = (to.at - from.at) / 1000;
-    const client = to.client - from.client;
-    const server = to.server - from.server;
-    const others = to.machine - from.machine - client - server;
-    return {
-      delivered: to.delivered - from.delivered,
-      connections: to.connections - from.connections,
-      seconds: (this.#crowd.lastHeard - from.at) / 1000,
-      clientBusy: client / wall,
-      serverBusy: this.#serverPid ? server / wall : undefined,
-      othersBusy: this.#serverPid ? others / wall : undefined,
-      parsed: to.parsed - from.parsed,
-    };
-  }
-
-  /** Resident bytes of the server when all has come to rest. */
-  async memory(): Promise<number> {
-    await this.#crowd.sleep(MEMORY_SETTLES_MILLISECONDS);
-    if (this.#inspectorPort) {
-      await collectGarbage(this.#inspectorPort);
-      await this.#crowd.sleep(MEMORY_SETTLES_MILLISECONDS);
-    }
-    return this.#serverPid ? residentBytes(this.#serverPid) : 0;
-  }
-
-  #now() {
-    const { user, system } = process.cpuUsage();
-    return {
-      at: performance.now(),
-      delivered: this.#crowd.delivered(),
-      connections: this.#crowd.connected,
-      parsed: this.#crowd.ledger.parsed,
-      client: (user + system) / 1e6,
-      server: this.#serverPid ? cpuSeconds(this.#serverPid) : 0,
-      machine: machineCpuSeconds(),
-    };
-  }
-}
-
 if (import.meta.main) {
   try {
     const result = await load(JSON.parse(Deno.args[0]));
     console.log(JSON.stringify(result));
   } catch (error) {
-    console.log(JSON.stringify({ error: String(error) }));
+    console.log(JSON.stringify({ error: error instanceof Error ? error.message : String(error) }));
   }
   // Sockets of the other end may linger.
   Deno.exit();

@@ -1,6 +1,6 @@
 /** Prints what was measured as Markdown. */
 
-import { DISTURBED, figureOf, type RowResult } from "./measure.ts";
+import { DISTURBED, figureOf, type RowResult } from "./results.ts";
 import type { Row } from "./rows.ts";
 import type { Server } from "./servers.ts";
 
@@ -22,7 +22,9 @@ export function short(value: number): string {
   return String(Number(value.toPrecision(3)));
 }
 
-const ms = (value: number) => `${value.toPrecision(3)} ms`;
+/** Three significant digits of milliseconds. */
+const ms = (value: number) =>
+  `${value < 100 ? value.toPrecision(3) : Math.round(value).toLocaleString("en")} ms`;
 const rate: Metric = {
   figure: "perSecond",
   label: "",
@@ -51,6 +53,7 @@ const METRICS: Record<Row["kind"], Metric[]> = {
     latency("p99", "p99"),
     latency("p999", "p99.9"),
     latency("max", "max"),
+    { ...latency("late", "p99 of the generator's own lateness"), better: undefined },
   ],
   idle: [bytes, {
     figure: "seconds",
@@ -141,7 +144,9 @@ export function report(results: RowResult[], servers: Server[]): string {
   const parts: string[] = [];
   for (const kind of Object.keys(METRICS)) {
     const rows = results.filter(({ row }) => row.kind === kind);
-    const good = rows.filter(({ failures }) => failures.length === 0);
+    const good = rows.filter(({ failures, runs }) =>
+      failures.length === 0 && Object.keys(runs).length > 0
+    );
     if (good.length > 0) parts.push(tableOf(good, servers).join("\n"));
     for (const { row, failures } of rows) {
       for (const failure of failures) {

@@ -1,6 +1,6 @@
 /** What Parley is to reach, held against what was measured. */
 
-import { DISTURBED, figureOf, type RowResult } from "./measure.ts";
+import { DISTURBED, figureOf, type RowResult } from "./results.ts";
 
 /** A target and how it came out. */
 export interface Verdict {

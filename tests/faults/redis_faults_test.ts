@@ -38,6 +38,7 @@ redisTest("killed with appendfsync always, Redis loses no ack and keeps the epoc
   await using two = await startNode(server.port);
   const traffic = await Traffic.start([one, two], ROOMS);
   for (let round = 0; round < ROUNDS; round++) {
+    await untilReady(one, two);
     await traffic.flow(100);
     await server.stop("SIGKILL");
     await server.start();
@@ -54,6 +55,7 @@ redisTest("killed with appendfsync everysec, Redis comes back with a new epoch",
   await using two = await startNode(server.port);
   const traffic = await Traffic.start([one, two], ROOMS);
   for (let round = 0; round < ROUNDS; round++) {
+    await untilReady(one, two);
     await traffic.flow(100);
     await server.stop("SIGKILL");
     await server.start();
@@ -71,10 +73,10 @@ redisTest("a Redis that comes back empty begins new epochs at 1", async () => {
   await using two = await startNode(server.port);
   const traffic = await Traffic.start([one, two], ROOMS);
   for (let round = 0; round < 5; round++) {
+    await untilReady(one, two);
     await traffic.flow(100);
     await server.stop("SIGKILL");
     await server.start();
-    await untilReady(one, two);
   }
   await traffic.flow(100);
   await traffic.stop();

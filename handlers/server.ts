@@ -1,0 +1,223 @@
+/**
+ * One server in this thread: engine, registry and router behind `Deno.serve`.
+ *
+ * @module
+ */
+import type { App } from "./app.ts";
+import { type Clock, systemClock } from "./clock.ts";
+import type { Cluster } from "./cluster.ts";
+import type { Engine } from "./engine/engine.ts";
+import { createMemoryEngine, type HistoryLimits } from "./engine/memory.ts";
+import type { WorkersEngine } from "./engine/workers.ts";
+import { readFigures } from "./figures.ts";
+import type { Log } from "./log.ts";
+import { denoUpgrade } from "./registry/connection.ts";
+import { Registry } from "./registry/registry.ts";
+import { createRouter, type Fetch } from "./router.ts";
+import { SettingError, type Settings } from "./settings.ts";
+import { publishStats } from "./stats.ts";
+import { createTokenCheck } from "./tokens.ts";
+
+/** A running server. */
+export interface Running {
+  /** Where it listens: `http://127.0.0.1:8000`, or the path of its socket. */
+  readonly address: string;
+  readonly registry: Registry;
+  /** Sends all clients away and takes no request any more. */
+  drain(): Promise<void>;
+  /** Drains, then ends all. */
+  stop(): Promise<void>;
+}
+
+/** What a server may be given besides its settings. */
+export interface ServerOptions {
+  /** The workers of which this thread is one. */
+  cluster?: Cluster;
+  /** Requests are traced with their query. */
+  isTraced?: boolean;
+}
+
+/** How long the last frames and requests get after the drain. */
+const GRACE_MS = 500;
+const GUARD_MS = 500;
+/** Five minutes of the server's own figures. */
+const STATS_HISTORY = 300;
+
+/**
+ * Starts a server in this thread.
+ *
+ * @throws {SettingError} if it cannot listen, or read its keys, with these settings
+ */
+export async function start(
+  settings: Settings,
+  log: Log,
+  { cluster, isTraced = false }: ServerOptions = {},
+): Promise<Running> {
+  const clock = systemClock;
+  const tokens = await createTokenCheck(settings, clock);
+  const limits: HistoryLimits = {
+    historySize: settings.HISTORY_SIZE,
+    historySeconds: settings.HISTORY_SECONDS,
+    historyMb: settings.HISTORY_MB,
+    maxRooms: settings.MAX_ROOMS,
+  };
+  const engine = await createEngine(settings, limits, clock, log, cluster);
+  const localEngine = createMemoryEngine({ ...limits, historySize: STATS_HISTORY }, clock);
+  const share = cluster ? cluster.ports.length : 1;
+  const registry = new Registry({
+    engine,
+    localEngine,
+    log,
+    clock,
+    limits: {
+      maxConnections: Math.ceil(settings.MAX_CONNECTIONS / share),
+      maxQueueBytes: settings.MAX_QUEUE_BYTES,
+      maxMessageBytes: settings.MAX_MESSAGE_BYTES,
+      drainSeconds: settings.DRAIN_SECONDS,
+    },
+  });
+  const shared = {
+    ...settings,
+    MAX_CONNECTIONS_PER_IP: Math.ceil(settings.MAX_CONNECTIONS_PER_IP / share),
+    POST_RATE: Math.ceil(settings.POST_RATE / share),
+  };
+  const app: App = {
+    registry,
+    log,
+    clock,
+    settings: shared,
+    tokens,
+    cluster,
+    isTraced,
+    upgrade: denoUpgrade,
+  };
+  if (settings.SOCKET_PATH) await removeStaleSocket(settings.SOCKET_PATH);
+  const server = listen(settings, log, createRouter(app), share > 1);
+  const stopGuard = guardMemory(registry, settings.MAX_RSS_MB);
+  const stopStats = publishStats(app, () => Deno.memoryUsage().rss);
+  const drain = async () => {
+    await registry.drain();
+    await allGone(registry);
+    await within(GRACE_MS, server.shutdown());
+  };
+  cluster?.serve({
+    figures: () => readFigures(registry),
+    drain,
+    replacePeer: (engine as Partial<WorkersEngine>).replacePeer?.bind(engine),
+  });
+  return {
+    address: describe(server.addr, settings),
+    registry,
+    drain,
+    async stop() {
+      await drain();
+      stopGuard();
+      stopStats();
+      await within(GRACE_MS, Promise.all([engine.close(), localEngine.close()]));
+    },
+  };
+}
+
+/** The engine that the settings ask for; what it needs is loaded only then. */
+async function createEngine(
+  { REDIS_URL }: Settings,
+  limits: HistoryLimits,
+  clock: Clock,
+  log: Log,
+  cluster?: Cluster,
+): Promise<Engine> {
+  if (REDIS_URL) {
+    const { createRedisEngine } = await import("./engine/redis.ts");
+    try {
+      return await createRedisEngine(REDIS_URL, limits, clock, log);
+    } catch (error) {
+      throw new SettingError(reasonOf(error));
+    }
+  }
+  if (!cluster) return createMemoryEngine(limits, clock);
+  const { createWorkersEngine } = await import("./engine/workers.ts");
+  return createWorkersEngine({ ports: cluster.ports, limits, clock, log });
+}
+
+function listen(
+  settings: Settings,
+  log: Log,
+  handler: Fetch,
+  reusePort: boolean,
+): Deno.HttpServer<Deno.Addr> {
+  const { PORT, HOST, SOCKET_PATH, TLS_CERT, TLS_KEY } = settings;
+  const onListen = () => {};
+  // The router answers all errors; what comes here is a body that broke off: an evicted reader's.
+  const onError = (error: unknown) => {
+    log.debug(`Cannot finish a response: ${reasonOf(error)}`, { event: "broken" });
+    return new Response(null, { status: 500 });
+  };
+  const tls = TLS_CERT
+    ? { cert: readPem("TLS_CERT", TLS_CERT), key: readPem("TLS_KEY", TLS_KEY) }
+    : {};
+  try {
+    if (SOCKET_PATH) return Deno.serve({ path: SOCKET_PATH, onListen, onError }, handler);
+    const at = { port: PORT, hostname: HOST, ...(reusePort && { reusePort }) };
+    return Deno.serve({ ...at, onListen, onError, ...tls }, handler);
+  } catch (error) {
+    if (TLS_CERT && error instanceof Deno.errors.InvalidData) {
+      throw new SettingError(`Cannot use TLS_CERT and TLS_KEY: ${reasonOf(error)}`);
+    }
+    const where = SOCKET_PATH ? SOCKET_PATH : `${HOST}:${PORT}`;
+    throw new SettingError(`Cannot listen on ${where}: ${reasonOf(error)}`);
+  }
+}
+
+/** Takes away the socket of a server that did not end by itself; one that answers stays. */
+async function removeStaleSocket(path: string): Promise<void> {
+  try {
+    const { isSocket } = await Deno.lstat(path);
+    if (isSocket) (await Deno.connect({ transport: "unix", path })).close();
+  } catch (error) {
+    if (error instanceof Deno.errors.ConnectionRefused) await Deno.remove(path);
+  }
+}
+
+/** Shuts the door while the process uses more than `maxMb`; 0 never. The answer ends it. */
+function guardMemory(registry: Registry, maxMb: number): () => void {
+  if (maxMb === 0) return () => {};
+  const measure = () => registry.isOverMemory = Deno.memoryUsage().rss > maxMb * 1_000_000;
+  measure();
+  return systemClock.every(GUARD_MS, measure);
+}
+
+function readPem(name: string, path: string): string {
+  try {
+    return Deno.readTextFileSync(path);
+  } catch (error) {
+    const reason = error instanceof Deno.errors.NotFound ? `no file at ${path}` : reasonOf(error);
+    throw new SettingError(`Cannot read ${name}: ${reason}`);
+  }
+}
+
+function reasonOf(error: unknown): string {
+  if (error instanceof Deno.errors.AddrInUse) return "the address is in use";
+  return error instanceof Error ? error.message : String(error);
+}
+
+/** The URL to open: a wildcard address is this machine. */
+function describe(addr: Deno.Addr, { TLS_CERT }: Settings): string {
+  if (!("hostname" in addr)) return "path" in addr ? addr.path : "a socket";
+  const host = ["0.0.0.0", "::"].includes(addr.hostname) ? "localhost" : addr.hostname;
+  const shown = host.includes(":") ? `[${host}]` : host;
+  return `${TLS_CERT ? "https" : "http"}://${shown}:${addr.port}`;
+}
+
+/** Waits for the peers' last word: `server.shutdown` would overtake our Close frames with its own. */
+async function allGone(registry: Registry): Promise<void> {
+  const end = systemClock.now() + GRACE_MS;
+  while (registry.heldCount > 0 && systemClock.now() < end) {
+    await new Promise((resolve) => setTimeout(resolve, 5));
+  }
+}
+
+function within(ms: number, task: Promise<unknown>): Promise<unknown> {
+  let timer: ReturnType<typeof setTimeout> | undefined;
+  const limit = new Promise((resolve) => timer = setTimeout(resolve, ms));
+  return Promise.race([task, limit]).finally(() => clearTimeout(timer));
+}

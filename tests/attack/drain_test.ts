@@ -1,0 +1,182 @@
+/** A server is stopped and started again under clients of ours. */
+import { assert, assertEquals } from "@std/assert";
+import { type Client, connect, type Receipt } from "../../handlers/web/client.js";
+import { soon } from "../inbox.ts";
+import { RedisServer, redisTest } from "../redis_server.ts";
+import { ServerProcess } from "../servers.ts";
+
+const CLIENTS = 2_000;
+const DRAIN_SECONDS = 3;
+/** The even rate is looked at in so many parts of DRAIN_SECONDS. */
+const PARTS = 10;
+const ROOMS = 50;
+
+/** Knows every socket that is opened meanwhile, so that a test can wait for their ends. */
+class Sockets implements AsyncDisposable {
+  readonly #Real = WebSocket;
+  readonly #ends: Promise<void>[] = [];
+
+  constructor() {
+    const ends = this.#ends;
+    globalThis.WebSocket = class extends this.#Real {
+      constructor(...args: ConstructorParameters<typeof WebSocket>) {
+        super(...args);
+        ends.push(new Promise((resolve) => this.addEventListener("close", () => resolve())));
+      }
+    };
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    globalThis.WebSocket = this.#Real;
+    await soon(Promise.all(this.#ends), "the end of all sockets");
+  }
+}
+
+/** How many of these times lie in the fullest part, as a multiple of an even spread. */
+function spikeOf(times: number[]): number {
+  const partMs = DRAIN_SECONDS * 1_000 / PARTS;
+  const first = Math.min(...times);
+  const counts: number[] = [];
+  for (const time of times) {
+    const part = Math.floor((time - first) / partMs);
+    counts[part] = (counts[part] ?? 0) + 1;
+  }
+  return Math.max(...counts.filter(Boolean)) / (CLIENTS / PARTS);
+}
+
+Deno.test(`${CLIENTS} clients are sent away and come back to a restarted server, both spread evenly`, async () => {
+  const flags = [
+    "--host",
+    "127.0.0.1",
+    "--drain-seconds",
+    `${DRAIN_SECONDS}`,
+    "--log-level",
+    "info",
+  ];
+  await using _sockets = new Sockets();
+  await using old = await ServerProcess.start(flags);
+  const { port } = new URL(old.url);
+  const left: number[] = [];
+  const back: number[] = [];
+  let gaps = 0;
+  let heard = 0;
+  const all = { in: Promise.withResolvers<void>(), back: Promise.withResolvers<void>() };
+  const clients: Client[] = [];
+  let welcomes = 0;
+  for (let index = 0; index < CLIENTS; index++) {
+    let hasLeft = false;
+    clients.push(connect(`${old.ws}/chat/drain-${index % ROOMS}`, {
+      onWelcome() {
+        if (hasLeft) back.push(performance.now());
+        if (++welcomes === CLIENTS) all.in.resolve();
+        if (back.length === CLIENTS) all.back.resolve();
+      },
+      onMessage: () => void heard++,
+      onGap: () => void gaps++,
+      onState(state) {
+        if (state !== "reconnecting" || hasLeft) return;
+        hasLeft = true;
+        left.push(performance.now());
+      },
+    }));
+    // Not all handshakes at once.
+    if (index % 100 === 99) await new Promise((resolve) => setTimeout(resolve, 10));
+  }
+  try {
+    await soon(all.in.promise, "the first welcome of all", 30_000);
+    const speaker = clients[0];
+    speaker.join("Ann");
+    const { seq } = await speaker.send("kept in memory only");
+    assertEquals(seq, 1);
+
+    const stoppedAt = performance.now();
+    old.kill("SIGTERM");
+    assertEquals((await soon(old.status, "the end of the old server", 15_000)).code, 0);
+    const endedAt = performance.now();
+    await using _fresh = await ServerProcess.start([...flags, "--port", port]);
+    const startedAt = performance.now();
+    await soon(all.back.promise, "the return of all", 30_000).catch((error) => {
+      throw new Error(`${back.length} came back: ${error.message}`);
+    });
+
+    const seconds = (time: number) => ((time - stoppedAt) / 1_000).toFixed(1);
+    console.log(
+      `  ${CLIENTS} clients: sent away within ${seconds(Math.max(...left))} s, at most ` +
+        `${spikeOf(left).toFixed(2)} × the even rate; old server gone after ${
+          seconds(endedAt)
+        } s, ` +
+        `new one there after ${seconds(startedAt)} s; all back from ${
+          seconds(Math.min(...back))
+        } to ` +
+        `${seconds(Math.max(...back))} s, at most ${spikeOf(back).toFixed(2)} × the even rate`,
+    );
+    assert(spikeOf(left) <= 2, "they were sent away in a spike");
+    assert(spikeOf(back) <= 2, "they came back in a spike");
+    const lastBack = Math.max(...back) - stoppedAt;
+    assert(lastBack < (2 * DRAIN_SECONDS + 3) * 1_000, `the last came back after ${lastBack} ms`);
+    assert(heard >= CLIENTS / ROOMS, "the room of the message heard it");
+    assertEquals(gaps, CLIENTS, "with the memory engine, each is told once that all is new");
+  } finally {
+    for (const client of clients) client.close();
+  }
+});
+
+redisTest("nothing that was acked is lost across a drain with the redis engine", async () => {
+  const senders = 10;
+  await using redis = await RedisServer.start();
+  const flags = ["--host", "127.0.0.1", "--drain-seconds", "1", "--redis-url", redis.url];
+  await using _sockets = new Sockets();
+  await using old = await ServerProcess.start(flags);
+  const { port } = new URL(old.url);
+  const heard = new Map<number, unknown>();
+  let gaps = 0;
+  let doubles = 0;
+  let returns = 0;
+  const allBack = Promise.withResolvers<void>();
+  const url = `${old.ws}/chat/kept`;
+  const listener = connect(url, {
+    onMessage({ seq, message }) {
+      if (heard.has(seq)) doubles++;
+      heard.set(seq, message);
+    },
+    onGap: () => void gaps++,
+  });
+  const speakers = Array.from({ length: senders }, (_, index) => {
+    let welcomes = 0;
+    const onWelcome = () => {
+      if (++welcomes === 2 && ++returns === senders) allBack.resolve();
+    };
+    return connect(url, { name: `Speaker ${index}`, onWelcome });
+  });
+  const receipts: Promise<[Receipt, string]>[] = [];
+  let sent = 0;
+  const timer = setInterval(() => {
+    for (const speaker of speakers) {
+      const message = `message ${++sent}`;
+      receipts.push(speaker.send(message).then((receipt) => [receipt, message]));
+    }
+  }, 20);
+  try {
+    await soon(receipts[0] ?? speakers[0].send("the first"), "an ack");
+    await new Promise((resolve) => setTimeout(resolve, 300));
+    old.kill("SIGTERM");
+    assertEquals((await soon(old.status, "the end of the old server", 15_000)).code, 0);
+    await using _fresh = await ServerProcess.start([...flags, "--port", port]);
+    await soon(allBack.promise, "the return of all", 15_000);
+    clearInterval(timer);
+    const acked = await soon(Promise.all(receipts), "every ack", 30_000);
+    const last = Math.max(...acked.map(([{ seq }]) => seq));
+    const end = Date.now() + 10_000;
+    while (!heard.has(last) && Date.now() < end) {
+      await new Promise((resolve) => setTimeout(resolve, 20));
+    }
+    for (const [{ seq }, message] of acked) assertEquals(heard.get(seq), message);
+    assertEquals([gaps, doubles], [0, 0]);
+    assertEquals(new Set(acked.map(([{ seq }]) => seq)).size, acked.length, "each was kept once");
+    assert(acked.length > senders * 50, `${acked.length} were acked`);
+    console.log(`  ${acked.length} messages were acked, none was lost or doubled`);
+  } finally {
+    clearInterval(timer);
+    for (const client of [listener, ...speakers]) client.close();
+  }
+});

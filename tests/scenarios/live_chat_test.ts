@@ -1,0 +1,74 @@
+/**
+ * Live chat: five people write while their network breaks again and again. The client comes back by
+ * itself, and everybody ends with the same conversation: nothing lost, nothing twice.
+ */
+import { assertEquals, assertGreaterOrEqual } from "@std/assert";
+import { connect, type Message, type Receipt } from "../../handlers/web/client.js";
+import { CuttingProxy } from "../cutting_proxy.ts";
+import { Journal } from "../inbox.ts";
+import { startServer } from "../servers.ts";
+import { range } from "../v1.ts";
+import { describeMs } from "./latency.ts";
+
+const PEOPLE = ["Ann", "Bob", "Cem", "Dia", "Eve"];
+const CUTS = 6;
+const MESSAGES_BETWEEN_CUTS = 10;
+
+/** A person with a chat window. */
+function enter(url: string, name: string, away: number[]) {
+  const heard = new Journal<Message>();
+  const gaps: unknown[] = [];
+  let lostAt = 0;
+  const client = connect(url, {
+    name,
+    onMessage: (message) => heard.add(message),
+    onGap: (gap) => gaps.push(gap),
+    onState: (state) => {
+      if (state === "reconnecting") lostAt = performance.now();
+      else if (state === "open" && lostAt) away.push(performance.now() - lostAt);
+    },
+  });
+  return { name, client, heard, gaps, [Symbol.dispose]: () => client.close() };
+}
+
+Deno.test("live chat: connections break all the time, and nothing is lost or doubled", async () => {
+  await using server = await startServer({ HISTORY_SIZE: 1_000 });
+  await using proxy = new CuttingProxy(Number(new URL(server.url).port));
+  const away: number[] = [];
+  const people = PEOPLE.map((name) => enter(`ws://127.0.0.1:${proxy.port}/chat/ops`, name, away));
+  using stack = new DisposableStack();
+  people.forEach((person) => stack.use(person));
+
+  const start = performance.now();
+  const receipts: Promise<Receipt>[] = [];
+  const say = (count: number) => {
+    for (const { name, client } of people) {
+      for (const _ of range(1, count)) {
+        receipts.push(client.send(`${name} says ${receipts.length + 1}`));
+      }
+    }
+  };
+  for (const _ of range(1, CUTS)) {
+    say(MESSAGES_BETWEEN_CUTS / 2);
+    // Everybody is there; what they write now is on its way when the cable goes.
+    await Promise.all(receipts);
+    say(MESSAGES_BETWEEN_CUTS / 2);
+    proxy.cutAll();
+  }
+  await Promise.all(receipts);
+  const total = receipts.length;
+
+  const conversations = await Promise.all(people.map(async ({ heard }) => {
+    await heard.find(({ seq }) => seq === total, `message ${total}`);
+    return heard.entries.map(({ seq, sender, message }) => ({ seq, sender, message }));
+  }));
+  assertEquals(conversations[0].map(({ seq }) => seq), range(1, total));
+  assertEquals(new Set(conversations[0].map(({ message }) => message)).size, total);
+  for (const conversation of conversations) assertEquals(conversation, conversations[0]);
+  for (const { gaps } of people) assertEquals(gaps, []);
+  assertGreaterOrEqual(away.length, PEOPLE.length * CUTS);
+
+  const ms = Math.round(performance.now() - start);
+  console.log(`${total} messages among ${people.length} people over ${CUTS} cuts in ${ms} ms`);
+  console.log(`From a cut until the connection stands again, ${describeMs(away)}`);
+});

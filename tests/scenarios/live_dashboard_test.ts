@@ -1,0 +1,81 @@
+/**
+ * A live dashboard: machines post their figures over HTTP, and pages watch them, some by
+ * `client.js`, some by an EventSource. Who arrives sees the last figure at once.
+ */
+import { assertEquals } from "@std/assert";
+import { connect, type Message } from "../../handlers/web/client.js";
+import { EventReader } from "../event_source.ts";
+import { Inbox } from "../inbox.ts";
+import { startServer, type TestServer } from "../servers.ts";
+import { range } from "../v1.ts";
+import { describeMs } from "./latency.ts";
+
+const WATCHERS = 10;
+const FIGURES = 50;
+
+/** Posts one figure, as any program that speaks HTTP can. */
+async function post(server: TestServer, load: number): Promise<void> {
+  const response = await fetch(`${server.url}/rooms/plant/messages`, {
+    method: "POST",
+    headers: { "content-type": "application/json" },
+    body: JSON.stringify({ sender: "pump 1", message: { load, at: performance.now() } }),
+  });
+  assertEquals(response.status, 202);
+  await response.body?.cancel();
+}
+
+/** What a watcher was told. */
+interface Figure {
+  load: number;
+  at: number;
+}
+
+Deno.test("live dashboard: HTTP in, v1 and EventSource out, the last value on arrival", async () => {
+  await using server = await startServer();
+  await post(server, 0);
+
+  // Ten pages with the client, and ten with an EventSource, all arrive late.
+  const pages = range(1, WATCHERS).map(() => {
+    const figures = new Inbox<Figure>("a figure");
+    const client = connect(`${server.ws}/chat/plant`, {
+      history: 1,
+      onMessage: ({ message }: Message) => figures.push(message as Figure),
+    });
+    return { figures, [Symbol.dispose]: () => client.close() };
+  });
+  using stack = new DisposableStack();
+  pages.forEach((page) => stack.use(page));
+  const streams = await Promise.all(
+    range(1, WATCHERS).map(async () => {
+      const response = await fetch(`${server.url}/rooms/plant/events?history=1`);
+      const reader = new EventReader(response);
+      assertEquals((await reader.next()).event, "welcome");
+      return reader;
+    }),
+  );
+  await using streamStack = new AsyncDisposableStack();
+  streams.forEach((stream) => streamStack.use(stream));
+
+  // All of them show the last figure before anything new happens.
+  for (const { figures } of pages) assertEquals((await figures.next()).load, 0);
+  for (const stream of streams) assertEquals((await stream.nextData()).message.load, 0);
+
+  // From now on everybody sees each figure, in the order of the posts.
+  const delays: number[] = [];
+  const watch = async (next: () => Promise<Figure>) => {
+    for (const expected of range(1, FIGURES)) {
+      const { load, at } = await next();
+      delays.push(performance.now() - at);
+      assertEquals(load, expected);
+    }
+  };
+  const watching = [
+    ...pages.map(({ figures }) => watch(() => figures.next())),
+    ...streams.map((stream) => watch(async () => (await stream.nextData()).message)),
+  ];
+  for (const load of range(1, FIGURES)) await post(server, load);
+  await Promise.all(watching);
+
+  assertEquals(delays.length, 2 * WATCHERS * FIGURES);
+  console.log(`From a POST to ${2 * WATCHERS} watchers, ${describeMs(delays)}`);
+});
