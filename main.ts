@@ -27,7 +27,11 @@ async function startAll(settings: Settings, log: Log): Promise<Running> {
   const workers = createWorkers<Settings>({ count, module, log, clock: systemClock });
   const running = await start(settings, log, { cluster: workers, isTraced: isTraced() });
   const PORT = Number(new URL(running.address).port);
-  await workers.launch({ ...settings, PORT });
+  try {
+    await workers.launch({ ...settings, PORT });
+  } catch (error) {
+    throw new SettingError((error as Error).message);
+  }
   return {
     ...running,
     drain: () => workers.drain(),

@@ -7,7 +7,7 @@ import type { App, Handler } from "./app.ts";
 import { runAt } from "./clock.ts";
 import { admitClient, checkHandshake } from "./door.ts";
 import { type Answer, isRefusal, type Refusal } from "./engine/engine.ts";
-import type { Connection } from "./registry/connection.ts";
+import type { Connection, ConnectionHandler } from "./registry/connection.ts";
 import {
   ack,
   type ClientMessage,
@@ -81,7 +81,7 @@ function createBuckets({ settings, clock }: App): Buckets {
   };
 }
 
-class ChatSocket {
+class ChatSocket implements ConnectionHandler {
   #memberships = new Map<string, Membership>();
   /** Made at the first message: an idle socket has none. */
   #buckets?: Buckets;
@@ -90,6 +90,8 @@ class ChatSocket {
   #pending = 0;
   readonly #isDebug: boolean;
   #grants: Grants;
+  /** What it wants of the past, until it is open. */
+  #wanted?: Wanted;
   #stopExpiry?: () => void;
   /** What an `id` counts in: the client's own secret, else this socket. */
   #session?: string;
@@ -103,19 +105,23 @@ class ChatSocket {
   ) {
     this.#grants = grants;
     this.#isDebug = app.settings.LOG_LEVEL === "debug";
-    connection.onReady = () => {
-      this.#watchExpiry();
-      this.#hear(home, wanted);
-    };
-    connection.onText = (text) => this.#onText(text);
-    connection.onBinary = (data) => this.#onBinary(data);
-    connection.onLeave = () => {
-      this.#stopExpiry?.();
-      for (const name of [...this.#memberships.keys()]) this.#leave(name);
-    };
+    this.#wanted = wanted;
+    connection.handler = this;
   }
 
-  #onText(text: string): void {
+  ready(): void {
+    const wanted = this.#wanted;
+    this.#wanted = undefined;
+    this.#watchExpiry();
+    this.#hear(this.home, wanted ?? {});
+  }
+
+  left(): void {
+    this.#stopExpiry?.();
+    for (const name of [...this.#memberships.keys()]) this.#leave(name);
+  }
+
+  text(text: string): void {
     const { dialect } = this.connection;
     if (dialect === "plain" || !text.includes("\n")) return this.#onObject(text);
     let refusals = 0;
@@ -145,7 +151,7 @@ class ChatSocket {
     this.#handle(message);
   }
 
-  #onBinary(data: ArrayBuffer): void {
+  binary(data: ArrayBuffer): void {
     this.app.registry.counters.messagesIn++;
     const retry = this.#charge("binary", data.byteLength);
     if (retry > 0) return this.#fail("rate_limited", {}, retry);
@@ -224,12 +230,7 @@ class ChatSocket {
     if (session !== undefined) this.#session = `session:${session}`;
     const { id, remote } = this.connection;
     this.#ask(message, () => membership.room.engine.join(room, id, name), () => {
-      this.app.log.info(`Client joined: ${remote} is ${JSON.stringify(name)} in ${room}`, {
-        event: "joined",
-        remote,
-        name,
-        room,
-      });
+      this.#log("joined", `${remote} is ${JSON.stringify(name)} in ${room}`, name, room);
     });
   }
 
@@ -268,9 +269,15 @@ class ChatSocket {
     if (membership.name === undefined) return;
     this.app.registry.counters.members--;
     membership.room.engine.leave(name, this.connection.id);
+    const was = `${this.connection.remote} was ${JSON.stringify(membership.name)} in ${name}`;
+    this.#log("left", was, membership.name, name);
+  }
+
+  #log(event: "joined" | "left", text: string, name: string, room: string): void {
     const { remote } = this.connection;
-    const text = `Client left: ${remote} was ${JSON.stringify(membership.name)} in ${name}`;
-    this.app.log.info(text, { event: "left", remote, name: membership.name, room: name });
+    const clients = this.app.registry.clients.size;
+    const fields = { event, remote, name, room, clients };
+    this.app.log.info(`Client ${event}: ${text}. Total clients: ${clients}`, fields);
   }
 
   /** Takes a fresh token. One that cannot hear this room ends the socket. */

@@ -29,8 +29,10 @@ export function echo(app: App): Handler {
       if (messages.take(1, now) + bytes.take(size, now) > 0) connection.close("rateLimited");
       else connection.send(data);
     };
-    connection.onText = (text) => answer(byteLength(text), prefix + text);
-    connection.onBinary = (data) => answer(data.byteLength, data);
+    connection.handler = {
+      text: (text) => answer(byteLength(text), prefix + text),
+      binary: (data) => answer(data.byteLength, data),
+    };
     return response;
   };
 }

@@ -61,7 +61,7 @@ class EventReader implements Reader, Client {
   #controller!: ReadableStreamDefaultController<ServerSentEventMessage>;
   #stopKeepAlive: () => void;
   #stopExpiry: () => void = () => {};
-  #letGo: () => void;
+  #address: string;
 
   constructor(readonly app: App, { remote, address, grants }: Visitor) {
     this.remote = remote;
@@ -75,7 +75,8 @@ class EventReader implements Reader, Client {
       size: ({ data = "" }) => byteLength(data) + 64,
     });
     this.#stopKeepAlive = app.clock.every(KEEP_ALIVE_MS, () => this.#send({ comment: "" }));
-    this.#letGo = app.registry.hold(address);
+    app.registry.hold(address);
+    this.#address = address;
     app.registry.add(this, "events");
     if (grants.expiresAt !== undefined) {
       const end = () => this.close("tokenExpired");
@@ -120,7 +121,7 @@ class EventReader implements Reader, Client {
     this.hasEnded = true;
     this.#stopKeepAlive();
     this.#stopExpiry();
-    this.#letGo();
+    this.app.registry.letGo(this.#address);
     this.onEnd();
     this.app.registry.remove(this, "events", end);
   }

@@ -111,7 +111,12 @@ export function createRouter(app: App): Fetch {
     } catch (error) {
       if (!(error instanceof HttpError)) {
         const text = error instanceof Error ? error.stack ?? error.message : String(error);
-        app.log.error(`Cannot answer ${request.method}: ${text}`, { event: "error" });
+        const { hostname } = info.remoteAddr as Deno.NetAddr;
+        app.log.error(`Cannot answer ${request.method} of ${hostname}: ${text}`, {
+          event: "error",
+          remote: hostname,
+          clients: app.registry.clients.size,
+        });
       }
       response = error instanceof HttpError ? error.toResponse() : SERVER_ERROR.toResponse();
     }
@@ -147,8 +152,9 @@ function secure(headers: Headers, request: Request, { settings }: App): void {
   headers.set("access-control-expose-headers", "retry-after");
 }
 
-/** The answer to HEAD: a stream that was opened for it ends at once. */
+/** The answer to HEAD: the runtime leaves its body out, but a stream must end at once. */
 function withoutBody(response: Response): Response {
+  if (response.headers.get("content-type") !== "text/event-stream") return response;
   response.body?.cancel();
   return new Response(null, response);
 }

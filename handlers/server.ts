@@ -39,6 +39,8 @@ export interface ServerOptions {
 
 /** How long the last frames and requests get after the drain. */
 const GRACE_MS = 500;
+/** How long an engine gets to say goodbye. */
+const CLOSE_MS = 300;
 const GUARD_MS = 500;
 /** Five minutes of the server's own figures. */
 const STATS_HISTORY = 300;
@@ -92,13 +94,16 @@ export async function start(
     upgrade: denoUpgrade,
   };
   if (settings.SOCKET_PATH) await removeStaleSocket(settings.SOCKET_PATH);
+  // With reusePort, a port that another process has would be shared in silence.
+  if (cluster?.index === 0) await listen(settings, log, createRouter(app)).shutdown();
   const server = listen(settings, log, createRouter(app), share > 1);
   const stopGuard = guardMemory(registry, settings.MAX_RSS_MB);
   const stopStats = publishStats(app, () => Deno.memoryUsage().rss);
   const drain = async () => {
     await registry.drain();
-    await allGone(registry);
-    await within(GRACE_MS, server.shutdown());
+    const end = clock.now() + GRACE_MS;
+    await allGone(registry, end);
+    await within(Math.max(1, end - clock.now()), server.shutdown());
   };
   cluster?.serve({
     figures: () => readFigures(registry),
@@ -113,7 +118,7 @@ export async function start(
       await drain();
       stopGuard();
       stopStats();
-      await within(GRACE_MS, Promise.all([engine.close(), localEngine.close()]));
+      await within(CLOSE_MS, Promise.all([engine.close(), localEngine.close()]));
     },
   };
 }
@@ -143,7 +148,7 @@ function listen(
   settings: Settings,
   log: Log,
   handler: Fetch,
-  reusePort: boolean,
+  reusePort = false,
 ): Deno.HttpServer<Deno.Addr> {
   const { PORT, HOST, SOCKET_PATH, TLS_CERT, TLS_KEY } = settings;
   const onListen = () => {};
@@ -160,8 +165,10 @@ function listen(
     const at = { port: PORT, hostname: HOST, ...(reusePort && { reusePort }) };
     return Deno.serve({ ...at, onListen, onError, ...tls }, handler);
   } catch (error) {
-    if (TLS_CERT && error instanceof Deno.errors.InvalidData) {
-      throw new SettingError(`Cannot use TLS_CERT and TLS_KEY: ${reasonOf(error)}`);
+    if (TLS_CERT && !isAboutAddress(error)) {
+      throw new SettingError(
+        `Cannot use TLS_CERT ${TLS_CERT} and TLS_KEY ${TLS_KEY}: ${reasonOf(error)}`,
+      );
     }
     const where = SOCKET_PATH ? SOCKET_PATH : `${HOST}:${PORT}`;
     throw new SettingError(`Cannot listen on ${where}: ${reasonOf(error)}`);
@@ -195,6 +202,12 @@ function readPem(name: string, path: string): string {
   }
 }
 
+function isAboutAddress(error: unknown): boolean {
+  const { AddrInUse, AddrNotAvailable, PermissionDenied, NotCapable } = Deno.errors;
+  return [AddrInUse, AddrNotAvailable, PermissionDenied, NotCapable]
+    .some((kind) => error instanceof kind);
+}
+
 function reasonOf(error: unknown): string {
   if (error instanceof Deno.errors.AddrInUse) return "the address is in use";
   return error instanceof Error ? error.message : String(error);
@@ -209,8 +222,7 @@ function describe(addr: Deno.Addr, { TLS_CERT }: Settings): string {
 }
 
 /** Waits for the peers' last word: `server.shutdown` would overtake our Close frames with its own. */
-async function allGone(registry: Registry): Promise<void> {
-  const end = systemClock.now() + GRACE_MS;
+async function allGone(registry: Registry, end: number): Promise<void> {
   while (registry.heldCount > 0 && systemClock.now() < end) {
     await new Promise((resolve) => setTimeout(resolve, 5));
   }

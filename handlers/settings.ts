@@ -247,6 +247,11 @@ function checked(settings: Settings): Settings {
     const [has, lacks] = settings.TLS_CERT ? ["TLS_CERT", "TLS_KEY"] : ["TLS_KEY", "TLS_CERT"];
     throw new SettingError(`Cannot use ${has}: ${lacks} is missing, TLS needs both`);
   }
+  if (settings.TLS_CERT && settings.SOCKET_PATH) {
+    throw new SettingError(
+      `Cannot use TLS_CERT: SOCKET_PATH ${settings.SOCKET_PATH} is without TLS`,
+    );
+  }
   if (settings.AUTH_SECRET && settings.AUTH_JWKS) {
     throw new SettingError(
       "Cannot use AUTH_JWKS: AUTH_SECRET is set too, tokens have one kind of key",

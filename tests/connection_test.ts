@@ -2,6 +2,7 @@ import { assert, assertEquals, assertLessOrEqual, assertThrows } from "@std/asse
 import { CLOSE } from "../handlers/registry/close.ts";
 import {
   Connection,
+  type ConnectionOwner,
   denoUpgrade,
   type End,
   MAX_FRAME_BYTES,
@@ -22,24 +23,29 @@ function connect(
   const socket = new FakeSocket();
   const turn = new Turn(() => {});
   const counters = new Counters();
-  const connection = new Connection(socket, {
-    id: "c-1",
-    remote: "192.0.2.1:5",
-    dialect,
-    maxQueueBytes,
-    maxMessageBytes,
-    turn,
-    counters,
-  });
   const calls: string[] = [];
   const ends: End[] = [];
-  connection.onOpen = () => calls.push("open");
-  connection.onText = (text) => calls.push(`text ${text}`);
-  connection.onBinary = (bytes) => calls.push(`binary ${new Uint8Array(bytes)}`);
-  connection.onGone = () => calls.push("gone");
-  connection.onEnd = (end) => {
-    calls.push("end");
-    ends.push(end);
+  const owner: ConnectionOwner = {
+    turn,
+    counters,
+    limits: { maxQueueBytes, maxMessageBytes },
+    opened: () => calls.push("open"),
+    ended(_connection, end) {
+      calls.push("end");
+      ends.push(end);
+    },
+    gone: () => calls.push("gone"),
+  };
+  const connection = new Connection(socket, owner, {
+    id: "c-1",
+    remote: "192.0.2.1:5",
+    address: "192.0.2.1",
+    dialect,
+    kind: "chat",
+  });
+  connection.handler = {
+    text: (text) => calls.push(`text ${text}`),
+    binary: (bytes) => calls.push(`binary ${new Uint8Array(bytes)}`),
   };
   return { socket, turn, counters, connection, calls, ends };
 }
@@ -300,8 +306,8 @@ function serveUpgrade(dialect: Dialect, idleTimeoutSeconds: number) {
     { port: 0, hostname: "127.0.0.1", onListen() {} },
     (request) => {
       const { socket, response } = denoUpgrade(request, { dialect, idleTimeoutSeconds });
-      socket.onerror = (event) => end.resolve((event as ErrorEvent).message);
-      socket.onclose = (event) => end.resolve(String((event as CloseEvent).code));
+      socket.addEventListener("error", (event) => end.resolve((event as ErrorEvent).message));
+      socket.addEventListener("close", (event) => end.resolve(String((event as CloseEvent).code)));
       return response;
     },
   );

@@ -144,12 +144,12 @@ Deno.test("closedReason() tells why nobody new should come", () => {
   assertEquals(closedReason(app), undefined);
   registry.isOverMemory = true;
   assertEquals(closedReason(app), "overloaded");
-  const letGo = registry.hold("192.0.2.1");
+  registry.hold("192.0.2.1");
   assertEquals(closedReason(app), "full");
   registry.isDraining = true;
   assertEquals(closedReason(app), "draining");
   [registry.isDraining, registry.isOverMemory] = [false, false];
-  letGo();
+  registry.letGo("192.0.2.1");
   assertEquals(closedReason(app), undefined);
 });
 
@@ -167,13 +167,13 @@ Deno.test("admitClient() answers 503 with Retry-After while the server is full o
 Deno.test("admitClient() answers 429 to an address that has MAX_CONNECTIONS_PER_IP", () => {
   const { app, registry } = createTestApp({ settings: { MAX_CONNECTIONS_PER_IP: 2 } });
   admitClient(app, VISITOR);
-  const letGo = registry.hold(VISITOR.address);
+  registry.hold(VISITOR.address);
   registry.hold(VISITOR.address);
   const error = assertThrows(() => admitClient(app, VISITOR), HttpError);
   assertEquals([error.status, error.code], [429, "too_many_connections"]);
   assert("retry-after" in error.headers);
   admitClient(app, { ...VISITOR, address: "192.0.2.2" });
-  letGo();
+  registry.letGo(VISITOR.address);
   admitClient(app, VISITOR);
 });
 

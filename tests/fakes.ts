@@ -68,10 +68,8 @@ export class FakeSocket implements Socket {
   binaryType: BinaryType = "blob";
   /** Rises with what is sent while {@link isStuck}; a test may set it. */
   bufferedAmount = 0;
-  onopen: Socket["onopen"] = null;
-  onmessage: Socket["onmessage"] = null;
-  onclose: Socket["onclose"] = null;
-  onerror: Socket["onerror"] = null;
+  /** Whoever listens, by the event's type. */
+  #listeners = new Map<string, EventListenerObject>();
   /** Every frame that the server sent, oldest first; bytes as a copy. */
   frames: (string | Uint8Array)[] = [];
   /** Every close that the server asked for. */
@@ -100,29 +98,29 @@ export class FakeSocket implements Socket {
 
   /** The handshake is done. */
   open(): void {
-    this.#call(this.onopen, new Event("open"));
+    this.#tell(new Event("open"));
   }
 
   /** The peer sends text; anything but a string goes as JSON. */
   say(message: unknown): void {
     const data = typeof message === "string" ? message : JSON.stringify(message);
-    this.#call(this.onmessage, new MessageEvent("message", { data }));
+    this.#tell(new MessageEvent("message", { data }));
   }
 
   /** The peer sends a binary frame. */
   sayBytes(...bytes: number[]): void {
     const data = new Uint8Array(bytes).buffer;
-    this.#call(this.onmessage, new MessageEvent("message", { data }));
+    this.#tell(new MessageEvent("message", { data }));
   }
 
   /** The runtime tells the end of the connection. */
   end(code = 1000, reason = "", wasClean = true): void {
-    this.#call(this.onclose, new CloseEvent("close", { code, reason, wasClean }));
+    this.#tell(new CloseEvent("close", { code, reason, wasClean }));
   }
 
   /** The runtime tells an error; {@link drop} tells the close behind it too. */
   fail(message = "Unexpected EOF"): void {
-    this.#call(this.onerror, new ErrorEvent("error", { message }));
+    this.#tell(new ErrorEvent("error", { message }));
   }
 
   /** The connection breaks, as Deno tells it: an error, then a close with code 0. */
@@ -142,9 +140,16 @@ export class FakeSocket implements Socket {
     return this.frames.splice(0);
   }
 
-  #call<E extends Event>(handler: ((this: WebSocket, event: E) => unknown) | null, event: E): void {
-    // The server's handlers use no `this`.
-    handler?.call(this as unknown as WebSocket, event);
+  addEventListener(type: string, listener: unknown): void {
+    this.#listeners.set(type, listener as EventListenerObject);
+  }
+
+  removeEventListener(type: string): void {
+    this.#listeners.delete(type);
+  }
+
+  #tell(event: Event): void {
+    this.#listeners.get(event.type)?.handleEvent(event);
   }
 }
 

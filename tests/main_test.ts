@@ -197,9 +197,9 @@ Deno.test("the log tells who came, joined, left and why each connection ended", 
 
   using ann = await RawClient.open(`${server.ws}/chat/ops`);
   await ann.send('{"type":"join","name":"Ann"}');
-  await server.line(/Client joined: 127\.0\.0\.1:\d+ is "Ann" in ops$/);
+  await server.line(/Client joined: 127\.0\.0\.1:\d+ is "Ann" in ops\. Total clients: \d+$/);
   ann.drop();
-  await server.line(/Client left: 127\.0\.0\.1:\d+ was "Ann" in ops$/);
+  await server.line(/Client left: 127\.0\.0\.1:\d+ was "Ann" in ops\. Total clients: \d+$/);
   await server.line(/closed with error: 127\.0\.0\.1:\d+: .*Total clients: 0$/);
 
   const isEvicted = () => server.lines().some((line) => line.includes("evicted"));

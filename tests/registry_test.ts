@@ -116,9 +116,9 @@ Deno.test("Registry tells an eviction from a peer that closes with the same code
 
 Deno.test("Registry counts what one address holds", () => {
   const { registry } = createTestApp();
-  const letGo = [registry.hold("a"), registry.hold("a"), registry.hold("b")];
+  for (const address of ["a", "a", "b"]) registry.hold(address);
   assertEquals([registry.heldBy("a"), registry.heldBy("b"), registry.heldCount], [2, 1, 3]);
-  for (const go of letGo) go();
+  for (const address of ["a", "a", "b"]) registry.letGo(address);
   assertEquals([registry.heldBy("a"), registry.heldBy("b"), registry.heldCount], [0, 0, 0]);
 });
 

@@ -16,10 +16,8 @@ export type Socket = Pick<
   | "bufferedAmount"
   | "send"
   | "close"
-  | "onopen"
-  | "onmessage"
-  | "onclose"
-  | "onerror"
+  | "addEventListener"
+  | "removeEventListener"
 >;
 
 /** Upgrades a request: the socket, and the response that opens it. */
@@ -57,91 +55,104 @@ export interface End {
   reason: string;
 }
 
-/** What a connection needs from outside. */
-export interface ConnectionOptions {
+/** What a connection needs from outside: one object for all of a registry. */
+export interface ConnectionOwner {
+  readonly turn: Turn;
+  readonly counters: Counters;
+  readonly limits: { maxQueueBytes: number; maxMessageBytes: number };
+  /** The socket opened. */
+  opened(connection: Connection): void;
+  /** It ended, on whichever came first; told once. */
+  ended(connection: Connection, end: End): void;
+  /** The runtime let the socket go; for a peer that never reads again this may never come. */
+  gone(connection: Connection): void;
+}
+
+/** Who a connection is. */
+export interface ConnectionIdentity {
   /** Unique among all connections of all processes. */
   id: string;
   /** The peer's address, for the log. */
   remote: string;
+  /** What limits count the peer by. */
+  address: string;
   dialect: Dialect;
-  maxQueueBytes: number;
-  maxMessageBytes: number;
-  turn: Turn;
-  counters: Counters;
+  kind: "echo" | "chat";
 }
 
-/** One for all: ten thousand idle connections share it. */
-const nothing = () => {};
+/** What a route does with its socket. */
+export interface ConnectionHandler {
+  /** The socket is open and counted in. */
+  ready?(): void;
+  text(text: string): void;
+  binary(bytes: ArrayBuffer): void;
+  /** The connection has ended. */
+  left?(): void;
+}
 
-/** One socket's life. Its end is told once, on whichever comes first. */
-export class Connection implements Due {
+/** Objects that listen to events, as `addEventListener` takes them. */
+const EVENTS = ["open", "message", "close", "error"] as const;
+
+/**
+ * One socket's life. Its end is told once, on whichever comes first.
+ *
+ * It listens to its socket itself: ten thousand idle sockets have no closures of ours.
+ */
+export class Connection implements Due, EventListenerObject {
   readonly id: string;
   readonly remote: string;
+  readonly address: string;
   readonly dialect: Dialect;
+  readonly kind: "echo" | "chat";
+  /** Set before the socket opens. */
+  handler?: ConnectionHandler;
   /** The room of its URL, whose binary frames it gets. */
   homeRoom?: string;
   /** How many rooms it hears: with one, and nothing of its own due, it takes the room's frame as it is. */
   roomCount = 0;
   hasEnded = false;
-  /** The socket opened: the registry counts it in, then its handler begins. */
-  onOpen: () => void = nothing;
-  onReady: () => void = nothing;
-  onText: (text: string) => void = nothing;
-  onBinary: (bytes: ArrayBuffer) => void = nothing;
-  /** It ended: its handler leaves the rooms, the registry counts it out. */
-  onLeave: () => void = nothing;
-  onEnd: (end: End) => void = nothing;
-  /** The runtime let the socket go; for a peer that never reads again this may never come. */
-  onGone: () => void = nothing;
   #socket: Socket;
-  #options: ConnectionOptions;
+  #owner: ConnectionOwner;
+  #isOpen = false;
+  #isGone = false;
   /** Objects due at the end of the turn, joined, and their bytes. */
   #due = "";
   #dueBytes = 0;
 
-  constructor(socket: Socket, options: ConnectionOptions) {
+  constructor(
+    socket: Socket,
+    owner: ConnectionOwner,
+    { id, remote, address, dialect, kind }: ConnectionIdentity,
+  ) {
     this.#socket = socket;
-    this.#options = options;
-    this.id = options.id;
-    this.remote = options.remote;
-    this.dialect = options.dialect;
+    this.#owner = owner;
+    this.id = id;
+    this.remote = remote;
+    this.address = address;
+    this.dialect = dialect;
+    this.kind = kind;
     socket.binaryType = "arraybuffer";
-    let isOpen = false;
-    let isGone = false;
-    const goOnce = () => {
-      if (isGone) return;
-      isGone = true;
-      this.onGone();
-      // The runtime's idle timer holds a dropped socket for a while: not all of ours with it.
-      socket.onopen =
-        socket.onmessage =
-        socket.onclose =
-        socket.onerror =
-          null;
-    };
-    socket.onopen = () => {
-      isOpen = true;
-      socket.onopen = null;
-      this.onOpen();
-    };
-    socket.onmessage = (event) => this.#receive((event as MessageEvent).data);
-    socket.onclose = (event) => {
-      const { code, reason, wasClean } = event as CloseEvent;
-      this.#end({
-        by: wasClean ? "peer" : "error",
-        code,
-        reason: reason || "closed",
-      });
-      goOnce();
-    };
-    socket.onerror = (event) => {
-      this.#end({
-        by: "error",
-        code: 1006,
-        reason: (event as ErrorEvent).message,
-      });
-      if (!isOpen) goOnce();
-    };
+    for (const type of EVENTS) socket.addEventListener(type, this);
+  }
+
+  /** Hears the socket's events. */
+  handleEvent(event: Event): void {
+    switch (event.type) {
+      case "message":
+        return this.#receive((event as MessageEvent).data);
+      case "open":
+        this.#isOpen = true;
+        this.#socket.removeEventListener("open", this);
+        return this.#owner.opened(this);
+      case "close": {
+        const { code, reason, wasClean } = event as CloseEvent;
+        this.#end({ by: wasClean ? "peer" : "error", code, reason: reason || "closed" });
+        return this.#go();
+      }
+      case "error":
+        this.#end({ by: "error", code: 1006, reason: (event as ErrorEvent).message });
+        if (!this.#isOpen) this.#go();
+    }
   }
 
   /** Bytes not yet handed to the kernel, with what waits to be merged. */
@@ -152,7 +163,7 @@ export class Connection implements Due {
   /** Sends a frame now; a peer that is too far behind is evicted. */
   send(frame: string | Uint8Array<ArrayBuffer> | ArrayBuffer): void {
     if (this.hasEnded) return;
-    const { counters, maxQueueBytes } = this.#options;
+    const { counters, limits } = this.#owner;
     counters.framesOut++;
     counters.bytesOut += typeof frame === "string" ? frame.length : frame.byteLength;
     try {
@@ -161,7 +172,7 @@ export class Connection implements Due {
       this.#end({ by: "error", code: 1006, reason: String(error) });
       return;
     }
-    if (this.#socket.bufferedAmount > maxQueueBytes) this.close("tooSlow");
+    if (this.#socket.bufferedAmount > limits.maxQueueBytes) this.close("tooSlow");
   }
 
   /** Gives an object to the peer: at once in the plain dialect, merged in `parley.v1`. */
@@ -196,7 +207,7 @@ export class Connection implements Due {
     // It had ended before, or the flush evicted it.
     if (this.hasEnded) return;
     const { code, reason }: Close = CLOSE[why];
-    this.#options.counters.closes[why]++;
+    this.#owner.counters.closes[why]++;
     this.#end({ by: "server", code, reason });
     this.#socket.close(code, reason);
   }
@@ -207,7 +218,7 @@ export class Connection implements Due {
       this.flush();
     }
     if (this.#due === "") {
-      this.#options.turn.addConnection(this);
+      this.#owner.turn.addConnection(this);
       this.#due = objects;
       this.#dueBytes = bytes;
     } else {
@@ -219,16 +230,16 @@ export class Connection implements Due {
   #receive(data: string | ArrayBuffer): void {
     // The runtime still hands out what came before it saw our close.
     if (this.hasEnded) return;
-    const { counters, maxMessageBytes } = this.#options;
+    const { counters, limits: { maxMessageBytes } } = this.#owner;
     counters.sampleFanOut();
     if (typeof data === "string") {
       counters.bytesIn += data.length;
       if (exceedsBytes(data, maxMessageBytes)) this.close("tooBig");
-      else this.onText(data);
+      else this.handler?.text(data);
     } else {
       counters.bytesIn += data.byteLength;
       if (data.byteLength > maxMessageBytes) this.close("tooBig");
-      else this.onBinary(data);
+      else this.handler?.binary(data);
     }
   }
 
@@ -237,6 +248,15 @@ export class Connection implements Due {
     this.hasEnded = true;
     this.#due = "";
     this.#dueBytes = 0;
-    this.onEnd(end);
+    this.handler?.left?.();
+    this.#owner.ended(this, end);
+  }
+
+  /** Told once. The runtime's idle timer holds a dropped socket for a while: not ours with it. */
+  #go(): void {
+    if (this.#isGone) return;
+    this.#isGone = true;
+    for (const type of EVENTS) this.#socket.removeEventListener(type, this);
+    this.#owner.gone(this);
   }
 }

@@ -148,8 +148,13 @@ function readChat(
     : { type: "bad", code: "bad_message", ...at };
 }
 
-/** Whether a value nests at most `depth` deep: `JSON.stringify` recurses, `JSON.parse` does not. */
+/**
+ * Whether a value can go out as it came: its numbers are finite, and it nests at most `depth` deep
+ * (`JSON.stringify` recurses, `JSON.parse` does not).
+ */
 export function isShallow(value: unknown, depth: number = MAX_DEPTH): boolean {
+  // A number like 1e400 would go out as null.
+  if (typeof value === "number") return Number.isFinite(value);
   if (typeof value !== "object" || value === null) return true;
   if (depth === 0) return false;
   return Object.values(value).every((inner) => isShallow(inner, depth - 1));

@@ -7,7 +7,13 @@ import type { Clock } from "../clock.ts";
 import type { Engine } from "../engine/engine.ts";
 import type { Log } from "../log.ts";
 import { CLOSE } from "./close.ts";
-import { Connection, type End, type Socket } from "./connection.ts";
+import {
+  Connection,
+  type ConnectionIdentity,
+  type ConnectionOwner,
+  type End,
+  type Socket,
+} from "./connection.ts";
 import { Counters } from "./counters.ts";
 import { type Dialect, isServerRoom } from "./messages.ts";
 import { Room } from "./room.ts";
@@ -41,7 +47,7 @@ export interface RegistryOptions {
 const DRAIN_STEP_MS = 50;
 
 /** Rooms, clients and totals of one process. */
-export class Registry {
+export class Registry implements ConnectionOwner {
   readonly counters = new Counters();
   readonly rooms = new Map<string, Room>();
   readonly clients = new Set<Client>();
@@ -52,14 +58,16 @@ export class Registry {
   heldCount = 0;
   #heldByAddress = new Map<string, number>();
   readonly #options: RegistryOptions;
-  readonly #turn: Turn;
+  readonly limits: RegistryOptions["limits"];
+  readonly turn: Turn;
   /** Makes connection ids unique among processes. */
   readonly #idPrefix = crypto.randomUUID().slice(0, 8);
   #lastId = 0;
 
   constructor(options: RegistryOptions) {
     this.#options = options;
-    this.#turn = options.turn ?? new Turn();
+    this.limits = options.limits;
+    this.turn = options.turn ?? new Turn();
   }
 
   /** The room of this name, opened if nobody here hears it yet. It goes with its last listener. */
@@ -69,7 +77,7 @@ export class Registry {
     const engine = this.engineOf(name);
     const room = new Room(name, {
       engine,
-      turn: this.#turn,
+      turn: this.turn,
       counters: this.counters,
       maxQueueBytes: this.#options.limits.maxQueueBytes,
       onEmpty: () => {
@@ -102,16 +110,18 @@ export class Registry {
     return this.#heldByAddress.get(address) ?? 0;
   }
 
-  /** Counts a socket or reader until the answer is called: when the runtime has let it go. */
-  hold(address: string): () => void {
+  /** Counts a socket or reader that the runtime holds, until {@link letGo}. */
+  hold(address: string): void {
     this.heldCount++;
     this.#heldByAddress.set(address, this.heldBy(address) + 1);
-    return () => {
-      this.heldCount--;
-      const left = this.heldBy(address) - 1;
-      if (left > 0) this.#heldByAddress.set(address, left);
-      else this.#heldByAddress.delete(address);
-    };
+  }
+
+  /** Counts out what {@link hold} counted. */
+  letGo(address: string): void {
+    this.heldCount--;
+    const left = this.heldBy(address) - 1;
+    if (left > 0) this.#heldByAddress.set(address, left);
+    else this.#heldByAddress.delete(address);
   }
 
   /** A name for a member that no other process gives. */
@@ -119,36 +129,27 @@ export class Registry {
     return `${this.#idPrefix}-${++this.#lastId}`;
   }
 
-  /** Makes a connection of a socket that is opening. Set its handlers before the next turn. */
-  connect(
-    socket: Socket,
-    { remote, address, dialect, kind }: {
-      remote: string;
-      address: string;
-      dialect: Dialect;
-      kind: "echo" | "chat";
-    },
-  ): Connection {
-    const connection = new Connection(socket, {
-      id: this.nextId(),
-      remote,
-      dialect,
-      turn: this.#turn,
-      counters: this.counters,
-      ...this.#options.limits,
-    });
-    const counted = kind === "echo" ? kind : dialect;
-    connection.onGone = this.hold(address);
-    connection.onOpen = () => {
-      this.add(connection, counted);
-      if (this.isDraining) connection.close("goingAway");
-      else connection.onReady();
-    };
-    connection.onEnd = (end) => {
-      connection.onLeave();
-      this.remove(connection, counted, end);
-    };
-    return connection;
+  /** Makes a connection of a socket that is opening. Set its handler before the next turn. */
+  connect(socket: Socket, identity: Omit<ConnectionIdentity, "id">): Connection {
+    this.hold(identity.address);
+    return new Connection(socket, this, { ...identity, id: this.nextId() });
+  }
+
+  /** A socket opened: it is counted in, then its handler begins. */
+  opened(connection: Connection): void {
+    this.add(connection, countedAs(connection));
+    if (this.isDraining) connection.close("goingAway");
+    else connection.handler?.ready?.();
+  }
+
+  /** A connection ended. */
+  ended(connection: Connection, end: End): void {
+    this.remove(connection, countedAs(connection), end);
+  }
+
+  /** The runtime let a socket go. */
+  gone({ address }: Connection): void {
+    this.letGo(address);
   }
 
   /** Counts a client in. */
@@ -222,4 +223,8 @@ export class Registry {
       step();
     });
   }
+}
+
+function countedAs({ kind, dialect }: Connection): "echo" | Dialect {
+  return kind === "echo" ? kind : dialect;
 }

@@ -114,8 +114,9 @@ async function say(text) {
     const { epoch, seq } = await client.send(text);
     mark.acked(epoch, seq);
   } catch (error) {
-    const { message } = /** @type {Error} */ (error);
-    mark.failed(client.state === "closed" ? "disconnected" : message);
+    const { code, message } = /** @type {import("./client.js").ParleyError} */ (error);
+    if (code === "unknown") mark.failed("Perhaps not delivered");
+    else mark.failed(`Not sent: ${client.state === "closed" ? "disconnected" : message}`);
   }
 }
 

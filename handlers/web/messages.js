@@ -30,8 +30,8 @@ export class OwnMark {
     this.list.settle(this.item, `${epoch}:${seq}`);
   }
 
-  /** It was not sent. @param {string} why */
-  failed(why) {
+  /** It was not delivered, or nobody knows. @param {string} what */
+  failed(what) {
     const button = document.createElement("button");
     button.type = "button";
     button.textContent = "Retry";
@@ -40,7 +40,7 @@ export class OwnMark {
       this.retry();
     };
     this.item.classList.add("failed");
-    this.mark.textContent = `Not sent: ${why} `;
+    this.mark.textContent = `${what} `;
     this.mark.append(button);
   }
 }

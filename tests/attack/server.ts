@@ -1,13 +1,13 @@
 /**
  * Parley in a process of its own, with a second port that tells its totals.
  *
- * Takes the flags of `main.ts`. The first line on stdout is Parley's own, the second names the port
- * of the totals; what follows in the log is counted instead of written.
+ * Takes the flags of `main.ts`. Two lines on stdout name its address and the port of the totals; the
+ * log is counted instead of written.
  *
  * @module
  */
 import { readSettings } from "../../handlers/settings.ts";
-import { type Running, start } from "../../main.ts";
+import { type Running, start } from "../../handlers/server.ts";
 import type { Totals } from "./totals.ts";
 
 const MAX_ERRORS = 20;
@@ -58,9 +58,7 @@ if (!("settings" in command)) Deno.exit(1);
 const count = () => void logLines++;
 const running = await start(command.settings, {
   debug() {},
-  info(text) {
-    if (logLines++ === 0) console.log(text);
-  },
+  info: count,
   warn: count,
   error(text) {
     logLines++;
@@ -69,4 +67,5 @@ const running = await start(command.settings, {
 });
 const options = { port: 0, hostname: "127.0.0.1", onListen() {} };
 const control = Deno.serve(options, () => Response.json(totals(running)));
+console.log(`Parley started: ${running.address}`);
 console.log(`totals: http://127.0.0.1:${control.addr.port}`);

@@ -87,7 +87,16 @@ export class Traffic {
       for (const ack of this.acks.filter((ack) => ack.room === room)) {
         if (mayReset && ack.epoch !== kept.epoch) continue;
         assertEquals(ack.epoch, kept.epoch, "an ack of another epoch");
-        if (messages.get(ack.seq) !== ack.message) { console.log("ACK", ack, messages.get(ack.seq), [...messages].filter(([, m]) => m === ack.message), kept.seq, this.acks.filter((a) => a.room === room && a.seq === ack.seq)); }
+        if (messages.get(ack.seq) !== ack.message) {
+          console.log(
+            "ACK",
+            ack,
+            messages.get(ack.seq),
+            [...messages].filter(([, m]) => m === ack.message),
+            kept.seq,
+            this.acks.filter((a) => a.room === room && a.seq === ack.seq),
+          );
+        }
       }
       for (const view of this.views.filter((view) => view.room === room)) {
         checkView(view, kept.epoch, messages, mayReset);
