@@ -64,11 +64,14 @@ export function createLog(
   };
 }
 
-/** The text as LogTape's template: no brace is a placeholder, no control character starts a line. */
+/** The text as LogTape's template: no brace is a placeholder, no character starts or turns a line. */
 function toTemplate(text: string): string {
   return text.replace(/[{}]/g, "$&$&").replace(
-    /\p{Cc}/gu,
-    (character) => "\\x" + character.charCodeAt(0).toString(16).padStart(2, "0"),
+    /[\p{Cc}\u2028-\u202e\u2066-\u2069]/gu,
+    (character) => {
+      const code = character.charCodeAt(0).toString(16);
+      return code.length > 2 ? `\\u${code}` : `\\x${code.padStart(2, "0")}`;
+    },
   );
 }
 

@@ -14,6 +14,8 @@ const ROOMS_PER_PAGE = 1_000;
 const ROOMS_AT_ONCE = 10_000;
 const DEFAULT_LIMIT = 100;
 const MAX_LIMIT = 1_000;
+/** A body has so long to come. */
+const BODY_MS = 30_000;
 const NO_STORE = { "cache-control": "no-store" };
 
 /** Makes the handler of `GET /rooms`: by name, 1,000 a page, those behind `?after=name`. */
@@ -38,14 +40,15 @@ export function listRooms({ registry }: App): Handler {
 }
 
 /** Makes the handler of `GET /rooms/{room}/messages`. */
-export function readMessages({ registry }: App): Handler {
+export function readMessages({ registry, settings }: App): Handler {
   return async ({ url, room }) => {
     const after = url.searchParams.get("after") ?? undefined;
     const cursor = parseCursor(after);
     const limit = readLimit(url.searchParams.get("limit"));
     const span = await registry.engineOf(room).read(room, cursor);
     if (isRefusal(span)) throw refusalError(span);
-    const page = pageOf(span, cursor, limit);
+    // No more than a socket may hold: nobody counts those who ask and do not read.
+    const page = pageOf(span, cursor, limit, settings.MAX_QUEUE_BYTES / 2);
     const recovered = page.recovered && (after === undefined) === (cursor === undefined);
     const head = JSON.stringify({ room, epoch: page.epoch, seq: page.seq, recovered });
     const messages = page.chats.map((chat) => v1Chat(room, chat));
@@ -69,7 +72,7 @@ export function publishMessage(app: App): Handler {
     if (isServerRoom(room) || !grants.mayPublish || !grants.maySpeak(room)) {
       throw new HttpError(403, "forbidden", "Not allowed.");
     }
-    const body = await readBody(call, app.settings.MAX_MESSAGE_BYTES);
+    const body = await readBody(call, app);
     const draft: Draft = readDraft(body);
     if (grants.name !== undefined) draft.sender = grants.name;
     const id = request.headers.get("idempotency-key");
@@ -89,26 +92,38 @@ function readLimit(text: string | null): number {
   throw new HttpError(400, "bad_limit", "limit must be a whole number above 0.");
 }
 
-/** The body's text; never more than `maxBytes` of it is taken. */
-async function readBody({ request }: Call, maxBytes: number): Promise<string> {
+/** The body's text; never more than MAX_MESSAGE_BYTES of it is taken, nor longer waited for. */
+async function readBody({ request }: Call, { clock, settings }: App): Promise<string> {
   const type = request.headers.get("content-type") ?? "";
   if (!/^application\/(?:[\w.-]+\+)?json(?:\s*;|$)/i.test(type)) {
     throw new HttpError(415, "bad_type", "The body must be application/json.");
   }
+  const maxBytes = settings.MAX_MESSAGE_BYTES;
   const tooBig = new HttpError(413, "too_big", `The body must be at most ${maxBytes} bytes.`);
   if (Number(request.headers.get("content-length")) > maxBytes) throw tooBig;
   const chunks: Uint8Array<ArrayBuffer>[] = [];
   let size = 0;
+  const reader = request.body?.getReader();
+  let isLate = false;
+  const end = () => reader?.cancel().catch(() => {});
+  const stopWaiting = clock.after(BODY_MS, () => {
+    isLate = true;
+    end();
+  });
   try {
-    for await (const chunk of request.body ?? []) {
-      size += chunk.length;
+    for (let part = await reader?.read(); part?.value; part = await reader?.read()) {
+      size += part.value.length;
       if (size > maxBytes) throw tooBig;
-      chunks.push(chunk);
+      chunks.push(part.value);
     }
   } catch (error) {
     // All else is a client that went away in the middle.
     throw error === tooBig ? error : new HttpError(400, "bad_body", "The body broke off.");
+  } finally {
+    stopWaiting();
+    end();
   }
+  if (isLate) throw new HttpError(408, "timeout", "The body did not come in time.");
   try {
     return new TextDecoder("utf-8", { fatal: true }).decode(await new Blob(chunks).arrayBuffer());
   } catch {

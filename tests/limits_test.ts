@@ -429,3 +429,40 @@ Deno.test("MAX_RSS_MB is held against this process's memory from the start", asy
   await using large = await startServer({ MAX_RSS_MB: 100_000 });
   assertEquals(await fetch(`${large.url}/readyz`).then((answer) => answer.text()), "ready\n");
 });
+
+Deno.test("a page of history takes at most half of MAX_QUEUE_BYTES, and one message more than none", async () => {
+  const server = createTestApp({ settings: { MAX_QUEUE_BYTES: 100_000 } });
+  for (let number = 1; number <= 5; number++) {
+    await post(server, { message: `${number}`.repeat(20_000) });
+  }
+  await post(server, { message: "6".repeat(60_000) });
+  const read = async (query: string) => {
+    const answer = await server.ask(`/rooms/lobby/messages${query}`);
+    const { messages, seq, epoch } = await answer.json();
+    return { seqs: messages.map((chat: { seq: number }) => chat.seq), seq, epoch };
+  };
+  const newest = await read("");
+  assertEquals([newest.seqs, newest.seq], [[6], 6]);
+  const pages = [];
+  for (let seq = 0; seq < 6;) {
+    const page = await read(`?after=${newest.epoch}:${seq}`);
+    pages.push(page.seqs);
+    seq = page.seq;
+  }
+  assertEquals(pages, [[1, 2], [3, 4], [5], [6]]);
+});
+
+Deno.test("a body that does not come within 30 s is 408", async () => {
+  const server = createTestApp();
+  let isCancelled = false;
+  const body = new ReadableStream({
+    start: (controller) => controller.enqueue(new TextEncoder().encode('{"message":')),
+    cancel: () => void (isCancelled = true),
+  });
+  const headers = { "content-type": "application/json" };
+  const answer = server.ask("/rooms/lobby/messages", { method: "POST", headers, body });
+  await new Promise((resolve) => setTimeout(resolve));
+  server.clock.tick(30_000);
+  const { status } = await answer;
+  assertEquals([status, isCancelled, server.engine.stats().rooms], [408, true, 0]);
+});

@@ -84,11 +84,23 @@ export class RedisServer implements AsyncDisposable {
 
   /** While it is stopped: cuts its append-only file off where `text` was written last. */
   async loseTail(text: string): Promise<void> {
+    const path = this.#logPath;
+    await Deno.truncate(path, (await Deno.readTextFile(path)).lastIndexOf(text));
+  }
+
+  /** While it is stopped: appends commands to its append-only file, of which the last is cut short. */
+  async tearTail(...commands: string[][]): Promise<void> {
+    const bulk = (word: string) => `$${new TextEncoder().encode(word).length}\r\n${word}\r\n`;
+    const text = commands.map((words) => `*${words.length}\r\n${words.map(bulk).join("")}`).join(
+      "",
+    );
+    await Deno.writeTextFile(this.#logPath, text.slice(0, -5), { append: true });
+  }
+
+  get #logPath(): string {
     const directory = `${this.directory}/appendonlydir`;
-    const [name] = [...Deno.readDirSync(directory)].map(({ name }) => name)
-      .filter((name) => name.endsWith(".incr.aof"));
-    const log = await Deno.readTextFile(`${directory}/${name}`);
-    await Deno.truncate(`${directory}/${name}`, log.lastIndexOf(text));
+    const names = [...Deno.readDirSync(directory)].map(({ name }) => name);
+    return `${directory}/${names.find((name) => name.endsWith(".incr.aof"))}`;
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

@@ -166,7 +166,7 @@ redisTest("ids are remembered five minutes, over two generations, and then forgo
     evaluate(
       server,
       `redis.call('HSET', '${key}', '1 sa', (string.gsub(` +
-        `redis.call('HGET', '${key}', '1 sa'), '^(%d+) (%d+)', '%1 1')))`,
+        `redis.call('HGET', '${key}', '1 sa'), '^(%S+) %d+', '%1 1')))`,
     );
   assertEquals((await publish("a")).seq, 1);
   await grow();

@@ -37,13 +37,14 @@ export class Visitor {
 
   /** Waits until an expression of the page is true. Playwright's own wait needs `eval` in the page. */
   async finds(expression: string): Promise<void> {
-    const end = performance.now() + PATIENCE_MS;
-    while (!await this.value(expression)) {
-      if (performance.now() > end) {
-        throw new Error(`not true within ${PATIENCE_MS} ms: ${expression}`);
-      }
+    let answer: unknown;
+    for (let ms = 0; ms < PATIENCE_MS; ms += POLL_MS) {
+      // A page that is just loading cannot be asked.
+      answer = await this.value<boolean>(expression).catch((error) => error);
+      if (answer === true) return;
       await this.page.waitForTimeout(POLL_MS);
     }
+    throw new Error(`${expression}: not true within ${PATIENCE_MS} ms but ${answer}`);
   }
 
   /** The texts of all messages, in the order of the list. */

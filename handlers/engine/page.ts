@@ -62,15 +62,24 @@ export function replay(
 /**
  * A page for `GET …/messages`: forward from `after`, from the oldest kept where that is gone; the
  * newest `limit` without `after` or with one that this epoch does not know.
+ *
+ * @param maxBytes what the encoded messages may take together; one may take more
  */
 export function pageOf(
   span: Span,
   after: Cursor | undefined,
   limit: number,
+  maxBytes = Infinity,
 ): Page {
   const known = after !== undefined && after.epoch === span.epoch &&
     after.seq <= span.seq;
-  const chats = known ? span.chats.slice(0, limit) : span.chats.slice(-limit);
+  const nth = (n: number) => span.chats[known ? n : span.chats.length - 1 - n];
+  let count = 0;
+  for (let bytes = 0; count < Math.min(limit, span.chats.length); count++) {
+    bytes += weigh(nth(count));
+    if (bytes > maxBytes && count > 0) break;
+  }
+  const chats = known ? span.chats.slice(0, count) : span.chats.slice(span.chats.length - count);
   const end = chats.at(-1)?.seq ?? span.seq;
   const recovered = after === undefined || (known && isWhole(span, after));
   return { epoch: span.epoch, seq: end, recovered, chats };

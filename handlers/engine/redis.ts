@@ -22,9 +22,9 @@ import type {
 } from "./engine.ts";
 import { type HistoryLimits, newEpoch } from "./memory.ts";
 import { RedisConnection } from "./redis_connection.ts";
-import { type Entry, type RedisNode, RedisRoom, toChats } from "./redis_room.ts";
+import { type RedisNode, RedisRoom } from "./redis_room.ts";
 import { keysOf, LEASE_MS, MAX_NAMES, type ScriptName } from "./redis_script.ts";
-import { pack, unpack } from "./redis_view.ts";
+import { type Entry, pack, toChats, unpack } from "./redis_view.ts";
 import { RepeatBudget } from "./repeats.ts";
 
 /** Each room is compared with Redis once in so many ticks: 5 s. */

@@ -5,7 +5,7 @@
  */
 import type { Head, Host, Refusal } from "./engine.ts";
 import type { ScriptName } from "./redis_script.ts";
-import { pack, RoomView, toChat } from "./redis_view.ts";
+import { type Entry, pack, RoomView, toChats } from "./redis_view.ts";
 
 /** The node that a room is on. */
 export interface RedisNode {
@@ -21,9 +21,6 @@ export interface RedisNode {
   ): Promise<unknown>;
 }
 
-/** A stream's entry as Redis gives it: its id `{seq}-0`, and a field's name and value. */
-export type Entry = [id: string, field: [name: string, value: string]];
-
 type SyncAnswer = [
   epoch: string,
   seq: number,
@@ -33,11 +30,6 @@ type SyncAnswer = [
   hasMore: number,
   entries: Entry[],
 ];
-
-/** Entries of a room's log as messages. */
-export function toChats(entries: Entry[]) {
-  return entries.map(([id, [, value]]) => toChat(parseInt(id), value));
-}
 
 /** A room that the node hosts, or in which it has members. */
 export class RedisRoom {
@@ -101,7 +93,7 @@ export class RedisRoom {
     const view = this.#view;
     view?.expectSync(isNeeded);
     const { id, mayBury } = this.node;
-    const place = [view?.epoch ?? "", String(view?.seq ?? 0)];
+    const place = [view?.epoch ?? "", String(view?.seq ?? 0), String(view?.time ?? "")];
     const listeners = String(view?.host.listenerCount ?? -1);
     const answer = await this.node.run(
       "sync",

@@ -5,13 +5,19 @@
  * cluster could spread the rooms. Keys, in the order that every script gets them:
  *
  * 1. the head, a hash: `epoch`, `seq`, and what the next epoch is told from
- * 2. the log, a stream: entry `{seq}-0` has one field, `{time} {sender}{message}`
- * 3. and 4. ids, this generation's and the last one's: a hash, `{seq} {time} {ordinal} {digest}`
+ * 2. the log, a stream: entry `{seq}-{run}` has one field, `{time} {sender}{message}`
+ * 3. and 4. ids, this generation's and the last one's: a hash, `{seq}-{run} {time} {ordinal} {digest}`
  * 5. members, a hash: `{node}/{member}` → name
  * 6. nodes, a hash: node → `{lease} {listeners}`; the lease ends at that Unix ms
  *
  * Texts of any content are packed as `{length} {text}`. What goes over the channel is told apart by
- * its first letter; see `redis_events.ts`.
+ * its first letter; see `RoomView`.
+ *
+ * Redis keeps what a script wrote as one MULTI … EXEC. Killed while it writes that down, it forgets
+ * it at the first restart, but may bring parts of it back at the second one, in the old place of its
+ * file (https://github.com/valkey-io/valkey/pull/4342). Nobody was told of it, and others have got
+ * its number since. So entries bear the count of server runs, of one number the last run's entry
+ * counts, none is read beyond the head, and ids are written last.
  *
  * @module
  */
@@ -40,23 +46,30 @@ local run, durable, ttl = ARGV[1], ARGV[2], ARGV[3]
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
 local h = redis.call('HMGET', head,
-  'epoch', 'seq', 'run', 'durable', 'lineage', 'version', 'since')
-local epoch, seq, lineage, version = h[1], tonumber(h[2] or 0), h[5] or '', tonumber(h[6] or 0)
-local function renew()
-  if epoch then lineage = lineage .. epoch .. '=' .. seq .. ' ' end
-  if select(2, string.gsub(lineage, ' ', '')) > 8 then lineage = string.gsub(lineage, '^%S+ ', '') end
-  epoch = string.format('%s-%x', string.sub(run, 1, 8), t[1] * 1000000 + t[2])
-  redis.call('HSET', head,
-    'epoch', epoch, 'seq', seq, 'run', run, 'durable', durable, 'lineage', lineage)
+  'epoch', 'seq', 'run', 'durable', 'runs', 'lineage', 'version', 'since')
+local epoch, seq, runs = h[1], tonumber(h[2] or 0), tonumber(h[5] or 0)
+local lineage, version = h[6] or '', tonumber(h[7] or 0)
+local function begin(isNewEpoch)
+  if isNewEpoch then
+    if epoch then lineage = lineage .. epoch .. '=' .. seq .. ' ' end
+    if select(2, string.gsub(lineage, ' ', '')) > 8 then
+      lineage = string.gsub(lineage, '^%S+ ', '')
+    end
+    epoch = string.format('%s-%x', string.sub(run, 1, 8), t[1] * 1000000 + t[2])
+  end
+  runs = runs + 1
+  redis.call('HSET', head, 'epoch', epoch, 'seq', seq, 'run', run, 'durable', durable,
+    'runs', runs, 'lineage', lineage)
   redis.call('PEXPIRE', head, ttl)
 end
+local function range(first, last) return redis.call('XRANGE', log, first, last) end
 if not epoch then
   redis.call('UNLINK', log, ids, old)
-  renew()
-elseif h[3] ~= run and not (h[4] == '1' and durable == '1') then
-  renew()
-elseif h[3] ~= run or h[4] ~= durable then
-  redis.call('HSET', head, 'run', run, 'durable', durable)
+  begin(true)
+elseif h[3] ~= run then
+  begin(h[4] ~= '1' or durable ~= '1')
+elseif h[4] ~= durable then
+  redis.call('HSET', head, 'durable', durable)
 end`;
 
 /** For the scripts that change who has joined: tells the hosts, and keeps the keys. */
@@ -88,53 +101,65 @@ end`;
  */
 const publish = `#!lua
 ${OPEN}
+local session, id, ordinal
 if ARGV[6] then
-  if now - (h[7] or 0) >= ${REPEAT_MS} then
+  if now - (h[8] or 0) >= ${REPEAT_MS} then
     redis.call('UNLINK', old)
     if redis.call('EXISTS', ids) == 1 then redis.call('RENAME', ids, old) end
     redis.call('HSET', head, 'since', now)
   end
-  local session = #ARGV[6] .. ' ' .. ARGV[6]
-  local id = session .. ARGV[7]
+  session = #ARGV[6] .. ' ' .. ARGV[6]
+  id = session .. ARGV[7]
   local one, two = redis.call('HMGET', ids, session, id), redis.call('HMGET', old, session, id)
-  local ordinal, known = tonumber(one[1] or two[1] or 0), one[2] or two[2]
+  local known = one[2] or two[2]
+  ordinal = tonumber(one[1] or two[1] or 0)
   if known then
-    local first, time, place, digest = string.match(known, '^(%d+) (%d+) (%d+) (.*)$')
+    local first, entry, time, place, digest = string.match(known, '^((%d+)%S+) (%d+) (%d+) (.*)$')
+    local kept = range(entry, entry)
+    local isLost = tonumber(entry) > seq or kept[1] and kept[#kept][1] ~= first
     local isRecent = digest ~= '' or ordinal - place < ${REPEATS_PER_SESSION}
-    if now - time < ${REPEAT_MS} and isRecent then
-      return digest == ARGV[8] and epoch .. ':' .. first or 'conflict'
+    if now - time < ${REPEAT_MS} and isRecent and not isLost then
+      return digest == ARGV[8] and epoch .. ':' .. entry or 'conflict'
     end
   end
   if ARGV[9] == '0' then return 'unavailable' end
-  ordinal = ordinal + 1
-  redis.call('HSET', ids, session, ordinal,
-    id, (seq + 1) .. ' ' .. now .. ' ' .. ordinal .. ' ' .. ARGV[8])
-  redis.call('PEXPIRE', ids, ${2 * REPEAT_MS}, 'NX')
 end
 seq = seq + 1
-redis.call('HSET', head, 'seq', seq)
 local entry = now .. ' ' .. ARGV[5]
 if ARGV[4] ~= '0' then
-  redis.call('XADD', log, 'MAXLEN', ARGV[4], seq .. '-0', 'm', entry)
+  redis.call('XADD', log, 'MAXLEN', ARGV[4], seq .. '-' .. runs, 'm', entry)
   redis.call('PEXPIRE', log, ttl)
 end
+redis.call('HSET', head, 'seq', seq)
 redis.call('PEXPIRE', head, ttl)
+if id then
+  ordinal = ordinal + 1
+  local known = seq .. '-' .. runs .. ' ' .. now .. ' ' .. ordinal .. ' ' .. ARGV[8]
+  redis.call('HSET', ids, session, ordinal, id, known)
+  redis.call('PEXPIRE', ids, ${2 * REPEAT_MS}, 'NX')
+end
 redis.call('SPUBLISH', head, 'c' .. epoch .. ' ' .. seq .. ' ' .. entry)
 return epoch .. ':' .. seq`;
 
 /**
  * Compares a node's place with the head and answers with what it missed; holds its lease; buries
- * the members of nodes whose lease is over. Numbers that a node has seen and Redis has not are lost:
- * a new epoch. ARGV: the node's epoch ('' for none) and seq, node, its listeners (-1: not hosting),
- * whether it may bury (1 or 0). Answer: epoch, seq, members, version of the member list, whether
- * the node's lease was lost, whether there is more to bury, entries.
+ * the members of nodes whose lease is over. Where Redis has not the number that the node was at, or
+ * another message there, messages were lost: a new epoch. ARGV: the node's epoch ('' for none), seq
+ * and last message's time ('' if unknown), node, its listeners (-1: not hosting), whether it may
+ * bury (1 or 0). Answer: epoch, seq, members, version of the member list, whether the node's lease
+ * was gone, whether there is more to bury, entries.
  */
 const sync = `#!lua flags=allow-oom
 ${OPEN}
 ${TELL}
-local at = tonumber(ARGV[5])
-if epoch == ARGV[4] and seq < at then renew() end
+local at, time, node, listeners = tonumber(ARGV[5]), ARGV[6], ARGV[7], ARGV[8]
 local from = at
+if epoch == ARGV[4] then
+  local last = range(at, at)
+  local isOther = last[1] and time ~= '' and string.match(last[#last][2][2], '^%d+') ~= time
+  if isOther then from = at - 1 end
+  if isOther or seq < at then begin(true) end
+end
 if epoch ~= ARGV[4] then
   local start = string.find(lineage, ARGV[4] .. '=', 1, true)
   if not start then start, from = string.find(lineage, '%S+ $') or 1, math.huge end
@@ -144,14 +169,12 @@ if epoch ~= ARGV[4] then
   if from == math.huge then from = 0 end
 end
 local entries = {}
-if ARGV[4] ~= '' and from < seq then
-  entries = redis.call('XRANGE', log, (from + 1) .. '-0', '+')
-end
-local isLost = 1 - redis.call('HEXISTS', nodes, ARGV[6])
-redis.call('HSET', nodes, ARGV[6], (now + ${LEASE_MS}) .. ' ' .. ARGV[7])
+if ARGV[4] ~= '' and from < seq then entries = range(from + 1, seq) end
+local wasGone = 1 - redis.call('HEXISTS', nodes, node)
+redis.call('HSET', nodes, node, (now + ${LEASE_MS}) .. ' ' .. listeners)
 for _, key in ipairs({ head, log, members, nodes }) do redis.call('PEXPIRE', key, ttl) end
 local hasMore, buried = 0, 0
-local leases = ARGV[8] == '1' and redis.call('HGETALL', nodes) or {}
+local leases = ARGV[9] == '1' and redis.call('HGETALL', nodes) or {}
 for i = 1, #leases, 2 do
   if tonumber(string.match(leases[i + 1], '^%d+')) < now then
     local cursor = '0'
@@ -164,7 +187,7 @@ for i = 1, #leases, 2 do
     if cursor == '0' then redis.call('HDEL', nodes, leases[i]) else hasMore = 1 end
   end
 end
-return { epoch, seq, redis.call('HLEN', members), version, isLost, hasMore, entries }`;
+return { epoch, seq, redis.call('HLEN', members), version, wasGone, hasMore, entries }`;
 
 /** What is kept. ARGV: an epoch and the seq behind which to read there. Answer: epoch, seq, ms, entries. */
 const read = `#!lua flags=allow-oom
@@ -172,7 +195,7 @@ if redis.call('EXISTS', KEYS[1]) == 0 then return false end
 ${OPEN}
 local from = tonumber(ARGV[5])
 if epoch ~= ARGV[4] or from > seq then from = 0 end
-return { epoch, seq, now, redis.call('XRANGE', log, (from + 1) .. '-0', '+') }`;
+return { epoch, seq, now, from < seq and range(from + 1, seq) or {} }`;
 
 /** Makes a member known. ARGV: node, member, packed name. */
 const join = `#!lua

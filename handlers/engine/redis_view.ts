@@ -25,6 +25,20 @@ export function toChat(seq: number, entry: string): Chat {
   return { seq, time: Number(entry.slice(0, space)), sender, message: entry.slice(end) };
 }
 
+/** An entry of a room's log as Redis gives it: its id `{seq}-{run}`, a field's name and its value. */
+export type Entry = [id: string, field: [name: string, value: string]];
+
+/** Entries of a room's log as messages; of one number, the last entry counts. */
+export function toChats(entries: Entry[]): Chat[] {
+  const chats: Chat[] = [];
+  for (const [id, [, value]] of entries) {
+    const chat = toChat(parseInt(id), value);
+    if (chats.at(-1)?.seq === chat.seq) chats.pop();
+    chats.push(chat);
+  }
+  return chats;
+}
+
 /** The head of a room, and its messages since the place that was asked with. */
 export interface Synced extends Head {
   /** Counts the changes of who has joined. */
@@ -36,6 +50,8 @@ export interface Synced extends Head {
 export class RoomView implements Cursor {
   epoch = "";
   seq = 0;
+  /** The last message's, where one was heard. */
+  time?: number;
   /** The epoch before: what is left of it on the way is of no use. */
   #lastEpoch = "";
   #version = 0;
@@ -67,6 +83,7 @@ export class RoomView implements Cursor {
       if (this.epoch !== epoch) this.#lastEpoch = this.epoch;
       this.epoch = epoch;
       this.seq = start;
+      this.time = undefined;
       this.#version = version;
       if (!isFirst) this.host.deliver({ type: "reset", epoch, seq: start, members });
     }
@@ -115,6 +132,7 @@ export class RoomView implements Cursor {
   #tell(chat: Chat): void {
     if (chat.seq !== this.seq + 1) return;
     this.seq = chat.seq;
+    this.time = chat.time;
     this.host.deliver({ type: "chat", chat });
   }
 

@@ -17,11 +17,10 @@ const dayAndClock = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", ti
 
 /** What becomes of an own message. */
 export class OwnMark {
-  /** @param {MessageList} list @param {HTMLElement} item @param {HTMLElement} mark @param {() => void} retry */
-  constructor(list, item, mark, retry) {
+  /** @param {MessageList} list @param {HTMLElement} item @param {() => void} retry */
+  constructor(list, item, retry) {
     this.list = list;
     this.item = item;
-    this.mark = mark;
     this.retry = retry;
   }
 
@@ -40,8 +39,9 @@ export class OwnMark {
       this.retry();
     };
     this.item.classList.add("failed");
-    this.mark.textContent = `${what} `;
-    this.mark.append(button);
+    const mark = markOf(this.item);
+    mark.textContent = `${what} `;
+    mark.append(button);
   }
 }
 
@@ -51,8 +51,8 @@ export class MessageList {
   #due = [];
   /** Shown messages by their place, the newest last. @type {Map<string, HTMLElement>} */
   #byPlace = new Map();
-  /** Places of own messages whose item has not come yet. @type {Set<string>} */
-  #own = new Set();
+  /** What stands for own messages that are acked and have not come yet, by their place. @type {Map<string, HTMLElement>} */
+  #own = new Map();
   /** @type {HTMLElement | undefined} */
   #divider;
   #unread = 0;
@@ -82,8 +82,10 @@ export class MessageList {
   /** @param {Message} message */
   addChat({ epoch, seq, time, sender, message }) {
     const place = `${epoch}:${seq}`;
-    const { item, mark } = makeChat(sender, message, time);
-    if (this.#own.delete(place)) showOwn(item, mark);
+    const item = makeChat(sender, message, time);
+    if (this.#own.has(place)) showOwn(item);
+    this.#own.get(place)?.remove();
+    this.#own.delete(place);
     this.#byPlace.set(place, item);
     if (this.#byPlace.size > MAX_KEYS) {
       this.#byPlace.delete(this.#byPlace.keys().next().value ?? "");
@@ -102,21 +104,21 @@ export class MessageList {
 
   /** An own message, below all others until the server keeps it. @param {string} sender @param {string} text @param {() => void} retry */
   addOwn(sender, text, retry) {
-    const { item, mark } = makeChat(sender, text, Date.now());
+    const item = makeChat(sender, text, Date.now());
     item.classList.add("own", "pending");
-    mark.textContent = "Sending …";
+    markOf(item).textContent = "Sending …";
     this.list.append(item);
     this.#isAtEnd = true;
     this.list.scrollTop = this.list.scrollHeight;
-    return new OwnMark(this, item, mark, retry);
+    return new OwnMark(this, item, retry);
   }
 
   /** The message at a place is the own one that `pending` stood for. @param {HTMLElement} pending @param {string} place */
   settle(pending, place) {
     const item = this.#byPlace.get(place);
-    if (item) showOwn(item, /** @type {HTMLElement} */ (item.querySelector(".mark")));
-    else this.#own.add(place);
-    pending.remove();
+    showOwn(item ?? pending);
+    if (item) pending.remove();
+    else this.#own.set(place, pending);
   }
 
   /** Takes the divider of unread messages away. */
@@ -187,12 +189,19 @@ function makeChat(sender, message, time) {
   words.dir = "auto";
   words.append(...linked(typeof message === "string" ? message : JSON.stringify(message)));
   item.append(about, words);
-  return { item, mark };
+  return item;
 }
 
-/** @param {HTMLElement} item @param {HTMLElement} mark */
-function showOwn(item, mark) {
+/** @param {HTMLElement} item */
+function markOf(item) {
+  return /** @type {HTMLElement} */ (item.querySelector(".mark"));
+}
+
+/** @param {HTMLElement} item */
+function showOwn(item) {
+  const mark = markOf(item);
   item.classList.add("own");
+  item.classList.remove("pending");
   mark.textContent = "✓";
   mark.title = "Delivered";
   mark.role = "img";

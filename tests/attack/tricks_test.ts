@@ -1,6 +1,7 @@
 /** Names, rooms, keys and texts that mean something to a program, and texts that take long to read. */
 import { assert, assertEquals } from "@std/assert";
 import { Client } from "../clients.ts";
+import { ServerProcess } from "../servers.ts";
 import { Target } from "./target.ts";
 
 const PROTOTYPE_KEYS = [
@@ -253,4 +254,14 @@ Deno.test("no field of a message takes the server long to read", async () => {
   }
   const seconds = (await target.totals()).cpuSeconds - before;
   assert(seconds < 3, `it took ${seconds} s of CPU time`);
+});
+
+Deno.test("a close reason cannot begin, turn or hide a line of the log", async () => {
+  await using server = await ServerProcess.start(["--host", "127.0.0.1"]);
+  const reason = "a\nb\r\x1b[31m\u202ec\u2028d{name}";
+  const client = await Client.open(`${server.ws}/echo`);
+  client.socket.close(4_000, reason);
+  const line = await server.line(/disconnected/);
+  assert(line.includes("a\\x0ab\\x0d\\x1b[31m\\u202ec\\u2028d{name}"), line);
+  await client.closed;
 });

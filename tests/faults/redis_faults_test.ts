@@ -36,7 +36,7 @@ redisTest("killed with appendfsync always, Redis loses no ack and keeps the epoc
   await using server = await RedisServer.start({ appendfsync: "always" });
   await using one = await startNode(server.port);
   await using two = await startNode(server.port);
-  const traffic = await Traffic.start([one, two], ROOMS);
+  await using traffic = await Traffic.start([one, two], ROOMS);
   for (let round = 0; round < ROUNDS; round++) {
     await untilReady(one, two);
     await traffic.flow(100);
@@ -53,7 +53,7 @@ redisTest("killed with appendfsync everysec, Redis comes back with a new epoch",
   await using server = await RedisServer.start({ appendfsync: "everysec" });
   await using one = await startNode(server.port);
   await using two = await startNode(server.port);
-  const traffic = await Traffic.start([one, two], ROOMS);
+  await using traffic = await Traffic.start([one, two], ROOMS);
   for (let round = 0; round < ROUNDS; round++) {
     await untilReady(one, two);
     await traffic.flow(100);
@@ -71,7 +71,7 @@ redisTest("a Redis that comes back empty begins new epochs at 1", async () => {
   await using server = await RedisServer.start({ appendonly: "no" });
   await using one = await startNode(server.port);
   await using two = await startNode(server.port);
-  const traffic = await Traffic.start([one, two], ROOMS);
+  await using traffic = await Traffic.start([one, two], ROOMS);
   for (let round = 0; round < 5; round++) {
     await untilReady(one, two);
     await traffic.flow(100);
@@ -113,6 +113,61 @@ redisTest("a restart that lost its tail shows as a new epoch, whatever the setti
   assertEquals(span.chats.map((chat) => chat.message), kept);
 });
 
+redisTest(
+  "what Redis brings back from a torn write takes no number from an acked message",
+  async () => {
+    await using server = await RedisServer.start({ appendfsync: "always" });
+    await using one = await startNode(server.port);
+    const { recorder, head: { epoch } } = await hear(one, "r");
+    const key = { session: "s", id: "torn" };
+    await granted(one.publish("r", draft("1")));
+    await server.stop("SIGKILL");
+    await server.tearTail(
+      ["MULTI"],
+      ["XADD", "parley:{r}:log", "MAXLEN", "1000000", "2-1", "m", "1 3 Anntorn"],
+      ["HSET", "parley:{r}", "seq", "2"],
+      ["HSET", "parley:{r}:ids", "1 s", "1", "1 storn", `2-1 ${Date.now()} 1 `],
+      ["EXEC"],
+    );
+    await server.start();
+    await untilReady(one);
+    for (const i of [2, 3]) {
+      assertEquals(await one.publish("r", draft(`${i}`)), { epoch, seq: i });
+      await server.stop("SIGKILL");
+      await server.start();
+      await untilReady(one);
+    }
+    assertEquals(await one.publish("r", draft("4", key)), { epoch, seq: 4 });
+    await recorder.until(({ chats }) => chats.length === 4);
+    assertEquals(recorder.messages, ["1", "2", "3", "4"]);
+    assertEquals(recorder.events.length, 4);
+    assertEquals((await granted(one.read("r"))).chats, recorder.chats);
+  },
+);
+
+redisTest(
+  "a number that others got while its first message was lost shows as a new epoch",
+  async () => {
+    await using server = await RedisServer.start({ appendfsync: "always" });
+    await using proxy = new Proxy(server.port);
+    await using one = await startNode(proxy.port);
+    const { recorder, head: { epoch } } = await hear(one, "r");
+    for (const text of ["text 1", "text 2"]) await granted(one.publish("r", draft(text)));
+    await recorder.until(({ chats }) => chats.length === 2);
+    proxy.cut();
+    await server.stop("SIGKILL");
+    await server.loseTail("text 2");
+    await server.start();
+    await using two = await startNode(server.port);
+    for (const text of ["other 2", "text 3"]) await granted(two.publish("r", draft(text)));
+    proxy.heal();
+    await recorder.until(({ messages }) => messages.at(-1) === "text 3");
+    assertEquals(recorder.messages, ["text 1", "text 2", "other 2", "text 3"]);
+    const [reset] = resetsOf(recorder);
+    assert(reset.epoch !== epoch && reset.seq === 1);
+  },
+);
+
 redisTest("a promoted replica begins a new epoch", async () => {
   await using primary = await RedisServer.start({
     appendfsync: "always",
@@ -145,7 +200,7 @@ for (const fault of ["cut", "swallow"] as const) {
     await using proxy = new Proxy(server.port);
     await using one = await startNode(proxy.port);
     await using two = await startNode(server.port);
-    const traffic = await Traffic.start([one, two], ROOMS);
+    await using traffic = await Traffic.start([one, two], ROOMS);
     for (let round = 0; round < 2; round++) {
       await traffic.flow(200);
       proxy[fault]();
@@ -184,7 +239,7 @@ redisTest(
     await using server = await RedisServer.start();
     await using one = await startNode(server.port);
     await using two = await startNode(server.port);
-    const traffic = await Traffic.start([one, two], ROOMS);
+    await using traffic = await Traffic.start([one, two], ROOMS);
     await traffic.flow(200);
     await server.command("CLIENT", "PAUSE", "2500", "ALL");
     await within(
@@ -269,7 +324,7 @@ redisTest("scripts that Redis forgot are loaded again", async () => {
   await using server = await RedisServer.start();
   await using one = await startNode(server.port);
   await using two = await startNode(server.port);
-  const traffic = await Traffic.start([one, two], ROOMS);
+  await using traffic = await Traffic.start([one, two], ROOMS);
   for (let round = 0; round < 3; round++) {
     await traffic.flow(100);
     await server.command("SCRIPT", "FLUSH");

@@ -24,8 +24,8 @@ interface View {
 const REPEAT_AFTER_MS = 20;
 const ANSWER_WITHIN_MS = 1_000;
 
-/** Traffic in some rooms, each heard on every node. */
-export class Traffic {
+/** Traffic in some rooms, each heard on every node. Dispose of it before the nodes. */
+export class Traffic implements AsyncDisposable {
   readonly acks: Ack[] = [];
   /** How many answers were `unavailable`. */
   refusals = 0;
@@ -33,6 +33,7 @@ export class Traffic {
   slowestMs = 0;
   readonly views: View[] = [];
   #isOver = false;
+  #isGivenUp = false;
   #senders: Promise<void>[] = [];
 
   private constructor(readonly nodes: Engine[], readonly rooms: string[]) {}
@@ -87,16 +88,7 @@ export class Traffic {
       for (const ack of this.acks.filter((ack) => ack.room === room)) {
         if (mayReset && ack.epoch !== kept.epoch) continue;
         assertEquals(ack.epoch, kept.epoch, "an ack of another epoch");
-        if (messages.get(ack.seq) !== ack.message) {
-          console.log(
-            "ACK",
-            ack,
-            messages.get(ack.seq),
-            [...messages].filter(([, m]) => m === ack.message),
-            kept.seq,
-            this.acks.filter((a) => a.room === room && a.seq === ack.seq),
-          );
-        }
+        assertEquals(messages.get(ack.seq), ack.message, "an ack without its message");
       }
       for (const view of this.views.filter((view) => view.room === room)) {
         checkView(view, kept.epoch, messages, mayReset);
@@ -104,11 +96,17 @@ export class Traffic {
     }
   }
 
+  /** Ends the senders, acked or not. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#isOver = this.#isGivenUp = true;
+    await Promise.all(this.#senders);
+  }
+
   async #send(engine: Engine, room: string, name: string): Promise<void> {
     for (let i = 0; !this.#isOver; i++) {
       const message = `${name}.${i}`;
       const key = { session: `session of ${name}`, id: `${i}` };
-      while (true) {
+      while (!this.#isGivenUp) {
         const start = performance.now();
         const place = await engine.publish(room, { sender: name, message, key });
         this.slowestMs = Math.max(this.slowestMs, performance.now() - start);
