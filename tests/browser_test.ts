@@ -177,6 +177,16 @@ pageTest("what came while nobody looked is below a divider", async (world) => {
   await ann.page.click("#newest");
   await ann.finds(`${isAtEnd} && newest.hidden && document.title === "#ops · Parley"`);
 
+  // What she has read stays above the divider the next time.
+  await ann.value("messages.scrollTop = 0");
+  await ann.sees("#newest", "Newest messages");
+  await publish(world, "ops", ["new 3"]);
+  await ann.sees(".words", "new 3");
+  assertEquals(await ann.value(afterDivider), "new 3");
+  assertEquals(await ann.page.locator(".unread").count(), 1);
+  await ann.page.click("#newest");
+  await ann.finds(`${isAtEnd} && newest.hidden`);
+
   // Another tab is in front.
   const setHidden = (isHidden: boolean) =>
     ann.value(
@@ -184,11 +194,11 @@ pageTest("what came while nobody looked is below a divider", async (world) => {
       document.dispatchEvent(new Event("visibilitychange"))`,
     );
   await setHidden(true);
-  await publish(world, "ops", ["new 3"]);
+  await publish(world, "ops", ["new 4"]);
   await ann.finds(`document.title === "(1) #ops · Parley"`);
   await setHidden(false);
   await ann.finds(`document.title === "#ops · Parley"`);
-  await ann.sees(".unread + .chat .words", "new 3");
+  await ann.sees(".unread + .chat .words", "new 4");
   assertEquals(await ann.page.locator(".unread").count(), 1);
   // Who answers has read.
   await ann.join("Ann");

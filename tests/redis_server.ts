@@ -109,8 +109,18 @@ export class RedisServer implements AsyncDisposable {
   }
 }
 
-/** A port that nobody uses at the moment. */
+/**
+ * A port that nobody uses, and that no client's own end gets by chance while the server is away:
+ * below the range from which systems take those.
+ */
 export function freePort(): number {
-  using listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
-  return listener.addr.port;
+  while (true) {
+    const port = 15_000 + Math.floor(Math.random() * 15_000);
+    try {
+      Deno.listen({ hostname: "127.0.0.1", port }).close();
+      return port;
+    } catch (error) {
+      if (!(error instanceof Deno.errors.AddrInUse)) throw error;
+    }
+  }
 }

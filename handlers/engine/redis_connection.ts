@@ -8,7 +8,8 @@ import type { Buffer } from "node:buffer";
 import type { createClient, RedisClientType } from "@redis/client";
 import type { Clock } from "../clock.ts";
 import type { Log } from "../log.ts";
-import { type ScriptName, SCRIPTS } from "./redis_script.ts";
+import { join, leave, members, register, release, summary, sync } from "./redis_presence.ts";
+import { publish, read } from "./redis_script.ts";
 
 /** How often the connection is watched. */
 export const TICK_MS = 200;
@@ -20,6 +21,21 @@ const BACKOFF_MS = { first: 50, last: 1_000 };
 const INSPECT_TICKS = 25;
 /** What may wait for answers; more is refused at once, so that a slow Redis is not swamped. */
 const MAX_PENDING = { commands: 10_000, bytes: 64_000_000 };
+
+const SCRIPTS = {
+  publish,
+  read,
+  sync,
+  join,
+  leave,
+  register,
+  release,
+  members,
+  summary,
+};
+
+/** A script's name: `redis_script.ts` and `redis_presence.ts` say what each takes and answers. */
+export type ScriptName = keyof typeof SCRIPTS;
 
 /** What a command consists of. */
 export type Argument = string | Buffer;
@@ -115,7 +131,7 @@ export class RedisConnection {
     });
   }
 
-  /** Runs a script: `redis_script.ts` says what each takes and answers. */
+  /** Runs a script. */
   run(
     script: ScriptName,
     keys: readonly string[],
@@ -186,8 +202,9 @@ export class RedisConnection {
     const cancel = this.options.clock.after(CONNECT_MS.all, () => interrupt("no answer"));
     try {
       await client.connect();
-      await this.#greet(client);
-      if (!this.#isClosed) {
+      const server = await this.#greet(client);
+      if (client.isReady && !this.#isClosed) {
+        this.server = server;
         this.#client = client;
         this.#lastAnswerTick = this.#tick;
         this.upSince = this.options.clock.now();
@@ -196,22 +213,23 @@ export class RedisConnection {
       }
     } catch (error) {
       interrupt(error instanceof Error ? error.message : String(error));
-    } finally {
-      cancel();
     }
+    cancel();
     return await lost.promise;
   }
 
   /** Learns who is there, ends the last connection if it still hangs there, and loads the scripts. */
-  async #greet(client: RedisClientType): Promise<void> {
-    const last = this.server;
-    this.server = await inspect(client);
-    if (last.runId === this.server.runId) {
-      await client.sendCommand(["CLIENT", "KILL", "ID", last.clientId]).catch(() => {});
+  async #greet(client: RedisClientType): Promise<Server> {
+    const server = await inspect(client);
+    if (server.runId === this.server.runId) {
+      await client.sendCommand(["CLIENT", "KILL", "ID", this.server.clientId]).catch(() => {});
     }
-    for (const [name, source] of Object.entries(SCRIPTS)) {
-      this.#shas.set(name, await client.sendCommand<string>(["SCRIPT", "LOAD", source]));
-    }
+    await Promise.all(
+      Object.entries(SCRIPTS).map(async ([name, source]) => {
+        this.#shas.set(name, await client.sendCommand<string>(["SCRIPT", "LOAD", source]));
+      }),
+    );
+    return server;
   }
 
   /** Gives up what waits too long, and the connection when it has been silent. */
@@ -252,10 +270,12 @@ async function inspect(client: RedisClientType): Promise<Server> {
     client.sendCommand<Record<string, string>>(["CONFIG", "GET", ...Object.keys(DURABLE)])
       .catch((): Record<string, string> => ({})),
   ]);
+  const runId = /^run_id:(\w+)/m.exec(info)?.[1];
+  if (!runId) throw new Error("it is no Redis");
   if (/^role:(?!master)/m.test(info)) throw new Error("it is a replica");
   const isAlone = /^connected_slaves:0\r?$/m.test(info) && /^master_replid2:0+\r?$/m.test(info);
   return {
-    runId: /^run_id:(\w+)/m.exec(info)?.[1] ?? "",
+    runId,
     clientId: String(clientId),
     isDurable: isAlone && Object.entries(DURABLE).every(([name, value]) => config[name] === value),
   };

@@ -4,7 +4,7 @@
  * @module
  */
 import type { Head, Host, Refusal } from "./engine.ts";
-import type { ScriptName } from "./redis_script.ts";
+import type { ScriptName } from "./redis_connection.ts";
 import { type Entry, pack, RoomView, toChats } from "./redis_view.ts";
 
 /** The node that a room is on. */

@@ -11,7 +11,7 @@
  * 6. nodes, a hash: node → `{lease} {listeners}`; the lease ends at that Unix ms
  *
  * Texts of any content are packed as `{length} {text}`. What goes over the channel is told apart by
- * its first letter; see `RoomView`.
+ * its first letter: see `RoomView`.
  *
  * Redis keeps what a script wrote as one MULTI … EXEC. Killed while it writes that down, it forgets
  * it at the first restart, but may bring parts of it back at the second one, in the old place of its
@@ -22,11 +22,6 @@
  * @module
  */
 import { REPEAT_MS, REPEATS_PER_SESSION } from "./repeats.ts";
-
-/** How long a node's members are kept without a word from it. */
-export const LEASE_MS = 15_000;
-/** Names that `members` answers with at most. */
-export const MAX_NAMES = 1_000;
 
 /** The room's keys; the first one names its channel, too. */
 export function keysOf(prefix: string, room: string): string[] {
@@ -40,7 +35,7 @@ export function keysOf(prefix: string, room: string): string[] {
  * nothing acked is lost. `lineage` is `{epoch}={seq} …`: which epochs ended, and where the next one
  * began; the last few. ARGV: run id, whether the server is durable (1 or 0), ms to keep the room.
  */
-const OPEN = `
+export const OPEN = `
 local head, log, ids, old, members, nodes = unpack(KEYS)
 local run, durable, ttl = ARGV[1], ARGV[2], ARGV[3]
 local t = redis.call('TIME')
@@ -72,34 +67,11 @@ elseif h[4] ~= durable then
   redis.call('HSET', head, 'durable', durable)
 end`;
 
-/** For the scripts that change who has joined: tells the hosts, and keeps the keys. */
-const TELL = `
-local function tell(what)
-  version = redis.call('HINCRBY', head, 'version', 1)
-  redis.call('SPUBLISH', head,
-    's' .. epoch .. ' ' .. version .. ' ' .. redis.call('HLEN', members) .. ' ' .. what)
-end
-local function set(field, name)
-  local was = redis.call('HGET', members, field)
-  redis.call('HSET', members, field, name)
-  tell('j' .. name .. (was or ''))
-end
-local function drop(field)
-  local name = redis.call('HGET', members, field)
-  if not name then return end
-  redis.call('HDEL', members, field)
-  tell('l' .. name)
-end
-local function keep(node)
-  redis.call('HSETNX', nodes, node, (now + ${LEASE_MS}) .. ' -1')
-  for _, key in ipairs({ head, members, nodes }) do redis.call('PEXPIRE', key, ttl) end
-end`;
-
 /**
  * Numbers, keeps and hands out a message. ARGV: HISTORY_SIZE, packed sender and message, and for a
  * message with an id: session, id, digest, whether one more id may be remembered (1 or 0).
  */
-const publish = `#!lua
+export const publish = `#!lua
 ${OPEN}
 local session, id, ordinal
 if ARGV[6] then
@@ -141,138 +113,10 @@ end
 redis.call('SPUBLISH', head, 'c' .. epoch .. ' ' .. seq .. ' ' .. entry)
 return epoch .. ':' .. seq`;
 
-/**
- * Compares a node's place with the head and answers with what it missed; holds its lease; buries
- * the members of nodes whose lease is over. Where Redis has not the number that the node was at, or
- * another message there, messages were lost: a new epoch. ARGV: the node's epoch ('' for none), seq
- * and last message's time ('' if unknown), node, its listeners (-1: not hosting), whether it may
- * bury (1 or 0). Answer: epoch, seq, members, version of the member list, whether the node's lease
- * was gone, whether there is more to bury, entries.
- */
-const sync = `#!lua flags=allow-oom
-${OPEN}
-${TELL}
-local at, time, node, listeners = tonumber(ARGV[5]), ARGV[6], ARGV[7], ARGV[8]
-local from = at
-if epoch == ARGV[4] then
-  local last = range(at, at)
-  local isOther = last[1] and time ~= '' and string.match(last[#last][2][2], '^%d+') ~= time
-  if isOther then from = at - 1 end
-  if isOther or seq < at then begin(true) end
-end
-if epoch ~= ARGV[4] then
-  local start = string.find(lineage, ARGV[4] .. '=', 1, true)
-  if not start then start, from = string.find(lineage, '%S+ $') or 1, math.huge end
-  for base in string.gmatch(string.sub(lineage, start), '=(%d+)') do
-    from = math.min(from, tonumber(base))
-  end
-  if from == math.huge then from = 0 end
-end
-local entries = {}
-if ARGV[4] ~= '' and from < seq then entries = range(from + 1, seq) end
-local wasGone = 1 - redis.call('HEXISTS', nodes, node)
-redis.call('HSET', nodes, node, (now + ${LEASE_MS}) .. ' ' .. listeners)
-for _, key in ipairs({ head, log, members, nodes }) do redis.call('PEXPIRE', key, ttl) end
-local hasMore, buried = 0, 0
-local leases = ARGV[9] == '1' and redis.call('HGETALL', nodes) or {}
-for i = 1, #leases, 2 do
-  if tonumber(string.match(leases[i + 1], '^%d+')) < now then
-    local cursor = '0'
-    repeat
-      local page = redis.call('HSCAN', members, cursor, 'MATCH', leases[i] .. '/*', 'COUNT', 500)
-      cursor = page[1]
-      for j = 1, #page[2], 2 do drop(page[2][j]) end
-      buried = buried + #page[2] / 2
-    until cursor == '0' or buried >= 500
-    if cursor == '0' then redis.call('HDEL', nodes, leases[i]) else hasMore = 1 end
-  end
-end
-return { epoch, seq, redis.call('HLEN', members), version, wasGone, hasMore, entries }`;
-
 /** What is kept. ARGV: an epoch and the seq behind which to read there. Answer: epoch, seq, ms, entries. */
-const read = `#!lua flags=allow-oom
+export const read = `#!lua flags=allow-oom
 if redis.call('EXISTS', KEYS[1]) == 0 then return false end
 ${OPEN}
 local from = tonumber(ARGV[5])
 if epoch ~= ARGV[4] or from > seq then from = 0 end
 return { epoch, seq, now, from < seq and range(from + 1, seq) or {} }`;
-
-/** Makes a member known. ARGV: node, member, packed name. */
-const join = `#!lua
-${OPEN}
-${TELL}
-set(ARGV[4] .. '/' .. ARGV[5], ARGV[6])
-keep(ARGV[4])`;
-
-/** Ends a membership. ARGV: node, member. */
-const leave = `#!lua flags=allow-oom
-${OPEN}
-${TELL}
-drop(ARGV[4] .. '/' .. ARGV[5])`;
-
-/** Makes a node's members in the room these and no others. ARGV: node; member, packed name, … */
-const register = `#!lua flags=allow-oom
-${OPEN}
-${TELL}
-local isHere = {}
-for i = 5, #ARGV, 2 do
-  local field = ARGV[4] .. '/' .. ARGV[i]
-  isHere[field] = true
-  if redis.call('HGET', members, field) ~= ARGV[i + 1] then set(field, ARGV[i + 1]) end
-end
-local cursor = '0'
-repeat
-  local page = redis.call('HSCAN', members, cursor, 'MATCH', ARGV[4] .. '/*', 'COUNT', 1000)
-  cursor = page[1]
-  for i = 1, #page[2], 2 do
-    if not isHere[page[2][i]] then drop(page[2][i]) end
-  end
-until cursor == '0'
-keep(ARGV[4])
-return 1`;
-
-/** Ends a node's part in a room. ARGV: node. Answer: how many nodes are left. */
-const release = `#!lua flags=allow-oom
-redis.call('HDEL', KEYS[6], ARGV[4])
-return redis.call('HLEN', KEYS[6])`;
-
-/** Who has joined: their number, then packed names. */
-const members = `#!lua flags=no-writes,allow-oom
-local answer, cursor = { redis.call('HLEN', KEYS[5]) }, '0'
-repeat
-  local page = redis.call('HSCAN', KEYS[5], cursor, 'COUNT', ${MAX_NAMES})
-  cursor = page[1]
-  for i = 2, #page[2], 2 do answer[#answer + 1] = page[2][i] end
-until cursor == '0' or #answer > ${MAX_NAMES}
-return answer`;
-
-/** A room in short: seq, members, nodes that host it and their listeners, but for ARGV's node. */
-const summary = `#!lua flags=no-writes,allow-oom
-local t = redis.call('TIME')
-local now = t[1] * 1000 + math.floor(t[2] / 1000)
-local hosts, listeners = 0, 0
-local leases = redis.call('HGETALL', KEYS[6])
-for i = 1, #leases, 2 do
-  local lease, count = string.match(leases[i + 1], '^(%d+) (-?%d+)$')
-  if leases[i] ~= ARGV[4] and tonumber(lease) >= now and tonumber(count) >= 0 then
-    hosts, listeners = hosts + 1, listeners + count
-  end
-end
-local seq = tonumber(redis.call('HGET', KEYS[1], 'seq') or 0)
-return { seq, redis.call('HLEN', KEYS[5]), hosts, listeners }`;
-
-/** The scripts by name. */
-export const SCRIPTS = {
-  publish,
-  sync,
-  read,
-  join,
-  leave,
-  register,
-  release,
-  members,
-  summary,
-};
-
-/** A script's name. */
-export type ScriptName = keyof typeof SCRIPTS;

@@ -124,7 +124,9 @@ Deno.test(`${CLIENTS} clients are sent away and come back to a restarted server,
 redisTest("nothing that was acked is lost across a drain with the redis engine", async () => {
   const senders = 10;
   await using redis = await RedisServer.start();
-  const flags = ["--host", "127.0.0.1", "--drain-seconds", "1", "--redis-url", redis.url];
+  const drain = ["--host", "127.0.0.1", "--drain-seconds", "1"];
+  // What is said while a client is away must be kept for it.
+  const flags = [...drain, "--redis-url", redis.url, "--history-size", "10000"];
   await using _sockets = new Sockets();
   await using old = await ServerProcess.start(flags);
   const { port } = new URL(old.url);
