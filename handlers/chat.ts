@@ -212,7 +212,9 @@ class ChatSocket implements ConnectionHandler {
       message: JSON.stringify(message.message),
       key: id === undefined ? undefined : { session, id },
     };
+    const timed = this.app.registry.counters.timeFanOut();
     this.#ask(message, () => membership.room.engine.publish(room, draft), (place) => {
+      timed?.();
       if (id !== undefined) this.connection.tell(ack(id, room, place));
     });
   }

@@ -28,11 +28,10 @@ export async function admit(
   need: Need,
   room: string | undefined,
 ): Promise<Visitor> {
-  const { settings, tokens, registry } = app;
+  const { settings, tokens } = app;
   const { headers } = request;
   const origin = headers.get("origin");
   if (origin !== null && !isAllowedOrigin(origin, settings.ALLOWED_ORIGINS)) {
-    registry.counters.refuse("forbidden");
     throw new HttpError(403, "forbidden", "This origin is not allowed.");
   }
   const forwardedFor = headers.get("x-forwarded-for");
@@ -40,13 +39,8 @@ export async function admit(
   const remote = formatRemote(address, info.remoteAddr);
   let grants = OPEN_GRANTS;
   if (tokens && need !== "nothing") {
-    try {
-      grants = await tokens(findToken(app, headers, url));
-      checkGrants(grants, need, room);
-    } catch (error) {
-      if (error instanceof HttpError) registry.counters.refuse(error.code);
-      throw error;
-    }
+    grants = await tokens(findToken(app, headers, url));
+    checkGrants(grants, need, room);
   }
   return { remote, address: addressGroup(address), grants };
 }
@@ -93,7 +87,6 @@ export function admitClient(app: App, { address }: Visitor): void {
   const { registry, settings } = app;
   const reason = closedReason(app);
   if (reason) {
-    registry.counters.refuse(reason);
     const seconds = reason === "draining"
       ? Math.max(1, settings.DRAIN_SECONDS)
       : FULL_RETRY_SECONDS;
@@ -102,7 +95,6 @@ export function admitClient(app: App, { address }: Visitor): void {
   }
   const limit = settings.MAX_CONNECTIONS_PER_IP;
   if (limit > 0 && registry.heldBy(address) >= limit) {
-    registry.counters.refuse("too_many_connections");
     const text = "Too many connections from this address.";
     const headers = { "retry-after": String(FULL_RETRY_SECONDS) };
     throw new HttpError(429, "too_many_connections", text, headers);

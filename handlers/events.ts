@@ -112,6 +112,7 @@ class EventReader implements Reader, Client {
 
   #send(message: ServerSentEventMessage): void {
     if (this.hasEnded) return;
+    this.app.registry.counters.bytesOut += message.data?.length ?? 0;
     this.#controller.enqueue(message);
     if (this.#controller.desiredSize! < 0) this.close("tooSlow");
   }

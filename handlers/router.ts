@@ -109,7 +109,8 @@ export function createRouter(app: App): Fetch {
     try {
       response = await answer(request, info);
     } catch (error) {
-      if (!(error instanceof HttpError)) {
+      if (error instanceof HttpError) app.registry.counters.refuse(error.code);
+      else {
         const text = error instanceof Error ? error.stack ?? error.message : String(error);
         const { hostname } = info.remoteAddr as Deno.NetAddr;
         app.log.error(`Cannot answer ${request.method} of ${hostname}: ${text}`, {

@@ -322,11 +322,11 @@ Deno.test("the log has one line for each event, with address and clients, and no
   bo.drop();
   const lines = log.lines.filter(({ level }) => level !== "debug");
   assertEquals(lines.map(({ text }) => text), [
-    "Client connected: 192.0.2.1:5. Total clients: 2",
-    "Client connected: [2001:db8::1]:6. Total clients: 1",
+    "Client connected: 192.0.2.1:5. Total clients: 1",
+    "Client connected: [2001:db8::1]:6. Total clients: 2",
     'Client joined: 192.0.2.1:5 is "A\\"n" in ops. Total clients: 2',
     'Client left: 192.0.2.1:5 was "A\\"n" in ops. Total clients: 2',
-    "Client disconnected cleanly: 192.0.2.1:5: bye (1000). Total clients: 2",
+    "Client disconnected cleanly: 192.0.2.1:5: bye (1000). Total clients: 1",
     "Connection closed with error: [2001:db8::1]:6: Unexpected EOF (1006). Total clients: 0",
   ]);
   assertEquals(new Set(lines.map(({ level }) => level)), new Set(["info"]));

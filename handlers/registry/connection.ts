@@ -231,7 +231,6 @@ export class Connection implements Due, EventListenerObject {
     // The runtime still hands out what came before it saw our close.
     if (this.hasEnded) return;
     const { counters, limits: { maxMessageBytes } } = this.#owner;
-    counters.sampleFanOut();
     if (typeof data === "string") {
       counters.bytesIn += data.length;
       if (exceedsBytes(data, maxMessageBytes)) this.close("tooBig");

@@ -77,12 +77,17 @@ export class Counters {
   /** Errors sent and requests refused, by code: a fixed set. */
   refusals: Record<string, number> = {};
 
-  /** Times the fan-out of one message in {@link SAMPLE}: the loop comes round when it has written. */
-  sampleFanOut(): void {
-    if (this.messagesIn % SAMPLE !== 0) return;
+  /**
+   * Times the fan-out of one message in {@link SAMPLE}: call the answer when the engine has it; the
+   * loop comes round when it is written.
+   */
+  timeFanOut(): (() => void) | undefined {
+    if (this.#published++ % SAMPLE !== 0) return;
     const start = performance.now();
-    setImmediate(() => this.fanOutSeconds.add((performance.now() - start) / 1_000));
+    return () => setImmediate(() => this.fanOutSeconds.add((performance.now() - start) / 1_000));
   }
+
+  #published = 0;
 
   /** Counts a refusal under a code of the protocol. */
   refuse(code: string): void {
