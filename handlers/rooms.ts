@@ -138,10 +138,17 @@ function readDraft(body: string): Draft {
   } catch {
     throw new HttpError(400, "bad_json", "Invalid JSON format.");
   }
-  if (typeof data !== "object" || data === null || Array.isArray(data) || !isShallow(data)) {
+  if (typeof data !== "object" || data === null || Array.isArray(data)) {
     throw new HttpError(400, "bad_message", "The body must be an object with a message.");
   }
   const { message = "", sender = "Anonymous" } = data as Record<string, unknown>;
+  if (!isShallow(message)) {
+    throw new HttpError(
+      400,
+      "bad_message",
+      "The message nests too deep, or a number is too large.",
+    );
+  }
   if (!isPersonName(sender)) throw new HttpError(400, "bad_name", "Invalid name.");
   return { sender, message: JSON.stringify(message) };
 }

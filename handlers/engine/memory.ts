@@ -259,7 +259,7 @@ class MemoryEngine implements Engine {
     const keptSince = now - this.limits.historySeconds * 1_000;
     for (const room of this.#empty) {
       if (room.emptySince > keptSince) break;
-      if (room.repeats.keepUntil <= now) this.#drop(room);
+      if (room.repeats.knownUntil <= now) this.#drop(room);
     }
     for (const room of this.#rooms.values()) {
       room.history.expire(now);

@@ -8,31 +8,16 @@ import type { Buffer } from "node:buffer";
 import type { createClient, RedisClientType } from "@redis/client";
 import type { Clock } from "../clock.ts";
 import type { Log } from "../log.ts";
+import { inspect, type RedisProcess } from "./redis_inspect.ts";
+import { PendingCommands, TICK_MS } from "./redis_pending.ts";
 import { join, leave, members, register, release, summary, sync } from "./redis_presence.ts";
 import { publish, read } from "./redis_script.ts";
 
-/** How often the connection is watched. */
-export const TICK_MS = 200;
-/** A command is given up after so many whole ticks, 600 to 800 ms; so is a server that is silent. */
-const PATIENCE_TICKS = 3;
 /** For the TCP connection, and for all until it can be used. */
 const CONNECT_MS = { tcp: 1_500, all: 2_000 };
 const BACKOFF_MS = { first: 50, last: 1_000 };
 const INSPECT_TICKS = 25;
-/** What may wait for answers; more is refused at once, so that a slow Redis is not swamped. */
-const MAX_PENDING = { commands: 10_000, bytes: 64_000_000 };
-
-const SCRIPTS = {
-  publish,
-  read,
-  sync,
-  join,
-  leave,
-  register,
-  release,
-  members,
-  summary,
-};
+const SCRIPTS = { publish, read, sync, join, leave, register, release, members, summary };
 
 /** A script's name: `redis_script.ts` and `redis_presence.ts` say what each takes and answers. */
 export type ScriptName = keyof typeof SCRIPTS;
@@ -53,35 +38,18 @@ export interface ConnectionOptions {
   onTick: (tick: number) => void;
 }
 
-/** The server process at the other end. */
-interface Server {
-  /** Names this run of it. */
-  runId: string;
-  /** Whether a crash loses nothing acked: no replica, and on disk before each answer. */
-  isDurable: boolean;
-  /** Names this connection there. */
-  clientId: string;
-}
-
 /** Keeps a connection to Redis. No method throws or rejects. */
 export class RedisConnection {
   /** The server; the last one where the connection is lost. */
-  server: Server = { runId: "", isDurable: false, clientId: "" };
+  server: RedisProcess = { runId: "", isDurable: false, clientId: "" };
   /** When the connection was made, in Unix ms. */
   upSince = 0;
   /** Settles when the first attempt to connect has ended, well or not. */
   readonly tried: Promise<void>;
   #client?: RedisClientType;
   #shas = new Map<string, string>();
-  /** Those who wait for an answer, by the tick in which they asked, the oldest first. */
-  #waiting: ((answer: undefined) => void)[][] = Array.from(
-    { length: PATIENCE_TICKS + 1 },
-    () => [],
-  );
-  #pendingCommands = 0;
-  #pendingBytes = 0;
+  readonly #pending = new PendingCommands();
   #tick = 0;
-  #lastAnswerTick = 0;
   #lastErrorTick = -1;
   #isClosed = false;
   /** Ends the attempt, the connection, or the pause before the next attempt. */
@@ -111,24 +79,9 @@ export class RedisConnection {
     const client = this.#client;
     let bytes = 0;
     for (const argument of command) bytes += argument.length;
-    const isFull = this.#pendingCommands >= MAX_PENDING.commands ||
-      this.#pendingBytes + bytes > MAX_PENDING.bytes;
-    if (!client || (isFull && !isPatient)) return Promise.resolve(undefined);
-    this.#pendingCommands++;
-    this.#pendingBytes += bytes;
-    return new Promise((resolve) => {
-      if (!isPatient) this.#waiting[PATIENCE_TICKS].push(resolve);
-      const settle = (answer: unknown) => {
-        this.#pendingCommands--;
-        this.#pendingBytes -= bytes;
-        this.#lastAnswerTick = this.#tick;
-        resolve(answer);
-      };
-      client.sendCommand(command).then(settle, (error: Error) => {
-        settle(undefined);
-        this.#onErrorAnswer(client, error);
-      });
-    });
+    if (!client || !(isPatient || this.#pending.hasSpace(bytes))) return Promise.resolve(undefined);
+    const onError = (error: Error) => this.#onErrorAnswer(client, error);
+    return this.#pending.add(client.sendCommand(command), bytes, isPatient, onError);
   }
 
   /** Runs a script. */
@@ -206,20 +159,19 @@ export class RedisConnection {
       if (client.isReady && !this.#isClosed) {
         this.server = server;
         this.#client = client;
-        this.#lastAnswerTick = this.#tick;
         this.upSince = this.options.clock.now();
         onUp();
         this.options.onUp();
       }
     } catch (error) {
-      interrupt(error instanceof Error ? error.message : String(error));
+      interrupt(reasonOf(error));
     }
     cancel();
     return await lost.promise;
   }
 
   /** Learns who is there, ends the last connection if it still hangs there, and loads the scripts. */
-  async #greet(client: RedisClientType): Promise<Server> {
+  async #greet(client: RedisClientType): Promise<RedisProcess> {
     const server = await inspect(client);
     if (server.runId === this.server.runId) {
       await client.sendCommand(["CLIENT", "KILL", "ID", this.server.clientId]).catch(() => {});
@@ -235,12 +187,10 @@ export class RedisConnection {
   /** Gives up what waits too long, and the connection when it has been silent. */
   #watch(): void {
     this.#tick++;
-    this.#waiting.push([]);
-    for (const giveUp of this.#waiting.shift()!) giveUp(undefined);
-    const client = this.#client;
-    if (client && this.#tick - this.#lastAnswerTick > PATIENCE_TICKS) this.#interrupt("no answer");
-    else if (client && this.#tick % INSPECT_TICKS === 0) this.#inspect(client);
-    else this.send(["PING"]);
+    const hasAnswered = this.#pending.tick();
+    if (this.#client && !hasAnswered) this.#interrupt("no answer");
+    if (this.#client && this.#tick % INSPECT_TICKS === 0) this.#inspect(this.#client);
+    this.send(["PING"]);
     this.options.onTick(this.#tick);
   }
 
@@ -250,7 +200,7 @@ export class RedisConnection {
       const server = await inspect(client);
       if (client === this.#client) this.server = server;
     } catch (error) {
-      if (client === this.#client) this.#interrupt(String(error));
+      if (client === this.#client) this.#interrupt(reasonOf(error));
     }
   }
 
@@ -262,24 +212,6 @@ export class RedisConnection {
   }
 }
 
-/** Asks a server for its run id, its role and how it keeps what it acks. */
-async function inspect(client: RedisClientType): Promise<Server> {
-  const [clientId, info, config] = await Promise.all([
-    client.sendCommand<number>(["CLIENT", "ID"]),
-    client.sendCommand<string>(["INFO", "server", "replication"]),
-    client.sendCommand<Record<string, string>>(["CONFIG", "GET", ...Object.keys(DURABLE)])
-      .catch((): Record<string, string> => ({})),
-  ]);
-  const runId = /^run_id:(\w+)/m.exec(info)?.[1];
-  if (!runId) throw new Error("it is no Redis");
-  if (/^role:(?!master)/m.test(info)) throw new Error("it is a replica");
-  const isAlone = /^connected_slaves:0\r?$/m.test(info) && /^master_replid2:0+\r?$/m.test(info);
-  return {
-    runId,
-    clientId: String(clientId),
-    isDurable: isAlone && Object.entries(DURABLE).every(([name, value]) => config[name] === value),
-  };
+function reasonOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
 }
-
-/** With these settings, an answer means: on disk. */
-const DURABLE = { "appendonly": "yes", "appendfsync": "always", "no-appendfsync-on-rewrite": "no" };

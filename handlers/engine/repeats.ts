@@ -21,6 +21,8 @@ interface Remembered {
 export class RepeatTable {
   /** Until when an id with a digest must be known, Unix ms: a room does not go before. */
   keepUntil = 0;
+  /** Until when any id must be known, Unix ms: an empty room does not go by its time before. */
+  knownUntil = 0;
   #sessions = new Map<string, Map<string, Remembered>>();
 
   constructor(readonly budget: Budget) {}
@@ -49,7 +51,8 @@ export class RepeatTable {
     const { id, digest } = key;
     if (ids.delete(id)) this.#count(-cost(id));
     ids.set(id, { seq, until: now + REPEAT_MS, digest });
-    if (digest !== undefined) this.keepUntil = now + REPEAT_MS;
+    this.knownUntil = now + REPEAT_MS;
+    if (digest !== undefined) this.keepUntil = this.knownUntil;
     this.#count(cost(id));
     if (ids.size > REPEATS_PER_SESSION && digest === undefined) {
       this.#forget(ids, ids.keys().next().value!);

@@ -4,15 +4,22 @@
  * @module
  */
 
+/** One direction of a connection. */
+interface Pipe {
+  from: Deno.Conn;
+  to: Deno.Conn;
+  isStalled: boolean;
+  ended: Promise<void>;
+}
+
 /** Stands between a client and a server on this machine. */
 export class Proxy implements AsyncDisposable {
   readonly #listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
-  readonly #open = new Set<Deno.Conn>();
-  readonly #pipes = new Set<Promise<void>>();
+  readonly #pipes = new Set<Pipe>();
   readonly #accepting: Promise<void>;
-  #isCut = false;
-  /** Settles when bytes may go through again. */
-  #passage?: PromiseWithResolvers<void>;
+  /** What becomes of a new connection. */
+  #mode: "pass" | "stall" | "refuse" = "pass";
+  #healed = Promise.withResolvers<void>();
 
   constructor(public targetPort: number) {
     this.#accepting = this.#accept();
@@ -23,73 +30,91 @@ export class Proxy implements AsyncDisposable {
     return this.#listener.addr.port;
   }
 
-  /** Ends all connections, and each new one at once. */
-  cut(): void {
-    this.#isCut = true;
-    this.#closeAll();
+  /** How many connections go through it. */
+  get connectionCount(): number {
+    return this.#pipes.size / 2;
   }
 
-  /** Keeps connections, and takes new ones, but lets nothing through: neither bytes nor an end. */
+  /** Ends all connections, and each new one at once. */
+  cut(): void {
+    this.#mode = "refuse";
+    for (const { from, to } of this.#pipes) close(from, to);
+    this.#release();
+  }
+
+  /** Keeps its connections, but lets nothing through them: neither bytes nor an end. */
+  stall(): void {
+    for (const pipe of this.#pipes) pipe.isStalled = true;
+  }
+
+  /** The same for each new connection. */
   swallow(): void {
-    this.#passage ??= Promise.withResolvers();
+    this.#mode = "stall";
+    this.stall();
   }
 
   /** Lets everything through again, what was held back first. */
   heal(): void {
-    this.#isCut = false;
-    this.#passage?.resolve();
-    this.#passage = undefined;
+    this.#mode = "pass";
+    this.#release();
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
     this.#listener.close();
-    this.heal();
     this.cut();
     await this.#accepting;
-    await Promise.all(this.#pipes);
+    await Promise.all([...this.#pipes].map((pipe) => pipe.ended));
+  }
+
+  #release(): void {
+    for (const pipe of this.#pipes) pipe.isStalled = false;
+    this.#healed.resolve();
+    this.#healed = Promise.withResolvers();
   }
 
   async #accept(): Promise<void> {
     for await (const client of this.#listener) {
-      if (this.#isCut) {
-        client.close();
-        continue;
-      }
-      const server = await Deno.connect({ hostname: "127.0.0.1", port: this.targetPort })
-        .catch(() => undefined);
+      const server = this.#mode === "refuse"
+        ? undefined
+        : await Deno.connect({ hostname: "127.0.0.1", port: this.targetPort })
+          .catch(() => undefined);
       if (!server) {
-        client.close();
+        close(client);
         continue;
       }
-      this.#pipe(client, server);
-      this.#pipe(server, client);
+      this.#open(client, server);
+      this.#open(server, client);
     }
   }
 
-  #pipe(from: Deno.Conn, to: Deno.Conn): void {
-    const pipe = this.#copy(from, to).catch(() => {}).finally(() => {
-      for (const connection of [from, to]) {
-        if (this.#open.delete(connection)) connection.close();
-      }
+  #open(from: Deno.Conn, to: Deno.Conn): void {
+    const pipe = { from, to, isStalled: this.#mode === "stall", ended: Promise.resolve() };
+    this.#pipes.add(pipe);
+    pipe.ended = this.#copy(pipe).catch(() => {}).finally(() => {
+      close(from, to);
       this.#pipes.delete(pipe);
     });
-    this.#open.add(from);
-    this.#pipes.add(pipe);
   }
 
-  async #copy(from: Deno.Conn, to: Deno.Conn): Promise<void> {
+  async #copy(pipe: Pipe): Promise<void> {
     const buffer = new Uint8Array(65_536);
     while (true) {
-      const count = await from.read(buffer);
-      await this.#passage?.promise;
+      const count = await pipe.from.read(buffer);
+      if (pipe.isStalled) await this.#healed.promise;
       if (count === null) return;
       let written = 0;
-      while (written < count) written += await to.write(buffer.subarray(written, count));
+      while (written < count) written += await pipe.to.write(buffer.subarray(written, count));
     }
   }
+}
 
-  #closeAll(): void {
-    for (const connection of this.#open) connection.close();
-    this.#open.clear();
+function close(...connections: Deno.Conn[]): void {
+  for (const connection of connections) {
+    try {
+      connection.close();
+    } catch (error) {
+      // The other direction closed it before.
+      if (!(error instanceof Deno.errors.BadResource)) throw error;
+    }
   }
 }

@@ -119,14 +119,16 @@ redisTest(
     await using server = await RedisServer.start({ appendfsync: "always" });
     await using one = await startNode(server.port);
     const { recorder, head: { epoch } } = await hear(one, "r");
-    const key = { session: "s", id: "torn" };
-    await granted(one.publish("r", draft("1")));
+    const { recorder: quiet } = await hear(one, "quiet");
+    for (const room of ["r", "quiet"]) await granted(one.publish(room, draft("1")));
     await server.stop("SIGKILL");
+    const now = Date.now();
     await server.tearTail(
       ["MULTI"],
-      ["XADD", "parley:{r}:log", "MAXLEN", "1000000", "2-1", "m", "1 3 Anntorn"],
+      ["XADD", "parley:{quiet}:log", "2-1", "m", `${now} 3 Anntorn`],
+      ["XADD", "parley:{r}:log", "2-1", "m", `${now} 3 Anntorn`],
       ["HSET", "parley:{r}", "seq", "2"],
-      ["HSET", "parley:{r}:ids", "1 s", "1", "1 storn", `2-1 ${Date.now()} 1 `],
+      ["HSET", "parley:{r}:ids", "1 s", "1", "1 storn", `2-1 ${now} 1 `],
       ["EXEC"],
     );
     await server.start();
@@ -137,11 +139,13 @@ redisTest(
       await server.start();
       await untilReady(one);
     }
+    const key = { session: "s", id: "torn" };
     assertEquals(await one.publish("r", draft("4", key)), { epoch, seq: 4 });
     await recorder.until(({ chats }) => chats.length === 4);
     assertEquals(recorder.messages, ["1", "2", "3", "4"]);
-    assertEquals(recorder.events.length, 4);
     assertEquals((await granted(one.read("r"))).chats, recorder.chats);
+    assertEquals((await granted(one.read("quiet"))).chats, quiet.chats);
+    assertEquals([recorder.events.length, quiet.events.length], [4, 1]);
   },
 );
 
@@ -228,9 +232,24 @@ redisTest("a node that missed more than is kept hears what is kept behind a rese
   await eventually(() => one.isReady(), (isReady) => !isReady);
   for (let i = 2; i <= 30; i++) await granted(two.publish("r", draft(`${i}`)));
   proxy.heal();
-  await recorder.until(({ messages }) => messages.at(-1) === "30");
+  await within(2_000, () => recorder.until(({ messages }) => messages.at(-1) === "30"));
   assertEquals(recorder.events[1], { type: "reset", epoch, seq: 20, members: 0 });
   assertEquals(recorder.chats.map(({ seq }) => seq), [1, ...range(21, 30)]);
+});
+
+redisTest("what hung on a lost connection is not done later", async () => {
+  await using server = await RedisServer.start();
+  await using proxy = new Proxy(server.port);
+  await using one = await startNode(proxy.port);
+  await hear(one, "r");
+  proxy.stall();
+  const late = one.publish("r", draft("late"));
+  assertEquals(await late, { refused: "unavailable" });
+  await eventually(() => one.publish("r", draft("now")), (place) => !isRefusal(place));
+  proxy.heal();
+  await eventually(() => proxy.connectionCount, (count) => count === 1);
+  const { chats } = await granted(one.read("r"));
+  assertEquals(chats.map(({ message }) => message), ["now"]);
 });
 
 redisTest(
@@ -318,6 +337,27 @@ redisTest("members come back with their node, and those who left meanwhile do no
   one.leave("r", "Bob");
   await server.start();
   await eventually(names, (names) => names === "Cleo,Dan");
+});
+
+redisTest("members that a restart lost, or brought back, are put right", async () => {
+  await using server = await RedisServer.start({ appendfsync: "always" });
+  await using one = await startNode(server.port);
+  await hear(one, "r");
+  for (const name of ["Ann", "Bob", "Cleo"]) await granted(one.join("r", name, name));
+  const names = async () => {
+    const members = await one.members("r");
+    return isRefusal(members) ? members.refused : members.names.join();
+  };
+  one.leave("r", "Ann");
+  await granted(one.publish("r", draft("after it")));
+  await server.stop();
+  await server.loseTail("HDEL");
+  await server.start();
+  await within(2_000, () => eventually(names, (names) => names === "Bob,Cleo"));
+  await server.stop();
+  await server.loseTail("/Cleo");
+  await server.start();
+  await within(2_000, () => eventually(names, (names) => names === "Bob,Cleo"));
 });
 
 redisTest("scripts that Redis forgot are loaded again", async () => {
