@@ -11,6 +11,7 @@ import { createMemoryEngine, type HistoryLimits } from "./engine/memory.ts";
 import type { WorkersEngine } from "./engine/workers.ts";
 import { readFigures } from "./figures.ts";
 import type { Log } from "./log.ts";
+import { guardMemory } from "./memory_guard.ts";
 import { denoUpgrade } from "./registry/connection.ts";
 import { Registry } from "./registry/registry.ts";
 import { createRouter, type Fetch } from "./router.ts";
@@ -41,7 +42,6 @@ export interface ServerOptions {
 const GRACE_MS = 500;
 /** How long an engine gets to say goodbye. */
 const CLOSE_MS = 300;
-const GUARD_MS = 500;
 /** Five minutes of the server's own figures. */
 const STATS_HISTORY = 300;
 
@@ -97,7 +97,7 @@ export async function start(
   // With reusePort, a port that another process has would be shared in silence.
   if (cluster?.index === 0) await listen(settings, log, createRouter(app)).shutdown();
   const server = listen(settings, log, createRouter(app), share > 1);
-  const stopGuard = guardMemory(registry, settings.MAX_RSS_MB);
+  const stopGuard = guardMemory({ registry, maxMb: settings.MAX_RSS_MB, clock, log });
   const stopStats = publishStats(app, () => Deno.memoryUsage().rss);
   const drain = async () => {
     await registry.drain();
@@ -183,14 +183,6 @@ async function removeStaleSocket(path: string): Promise<void> {
   } catch (error) {
     if (error instanceof Deno.errors.ConnectionRefused) await Deno.remove(path);
   }
-}
-
-/** Shuts the door while the process uses more than `maxMb`; 0 never. The answer ends it. */
-function guardMemory(registry: Registry, maxMb: number): () => void {
-  if (maxMb === 0) return () => {};
-  const measure = () => registry.isOverMemory = Deno.memoryUsage().rss > maxMb * 1_000_000;
-  measure();
-  return systemClock.every(GUARD_MS, measure);
 }
 
 function readPem(name: string, path: string): string {

@@ -31,8 +31,12 @@ function openRoom() {
   return { node, room: new RedisRoom("r", ["head"], 0, node) };
 }
 
-function synced(seq: number, more: { wasGone?: number; hasMore?: number } = {}) {
-  return ["e", seq, 2, 1, more.wasGone ?? 0, more.hasMore ?? 0, []];
+function synced(
+  seq: number,
+  more: { wasGone?: number; hasMore?: number; entries?: number[] } = {},
+) {
+  const entries = (more.entries ?? []).map((seq) => [`${seq}-1`, ["m", `5 3 Ann${seq}`]]);
+  return ["e", seq, 2, 1, more.wasGone ?? 0, more.hasMore ?? 0, entries];
 }
 
 const unavailable: Refusal = { refused: "unavailable" };
@@ -59,6 +63,22 @@ Deno.test("RedisRoom.close() answers who still waits for the head, and ignores w
   await node.answer(synced(7));
   await node.answer(synced(9));
   assertEquals([room.seq, recorder.events], [9, []]);
+});
+
+Deno.test("RedisRoom.sync() asks again until it has all that was missed", async () => {
+  const { node, room } = openRoom();
+  const recorder = new Recorder();
+  room.open(recorder);
+  await node.answer(synced(1));
+  room.hold();
+  room.catchUp();
+  room.catchUp();
+  assertEquals(node.scripts, ["sync"]);
+  await node.answer(synced(5, { entries: [2, 3] }));
+  assertEquals(await node.answer(synced(5, { entries: [4, 5] })), "sync e 3 5 node 1 0");
+  assertEquals([recorder.messages, node.scripts], [["2", "3", "4", "5"], []]);
+  room.catchUp();
+  assertEquals(node.scripts, []);
 });
 
 Deno.test("RedisRoom.sync() asks again while there are members to bury", async () => {

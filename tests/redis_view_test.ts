@@ -10,9 +10,9 @@ function viewAtTen() {
   const asked = { gaps: 0 };
   const view = new RoomView(recorder, () => {
     asked.gaps++;
-    view.expectSync(true);
+    view.expectSync();
   });
-  view.expectSync(true);
+  view.expectSync();
   view.applySync(synced(10));
   view.resume();
   return { view, recorder, asked };
@@ -87,7 +87,7 @@ Deno.test("RoomView asks again where more was missed while it asked", () => {
 
 Deno.test("RoomView goes on when the last sync of several has come", () => {
   const { view, recorder } = viewAtTen();
-  view.expectSync(false);
+  view.expectSync();
   view.push(chat(12));
   view.applySync(synced(10));
   view.resume();
@@ -105,7 +105,7 @@ Deno.test("RoomView hands out nothing between a sync that failed and the next on
   view.push(chat(11));
   view.push(chat(13));
   assertEquals(seqsOf(recorder), []);
-  view.expectSync(false);
+  view.expectSync();
   view.push(chat(14));
   view.applySync(synced(13, [11, 12, 13]));
   view.resume();
@@ -114,7 +114,7 @@ Deno.test("RoomView hands out nothing between a sync that failed and the next on
 
 Deno.test("RoomView goes on though a sync failed that it did not need", () => {
   const { view, recorder } = viewAtTen();
-  view.expectSync(false);
+  view.expectSync();
   view.failSync();
   view.push(chat(11));
   assertEquals(seqsOf(recorder), [11]);
@@ -122,12 +122,12 @@ Deno.test("RoomView goes on though a sync failed that it did not need", () => {
 
 Deno.test("RoomView takes what a comparison of heads brings, and no more than once", () => {
   const { view, recorder } = viewAtTen();
-  view.expectSync(false);
+  view.expectSync();
   view.push(chat(11));
   view.applySync(synced(12, [11, 12]));
   view.resume();
   view.push(chat(12));
-  view.expectSync(false);
+  view.expectSync();
   view.push(chat(13));
   view.applySync(synced(12));
   view.resume();

@@ -23,6 +23,7 @@ import type {
 import { type HistoryLimits, newEpoch } from "./memory.ts";
 import { RedisConnection, type ScriptName } from "./redis_connection.ts";
 import { LEASE_MS, MAX_NAMES } from "./redis_presence.ts";
+import { SharedReads } from "./redis_reads.ts";
 import type { RedisNode } from "./redis_room.ts";
 import { RedisRooms } from "./redis_rooms.ts";
 import { type Entry, pack, toChats, unpack } from "./redis_view.ts";
@@ -60,6 +61,7 @@ class RedisEngine implements Engine, RedisNode {
   readonly id = newEpoch() + newEpoch();
   readonly connection: RedisConnection;
   readonly #rooms: RedisRooms;
+  readonly #reads = new SharedReads((name, after) => this.#read(name, after));
   readonly #repeats: RepeatBudget;
   readonly #keepMs: string;
 
@@ -124,6 +126,7 @@ class RedisEngine implements Engine, RedisNode {
       const mayRemember = this.#repeats.take(key, this.clock.now());
       args.push(key.session, key.id, key.digest ?? "", mayRemember ? "1" : "0");
     }
+    this.#rooms.get(name)?.catchUp();
     return this.run("publish", this.#rooms.keysOf(name), args).then(toOutcome);
   }
 
@@ -152,15 +155,8 @@ class RedisEngine implements Engine, RedisNode {
     return { names: sorted.slice(0, MAX_NAMES), count };
   }
 
-  async read(name: string, after?: Cursor): Promise<Span | Refusal> {
-    const place = [after?.epoch ?? "", String(after?.seq ?? 0)];
-    const answer = await this.run("read", this.#rooms.keysOf(name), place);
-    if (answer === undefined) return UNAVAILABLE;
-    if (answer === null) return { epoch: newEpoch(), seq: 0, chats: [] };
-    const [epoch, seq, now, entries] = answer as [string, number, number, Entry[]];
-    const keptSince = now - this.limits.historySeconds * 1_000;
-    const chats = toChats(entries).filter((chat) => chat.time >= keptSince);
-    return { epoch, seq, chats };
+  read(name: string, after?: Cursor): Promise<Span | Refusal> {
+    return this.#reads.read(name, after);
   }
 
   rooms(after: string, limit: number): Promise<RoomSummary[]> {
@@ -178,6 +174,17 @@ class RedisEngine implements Engine, RedisNode {
   async close(): Promise<void> {
     await this.#rooms.end();
     await this.connection.close();
+  }
+
+  async #read(name: string, after?: Cursor): Promise<Span | Refusal> {
+    const place = [after?.epoch ?? "", String(after?.seq ?? 0)];
+    const answer = await this.run("read", this.#rooms.keysOf(name), place);
+    if (answer === undefined) return UNAVAILABLE;
+    if (answer === null) return { epoch: newEpoch(), seq: 0, chats: [] };
+    const [epoch, seq, now, entries] = answer as [string, number, number, Entry[]];
+    const keptSince = now - this.limits.historySeconds * 1_000;
+    const chats = toChats(entries).filter((chat) => chat.time >= keptSince);
+    return { epoch, seq, chats };
   }
 }
 

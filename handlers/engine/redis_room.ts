@@ -70,9 +70,9 @@ export class RedisRoom {
 
   /** Starts hosting; the room's channel must be heard already. Answers as soon as Redis does. */
   open(host: Host): Promise<Head | Refusal> {
-    this.#view = new RoomView(host, () => this.sync(true));
+    this.#view = new RoomView(host, () => this.sync());
     const opened = new Promise<Head | Refusal>((resolve) => this.#opened = resolve);
-    this.sync(true);
+    this.sync();
     return opened;
   }
 
@@ -89,9 +89,9 @@ export class RedisRoom {
   }
 
   /** Compares with Redis, fetches what was missed, and holds the node's lease in the room. */
-  async sync(isNeeded = false): Promise<void> {
+  async sync(): Promise<void> {
     const view = this.#view;
-    view?.expectSync(isNeeded);
+    view?.expectSync();
     const { id, mayBury } = this.node;
     const place = [view?.epoch ?? "", String(view?.seq ?? 0), String(view?.time ?? "")];
     const listeners = String(view?.host.listenerCount ?? -1);
@@ -109,7 +109,18 @@ export class RedisRoom {
     view.applySync({ epoch, seq, members, version, chats: toChats(entries) });
     this.#opened?.({ epoch, seq, members });
     this.#opened = undefined;
+    if (view.seq < seq) this.sync();
     queueMicrotask(() => view.resume());
+  }
+
+  /** The connection is new: nothing is handed out before {@link catchUp}. */
+  hold(): void {
+    this.#view?.hold();
+  }
+
+  /** Fetches what was missed, if that is due. */
+  async catchUp(): Promise<void> {
+    if (this.#view?.isStale) await this.sync();
   }
 
   /** Makes a member known. */

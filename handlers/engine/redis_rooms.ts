@@ -12,6 +12,8 @@ import { keysOf } from "./redis_script.ts";
 /** Each room is compared with Redis once in so many ticks. */
 const SYNC_TICKS = 25;
 const ROOMS_A_PAGE = 500;
+/** Rooms that catch up at the same time: Redis drops a connection that leaves it too much to send. */
+const CATCH_UP_AT_ONCE = 8;
 
 /** What the rooms need from outside. */
 export interface RedisRoomsOptions {
@@ -76,14 +78,21 @@ export class RedisRooms {
     this.#rooms.get(channel.toString("latin1", start, channel.length - 1))?.push(payload);
   }
 
-  /** On a new connection: hear every hosted room, then catch up, then tell who is here. */
-  resume(): void {
+  /** On a new connection: hear every hosted room, catch up, and tell who is here. */
+  async resume(): Promise<void> {
     const rooms = [...this.#rooms.values()];
-    const channels = rooms.filter((room) => room.host).map((room) => room.keys[0]);
-    if (channels.length > 0) this.options.connection.subscribe(channels);
-    for (const room of rooms) room.sync(true);
-    for (const room of rooms) room.register();
+    const hosted = rooms.filter((room) => room.host);
+    if (hosted.length > 0) this.options.connection.subscribe(hosted.map((room) => room.keys[0]));
+    for (const room of hosted) room.hold();
     this.#listHosted();
+    const waiting = rooms.values();
+    const work = async () => {
+      for (const room of waiting) {
+        await room.catchUp();
+        await room.register();
+      }
+    };
+    await Promise.all(Array.from({ length: CATCH_UP_AT_ONCE }, work));
   }
 
   /** Compares the rooms whose turn it is with Redis. */

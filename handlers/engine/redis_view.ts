@@ -62,16 +62,25 @@ export class RoomView implements Cursor {
   /** `onGap` is called when something was missed: a sync is needed. */
   constructor(readonly host: Host, readonly onGap: () => void) {}
 
-  /** A sync is asked for. Where it is needed, nothing is handed out before its answer. */
-  expectSync(isNeeded: boolean): void {
-    if (isNeeded) this.#held ??= [];
+  /** Whether it hands out nothing, and no sync is on its way that would change that. */
+  get isStale(): boolean {
+    return this.#held !== undefined && this.#pendingSyncs === 0;
+  }
+
+  /** Hands out nothing before the next sync. */
+  hold(): void {
+    this.#held = [];
+  }
+
+  /** A sync is asked for. */
+  expectSync(): void {
     this.#pendingSyncs++;
   }
 
-  /** A sync got no answer. Nothing is handed out before the next one, if one was needed. */
+  /** A sync got no answer: what has come since is of no use to the next one. */
   failSync(): void {
     this.#pendingSyncs--;
-    if (this.#held && this.#pendingSyncs === 0) this.#held = [];
+    if (this.isStale) this.hold();
   }
 
   /** Hands out what a sync brought. The first one says where the room begins. */
@@ -101,7 +110,7 @@ export class RoomView implements Cursor {
   /** Takes what the room's channel brings, in its order. */
   push(payload: Buffer): void {
     if (!this.#held) this.#accept(payload);
-    else if (this.#pendingSyncs > 0) this.#held.push(payload);
+    else if (!this.isStale) this.#held.push(payload);
   }
 
   /**
@@ -125,7 +134,7 @@ export class RoomView implements Cursor {
 
   /** A sync asked for from now on has all that came until now. */
   #miss(): void {
-    this.#held = [];
+    this.hold();
     this.onGap();
   }
 
