@@ -88,7 +88,6 @@ class ChatSocket implements ConnectionHandler {
   /** When the refusals began that nothing has interrupted since; 0 without. */
   #refusedSince = 0;
   #pending = 0;
-  readonly #isDebug: boolean;
   #grants: Grants;
   /** What it wants of the past, until it is open. */
   #wanted?: Wanted;
@@ -104,7 +103,6 @@ class ChatSocket implements ConnectionHandler {
     wanted: Wanted,
   ) {
     this.#grants = grants;
-    this.#isDebug = app.settings.LOG_LEVEL === "debug";
     this.#wanted = wanted;
     connection.handler = this;
   }
@@ -137,15 +135,6 @@ class ChatSocket implements ConnectionHandler {
   #onObject(text: string): void {
     this.app.registry.counters.messagesIn++;
     const message = parse(text, this.connection.dialect);
-    if (this.#isDebug) {
-      const { remote } = this.connection;
-      this.app.log.debug(`Client sent: ${remote}: ${message.type}`, {
-        event: "message",
-        remote,
-        type: message.type,
-        length: text.length,
-      });
-    }
     const retry = this.#charge(message.type, byteLength(text));
     if (retry > 0) return this.#fail("rate_limited", message as About, retry);
     this.#handle(message);
@@ -166,13 +155,19 @@ class ChatSocket implements ConnectionHandler {
     const now = this.app.clock.now();
     const { messages, bytes, joins } = this.#buckets ??= createBuckets(this.app);
     const opens = type === "join" || type === "listen" || type === "leave";
-    const retry = Math.max(
-      messages.take(1, now),
-      bytes.take(size, now),
-      opens ? joins.take(1, now) : 0,
-    );
-    if (retry === 0) this.#refusedSince = 0;
-    else if (this.#refusedSince === 0) this.#refusedSince = now;
+    const forMessage = messages.take(1, now);
+    const forBytes = bytes.take(size, now);
+    const forJoin = opens ? joins.take(1, now) : 0;
+    const retry = Math.max(forMessage, forBytes, forJoin);
+    if (retry === 0) {
+      this.#refusedSince = 0;
+      return 0;
+    }
+    // What one bucket refuses costs nothing in the others.
+    if (forMessage === 0) messages.giveBack(1);
+    if (forBytes === 0) bytes.giveBack(size);
+    if (opens && forJoin === 0) joins.giveBack(1);
+    if (this.#refusedSince === 0) this.#refusedSince = now;
     else if (now - this.#refusedSince >= MAX_REFUSED_MS) this.connection.close("rateLimited");
     return retry;
   }

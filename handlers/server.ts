@@ -71,6 +71,7 @@ export async function start(
     localEngine,
     log,
     clock,
+    logsMessages: settings.LOG_LEVEL === "debug",
     limits: {
       maxConnections: Math.ceil(settings.MAX_CONNECTIONS / share),
       maxQueueBytes: settings.MAX_QUEUE_BYTES,
@@ -175,11 +176,18 @@ function listen(
   }
 }
 
-/** Takes away the socket of a server that did not end by itself; one that answers stays. */
+/**
+ * Takes away the socket of a server that did not end by itself; one that answers stays.
+ *
+ * @throws {SettingError} if something else stands there
+ */
 async function removeStaleSocket(path: string): Promise<void> {
+  const found = await Deno.lstat(path).catch(() => undefined);
+  if (found && !found.isSocket) {
+    throw new SettingError(`Cannot listen on ${path}: what stands there is no socket`);
+  }
   try {
-    const { isSocket } = await Deno.lstat(path);
-    if (isSocket) (await Deno.connect({ transport: "unix", path })).close();
+    if (found) (await Deno.connect({ transport: "unix", path })).close();
   } catch (error) {
     if (error instanceof Deno.errors.ConnectionRefused) await Deno.remove(path);
   }

@@ -257,6 +257,7 @@ export function createTestApp(overrides: TestAppOptions = {}): TestApp {
     log,
     clock,
     turn: overrides.turn,
+    logsMessages: settings.LOG_LEVEL === "debug",
     limits: {
       maxConnections: settings.MAX_CONNECTIONS,
       maxQueueBytes: settings.MAX_QUEUE_BYTES,

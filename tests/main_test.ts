@@ -249,6 +249,19 @@ Deno.test("LOG_FORMAT=json logs an object a line, with the event and its fields"
   has(disconnected, { event: "disconnected", remote, by: "peer", code: 1000, clients: 0 });
 });
 
+Deno.test(
+  "SOCKET_PATH takes no file's place",
+  { ignore: Deno.build.os === "windows" },
+  async () => {
+    const path = await Deno.makeTempFile();
+    await Deno.writeTextFile(path, "kept");
+    const { code, stderr } = await run(["--socket-path", path]);
+    assertEquals([code, stderr], [1, [`Cannot listen on ${path}: what stands there is no socket`]]);
+    assertEquals(await Deno.readTextFile(path), "kept");
+    await Deno.remove(path);
+  },
+);
+
 Deno.test("a socket file that a killed server left does not hinder the next start", {
   ignore: Deno.build.os === "windows",
 }, async () => {

@@ -110,7 +110,32 @@ Deno.test("Registry tells an eviction from a peer that closes with the same code
   leaving.end(1013, "too slow");
   assertEquals(test.log.lines.slice(2).map(({ text }) => text), [
     "Client evicted: unknown:0: too slow (1013). Total clients: 1",
-    "Client disconnected cleanly: unknown:0: too slow (1013). Total clients: 0",
+    "Connection closed with error: unknown:0: too slow (1013). Total clients: 0",
+  ]);
+});
+
+Deno.test("Registry calls an end clean with 1000, 1001 and no code, and an error with any other", async () => {
+  const test = createTestApp();
+  const codes = [1000, 1001, 1005, 1002, 1011, 4001];
+  const sockets = await open(test, "/echo", codes.length);
+  codes.forEach((code, index) => sockets[index].end(code));
+  const ends = test.log.lines.slice(codes.length).map(({ text }) => /^[\w ]+/.exec(text)?.[0]);
+  const [clean, failed] = ["Client disconnected cleanly", "Connection closed with error"];
+  assertEquals(ends, [clean, clean, clean, failed, failed, failed]);
+});
+
+Deno.test("Registry logs each message that comes in at debug, without its text", async () => {
+  const test = createTestApp({ settings: { LOG_LEVEL: "debug" } });
+  const [echo] = await open(test, "/echo", 1);
+  const [chat] = await open(test, "/chat/ops", 1);
+  echo.say("안녕");
+  echo.sayBytes(1, 2);
+  chat.say("no JSON");
+  const lines = test.log.lines.filter(({ level }) => level === "debug");
+  assertEquals(lines.map(({ text }) => text), [
+    "Client sent: unknown:0: text of 6 bytes",
+    "Client sent: unknown:0: binary of 2 bytes",
+    "Client sent: unknown:0: text of 7 bytes",
   ]);
 });
 

@@ -62,6 +62,8 @@ export interface ConnectionOwner {
   readonly limits: { maxQueueBytes: number; maxMessageBytes: number };
   /** The socket opened. */
   opened(connection: Connection): void;
+  /** A message came; there only where each is logged. */
+  heard?(connection: Connection, data: string | ArrayBuffer): void;
   /** It ended, on whichever came first; told once. */
   ended(connection: Connection, end: End): void;
   /** The runtime let the socket go; for a peer that never reads again this may never come. */
@@ -231,6 +233,7 @@ export class Connection implements Due, EventListenerObject {
     // The runtime still hands out what came before it saw our close.
     if (this.hasEnded) return;
     const { counters, limits: { maxMessageBytes } } = this.#owner;
+    this.#owner.heard?.(this, data);
     if (typeof data === "string") {
       counters.bytesIn += data.length;
       if (exceedsBytes(data, maxMessageBytes)) this.close("tooBig");

@@ -6,6 +6,7 @@
 import type { Clock } from "../clock.ts";
 import type { Engine } from "../engine/engine.ts";
 import type { Log } from "../log.ts";
+import { byteLength } from "../text.ts";
 import { CLOSE } from "./close.ts";
 import {
   Connection,
@@ -42,9 +43,13 @@ export interface RegistryOptions {
     drainSeconds: number;
   };
   turn?: Turn;
+  /** Writes a line at `debug` for each message that comes in. */
+  logsMessages?: boolean;
 }
 
 const DRAIN_STEP_MS = 50;
+/** Going, going away, and no code at all: anything else is an error, as for Python's websockets. */
+const CLEAN_CODES = new Set([1000, 1001, 1005]);
 
 /** Rooms, clients and totals of one process. */
 export class Registry implements ConnectionOwner {
@@ -68,6 +73,7 @@ export class Registry implements ConnectionOwner {
     this.#options = options;
     this.limits = options.limits;
     this.turn = options.turn ?? new Turn();
+    if (options.logsMessages) this.heard = (connection, data) => this.#logMessage(connection, data);
   }
 
   /** The room of this name, opened if nobody here hears it yet. It goes with its last listener. */
@@ -142,6 +148,9 @@ export class Registry implements ConnectionOwner {
     else connection.handler?.ready?.();
   }
 
+  /** A message came; there only where each is logged. */
+  readonly heard?: (connection: Connection, data: string | ArrayBuffer) => void;
+
   /** A connection ended. */
   ended(connection: Connection, end: End): void {
     this.remove(connection, countedAs(connection), end);
@@ -175,11 +184,12 @@ export class Registry implements ConnectionOwner {
     const { by, code, reason } = end;
     const total = `Total clients: ${this.clients.size}`;
     const isEvicted = by === "server" && code === CLOSE.tooSlow.code;
-    const text = by === "error"
-      ? `Connection closed with error: ${remote}: ${reason} (${code}). ${total}`
-      : isEvicted
-      ? `Client evicted: ${remote}: ${reason} (${code}). ${total}`
-      : `Client disconnected cleanly: ${remote}: ${reason || "closed"} (${code}). ${total}`;
+    const how = isEvicted
+      ? "Client evicted"
+      : by !== "error" && CLEAN_CODES.has(code)
+      ? "Client disconnected cleanly"
+      : "Connection closed with error";
+    const text = `${how}: ${remote}: ${reason || "closed"} (${code}). ${total}`;
     const event = isEvicted ? "evicted" : "disconnected";
     this.#options.log.info(text, {
       event,
@@ -222,6 +232,13 @@ export class Registry implements ConnectionOwner {
       const stop = clock.every(DRAIN_STEP_MS, step);
       step();
     });
+  }
+
+  #logMessage({ remote }: Connection, data: string | ArrayBuffer): void {
+    const isText = typeof data === "string";
+    const size = isText ? byteLength(data) : data.byteLength;
+    const text = `Client sent: ${remote}: ${isText ? "text" : "binary"} of ${size} bytes`;
+    this.#options.log.debug(text, { event: "message", remote, isText, size });
   }
 }
 
