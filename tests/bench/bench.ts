@@ -1,13 +1,4 @@
-/**
- * `deno task bench`: measures Parley, a bare Deno loop and other servers, and prints tables.
- *
- * - `--quick`: fewer rows, shorter, beside Bun alone; under two minutes
- * - `--only REGEX`: the rows whose name matches; `--servers a,b`: these servers alone
- * - `--turns N` of `--seconds S` each; `--retries N`: how often what others disturbed is done again
- * - `--json FILE`: all figures as JSON; `--install`: installs what is missing first
- *
- * Exits with 1 when a listener of any server was short of a message.
- */
+/** `deno task bench`: measures Parley, a bare Deno loop and other servers, and prints tables. */
 
 import { parseArgs } from "node:util";
 import { machine } from "./machine.ts";
@@ -19,6 +10,22 @@ import { placement } from "./server_process.ts";
 import { installedVersion, type Server, SERVERS } from "./servers.ts";
 import { report, short } from "./table.ts";
 import { judgeTargets } from "./targets.ts";
+
+const HELP = `Measures Parley, a bare Deno loop and other servers, and prints tables.
+
+  deno task bench [flags]
+
+  --quick          fewer rows, shorter, beside Bun alone; under two minutes
+  --only REGEX     the rows whose name matches
+  --servers A,B    these servers alone: ${SERVERS.map(({ name }) => name).join(", ")}
+  --turns N        how often each is measured (default: 3)
+  --seconds S      how long each time (default: 2)
+  --retries N      how often what others disturbed is done again (default: 3)
+  --json FILE      writes all figures as JSON
+  --install        installs what is missing first
+  --help
+
+Exits with 1 if a listener of any server was short of a message.`;
 
 const NOTE = `Medians. Parley \`parley.v1\` merges messages into WebSocket \
 frames: one frame a listener and turn of the event loop, one object a line. \
@@ -38,8 +45,13 @@ const { values: options } = parseArgs({
     seconds: { type: "string" },
     retries: { type: "string" },
     json: { type: "string" },
+    help: { type: "boolean", default: false },
   },
 });
+if (options.help) {
+  console.log(HELP);
+  Deno.exit();
+}
 
 const effort: Effort = {
   turns: Number(options.turns ?? 3),

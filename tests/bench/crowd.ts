@@ -4,6 +4,8 @@ import { Client, type Target } from "./client.ts";
 import { type Dialect, Ledger, senderName } from "./ledger.ts";
 import { clientFrame, filler, MAX_SENDERS, OutgoingMessage, type TextShape } from "./text.ts";
 
+const SETTLE_MS = 100;
+
 /** Who connects to what. */
 export interface CrowdOptions extends Target {
   dialect: Dialect;
@@ -118,6 +120,9 @@ export class Crowd {
 
   /** Joins all senders; resolves when every listener has heard of every one. */
   async join(): Promise<void> {
+    // The handshake's answer comes before a busy worker has the socket in its room, and the plain
+    // dialect does not tell when.
+    await this.sleep(SETTLE_MS);
     for (const [sender, client] of this.#speakers.entries()) {
       const join = { type: "join", name: senderName(sender) };
       client.send(clientFrame(encoder.encode(JSON.stringify(join))));

@@ -4,6 +4,7 @@ import type { LoadResult, LoadSpec } from "./load.ts";
 import type { Figures } from "./results.ts";
 import { readEvery, type Row } from "./rows.ts";
 import {
+  type ANY_CORE,
   type CommandLine,
   freePort,
   LOAD_CORE,
@@ -147,7 +148,10 @@ function figures(row: Row, result: LoadResult): Figures {
 }
 
 /** Runs the load generator. Throws what it complained of. */
-async function runLoad(spec: LoadSpec): Promise<LoadResult> {
+export async function runLoad(
+  spec: LoadSpec,
+  core: number | typeof ANY_CORE = LOAD_CORE,
+): Promise<LoadResult> {
   const args = [
     Deno.execPath(),
     "run",
@@ -157,7 +161,7 @@ async function runLoad(spec: LoadSpec): Promise<LoadResult> {
     here("load.ts"),
     JSON.stringify(spec),
   ];
-  const output = await pinned({ args }, LOAD_CORE).output();
+  const output = await pinned({ args }, core).output();
   const text = new TextDecoder().decode(output.stdout);
   if (!text) throw new Error(new TextDecoder().decode(output.stderr));
   const result = JSON.parse(text);

@@ -2,6 +2,8 @@
 
 /** Core of the servers. */
 export const SERVER_CORE = 0;
+/** Whichever core the system gives. */
+export const ANY_CORE = "any";
 /** Core of the load generator. */
 export const LOAD_CORE = 1;
 
@@ -30,14 +32,14 @@ export const placement = canPin
   ? `server on core ${SERVER_CORE}, load on core ${LOAD_CORE}`
   : "NOT PINNED: that needs taskset and two cores";
 
-/** A command pinned to `core`, with as many open files as this user may have. */
+/** A command pinned to `core` with as many open files as this user may have. */
 export function pinned(
   { args, env }: CommandLine,
-  core: number,
+  core: number | typeof ANY_CORE,
   stdout: "piped" | "null" = "piped",
 ): Deno.Command {
   const script = 'ulimit -n "$(ulimit -Hn)"; exec "$@"';
-  const pin = canPin ? ["taskset", "-c", String(core)] : [];
+  const pin = canPin && core !== ANY_CORE ? ["taskset", "-c", String(core)] : [];
   return new Deno.Command("sh", {
     args: ["-c", script, "sh", ...pin, ...args],
     env,
@@ -96,9 +98,10 @@ export class ServerProcess {
   static async start(
     command: CommandLine,
     address: number | string,
+    core: number | typeof ANY_CORE = SERVER_CORE,
   ): Promise<ServerProcess> {
     const start = performance.now();
-    const child = pinned(command, SERVER_CORE, "null").spawn();
+    const child = pinned(command, core, "null").spawn();
     const errors = new Response(child.stderr).text();
     let ended = false;
     child.status.then(() => ended = true);
