@@ -16,7 +16,7 @@ import { HttpError } from "./http_error.ts";
 import { CLOSE } from "./registry/close.ts";
 import type { End } from "./registry/connection.ts";
 import type { Client } from "./registry/registry.ts";
-import type { Reader } from "./registry/room.ts";
+import type { Reader } from "./registry/listener.ts";
 import { byteLength } from "./text.ts";
 
 /** A comment that often keeps proxies from ending a quiet stream. */
@@ -42,11 +42,7 @@ export function events(app: App): Handler {
       });
     }
     return new Response(reader.stream.pipeThrough(new ServerSentEventStream()), {
-      headers: {
-        "content-type": "text/event-stream",
-        "cache-control": "no-store",
-        "x-accel-buffering": "no",
-      },
+      headers: { "content-type": "text/event-stream", "x-accel-buffering": "no" },
     });
   };
 }

@@ -6,7 +6,7 @@
  */
 import { assert, assertEquals } from "@std/assert";
 import type { Cursor, Draft, Engine } from "../handlers/engine/engine.ts";
-import type { Reader } from "../handlers/registry/room.ts";
+import type { Reader } from "../handlers/registry/listener.ts";
 import type { Fields } from "./clients.ts";
 import type { FakeSocket } from "./fakes.ts";
 

@@ -17,23 +17,19 @@ import {
 } from "../engine/engine.ts";
 import { type Page, parseCursor, replay } from "../engine/page.ts";
 import { byteLength } from "../text.ts";
-import { type Connection, MAX_FRAME_BYTES } from "./connection.ts";
+import type { Connection } from "./connection.ts";
 import type { Counters } from "./counters.ts";
+import {
+  type Listener,
+  type Reader,
+  tellBytes,
+  tellChat,
+  tellEvent,
+  tellWelcome,
+} from "./listener.ts";
+import { MergedFrame } from "./merged_frame.ts";
 import { plainChat, plainStatus, v1Chat, v1Status, welcome } from "./messages.ts";
 import type { Due, Turn } from "./turn.ts";
-
-/** A listener that takes the room event by event: Server-Sent Events. */
-export interface Reader {
-  readonly dialect: "events";
-  hasEnded: boolean;
-  /** The room's `welcome`, with the place behind which the messages begin. */
-  welcome(object: string, epoch: string, seq: number): void;
-  /** A message as a v1 object, with its place. */
-  chat(object: string, epoch: string, seq: number): void;
-}
-
-/** Whoever hears a room. */
-export type Listener = Connection | Reader;
 
 /** What a listener wants of the past: all since `after` (unchecked), or the last `history` messages. */
 export interface Wanted {
@@ -67,11 +63,7 @@ export class Room implements Host, Due {
   #readers = new Set<Reader>();
   #waiting = new Map<Listener, Waiting>();
   #opened: Answer<Refusal | undefined>;
-  /** Objects due at the end of the turn, joined; who came meanwhile starts at an offset. */
-  #due = "";
-  #dueBytes = 0;
-  #dueCount = 0;
-  #late = new Map<Connection, number>();
+  #frame = new MergedFrame();
   /** Events that a delivery itself caused: they wait until everybody has the one before. */
   #queued: RoomEvent[] = [];
   #isDelivering = false;
@@ -111,10 +103,7 @@ export class Room implements Host, Due {
   /** Takes a listener out; it still gets what was due before. */
   unlisten(listener: Listener): void {
     if (listener.dialect === "v1" && this.#merged.delete(listener)) {
-      if (this.#due !== "" && !listener.hasEnded) {
-        this.#takePart(listener, this.#due);
-      }
-      this.#late.delete(listener);
+      this.#frame.dismiss(listener);
       listener.roomCount--;
     } else if (listener.dialect === "plain") this.#plain.delete(listener);
     else if (listener.dialect === "events") this.#readers.delete(listener);
@@ -129,11 +118,7 @@ export class Room implements Host, Due {
       return;
     }
     this.#isDelivering = true;
-    for (
-      let next: RoomEvent | undefined = event;
-      next;
-      next = this.#queued.shift()
-    ) {
+    for (let next: RoomEvent | undefined = event; next; next = this.#queued.shift()) {
       this.#hand(next);
     }
     this.#isDelivering = false;
@@ -141,24 +126,12 @@ export class Room implements Host, Due {
 
   /** Sends the turn's frame to all who merge. */
   flush(): void {
-    if (this.#due === "") return;
-    const frame = this.#due;
-    const bytes = this.#dueBytes;
+    const { count } = this.#frame;
+    if (count === 0) return;
     const { counters } = this.options;
-    counters.batchSizes.add(this.#dueCount);
-    counters.deliveries += this.#dueCount * this.#merged.size;
-    const late = this.#late;
-    this.#due = "";
-    this.#dueCount = 0;
-    if (late.size === 0) {
-      for (const connection of this.#merged) connection.take(frame, bytes);
-      return;
-    }
-    for (const connection of this.#merged) {
-      if (late.has(connection)) this.#takePart(connection, frame);
-      else connection.take(frame, bytes);
-    }
-    late.clear();
+    counters.batchSizes.add(count);
+    counters.deliveries += count * this.#merged.size;
+    this.#frame.giveTo(this.#merged);
   }
 
   #attach(listener: Listener, wanted: Wanted): void {
@@ -182,21 +155,24 @@ export class Room implements Host, Due {
       const maxBytes = this.options.maxQueueBytes / 2 - unsent;
       const page = this.#replay(waiting, wanted, maxBytes, span);
       const isAsked = wanted.after !== undefined;
-      if (isAsked) {
-        this.options.counters
-          .recoveries[page.recovered ? "complete" : "partial"]++;
-      }
-      this.#tellWelcome(listener, page, isAsked ? page.recovered : undefined);
-      for (const chat of page.chats) this.#tellChat(listener, page.epoch, chat);
+      const { counters } = this.options;
+      if (isAsked) counters.recoveries[page.recovered ? "complete" : "partial"]++;
+      const place = { ...page, members: this.#head.members };
+      tellWelcome(listener, this.name, place, isAsked ? page.recovered : undefined);
+      counters.deliveries += page.chats.length;
+      for (const chat of page.chats) tellChat(listener, this.name, page.epoch, chat);
     }
     if (listener.hasEnded) return this.#leaveIfEmpty();
     if (listener.dialect === "plain") this.#plain.add(listener);
     else if (listener.dialect === "events") this.#readers.add(listener);
-    for (const event of waiting.events) this.#handTo(listener, event);
+    for (const event of waiting.events) {
+      if (event.type === "chat") this.options.counters.deliveries++;
+      tellEvent(listener, this.name, this.#head.epoch, event);
+    }
     if (listener.dialect !== "v1" || listener.hasEnded) return;
     this.#merged.add(listener);
     listener.roomCount++;
-    if (this.#due !== "") this.#late.set(listener, this.#due.length + 1);
+    this.#frame.admit(listener);
   }
 
   /** The part of a span that ends where the listener began to wait. */
@@ -227,17 +203,10 @@ export class Room implements Host, Due {
       if (this.#merged.size > 0) this.#merge(v1Status(this.name, event));
       if (this.#plain.size > 0) this.#sendPlain(plainStatus(event));
     } else {
-      this.#head = {
-        epoch: event.epoch,
-        seq: event.seq,
-        members: event.members,
-      };
-      if (this.#merged.size > 0) {
-        this.#merge(welcome(this.name, event, event.members, false));
-      }
-      for (const reader of this.#readers) {
-        this.#tellWelcome(reader, event, false);
-      }
+      const { epoch, seq, members } = event;
+      this.#head = { epoch, seq, members };
+      if (this.#merged.size > 0) this.#merge(welcome(this.name, event, members, false));
+      for (const reader of this.#readers) tellWelcome(reader, this.name, event, false);
     }
   }
 
@@ -245,48 +214,9 @@ export class Room implements Host, Due {
     const { epoch } = this.#head;
     this.#head.seq = chat.seq;
     if (this.#merged.size > 0) this.#merge(v1Chat(this.name, chat));
-    for (const reader of this.#readers) this.#tellChat(reader, epoch, chat);
+    this.options.counters.deliveries += this.#readers.size;
+    for (const reader of this.#readers) tellChat(reader, this.name, epoch, chat);
     if (this.#plain.size > 0) this.#sendPlain(plainChat(chat));
-  }
-
-  /** An event for one listener, when its replay has come. */
-  #handTo(listener: Listener, event: RoomEvent): void {
-    const { epoch } = this.#head;
-    if (listener.dialect === "events") {
-      if (event.type === "chat") this.#tellChat(listener, epoch, event.chat);
-      else if (event.type === "reset") {
-        this.#tellWelcome(listener, event, false);
-      }
-    } else if (event.type === "binary") {
-      if (listener.homeRoom === this.name && listener.id !== event.from) {
-        listener.flush();
-        listener.send(event.bytes as Uint8Array<ArrayBuffer>);
-      }
-    } else if (listener.dialect === "v1") {
-      if (event.type === "chat") this.#tellChat(listener, epoch, event.chat);
-      else if (event.type === "status") {
-        listener.tell(v1Status(this.name, event));
-      } else listener.tell(welcome(this.name, event, event.members, false));
-    } else if (event.type === "chat") listener.send(plainChat(event.chat));
-    else if (event.type === "status") listener.send(plainStatus(event));
-  }
-
-  #tellWelcome(
-    listener: Connection | Reader,
-    at: { epoch: string; seq: number },
-    recovered?: boolean,
-  ): void {
-    const object = welcome(this.name, at, this.#head.members, recovered);
-    if (listener.dialect === "events") {
-      listener.welcome(object, at.epoch, at.seq);
-    } else listener.tell(object);
-  }
-
-  #tellChat(listener: Connection | Reader, epoch: string, chat: Chat): void {
-    const object = v1Chat(this.name, chat);
-    this.options.counters.deliveries++;
-    if (listener.dialect === "events") listener.chat(object, epoch, chat.seq);
-    else listener.tell(object);
   }
 
   #sendPlain(frame: string): void {
@@ -297,30 +227,15 @@ export class Room implements Host, Due {
   #relay(bytes: Uint8Array, from: string): void {
     this.options.turn.flush();
     for (const connection of [...this.#plain, ...this.#merged]) {
-      this.#handTo(connection, { type: "binary", bytes, from });
+      tellBytes(connection, this.name, bytes, from);
     }
   }
 
   #merge(object: string): void {
     const bytes = byteLength(object);
-    if (this.#due !== "" && this.#dueBytes + 1 + bytes > MAX_FRAME_BYTES) {
-      this.flush();
-    }
-    if (this.#due === "") {
-      this.options.turn.addRoom(this);
-      this.#due = object;
-      this.#dueBytes = bytes;
-    } else {
-      this.#due += "\n" + object;
-      this.#dueBytes += 1 + bytes;
-    }
-    this.#dueCount++;
-  }
-
-  /** Gives a connection that came in the middle of the turn its part of the frame. */
-  #takePart(connection: Connection, frame: string): void {
-    const part = frame.slice(this.#late.get(connection) ?? 0);
-    if (part !== "") connection.take(part, byteLength(part));
+    if (!this.#frame.hasSpace(bytes)) this.flush();
+    if (this.#frame.isEmpty) this.options.turn.addRoom(this);
+    this.#frame.add(object, bytes);
   }
 
   #leaveIfEmpty(): void {
