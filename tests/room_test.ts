@@ -4,6 +4,7 @@ import { createMemoryEngine } from "../handlers/engine/memory.ts";
 import { MAX_FRAME_BYTES } from "../handlers/registry/connection.ts";
 import { Counters } from "../handlers/registry/counters.ts";
 import type { Reader } from "../handlers/registry/listener.ts";
+import { GROUP_SIZE } from "../handlers/registry/listener_group.ts";
 import { Room } from "../handlers/registry/room.ts";
 import { Turn } from "../handlers/registry/turn.ts";
 import type { Settings } from "../handlers/settings.ts";
@@ -378,4 +379,68 @@ Deno.test("Room forgets who ended while it waited for its replay", async () => {
   await answer();
   turn.flush();
   assertEquals([socket.frames, registry.rooms.size], [[], 0]);
+});
+
+Deno.test("Room writes to a group of its listeners a turn, and later groups get what came meanwhile", async () => {
+  const ends: (() => void)[] = [];
+  const schedule = (end: () => void) => ends.push(end);
+  const turn = new Turn(schedule, schedule);
+  const { connect } = createTestApp({ turn, settings: NO_RATES });
+  const listeners: FakeSocket[] = [];
+  while (listeners.length < GROUP_SIZE * 2 + 1) {
+    listeners.push(await connect("/chat/ops", { dialect: "v1" }));
+  }
+  const [ann] = listeners;
+  ann.say({ type: "join", name: "Ann" });
+  turn.flush();
+  while (ends.length > 0) ends.shift()!();
+  for (const socket of listeners) socket.take();
+  const heard = () => {
+    const groups = [listeners[0], listeners[GROUP_SIZE], listeners[GROUP_SIZE * 2]];
+    return groups.map((socket) => messagesOf(socket));
+  };
+  ann.say({ type: "chat", message: 1 });
+  ends.shift()!();
+  assertEquals(heard(), [[1], [], []]);
+  ann.say({ type: "chat", message: 2 });
+  assertEquals(ends.length, 1, "the room goes on by itself");
+  ends.shift()!();
+  assertEquals(heard(), [[1], [1, 2], []]);
+  ends.shift()!();
+  assertEquals(heard(), [[1], [1, 2], [1, 2]]);
+  ends.shift()!();
+  assertEquals(heard(), [[1, 2], [1, 2], [1, 2]]);
+  assertEquals([listeners[0], listeners.at(-1)!].map(({ frames }) => frames.length), [2, 1]);
+  assertEquals(ends.length, 0);
+});
+
+Deno.test("Room: who leaves or comes while a large room is written misses nothing and hears nothing twice", async () => {
+  const ends: (() => void)[] = [];
+  const schedule = (end: () => void) => ends.push(end);
+  const turn = new Turn(schedule, schedule);
+  const { connect } = createTestApp({ turn, settings: NO_RATES });
+  const listeners: FakeSocket[] = [];
+  const open = async () => listeners.push(await connect("/chat/ops", { dialect: "v1" }));
+  while (listeners.length < GROUP_SIZE * 3) await open();
+  const [ann] = listeners;
+  ann.say({ type: "join", name: "Ann" });
+  for (let number = 1; number <= 60; number++) {
+    ann.say({ type: "chat", message: number });
+    if (number % 2 === 0) ends.shift()?.();
+    if (number % 3 === 0) await open();
+    if (number % 5 === 0) listeners[number].say({ type: "leave" });
+    if (number % 7 === 0) listeners[number].end();
+  }
+  while (ends.length > 0) ends.shift()!();
+  for (const [index, socket] of listeners.entries()) {
+    const heard = messagesOf(socket) as number[];
+    const { seq } = (socket.objects as { type: string; seq: number }[])[0];
+    const last = index > 60 || index === 0 || (index % 5 !== 0 && index % 7 !== 0)
+      ? 60
+      : index % 35 === 0 || index % 5 !== 0
+      ? undefined
+      : index;
+    if (last === undefined) continue;
+    assertEquals(heard, Array.from({ length: last - seq }, (_, n) => seq + n + 1), `${index}`);
+  }
 });

@@ -30,4 +30,9 @@ export class TokenBucket {
     this.#tokens -= units;
     return 0;
   }
+
+  /** Gives back what {@link take} took for something that was not done. */
+  giveBack(units: number): void {
+    this.#tokens += units;
+  }
 }

@@ -27,9 +27,9 @@ import {
   tellEvent,
   tellWelcome,
 } from "./listener.ts";
-import { MergedFrame } from "./merged_frame.ts";
+import { GROUP_SIZE, ListenerGroup } from "./listener_group.ts";
 import { plainChat, plainStatus, v1Chat, v1Status, welcome } from "./messages.ts";
-import type { Due, Turn } from "./turn.ts";
+import type { DueRoom, Turn } from "./turn.ts";
 
 /** What a listener wants of the past: all since `after` (unchecked), or the last `history` messages. */
 export interface Wanted {
@@ -56,14 +56,17 @@ interface Waiting {
 }
 
 /** The listeners of a room, and the frame that the turn is filling for those who merge. */
-export class Room implements Host, Due {
+export class Room implements Host, DueRoom {
   #head: Head = { epoch: "", seq: 0, members: 0 };
   #plain = new Set<Connection>();
-  #merged = new Set<Connection>();
+  #merged = new Map<Connection, ListenerGroup>();
+  #groups: ListenerGroup[] = [];
+  /** The group that is written to next. */
+  #nextGroup = 0;
+  #isDue = false;
   #readers = new Set<Reader>();
   #waiting = new Map<Listener, Waiting>();
   #opened: Answer<Refusal | undefined>;
-  #frame = new MergedFrame();
   /** Events that a delivery itself caused: they wait until everybody has the one before. */
   #queued: RoomEvent[] = [];
   #isDelivering = false;
@@ -102,10 +105,8 @@ export class Room implements Host, Due {
 
   /** Takes a listener out; it still gets what was due before. */
   unlisten(listener: Listener): void {
-    if (listener.dialect === "v1" && this.#merged.delete(listener)) {
-      this.#frame.dismiss(listener);
-      listener.roomCount--;
-    } else if (listener.dialect === "plain") this.#plain.delete(listener);
+    if (listener.dialect === "v1") this.#leaveGroup(listener);
+    else if (listener.dialect === "plain") this.#plain.delete(listener);
     else if (listener.dialect === "events") this.#readers.delete(listener);
     this.#waiting.delete(listener);
     this.#leaveIfEmpty();
@@ -124,14 +125,22 @@ export class Room implements Host, Due {
     this.#isDelivering = false;
   }
 
-  /** Sends the turn's frame to all who merge. */
+  /** Sends what is due to all who merge. */
   flush(): void {
-    const { count } = this.#frame;
-    if (count === 0) return;
-    const { counters } = this.options;
-    counters.batchSizes.add(count);
-    counters.deliveries += count * this.#merged.size;
-    this.#frame.giveTo(this.#merged);
+    for (const group of this.#groups) group.flush();
+  }
+
+  /** Sends what is due to one group of those who merge; tells whether more is due. */
+  flushSome(): boolean {
+    const groups = this.#groups;
+    for (let i = 0; i < groups.length; i++) {
+      const at = (this.#nextGroup + i) % groups.length;
+      if (!groups[at].isDue) continue;
+      groups[at].flush();
+      this.#nextGroup = at + 1;
+      break;
+    }
+    return this.#isDue = groups.some(({ isDue }) => isDue);
   }
 
   #attach(listener: Listener, wanted: Wanted): void {
@@ -170,9 +179,7 @@ export class Room implements Host, Due {
       tellEvent(listener, this.name, this.#head.epoch, event);
     }
     if (listener.dialect !== "v1" || listener.hasEnded) return;
-    this.#merged.add(listener);
-    listener.roomCount++;
-    this.#frame.admit(listener);
+    this.#joinGroup(listener);
   }
 
   /** The part of a span that ends where the listener began to wait. */
@@ -226,16 +233,34 @@ export class Room implements Host, Due {
 
   #relay(bytes: Uint8Array, from: string): void {
     this.options.turn.flush();
-    for (const connection of [...this.#plain, ...this.#merged]) {
+    for (const connection of [...this.#plain, ...this.#merged.keys()]) {
       tellBytes(connection, this.name, bytes, from);
     }
   }
 
   #merge(object: string): void {
     const bytes = byteLength(object);
-    if (!this.#frame.hasSpace(bytes)) this.flush();
-    if (this.#frame.isEmpty) this.options.turn.addRoom(this);
-    this.#frame.add(object, bytes);
+    for (const group of this.#groups) group.push(object, bytes);
+    if (this.#isDue) return;
+    this.#isDue = true;
+    this.options.turn.addRoom(this);
+  }
+
+  #joinGroup(connection: Connection): void {
+    let group = this.#groups.find(({ size }) => size < GROUP_SIZE);
+    if (!group) this.#groups.push(group = new ListenerGroup(this.options.counters));
+    group.add(connection);
+    this.#merged.set(connection, group);
+    connection.roomCount++;
+  }
+
+  #leaveGroup(connection: Connection): void {
+    const group = this.#merged.get(connection);
+    if (!group) return;
+    this.#merged.delete(connection);
+    connection.roomCount--;
+    group.delete(connection);
+    if (group.size === 0) this.#groups = this.#groups.filter((other) => other !== group);
   }
 
   #leaveIfEmpty(): void {
