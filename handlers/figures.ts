@@ -4,7 +4,7 @@
  * @module
  */
 import type { App } from "./app.ts";
-import { addUp, type Figures } from "./cluster.ts";
+import { addUp, type Figures, isWorker } from "./cluster.ts";
 import type { Histogram } from "./registry/counters.ts";
 import type { Registry } from "./registry/registry.ts";
 
@@ -27,6 +27,8 @@ export function readFigures(registry: Registry) {
     engineRooms: rooms,
     historyBytes,
     workers: 1,
+    /** Of the process, in Unix time: the main thread's. */
+    startSeconds: isWorker() ? 0 : performance.timeOrigin / 1_000,
     engineReady: Number(engine.isReady()),
     connections: { ...counters.connections },
     closes: { ...counters.closes },

@@ -7,6 +7,7 @@ import process from "node:process";
 import type { Counter, Gauge } from "prom-client";
 import type { App, Handler } from "./app.ts";
 import { allFigures, type ServerFigures } from "./figures.ts";
+import { CLOSE } from "./registry/close.ts";
 
 /** A metric's values: one number, or one for each value of its label. */
 type Values = number | Record<string, number>;
@@ -50,11 +51,21 @@ async function createScrape(app: App): Promise<() => Promise<Response>> {
   define(Gauge, "queue_bytes", "Unsent bytes of all sockets.", ({ queueBytes }) => queueBytes);
   define(Gauge, "workers", "Workers that answer.", ({ workers }) => workers);
   define(Counter, "received_messages_total", "Objects received.", (all) => all.messagesIn);
-  define(Counter, "received_bytes_total", "Bytes received, text as UTF-16.", (all) => all.bytesIn);
+  define(
+    Counter,
+    "received_bytes_total",
+    "Bytes received, of text its length.",
+    (all) => all.bytesIn,
+  );
   define(Counter, "sent_frames_total", "Frames sent.", (all) => all.framesOut);
-  define(Counter, "sent_bytes_total", "Bytes sent, text as UTF-16.", (all) => all.bytesOut);
+  define(Counter, "sent_bytes_total", "Bytes sent, of text its length.", (all) => all.bytesOut);
   define(Counter, "deliveries_total", "Messages, once a listener.", (all) => all.deliveries);
-  define(Counter, "closes_total", "Closes by the server.", ({ closes }) => closes, "reason");
+  define(Counter, "closes_total", "Closes by the server.", ({ closes }) => {
+    const reasons = Object.keys(CLOSE) as (keyof typeof CLOSE)[];
+    return Object.fromEntries(
+      reasons.map((key) => [CLOSE[key].reason.replaceAll(" ", "_"), closes[key]]),
+    );
+  }, "reason");
   define(Counter, "refusals_total", "Errors sent.", ({ refusals }) => refusals, "code");
   define(Counter, "recoveries_total", "Rooms resumed.", ({ recoveries }) => recoveries, "result");
   const { name } = app.registry.engineOf("");
@@ -68,6 +79,7 @@ async function createScrape(app: App): Promise<() => Promise<Response>> {
     const { user, system } = process.cpuUsage();
     return (user + system) / 1e6;
   });
+  define(Gauge, "process_start_time_seconds", "Start, in Unix time.", (all) => all.startSeconds);
   define(Gauge, "process_resident_memory_bytes", "Memory of the process.", () => {
     return Deno.memoryUsage().rss;
   });

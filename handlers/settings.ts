@@ -214,15 +214,13 @@ export function readSettings(
   env: (name: string) => string | undefined,
 ): Command {
   const names = Object.keys(SETTINGS) as Name[];
+  // Behind it flags are not looked for: `deno task start -- --port 80` would lose the port.
+  if (args.includes("--")) notUnderstood("--");
   const flags = parseArgs(args, {
     string: names.map(flagOf),
     boolean: ["help", "version"],
     alias: { h: "help" },
-    unknown: (argument) => {
-      throw new SettingError(
-        `Cannot understand ${JSON.stringify(argument)}: --help lists the flags`,
-      );
-    },
+    unknown: notUnderstood,
   });
   if (flags.help) return { print: "help" };
   if (flags.version) return { print: "version" };
@@ -240,6 +238,10 @@ export function readSettings(
     settings[name] = value;
   }
   return { settings: checked(settings as Settings) };
+}
+
+function notUnderstood(argument: string): never {
+  throw new SettingError(`Cannot understand ${JSON.stringify(argument)}: --help lists the flags`);
 }
 
 function checked(settings: Settings): Settings {

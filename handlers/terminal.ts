@@ -36,10 +36,14 @@ function printable(message: unknown): string {
 
 async function talk(url: string, flags: Record<string, string | undefined>): Promise<void> {
   const name = flags.name ?? Deno.env.get("USER") ?? "Anonymous";
+  const history = Number(flags.history ?? 20);
+  if (!Number.isInteger(history) || history < 0) {
+    throw new TypeError(`Cannot use --history: it is a whole number, is ${flags.history}`);
+  }
   const client = connect(url, {
     name,
     token: flags.token,
-    history: Number(flags.history ?? 20),
+    history,
     onMessage: ({ time, sender, message }) => {
       const at = new Date(time).toTimeString().slice(0, 5);
       console.log(`${at} ${inColour(printable(sender))}: ${printable(message)}`);

@@ -1,18 +1,14 @@
-import { assertEquals } from "@std/assert";
+import { assert, assertEquals } from "@std/assert";
 import type { Chat } from "../handlers/engine/engine.ts";
-import { type Budget, History } from "../handlers/engine/history.ts";
+import { Budget, History } from "../handlers/engine/history.ts";
 import { range } from "./engine_contract.ts";
-
-function emptyBudget(): Budget {
-  return { bytes: 0, idBytes: 0, maxBytes: 1_000_000 };
-}
 
 function chat(seq: number, time = seq, message = "x"): Chat {
   return { seq, time, sender: "Ann", message };
 }
 
 function historyOf(count: number, historySize = 100) {
-  const budget = emptyBudget();
+  const budget = new Budget(1_000_000);
   const history = new History({ historySize, historySeconds: 10 }, budget);
   for (const seq of range(1, count)) history.append(chat(seq, seq * 1_000));
   return { budget, history };
@@ -65,4 +61,28 @@ Deno.test("History counts its bytes in the budget and gives them back", () => {
   assertEquals(budget.bytes - bytes, 2 * 999);
   history.clear();
   assertEquals([budget.bytes, history.seq, history.since(0)], [0, 51, []]);
+});
+
+Deno.test("Budget.largest() is a history with at least half of the bytes of any other", () => {
+  const budget = new Budget(1_000_000);
+  const limits = { historySize: 1_000, historySeconds: 10 };
+  const histories = range(1, 40).map(() => new History(limits, budget));
+  const bytes = histories.map(() => 0);
+  assertEquals(budget.largest(), undefined);
+  // A walk that can be played again: grows and shrinks each of them many times.
+  let state = 1;
+  for (let step = 1; step <= 5_000; step++) {
+    state = (state * 48_271) % 2_147_483_647;
+    const index = state % histories.length;
+    const before = budget.bytes;
+    if (state % 5 < 3) histories[index].append(chat(step, step, "x".repeat(state % 3_000)));
+    else histories[index].dropOldest();
+    bytes[index] += budget.bytes - before;
+    const largest = budget.largest();
+    const most = Math.max(...bytes);
+    if (most === 0) assertEquals(largest, undefined);
+    else assert(bytes[histories.indexOf(largest!)] > most / 2);
+  }
+  for (const history of histories) history.clear();
+  assertEquals([budget.bytes, budget.largest()], [0, undefined]);
 });

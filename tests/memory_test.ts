@@ -54,24 +54,42 @@ Deno.test("where every room has a host, MAX_ROOMS refuses one more, until a host
   assert(!isRefusal(engine.publish("c", draft("x"))));
 });
 
-Deno.test("over HISTORY_MB the longest-empty rooms go, then the oldest messages of the room", async () => {
-  const { engine } = engineWith({ historyMb: 0.1 });
-  const text = "x".repeat(4_900);
-  const fill = async (room: string, count: number) => {
-    for (let i = 0; i < count; i++) await granted(engine.publish(room, draft(text)));
+Deno.test("over HISTORY_MB the largest room gives its oldest messages, whoever publishes, heard or not", async () => {
+  const text = "x".repeat(900);
+  for (const isHeard of [true, false]) {
+    const { engine } = engineWith({ historyMb: 0.1 });
+    const kept = async (room: string) => {
+      const { chats } = await granted(engine.read(room));
+      return chats.map(({ seq }) => seq);
+    };
+    if (isHeard) engine.host("large", new Recorder());
+    else engine.host("small", new Recorder());
+    for (const room of ["small", "other"]) engine.publish(room, draft(text));
+    for (let count = 0; count < 100; count++) engine.publish("large", draft(text));
+    const before = await kept("large");
+    assert(before.length > 40 && before.at(-1) === 100, `${before}`);
+    for (let count = 0; count < 5; count++) engine.publish("small", draft(text));
+    assertEquals([await kept("small"), await kept("other")], [range(1, 6), [1]]);
+    assertEquals(await kept("large"), before.slice(5));
+    const { rooms, historyBytes } = engine.stats();
+    assertEquals(rooms, 3);
+    assert(historyBytes <= 100_000 && historyBytes > 95_000, `${historyBytes}`);
+  }
+});
+
+Deno.test("over HISTORY_MB with 50,000 rooms a message costs no look at all of them", () => {
+  const { engine } = engineWith({ historyMb: 15, maxRooms: 50_000 });
+  const publish = (count: number) => {
+    const start = performance.now();
+    for (let index = 0; index < count; index++) engine.publish(`r${index % 50_000}`, draft("x"));
+    return (performance.now() - start) / count;
   };
-  await fill("empty", 4);
-  engine.host("hosted", new Recorder());
-  await fill("hosted", 6);
-  assertEquals((await granted(engine.read("empty"))).chats.length, 4);
-  await fill("hosted", 1);
-  assertEquals((await granted(engine.read("empty"))).chats.length, 0);
-  assertEquals((await granted(engine.read("hosted"))).chats.length, 7);
-  await fill("hosted", 9);
-  const { seq, chats } = await granted(engine.read("hosted"));
-  assertEquals([seq, chats[0].seq, chats.length], [16, 7, 10]);
-  const { historyBytes } = engine.stats();
-  assert(historyBytes <= 100_000 && historyBytes > 90_000, `${historyBytes}`);
+  publish(100_000);
+  const { rooms, historyBytes } = engine.stats();
+  assertEquals([rooms, historyBytes <= 15_000_000], [50_000, true]);
+  // A look at all rooms takes some milliseconds, this takes microseconds.
+  const ms = publish(20_000);
+  assert(ms < 0.2, `${ms} ms a message`);
 });
 
 Deno.test("a full table of ids refuses a new one; known ones and messages without go on", async () => {

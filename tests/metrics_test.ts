@@ -1,7 +1,9 @@
+import process from "node:process";
 import {
   assert,
   assertEquals,
   assertGreater,
+  assertLess,
   assertMatch,
   assertStringIncludes,
 } from "@std/assert";
@@ -90,8 +92,8 @@ Deno.test("/metrics counts what the server does", async () => {
     rooms: 1,
     members: 1,
     received_messages_total: 6,
-    'closes_total{reason="tooSlow"}': 1,
-    'closes_total{reason="goingAway"}': 0,
+    'closes_total{reason="too_slow"}': 1,
+    'closes_total{reason="going_away"}': 0,
     'refusals_total{code="bad_json"}': 1,
     'recoveries_total{result="complete"}': 2,
     'recoveries_total{result="partial"}': 1,
@@ -137,6 +139,8 @@ Deno.test("/metrics keeps the conventions of Prometheus", async () => {
   const { samples } = families.get("process_resident_memory_bytes")!;
   assertGreater([...samples.values()][0], 10_000_000);
   assertGreater([...families.get("process_cpu_seconds_total")!.samples.values()][0], 0.01);
+  const [start] = families.get("process_start_time_seconds")!.samples.values();
+  assertLess(Math.abs(start - (Date.now() / 1_000 - process.uptime())), 1);
 });
 
 Deno.test("/metrics has no label that grows with rooms, names or addresses", async () => {

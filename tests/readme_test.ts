@@ -1,9 +1,11 @@
 /** The README says what the code does, where a machine can tell. */
-import { assertEquals } from "@std/assert";
+import { assert, assertEquals, assertMatch } from "@std/assert";
 import config from "../deno.json" with { type: "json" };
 import { settingsTable } from "../handlers/settings.ts";
-import { Inbox } from "./inbox.ts";
-import { ROOT, startServer } from "./servers.ts";
+import { CLOSE } from "../handlers/registry/close.ts";
+import { ERROR_TEXTS } from "../handlers/registry/messages.ts";
+import { createTestApp } from "./fakes.ts";
+import { ROOT } from "./servers.ts";
 
 const readme = await Deno.readTextFile(`${ROOT}README.md`);
 
@@ -21,21 +23,6 @@ Deno.test("the README's table of settings is the code's", () => {
   assertEquals(cells(table), cells(settingsTable()), `the table to paste: ${hint}`);
 });
 
-Deno.test("the README's snippet for the browser prints what the README says", async () => {
-  await using server = await startServer();
-  const [, snippet, output] = readme.match(/```js\n([^]*?)```[^]*?```\n([^]*?)```/)!;
-  const printed = new Inbox<string>("a printed line");
-  const run = new Function(
-    "console",
-    `${snippet}; return socket;`.replace("localhost:8000", server.url.slice(7)),
-  );
-  const socket: WebSocket = run({ log: (text: string) => printed.push(text) });
-  const closed = new Promise((resolve) => socket.addEventListener("close", resolve));
-  for (const line of output.trim().split("\n")) assertEquals(await printed.next(), line);
-  socket.close();
-  await closed;
-});
-
 Deno.test("the README's files, links and tasks exist", async () => {
   const links = [...readme.matchAll(/\]\((?!https?:|#)([^)\s]+)\)/g)].map(([, path]) => path);
   const files = [...readme.matchAll(/`((?:handlers|tests|\.ci)\/[\w./-]+)`/g)]
@@ -43,5 +30,24 @@ Deno.test("the README's files, links and tasks exist", async () => {
   for (const path of [...links, ...files]) await Deno.stat(ROOT + path);
   for (const [, task] of readme.matchAll(/deno task (\w+)/g)) {
     assertEquals(Object.hasOwn(config.tasks, task), true, task);
+  }
+});
+
+Deno.test("the README tells every error of parley.v1 and every close", () => {
+  const told = (text: string) => assert(readme.includes(text), text);
+  for (const [code, text] of Object.entries(ERROR_TEXTS)) {
+    told(`\`${code}\``);
+    if (!code.includes("room")) told(`{"type":"error","message":"${text}"}`);
+  }
+  for (const { code, reason } of Object.values(CLOSE)) {
+    assertMatch(readme, RegExp(`^\\| ${code} +\\|.*\`${reason}\``, "m"));
+  }
+});
+
+Deno.test("the README's metrics are those of /metrics", async () => {
+  const metrics = await (await createTestApp().ask("/metrics")).text();
+  for (const [, name, label] of readme.matchAll(/`((?:parley|process)_\w+)(\{.+?="\w+"\})?/g)) {
+    assert(metrics.includes(`# TYPE ${name} `), name);
+    assert(metrics.includes(name + (label ?? "")), label);
   }
 });

@@ -3,71 +3,90 @@ import type { Cursor, Refusal, Span } from "../handlers/engine/engine.ts";
 import { SharedReads } from "../handlers/engine/redis_reads.ts";
 import { range } from "./engine_contract.ts";
 
-/** Shared reads of a room at seq `head`; each waits until the test lets it go on. */
-function readsOf(epoch: string) {
-  const sent: { after?: Cursor; answer: (value: Span | Refusal) => void }[] = [];
-  const reads = new SharedReads((_room, after) =>
-    new Promise((answer) => sent.push({ after, answer }))
+/** Reads of rooms in epoch `e`; each waits until the test lets it go on. */
+function openReads() {
+  const sent: { room: string; after?: Cursor; answer: (value: Span | Refusal) => void }[] = [];
+  const reads = new SharedReads((room, after) =>
+    new Promise((answer) => sent.push({ room, after, answer }))
   );
-  const answerOldest = async (head: number) => {
-    const { after, answer } = sent.shift()!;
-    const first = after?.epoch === epoch ? after.seq + 1 : 1;
-    const chats = range(first, head).map((seq) => ({ seq, time: 0, sender: "", message: "" }));
-    answer({ epoch, seq: head, chats });
-    await new Promise((resolve) => setTimeout(resolve));
-  };
-  const read = async (after?: Cursor) => {
-    const span = await reads.read("r", after);
+  const read = async (room: string, after?: Cursor) => {
+    const span = await reads.read(room, after);
     return "refused" in span ? span.refused : span.chats.map(({ seq }) => seq);
   };
-  return { sent, reads, answerOldest, read };
+  /** As many reads as may be under way, so that the next ones wait. */
+  const fill = () => range(1, 4).map((i) => read(`filler ${i}`));
+  /** Answers the oldest read with what the room keeps, up to `head`. */
+  const answer = async (head: number) => {
+    const { room, after, answer } = sent.shift()!;
+    const first = after?.epoch === "e" && after.seq <= head ? after.seq + 1 : 1;
+    const chats = range(first, head).map((seq) => ({ seq, time: 0, sender: "", message: "" }));
+    answer({ epoch: "e", seq: head, chats });
+    await new Promise((resolve) => setTimeout(resolve));
+    return { room, after };
+  };
+  return { sent, read, fill, answer };
 }
 
-Deno.test("SharedReads sends the first read at once, and all that come meanwhile as one", async () => {
-  const { sent, answerOldest, read } = readsOf("e");
-  const first = read({ epoch: "e", seq: 7 });
-  const others = [5, 2, 8].map((seq) => read({ epoch: "e", seq }));
+function at(seq: number, epoch = "e"): Cursor {
+  return { epoch, seq };
+}
+
+Deno.test("SharedReads sends four reads at a time, in the order of the calls", async () => {
+  const { sent, read, fill, answer } = openReads();
+  fill();
+  const more = [read("a"), read("b")];
+  assertEquals(sent.length, 4);
+  await answer(1);
+  assertEquals(sent.map(({ room }) => room), ["filler 2", "filler 3", "filler 4", "a"]);
+  for (let i = 0; i < 5; i++) await answer(2);
+  assertEquals(await Promise.all(more), [[1, 2], [1, 2]]);
+});
+
+Deno.test("SharedReads has one read serve all who wait for a room, each from its place", async () => {
+  const { sent, read, fill, answer } = openReads();
+  fill();
+  const all = [5, 2, 8].map((seq) => read("r", at(seq)));
+  for (let i = 0; i < 4; i++) await answer(1);
   assertEquals(sent.length, 1);
-  await answerOldest(8);
-  assertEquals(await first, [8]);
-  assertEquals(sent.map(({ after }) => after), [{ epoch: "e", seq: 2 }]);
-  await answerOldest(9);
-  assertEquals(await Promise.all(others), [[6, 7, 8, 9], range(3, 9), [9]]);
-  assertEquals(sent.length, 0);
+  assertEquals(await answer(9), { room: "r", after: at(2) });
+  assertEquals(await Promise.all(all), [[6, 7, 8, 9], range(3, 9), [9]]);
 });
 
 Deno.test("SharedReads gives nobody a read that was sent before", async () => {
-  const { sent, answerOldest, read } = readsOf("e");
-  const first = read();
-  const second = read();
-  await answerOldest(1);
-  const third = read();
-  await answerOldest(2);
-  assertEquals(sent.length, 1);
-  await answerOldest(3);
-  assertEquals([await first, await second, await third], [[1], [1, 2], [1, 2, 3]]);
+  const { sent, read, answer } = openReads();
+  const both = [read("r"), read("r")];
+  assertEquals(sent.length, 2);
+  await answer(1);
+  await answer(2);
+  assertEquals(await Promise.all(both), [[1], [1, 2]]);
 });
 
 Deno.test("SharedReads reads all where one of them needs all", async () => {
-  for (const after of [undefined, { epoch: "other", seq: 1 }]) {
-    const { sent, answerOldest, read } = readsOf("e");
-    read();
-    const both = [read({ epoch: "e", seq: 2 }), read(after), read({ epoch: "e", seq: 1 })];
-    await answerOldest(3);
-    assertEquals(sent[0].after, undefined);
-    await answerOldest(3);
-    assertEquals(await Promise.all(both), [[3], [1, 2, 3], [2, 3]]);
+  for (const after of [undefined, at(1, "another")]) {
+    const { read, fill, answer } = openReads();
+    fill();
+    const all = [read("r", at(2)), read("r", after), read("r", at(1))];
+    for (let i = 0; i < 4; i++) await answer(1);
+    assertEquals((await answer(3)).after, undefined);
+    assertEquals(await Promise.all(all), [[3], [1, 2, 3], [2, 3]]);
   }
 });
 
-Deno.test("SharedReads goes on after a refusal, and reads each room for itself", async () => {
-  const { sent, reads, answerOldest, read } = readsOf("e");
-  const both = [read(), read()];
-  const other = reads.read("another");
-  assertEquals(sent.length, 2);
+Deno.test("SharedReads gives all to who is beyond the newest", async () => {
+  const { read, fill, answer } = openReads();
+  fill();
+  const both = [read("r", at(2)), read("r", at(7))];
+  for (let i = 0; i < 4; i++) await answer(1);
+  assertEquals((await answer(3)).after, at(2));
+  assertEquals((await answer(3)).after, undefined);
+  assertEquals(await Promise.all(both), [[3], [1, 2, 3]]);
+});
+
+Deno.test("SharedReads goes on after a refusal", async () => {
+  const { sent, read, fill, answer } = openReads();
+  const first = fill();
+  const next = read("r");
   sent.shift()!.answer({ refused: "unavailable" });
-  await answerOldest(1);
-  assertEquals((await other as Span).seq, 1);
-  await answerOldest(2);
-  assertEquals(await Promise.all(both), ["unavailable", [1, 2]]);
+  for (let i = 0; i < 4; i++) await answer(1);
+  assertEquals([await first[0], await next], ["unavailable", [1]]);
 });

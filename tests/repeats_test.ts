@@ -1,6 +1,6 @@
 import { assert, assertEquals } from "@std/assert";
 import type { RepeatKey } from "../handlers/engine/engine.ts";
-import type { Budget } from "../handlers/engine/history.ts";
+import { Budget } from "../handlers/engine/history.ts";
 import {
   REPEAT_MS,
   RepeatBudget,
@@ -10,7 +10,7 @@ import {
 import { range } from "./engine_contract.ts";
 
 function tableOf(maxBytes = 1_000_000) {
-  const budget: Budget = { bytes: 0, idBytes: 0, maxBytes };
+  const budget = new Budget(maxBytes);
   return { budget, table: new RepeatTable(budget) };
 }
 

@@ -1,5 +1,5 @@
 import { assertEquals, assertLessOrEqual } from "@std/assert";
-import type { Engine } from "../handlers/engine/engine.ts";
+import type { Cursor, Engine } from "../handlers/engine/engine.ts";
 import { createMemoryEngine } from "../handlers/engine/memory.ts";
 import { MAX_FRAME_BYTES } from "../handlers/registry/connection.ts";
 import { Counters } from "../handlers/registry/counters.ts";
@@ -205,15 +205,17 @@ Deno.test("Room relays binary behind the text due before, to the others of its U
 /** A room by itself, over a memory engine. */
 function createRoom(engine = createMemoryEngine(KEEPS, new FakeClock())) {
   const turn = new Turn(() => {});
+  const clock = new FakeClock();
   let emptied = 0;
   const room = new Room("ops", {
     engine,
+    clock,
     turn,
     counters: new Counters(),
     maxQueueBytes: 10_000,
     onEmpty: () => emptied++,
   });
-  return { room, engine, emptied: () => emptied };
+  return { room, engine, clock, emptied: () => emptied };
 }
 
 /** A reader that writes down what it is told. */
@@ -286,6 +288,46 @@ Deno.test("Room that its engine refuses takes no listener, and goes", async () =
   const reader = createReader();
   assertEquals(await room.listen(reader, {}), { refused: "too_many_rooms" });
   assertEquals([room.listenerCount, emptied(), reader.told], [0, 1, []]);
+});
+
+Deno.test("Room waits with a replay for an engine that is away", async () => {
+  const { room, engine, clock } = createRoom();
+  await engine.publish("ops", { sender: "Ann", message: "1" });
+  const { epoch, seq } = await engine.read("ops") as Cursor;
+  const read = engine.read.bind(engine);
+  engine.read = () => ({ refused: "unavailable" });
+  const [reader, gone] = [createReader(), createReader()];
+  for (const one of [reader, gone]) await room.listen(one, { after: `${epoch}:0` });
+  await engine.publish("ops", { sender: "Ann", message: "2" });
+  clock.tick(250);
+  assertEquals(reader.told, []);
+  room.unlisten(gone);
+  engine.read = read;
+  clock.tick(250);
+  await engine.publish("ops", { sender: "Ann", message: "3" });
+  const chats = [1, 2, 3].map((message) => [message, epoch, message]);
+  assertEquals(reader.told, [[true, epoch, seq - 1], ...chats]);
+  assertEquals([gone.told, clock.timerCount], [[], 0]);
+});
+
+Deno.test("Room waits until it has heard as much as its listener did elsewhere", async () => {
+  for (const others of ["same", "new"]) {
+    const { room, engine, clock } = createRoom();
+    await engine.publish("ops", { sender: "Ann", message: "1" });
+    const epoch = others === "new" ? others : (await engine.read("ops") as Cursor).epoch;
+    const chats = [2, 3].map((seq) => ({ seq, time: 0, sender: "Ann", message: `${seq}` }));
+    engine.read = (_room, after) => ({ epoch, seq: 3, chats: chats.slice(after!.seq - 1) });
+    const [waits, odd] = [createReader(), createReader()];
+    await room.listen(waits, { after: `${epoch}:2` });
+    await room.listen(odd, { after: `${epoch}:9` });
+    if (others === "new") room.deliver({ type: "reset", epoch, seq: 1, members: 0 });
+    clock.tick(250);
+    assertEquals(waits.told, []);
+    for (const chat of chats) room.deliver({ type: "chat", chat });
+    clock.tick(250);
+    assertEquals(waits.told, [[true, epoch, 2], [3, epoch, 3]]);
+    assertEquals(odd.told[0], [false, epoch, 1]);
+  }
 });
 
 Deno.test("Room cuts a replay to what half of MAX_QUEUE_BYTES holds, and says so", async () => {

@@ -116,6 +116,7 @@ Deno.test("readSettings() refuses a flag or a word that it does not know", () =>
   assertEquals(refusal(["--prot", "80"]), text);
   assertEquals(refusal(["8000"]), 'Cannot understand "8000": --help lists the flags');
   assertStringIncludes(refusal(["--no-port"]), "Cannot understand");
+  assertEquals(refusal(["--", "--port", "80"]), 'Cannot understand "--": --help lists the flags');
 });
 
 Deno.test("readSettings() wants both halves of TLS", () => {

@@ -1,6 +1,5 @@
 /**
- * `deno task soak`: clients that chat, come and go for ten minutes, and what the server holds
- * meanwhile. `--minutes`, `--clients` and `--row-seconds` change that.
+ * `deno task soak`: clients that chat, come and go, and what the server holds meanwhile.
  *
  * Fails if a client missed a message, if an error was logged, if the totals do not come back to
  * zero, or if the memory in use grew from the first third to the last.
@@ -20,7 +19,25 @@ const CHURN_MS = 200;
 /** More growth of the memory in use is a leak. */
 const MAX_GROWTH_MB = 10;
 
-const flags = parseArgs(Deno.args, { string: ["minutes", "clients", "row-seconds"] });
+const HELP = `Clients chat, come and go; a table tells what the server holds meanwhile.
+
+  deno task soak [flags]
+
+  --minutes N       how long (default: 10)
+  --clients N       how many clients (default: 200)
+  --row-seconds N   how often a line of the table (default: 30)
+  --help
+
+Exits with 1 if a message was missed, an error was logged, or the memory in use grew.`;
+
+const flags = parseArgs(Deno.args, {
+  string: ["minutes", "clients", "row-seconds"],
+  boolean: ["help"],
+});
+if (flags.help) {
+  console.log(HELP);
+  Deno.exit();
+}
 const minutes = Number(flags.minutes ?? 10);
 const clientCount = Number(flags.clients ?? 200);
 const rowSeconds = Number(flags["row-seconds"] ?? 30);

@@ -140,7 +140,8 @@ Deno.test("deno task chat --help tells how, and a slip gets one line", async () 
     help.lines.join("\n"),
     /deno task chat \[flags\] \[ws:\/\/host\/chat\/room\][^]*--name/,
   );
-  for (const args of [["--nmae", "Ann"], ["ftp://localhost"], ["ws://localhost/chat/a b"]]) {
+  const badRoom = "ws://localhost/chat/a b";
+  for (const args of [["--nmae", "Ann"], ["--history", "x"], ["ftp://localhost"], [badRoom]]) {
     await using slip = new Terminal(args);
     assertEquals(await slip.code, 1);
     assertEquals(slip.lines.length, 1, slip.lines.join("\n"));

@@ -6,12 +6,34 @@
 import type { Chat } from "./engine.ts";
 
 /** Bytes in use by all rooms of an engine; histories and repeat tables add and take. */
-export interface Budget {
+export class Budget {
   /** History and ids. */
-  bytes: number;
+  bytes = 0;
   /** Ids alone: at most a quarter of `maxBytes`, so that ids cannot push out all history. */
-  idBytes: number;
-  readonly maxBytes: number;
+  idBytes = 0;
+  /** Histories by size, in steps of a factor of 2: most messages move none. */
+  readonly #bySize = Array.from({ length: 33 }, () => new Set<History>());
+
+  constructor(readonly maxBytes: number) {}
+
+  /** Counts a history that has grown or shrunk. */
+  resize(history: History, from: number, to: number): void {
+    this.bytes += to - from;
+    const [step, next] = [stepOf(from), stepOf(to)];
+    if (step === next) return;
+    this.#bySize[step].delete(history);
+    if (next > 0) this.#bySize[next].add(history);
+  }
+
+  /** The history with the most bytes, within a factor of 2; none if all are empty. */
+  largest(): History | undefined {
+    return this.#bySize.findLast(({ size }) => size > 0)?.values().next().value;
+  }
+}
+
+/** 0 for nothing, then one more for each factor of 2; a message has at least 200 bytes. */
+function stepOf(bytes: number): number {
+  return 32 - Math.clz32(bytes / 128);
 }
 
 /** The window on a room's order. */
@@ -21,6 +43,7 @@ export class History {
   /** Kept messages start at `#start`: taking from the front moves no memory until half is free. */
   #chats: Chat[] = [];
   #start = 0;
+  #bytes = 0;
 
   constructor(
     readonly limits: { historySize: number; historySeconds: number },
@@ -32,7 +55,7 @@ export class History {
     this.seq = chat.seq;
     if (this.limits.historySize === 0) return;
     this.#chats.push(chat);
-    this.budget.bytes += cost(chat);
+    this.#count(cost(chat));
     if (this.#length > this.limits.historySize) this.dropOldest();
   }
 
@@ -53,7 +76,7 @@ export class History {
   /** Drops the oldest message; tells whether there was one. */
   dropOldest(): boolean {
     if (this.#length === 0) return false;
-    this.budget.bytes -= cost(this.#chats[this.#start]);
+    this.#count(-cost(this.#chats[this.#start]));
     this.#start++;
     if (this.#start * 2 > this.#chats.length) {
       this.#chats = this.#chats.slice(this.#start);
@@ -65,6 +88,12 @@ export class History {
   /** Gives all its bytes back to the budget. */
   clear(): void {
     while (this.dropOldest());
+  }
+
+  #count(bytes: number): void {
+    const from = this.#bytes;
+    this.#bytes += bytes;
+    this.budget.resize(this, from, this.#bytes);
   }
 
   get #length(): number {

@@ -17,7 +17,7 @@ import type {
   RoomSummary,
   Span,
 } from "./engine.ts";
-import { type Budget, History } from "./history.ts";
+import { Budget, History } from "./history.ts";
 import { RepeatTable } from "./repeats.ts";
 
 /** How much the engine keeps; see the settings of the same names. */
@@ -62,16 +62,14 @@ class MemoryEngine implements Engine {
   #rooms = new Map<string, MemoryRoom>();
   /** Rooms without a host, the longest-empty first. */
   #empty = new Set<MemoryRoom>();
+  /** Names of the rooms with a host, in order, until a host comes or goes. */
+  #heard?: string[];
   /** Bytes of history and ids over all rooms: the rooms add and take. */
   #budget: Budget;
   #stopSweep: () => void;
 
   constructor(readonly limits: HistoryLimits, readonly clock: Clock) {
-    this.#budget = {
-      bytes: 0,
-      idBytes: 0,
-      maxBytes: limits.historyMb * 1_000_000,
-    };
+    this.#budget = new Budget(limits.historyMb * 1_000_000);
     this.#stopSweep = clock.every(SWEEP_MS, () => this.#sweep());
   }
 
@@ -79,6 +77,7 @@ class MemoryEngine implements Engine {
     const room = this.#open(name);
     if (!room) return { refused: "too_many_rooms" };
     room.host = host;
+    this.#heard = undefined;
     this.#empty.delete(room);
     return {
       epoch: room.epoch,
@@ -91,6 +90,7 @@ class MemoryEngine implements Engine {
     const room = this.#rooms.get(name);
     if (!room) return;
     room.host = undefined;
+    this.#heard = undefined;
     this.#markEmpty(room);
   }
 
@@ -114,7 +114,7 @@ class MemoryEngine implements Engine {
     };
     room.history.append(chat);
     if (key) room.repeats.remember(key, chat.seq, now);
-    if (this.#budget.bytes > this.#budget.maxBytes) this.#makeSpace(room);
+    if (this.#budget.bytes > this.#budget.maxBytes) this.#makeSpace();
     if (room.host) room.host.deliver({ type: "chat", chat });
     else this.#markEmpty(room);
     return { epoch: room.epoch, seq: chat.seq };
@@ -163,10 +163,11 @@ class MemoryEngine implements Engine {
   }
 
   rooms(after: string, limit: number): RoomSummary[] {
-    const heard = this.#rooms.values()
-      .filter((room) => room.host !== undefined && room.name > after)
-      .toArray().sort((a, b) => a.name < b.name ? -1 : 1);
-    return heard.slice(0, limit).map((room) => ({
+    this.#heard ??= [...this.#rooms.values()].filter(({ host }) => host !== undefined)
+      .map(({ name }) => name).sort();
+    const first = this.#heard.findIndex((name) => name > after);
+    const names = first < 0 ? [] : this.#heard.slice(first, first + limit);
+    return names.map((name) => this.#rooms.get(name)!).map((room) => ({
       room: room.name,
       members: room.members.size,
       listeners: room.host?.listenerCount ?? 0,
@@ -186,6 +187,7 @@ class MemoryEngine implements Engine {
     this.#stopSweep();
     this.#rooms.clear();
     this.#empty.clear();
+    this.#heard = undefined;
     return Promise.resolve();
   }
 
@@ -222,21 +224,18 @@ class MemoryEngine implements Engine {
     this.#empty.delete(room);
   }
 
-  /** Drops the longest-empty room but `spared` and those that must know an HTTP key; tells whether there was one. */
-  #dropLongestEmpty(spared?: MemoryRoom): boolean {
+  /** Drops the longest-empty room but those that must know an HTTP key; tells whether there was one. */
+  #dropLongestEmpty(): boolean {
     const now = this.clock.now();
-    const oldest = this.#empty.values().find((room) =>
-      room !== spared && room.repeats.keepUntil <= now
-    );
+    const oldest = this.#empty.values().find(({ repeats }) => repeats.keepUntil <= now);
     if (oldest) this.#drop(oldest);
     return oldest !== undefined;
   }
 
-  /** Keeps to HISTORY_MB: longest-empty rooms go first, then the oldest messages of this room. */
-  #makeSpace(room: MemoryRoom): void {
-    while (this.#budget.bytes > this.#budget.maxBytes) {
-      if (!this.#dropLongestEmpty(room) && !room.history.dropOldest()) return;
-    }
+  /** Keeps to HISTORY_MB: the largest room gives its oldest messages, whoever publishes. */
+  #makeSpace(): void {
+    const budget = this.#budget;
+    while (budget.bytes > budget.maxBytes && budget.largest()?.dropOldest());
   }
 
   #tellStatus(

@@ -26,10 +26,14 @@ export function formatCursor({ epoch, seq }: Cursor): string {
   return `${epoch}:${seq}`;
 }
 
+/** Whether a place lies in a room's order, of which `head` is the end. */
+export function isWithin(head: Cursor, place: Cursor | undefined): place is Cursor {
+  return place?.epoch === head.epoch && place.seq <= head.seq;
+}
+
 /** Whether everything behind `after` is still in the span. */
-function isWhole(span: Span, after: Cursor): boolean {
-  return after.epoch === span.epoch && after.seq <= span.seq &&
-    span.seq - after.seq === span.chats.length;
+function isWhole(span: Span, after: Cursor | undefined): boolean {
+  return isWithin(span, after) && span.seq - after.seq === span.chats.length;
 }
 
 /**
@@ -54,7 +58,7 @@ export function replay(
   return {
     epoch: span.epoch,
     seq: span.seq - chats.length,
-    recovered: after !== undefined && first === 0 && isWhole(span, after),
+    recovered: first === 0 && isWhole(span, after),
     chats,
   };
 }
@@ -71,8 +75,7 @@ export function pageOf(
   limit: number,
   maxBytes = Infinity,
 ): Page {
-  const known = after !== undefined && after.epoch === span.epoch &&
-    after.seq <= span.seq;
+  const known = isWithin(span, after);
   const nth = (n: number) => span.chats[known ? n : span.chats.length - 1 - n];
   let count = 0;
   for (let bytes = 0; count < Math.min(limit, span.chats.length); count++) {
@@ -81,7 +84,7 @@ export function pageOf(
   }
   const chats = known ? span.chats.slice(0, count) : span.chats.slice(span.chats.length - count);
   const end = chats.at(-1)?.seq ?? span.seq;
-  const recovered = after === undefined || (known && isWhole(span, after));
+  const recovered = after === undefined || isWhole(span, after);
   return { epoch: span.epoch, seq: end, recovered, chats };
 }
 

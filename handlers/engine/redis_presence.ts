@@ -8,7 +8,7 @@ import { OPEN } from "./redis_script.ts";
 /** How long a node's members are kept without a word from it. */
 export const LEASE_MS = 15_000;
 /** Messages that `sync` answers with at most. */
-const ENTRIES_AT_ONCE = 50;
+const MESSAGES_AT_ONCE = 50;
 /** Names that `members` answers with at most. */
 export const MAX_NAMES = 1_000;
 
@@ -41,7 +41,7 @@ end`;
  * another message there, messages were lost: a new epoch. ARGV: the node's epoch ('' for none), seq
  * and last message's time ('' if unknown), node, its listeners (-1: not hosting), whether it may
  * bury (1 or 0). Answer: epoch, seq, members, version of the member list, whether the node's lease
- * was gone, whether there is more to bury, the first entries that it missed.
+ * was gone, whether there is more to bury, entries of the first messages that it missed.
  */
 export const sync = `#!lua flags=allow-oom
 ${OPEN}
@@ -63,7 +63,12 @@ if epoch ~= ARGV[4] then
   if from == math.huge then from = 0 end
 end
 local entries = {}
-if ARGV[4] ~= '' and from < seq then entries = range(from + 1, seq, ${ENTRIES_AT_ONCE}) end
+local first = ARGV[4] ~= '' and from < seq and
+  redis.call('XRANGE', log, from + 1, seq, 'COUNT', 1)[1]
+if first then
+  local start = tonumber(string.match(first[1], '^%d+'))
+  entries = range(start, math.min(seq, start + ${MESSAGES_AT_ONCE - 1}))
+end
 local wasGone = 1 - redis.call('HEXISTS', nodes, node)
 redis.call('HSET', nodes, node, (now + ${LEASE_MS}) .. ' ' .. listeners)
 for _, key in ipairs({ head, log, members, nodes }) do redis.call('PEXPIRE', key, ttl) end

@@ -25,19 +25,25 @@ export class SharedReads {
 
   /** The kept messages behind `after`, as the engine's `read`; none older than this call. */
   async read(room: string, after?: Cursor): Promise<Span | Refusal> {
-    const waiting = this.#waiting.get(room);
-    const span = await (waiting ? share(waiting, after) : this.#ask(room, after)).promise;
+    const span = await this.#ask(room, after);
     if (isRefusal(span) || after?.epoch !== span.epoch) return span;
-    // A place beyond the newest is none: it gets all, and a shared read may have brought less.
-    if (after.seq > span.seq) return await this.#ask(room).promise;
+    // Who is beyond the newest gets all; a shared read may have brought less.
+    if (after.seq > span.seq) return await this.#ask(room);
     return { ...span, chats: span.chats.filter((chat) => chat.seq > after.seq) };
   }
 
-  #ask(room: string, after?: Cursor): WaitingRead {
+  #ask(room: string, after?: Cursor): Promise<Span | Refusal> {
+    const waiting = this.#waiting.get(room);
+    if (waiting) {
+      const { after: least } = waiting;
+      if (after?.epoch !== least?.epoch) waiting.after = undefined;
+      else if (after && least && after.seq < least.seq) waiting.after = after;
+      return waiting.promise;
+    }
     const read = { after, ...Promise.withResolvers<Span | Refusal>() };
     this.#waiting.set(room, read);
     this.#sendNext();
-    return read;
+    return read.promise;
   }
 
   async #sendNext(): Promise<void> {
@@ -50,11 +56,4 @@ export class SharedReads {
     this.#underWay--;
     this.#sendNext();
   }
-}
-
-/** Has a read that waits begin no later than `after`. */
-function share(read: WaitingRead, after?: Cursor): WaitingRead {
-  if (after?.epoch !== read.after?.epoch) read.after = undefined;
-  else if (after && read.after && after.seq < read.after.seq) read.after = after;
-  return read;
 }

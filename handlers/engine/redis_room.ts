@@ -109,8 +109,8 @@ export class RedisRoom {
     view.applySync({ epoch, seq, members, version, chats: toChats(entries) });
     this.#opened?.({ epoch, seq, members });
     this.#opened = undefined;
-    if (view.seq < seq) this.sync();
     queueMicrotask(() => view.resume());
+    if (view.seq < seq) await this.sync();
   }
 
   /** The connection is new: nothing is handed out before {@link catchUp}. */

@@ -57,9 +57,7 @@ local function begin(isNewEpoch)
     'runs', runs, 'lineage', lineage)
   redis.call('PEXPIRE', head, ttl)
 end
-local function range(first, last, count)
-  return redis.call('XRANGE', log, first, last, 'COUNT', count or 1000000000)
-end
+local function range(first, last) return redis.call('XRANGE', log, first, last) end
 if not epoch then
   redis.call('UNLINK', log, ids, old)
   begin(true)

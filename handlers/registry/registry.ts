@@ -83,6 +83,7 @@ export class Registry implements ConnectionOwner {
     const engine = this.engineOf(name);
     const room = new Room(name, {
       engine,
+      clock: this.#options.clock,
       turn: this.turn,
       counters: this.counters,
       maxQueueBytes: this.#options.limits.maxQueueBytes,

@@ -3,6 +3,7 @@
  *
  * @module
  */
+import type { Clock } from "../clock.ts";
 import {
   type Answer,
   type Chat,
@@ -15,7 +16,7 @@ import {
   type Span,
   whenAnswered,
 } from "../engine/engine.ts";
-import { type Page, parseCursor, replay } from "../engine/page.ts";
+import { isWithin, type Page, parseCursor, replay } from "../engine/page.ts";
 import { byteLength } from "../text.ts";
 import type { Connection } from "./connection.ts";
 import type { Counters } from "./counters.ts";
@@ -40,6 +41,7 @@ export interface Wanted {
 /** What a room needs from outside. */
 export interface RoomOptions {
   engine: Engine;
+  clock: Clock;
   turn: Turn;
   counters: Counters;
   /** A replay is cut to its newest messages: all that a listener has to read fits half of it. */
@@ -47,6 +49,9 @@ export interface RoomOptions {
   /** Called when the last listener has gone. */
   onEmpty: () => void;
 }
+
+/** How long a listener waits before its replay is asked for again, in ms. */
+const RETRY_MS = 250;
 
 /** A listener whose replay has not come yet, from where it waits, and what came meanwhile. */
 interface Waiting {
@@ -145,16 +150,23 @@ export class Room implements Host, DueRoom {
 
   #attach(listener: Listener, wanted: Wanted): void {
     if (!this.#waiting.has(listener)) return;
-    this.#waiting.set(listener, { ...this.#head, events: [] });
+    const from = { ...this.#head, events: [] };
+    this.#waiting.set(listener, from);
     const limit = wanted.after === undefined ? wanted.history ?? 0 : Infinity;
     if (limit === 0 || listener.dialect === "plain") {
       return this.#start(listener, wanted);
     }
-    const span = this.engine.read(this.name, parseCursor(wanted.after));
-    whenAnswered(span, (span) => this.#start(listener, wanted, span));
+    const after = parseCursor(wanted.after);
+    whenAnswered(this.engine.read(this.name, after), (span) => {
+      // What others know already, the listener's place too, may be on its way here.
+      const isHere = !isRefusal(span) && span.epoch === from.epoch &&
+        (isWithin(from, after) || !isWithin(span, after));
+      if (isHere) this.#start(listener, wanted, span);
+      else this.options.clock.after(RETRY_MS, () => this.#attach(listener, wanted));
+    });
   }
 
-  #start(listener: Listener, wanted: Wanted, span?: Span | Refusal): void {
+  #start(listener: Listener, wanted: Wanted, span?: Span): void {
     const waiting = this.#waiting.get(listener);
     if (!waiting) return;
     this.#waiting.delete(listener);
@@ -187,15 +199,11 @@ export class Room implements Host, DueRoom {
     { epoch, seq }: Waiting,
     wanted: Wanted,
     maxBytes: number,
-    span?: Span | Refusal,
+    span?: Span,
   ): Page {
-    let chats: Chat[] = [];
-    if (span && !isRefusal(span) && span.epoch === epoch) {
-      chats = span.chats.at(-1)?.seq === seq
-        ? span.chats
-        : span.chats.filter((chat) => chat.seq <= seq);
-      if (chats.at(-1)?.seq !== seq) chats = [];
-    }
+    let chats = span?.chats ?? [];
+    if (chats.at(-1)?.seq !== seq) chats = chats.filter((chat) => chat.seq <= seq);
+    if (chats.at(-1)?.seq !== seq) chats = [];
     const limit = wanted.after === undefined ? wanted.history ?? 0 : Infinity;
     const after = parseCursor(wanted.after);
     return replay({ epoch, seq, chats }, after, limit, maxBytes);

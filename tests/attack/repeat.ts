@@ -1,13 +1,25 @@
 /**
- * `deno task attack`: the attacks again and again, each time with another seed. `--times` says how
- * often (10), `--seed` where to begin. A failure is played again with `FUZZ_SEED={seed} deno test -A
- * tests/attack`.
+ * `deno task attack`: the attacks again and again, each time with another seed.
  *
  * @module
  */
 import { parseArgs } from "@std/cli/parse-args";
 
-const flags = parseArgs(Deno.args, { string: ["times", "seed"] });
+const HELP = `Runs the tests of tests/attack again and again, each time with another seed.
+
+  deno task attack [flags]
+
+  --times N   how often (default: 10)
+  --seed N    where to begin (default: by the clock)
+  --help
+
+FUZZ_SEED=N deno test -A tests/attack plays one of them again.`;
+
+const flags = parseArgs(Deno.args, { string: ["times", "seed"], boolean: ["help"] });
+if (flags.help) {
+  console.log(HELP);
+  Deno.exit();
+}
 const times = Number(flags.times ?? 10);
 const first = Number(flags.seed ?? Date.now() % 1_000_000);
 const failed: number[] = [];

@@ -261,7 +261,7 @@ Deno.test("a close reason cannot begin, turn or hide a line of the log", async (
   const reason = "a\nb\r\x1b[31m\u202ec\u2028d{name}";
   const client = await Client.open(`${server.ws}/echo`);
   client.socket.close(4_000, reason);
-  const line = await server.line(/disconnected/);
+  const line = await server.line(/closed with error/);
   assert(line.includes("a\\x0ab\\x0d\\x1b[31m\\u202ec\\u2028d{name}"), line);
   await client.closed;
 });

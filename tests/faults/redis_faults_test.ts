@@ -260,11 +260,13 @@ redisTest(
     await using two = await startNode(server.port);
     await using traffic = await Traffic.start([one, two], ROOMS);
     await traffic.flow(200);
-    await server.command("CLIENT", "PAUSE", "2500", "ALL");
+    // Its answer to QUIT has to wait, too.
+    const paused = server.command("CLIENT", "PAUSE", "1500", "ALL");
     await within(
       1_000,
       () => eventually(() => one.isReady() || two.isReady(), (isReady) => !isReady),
     );
+    await paused;
     await untilReady(one, two);
     await traffic.flow(200);
     await traffic.stop();

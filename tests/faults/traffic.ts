@@ -8,6 +8,9 @@ import { assert, assertEquals } from "@std/assert";
 import { type Cursor, type Engine, isRefusal } from "../../handlers/engine/engine.ts";
 import { eventually, granted, hear, type Recorder } from "../recorder.ts";
 
+/** What traffic needs of a node: an engine, or a whole server. */
+export type TrafficNode = Pick<Engine, "host" | "publish" | "read">;
+
 interface Ack extends Cursor {
   room: string;
   message: string;
@@ -36,10 +39,10 @@ export class Traffic implements AsyncDisposable {
   #isGivenUp = false;
   #senders: Promise<void>[] = [];
 
-  private constructor(readonly nodes: Engine[], readonly rooms: string[]) {}
+  private constructor(readonly nodes: TrafficNode[], readonly rooms: string[]) {}
 
   /** Opens the rooms everywhere, and has `senders` a room and node begin. */
-  static async start(nodes: Engine[], rooms: string[], senders = 3): Promise<Traffic> {
+  static async start(nodes: TrafficNode[], rooms: string[], senders = 3): Promise<Traffic> {
     const traffic = new Traffic(nodes, rooms);
     for (const room of rooms) {
       for (const [node, engine] of nodes.entries()) {
@@ -102,10 +105,10 @@ export class Traffic implements AsyncDisposable {
     await Promise.all(this.#senders);
   }
 
-  async #send(engine: Engine, room: string, name: string): Promise<void> {
+  async #send(engine: TrafficNode, room: string, name: string): Promise<void> {
     for (let i = 0; !this.#isOver; i++) {
-      const message = `${name}.${i}`;
-      const key = { session: `session of ${name}`, id: `${i}` };
+      const message = JSON.stringify(`${name}.${i}`);
+      const key = { session: `session of sender ${name}`, id: `${i}` };
       while (!this.#isGivenUp) {
         const start = performance.now();
         const place = await engine.publish(room, { sender: name, message, key });

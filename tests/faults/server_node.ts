@@ -1,0 +1,124 @@
+/**
+ * A whole server as a node of {@link Traffic}: a process of `main.ts`, reached through a proxy at an
+ * address that stays the same, as through a load balancer. Senders speak `parley.v1` by hand;
+ * listeners are the client that browsers load.
+ *
+ * @module
+ */
+import { assertEquals } from "@std/assert";
+import type { Draft, Engine, Head, Host, Outcome } from "../../handlers/engine/engine.ts";
+import { connect } from "../../handlers/web/client.js";
+import { Client, type Fields } from "../clients.ts";
+import { ServerProcess } from "../servers.ts";
+import { Proxy } from "./proxy.ts";
+import type { TrafficNode } from "./traffic.ts";
+
+/** No limit stands between a test and its traffic; every message is kept. */
+const FLAGS = [
+  ...["--host", "127.0.0.1", "--drain-seconds", "1"],
+  ...["--message-rate", "0", "--byte-rate", "0", "--history-size", "1000000"],
+  ...["--max-queue-bytes", "100000000"],
+];
+
+/** A server, and the clients that came to it. */
+export class ServerNode implements TrafficNode, AsyncDisposable {
+  readonly front = new Proxy(0);
+  /** How often a listener lost its connection, or left it because of a hole. */
+  reconnects = 0;
+  readonly #clients: { close(): void }[] = [];
+  /** The socket of each sender, by room and name. */
+  readonly #senders = new Map<string, Client>();
+  #process!: ServerProcess;
+
+  /** `log` reads what Redis keeps. */
+  private constructor(readonly redisUrl: string, readonly log: Pick<Engine, "read">) {}
+
+  /** Starts a server on the Redis at `redisUrl`. */
+  static async start(redisUrl: string, log: Pick<Engine, "read">): Promise<ServerNode> {
+    const node = new ServerNode(redisUrl, log);
+    await node.restart();
+    return node;
+  }
+
+  /** Starts the server again; from now on clients come to it. */
+  async restart(): Promise<void> {
+    this.#process = await ServerProcess.start(FLAGS, { env: { REDIS_URL: this.redisUrl } });
+    this.front.targetPort = this.port;
+  }
+
+  /** Ends the server by a signal; whoever connects from now on comes to `other`. */
+  async end(signal: Deno.Signal, other: ServerNode): Promise<Deno.CommandStatus> {
+    this.front.targetPort = other.port;
+    this.#process.kill(signal);
+    return await this.#process.status;
+  }
+
+  /** Where the server itself listens. */
+  get port(): number {
+    return Number(new URL(this.#process.url).port);
+  }
+
+  /** The status of `/readyz`. */
+  async readiness(): Promise<number> {
+    const response = await fetch(`http://127.0.0.1:${this.port}/readyz`);
+    await response.body?.cancel();
+    return response.status;
+  }
+
+  /** Where clients find a room. */
+  urlOf(room: string): string {
+    return `ws://127.0.0.1:${this.front.port}/chat/${room}`;
+  }
+
+  host(room: string, host: Host): Promise<Head> {
+    return new Promise((resolve) => {
+      const client = connect(this.urlOf(room), {
+        onWelcome: resolve,
+        onMessage: ({ seq, time, sender, message }) =>
+          host.deliver({
+            type: "chat",
+            chat: { seq, time, sender, message: JSON.stringify(message) },
+          }),
+        onState: (state) => state === "reconnecting" && this.reconnects++,
+        onGap: ({ to }) => host.deliver({ type: "reset", ...to, members: 0 }),
+      });
+      this.#clients.push(client);
+    });
+  }
+
+  /** Sends a message with its id; an end of the socket is `unavailable`, too: who asks again knows. */
+  async publish(room: string, { sender, message, key }: Draft): Promise<Outcome> {
+    const name = `${room} ${sender}`;
+    try {
+      const client = this.#senders.get(name) ?? await this.#join(room, sender, key!.session);
+      this.#senders.set(name, client);
+      client.send({ type: "chat", id: key!.id, message: JSON.parse(message) });
+      let answer: Fields;
+      do answer = await client.nextObject(); while (answer.id !== key!.id);
+      if (answer.type === "ack") return { epoch: `${answer.epoch}`, seq: Number(answer.seq) };
+      assertEquals([answer.type, answer.code], ["error", "unavailable"]);
+    } catch (error) {
+      await this.#senders.get(name)?.close();
+      this.#senders.delete(name);
+      if (!/connect|closed/i.test(`${error}`)) throw error;
+    }
+    return { refused: "unavailable" };
+  }
+
+  read(room: string) {
+    return this.log.read(room);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    for (const client of this.#clients) client.close();
+    for (const client of this.#senders.values()) await client.close();
+    await this.#process[Symbol.asyncDispose]();
+    await this.front[Symbol.asyncDispose]();
+  }
+
+  async #join(room: string, name: string, session: string): Promise<Client> {
+    const client = await Client.open(this.urlOf(room), "parley.v1");
+    client.send({ type: "join", name, session });
+    return client;
+  }
+}

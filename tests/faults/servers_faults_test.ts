@@ -1,0 +1,213 @@
+/**
+ * Two whole servers on a Redis of their own. Whatever is killed, paused, cut off or drained: every
+ * client hears one order without gap or repeat, and no ack is lost.
+ */
+import { assert, assertEquals, assertNotEquals } from "@std/assert";
+import { systemClock } from "../../handlers/clock.ts";
+import { createRedisEngine } from "../../handlers/engine/redis.ts";
+import { silentLog } from "../../handlers/log.ts";
+import { Client, type Fields } from "../clients.ts";
+import { ROOMY } from "../engine_contract.ts";
+import { eventually, hear, within } from "../recorder.ts";
+import { RedisServer, redisTest } from "../redis_server.ts";
+import { hear as hearRaw, joinAs, nextOf, settled } from "../v1.ts";
+import { Proxy } from "./proxy.ts";
+import { ServerNode } from "./server_node.ts";
+import { Traffic } from "./traffic.ts";
+
+/** How often Redis is killed, or a server; servers are drained half as often. */
+const ROUNDS = Number(Deno.env.get("FAULT_ROUNDS") ?? 4);
+const ROOMS = ["one", "two"];
+
+/** A durable Redis, and two servers on it, of which the first reaches it through a proxy. */
+class System implements AsyncDisposable {
+  readonly #stack = new AsyncDisposableStack();
+  redis!: RedisServer;
+  /** The first server's way to Redis. */
+  way!: Proxy;
+  nodes: ServerNode[] = [];
+
+  static async start(): Promise<System> {
+    const system = new System();
+    const stack = system.#stack;
+    const redis = system.redis = stack.use(await RedisServer.start({ appendfsync: "always" }));
+    const way = system.way = stack.use(new Proxy(redis.port));
+    const log = await createRedisEngine(redis.url, ROOMY, systemClock, silentLog);
+    stack.defer(() => log.close());
+    const urls = [`redis://127.0.0.1:${way.port}`, redis.url];
+    system.nodes = await Promise.all(urls.map((url) => ServerNode.start(url, log)));
+    for (const node of system.nodes) stack.use(node);
+    return system;
+  }
+
+  /** Waits until the servers are ready, or are not. */
+  async until(status: 200 | 503, ...nodes: ServerNode[]): Promise<void> {
+    for (const node of nodes.length > 0 ? nodes : this.nodes) {
+      await eventually(() => node.readiness(), (now) => now === status);
+    }
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.#stack.disposeAsync();
+  }
+}
+
+/** Ends traffic, and has the checker compare all. */
+async function settle(traffic: Traffic): Promise<void> {
+  await traffic.flow(100);
+  await traffic.stop();
+  await traffic.check({ mayReset: false });
+}
+
+redisTest("Redis is killed and started again under two servers", async () => {
+  await using system = await System.start();
+  await using traffic = await Traffic.start(system.nodes, ROOMS);
+  for (let round = 0; round < ROUNDS; round++) {
+    await system.until(200);
+    await traffic.flow(100);
+    await system.redis.stop("SIGKILL");
+    await system.redis.start();
+  }
+  await settle(traffic);
+  assert(traffic.refusals > 0, "Redis was never missed");
+  assertEquals(system.nodes.map(({ reconnects }) => reconnects), [0, 0]);
+});
+
+for (const signal of ["SIGKILL", "SIGTERM"] as const) {
+  redisTest(`clients of a server that ends by ${signal} go on at the other`, async () => {
+    await using system = await System.start();
+    await using traffic = await Traffic.start(system.nodes, ROOMS);
+    for (let round = 0; round < (signal === "SIGKILL" ? ROUNDS : ROUNDS / 2); round++) {
+      const [one, other] = round % 2 === 0 ? system.nodes : system.nodes.toReversed();
+      await traffic.flow(100);
+      const { code } = await one.end(signal, other);
+      assertEquals(code, signal === "SIGKILL" ? 137 : 0);
+      await traffic.flow(100);
+      await one.restart();
+    }
+    await settle(traffic);
+  });
+}
+
+redisTest("a Redis that pauses, and a way to it that is cut or swallows all", async () => {
+  await using system = await System.start();
+  const { nodes: [one, other], redis, way } = system;
+  await using traffic = await Traffic.start(system.nodes, ROOMS);
+  await traffic.flow(100);
+  const paused = redis.command("CLIENT", "PAUSE", "1500", "ALL");
+  await within(1_000, () => system.until(503));
+  await paused;
+  await system.until(200);
+  for (const fault of ["cut", "swallow"] as const) {
+    await traffic.flow(100);
+    way[fault]();
+    await within(1_000, () => system.until(503, one));
+    await traffic.flow(100);
+    assertEquals(await other.readiness(), 200);
+    way.heal();
+    await system.until(200);
+  }
+  await settle(traffic);
+  assert(traffic.refusals > 0, "Redis was never missed");
+  assertEquals(system.nodes.map(({ reconnects }) => reconnects), [0, 0]);
+});
+
+redisTest("a client goes on at a server that has heard less and cannot reach Redis", async () => {
+  await using system = await System.start();
+  const [one, other] = system.nodes;
+  await using traffic = await Traffic.start([other], ["one"]);
+  const { recorder, head } = await hear(one, "one");
+  traffic.views.push({ node: 0, room: "one", start: head, recorder });
+  await traffic.flow(100);
+  system.way.cut();
+  await system.until(503, one);
+  await traffic.flow(100);
+  await other.end("SIGKILL", one);
+  const { refusals } = traffic;
+  await eventually(() => traffic.refusals, (count) => count > refusals + 20);
+  system.way.heal();
+  await settle(traffic);
+});
+
+redisTest("a restart that lost its tail is told to all, with a new epoch", async () => {
+  await using system = await System.start();
+  const [one, other] = system.nodes;
+  const ann = await joinAs("Ann", one.urlOf("r"));
+  const listeners: Client[] = [];
+  for (const node of system.nodes) listeners.push((await hearRaw(node.urlOf("r"))).client);
+  const { recorder, head: { epoch } } = await hear(other, "r");
+  for (let i = 1; i <= 10; i++) ann.send({ type: "chat", message: `text ${i}`, id: `${i}` });
+  for (const listener of listeners) await nextWhere(listener, ({ seq }) => seq === 10);
+  await recorder.until(({ chats }) => chats.length === 10);
+  await system.redis.stop("SIGKILL");
+  await system.redis.loseTail("text 7");
+  await system.redis.start();
+  await system.until(200);
+  ann.send({ type: "chat", message: "again", id: "11" });
+  const ack = await nextWhere(ann, ({ id }) => id === "11");
+  assertNotEquals(ack.epoch, epoch);
+  assertEquals(ack.seq, 7);
+  for (const listener of listeners) {
+    const welcome = await nextOf(listener, "welcome");
+    assertEquals([welcome.epoch, welcome.seq, welcome.recovered], [ack.epoch, 6, false]);
+    const chat = await nextOf(listener, "chat");
+    assertEquals([chat.seq, chat.message], [7, "again"]);
+  }
+  await recorder.until(({ messages }) => messages.at(-1) === '"again"');
+  const reset = { type: "reset", epoch: `${ack.epoch}`, seq: 6, members: 0 } as const;
+  assertEquals(recorder.events.slice(10, -1), [reset]);
+  const { client: late, welcome } = await hearRaw(`${one.urlOf("r")}?after=${epoch}:10`);
+  assertEquals([welcome.epoch, welcome.seq, welcome.recovered], [ack.epoch, 0, false]);
+  for (const client of [ann, ...listeners, late]) await client.close();
+});
+
+for (const fault of ["killed", "swallowed"]) {
+  redisTest(`senders know within a second that Redis is ${fault}, and listeners stay`, async () => {
+    await using system = await System.start();
+    const { nodes: [one], redis, way } = system;
+    await using v1 = await joinAs("Ann", one.urlOf("r"), { session: "a secret of sixteen" });
+    await using plain = await Client.join(one.urlOf("r"), "Bob");
+    const chat = { type: "chat", message: "hi", id: "1" };
+    const messagesUrl = `http://127.0.0.1:${one.port}/rooms/r/messages`;
+    const post = () =>
+      fetch(messagesUrl, {
+        method: "POST",
+        headers: { "content-type": "application/json", "idempotency-key": "2" },
+        body: '{"message":"hi"}',
+      });
+    await (fault === "killed" ? redis.stop("SIGKILL") : way.swallow());
+    await within(1_000, async () => {
+      v1.send(chat);
+      plain.send({ type: "chat", message: "lost" });
+      const { status, body } = await post();
+      await body?.cancel();
+      assertEquals(status, 503);
+      assertEquals((await nextOf(v1, "error")).code, "unavailable");
+      const text = "Server error: the message may not have been delivered.";
+      assertEquals((await nextOf(plain, "error")).message, text);
+      await system.until(503, one);
+    });
+    await (fault === "killed" ? redis.start() : way.heal());
+    await system.until(200);
+    v1.send(chat);
+    const places = [await nextOf(v1, "ack"), await (await post()).json()];
+    // What hung on the way may have arrived: once all the same.
+    const { messages } = await (await fetch(messagesUrl)).json();
+    const placesOf = (name: string) => messages.filter(({ sender }: Fields) => sender === name);
+    for (const [index, name] of ["Ann", "Anonymous"].entries()) {
+      assertEquals(placesOf(name).map(({ seq }: Fields) => seq), [places[index].seq]);
+    }
+    for (const { sender } of messages) {
+      assertEquals((await nextOf(plain, "chat")).sender, sender);
+    }
+    await settled(v1);
+  });
+}
+
+/** The next object that is so; others before it are skipped. */
+async function nextWhere(client: Client, isIt: (object: Fields) => boolean): Promise<Fields> {
+  for (;;) {
+    const object = await client.nextObject();
+    if (isIt(object)) return object;
+  }
+}
