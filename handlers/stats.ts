@@ -4,10 +4,14 @@
  * @module
  */
 import type { App } from "./app.ts";
+import { closedReason } from "./door.ts";
 import { allFigures, readFigures, type ServerFigures } from "./figures.ts";
 
 /** The server's own room that carries {@link Stats}. */
 export const STATS_ROOM = "_stats";
+
+/** A clock that was set back must not make rates of nothing. */
+const MIN_SECONDS = 0.1;
 
 /** A second of this process. */
 export interface Stats {
@@ -15,20 +19,21 @@ export interface Stats {
   connections: Record<string, number>;
   rooms: number;
   members: number;
-  /** In the last second. */
+  /** A second. */
   messagesIn: number;
   deliveries: number;
   bytesOut: number;
-  /** Closes for being too slow, in the last second. */
-  evictions: number;
   refusals: number;
+  /** Closes for being too slow, since the stats before. */
+  evictions: number;
   /** Unsent bytes of all sockets now. */
   queueBytes: number;
   /** Milliseconds of fan-out that a half, and 99 of 100, of the second's samples keep to: bounds of the histogram. */
   fanOutMs?: { p50: number; p99: number };
   rssMb: number;
   engine: { name: string; isReady: boolean; rooms: number; historyBytes: number };
-  isDraining: boolean;
+  /** Why nobody is let in, as `/readyz` says it; missing while the door is open. */
+  shut?: string;
 }
 
 /** Publishes {@link Stats} each second; the answer ends it. `rssBytes` measures the process. */
@@ -36,10 +41,14 @@ export function publishStats(app: App, rssBytes: () => number): () => void {
   const { registry, clock } = app;
   const local = registry.engineOf(STATS_ROOM);
   let last = readFigures(registry);
+  let lastAt = clock.now();
   const publish = (now: ServerFigures) => {
+    // A busy process is late.
+    const seconds = Math.max(MIN_SECONDS, (clock.now() - lastAt) / 1_000);
     const rssMb = Math.round(rssBytes() / 100_000) / 10;
-    const stats: Stats = { ...compare(app, last, now), rssMb, isDraining: registry.isDraining };
+    const stats: Stats = { ...compare(app, last, now, seconds), rssMb, shut: closedReason(app) };
     last = now;
+    lastAt = clock.now();
     local.publish(STATS_ROOM, { sender: "parley", message: JSON.stringify(stats) });
   };
   return clock.every(1_000, () => {
@@ -49,21 +58,25 @@ export function publishStats(app: App, rssBytes: () => number): () => void {
 }
 
 /** What happened between two looks at the figures. */
-function compare({ registry }: App, last: ServerFigures, now: ServerFigures) {
+function compare({ registry }: App, last: ServerFigures, now: ServerFigures, seconds: number) {
+  // While a worker is started again it does not count, and then it begins at nothing.
+  const since = (before: number, after: number) =>
+    last.workers === now.workers ? Math.max(0, after - before) : 0;
+  const rate = (before: number, after: number) => Math.round(since(before, after) / seconds);
   const { bounds } = registry.counters.fanOutSeconds;
   const counts = [...bounds, "more"].map((_, i) =>
-    now.fanOutSeconds.counts[i] - last.fanOutSeconds.counts[i]
+    since(last.fanOutSeconds.counts[i], now.fanOutSeconds.counts[i])
   );
   const { name } = registry.engineOf("");
   return {
     connections: now.connections,
     rooms: now.rooms,
     members: now.members,
-    messagesIn: now.messagesIn - last.messagesIn,
-    deliveries: now.deliveries - last.deliveries,
-    bytesOut: now.bytesOut - last.bytesOut,
-    evictions: now.closes.tooSlow - last.closes.tooSlow,
-    refusals: total(now.refusals) - total(last.refusals),
+    messagesIn: rate(last.messagesIn, now.messagesIn),
+    deliveries: rate(last.deliveries, now.deliveries),
+    bytesOut: rate(last.bytesOut, now.bytesOut),
+    refusals: rate(total(last.refusals), total(now.refusals)),
+    evictions: since(last.closes.tooSlow, now.closes.tooSlow),
     queueBytes: now.queueBytes,
     fanOutMs: counts.some((count) => count > 0)
       ? { p50: percentile(counts, bounds, 0.5), p99: percentile(counts, bounds, 0.99) }

@@ -40,6 +40,7 @@ async function talk(url: string, flags: Record<string, string | undefined>): Pro
   if (!Number.isInteger(history) || history < 0) {
     throw new TypeError(`Cannot use --history: it is a whole number, is ${flags.history}`);
   }
+  console.error(`* connecting to ${url}`);
   const client = connect(url, {
     name,
     token: flags.token,

@@ -16,13 +16,15 @@ async function publish({ server }: World, room: string, texts: string[]): Promis
 pageTest("two visitors chat, and see who comes and goes", async ({ visit }) => {
   const ann = await visit("/?room=ops");
   const bob = await visit("/?room=ops");
-  await ann.sees("#messages", "");
+  // A screen reader finds its way, and reads out what comes.
+  await ann.page.getByRole("log", { name: "Messages" }).waitFor();
+  await ann.page.getByRole("textbox", { name: "Your name" }).waitFor();
   await ann.join("Ann");
   await bob.sees(".status", "Ann joined the chat.");
   await bob.join("Bob");
   await ann.sees(".status", "Bob joined the chat.");
-  await ann.sees("summary", "2 here");
-  await ann.page.click("summary");
+  await ann.sees("#people", "2 here");
+  await ann.page.click("#people");
   await ann.finds(`[...members.children].map((one) => one.textContent).join() === "Ann,Bob"`);
 
   await ann.say("Hello Bob");
@@ -33,20 +35,23 @@ pageTest("two visitors chat, and see who comes and goes", async ({ visit }) => {
   for (const one of [ann, bob]) {
     assertEquals(await one.words(), ["Hello Bob", "Hello Ann,\nhow are you?"]);
     assertEquals(await one.page.locator(".own").count(), 1);
-    assertMatch((await one.page.locator("time").first().textContent())!, /^\d\d:\d\d/);
+    assertMatch((await one.page.locator("time").first().textContent())!, /^\d{1,2}:\d\d/);
   }
   assertEquals(await bob.page.locator(".own .words").textContent(), "Hello Ann,\nhow are you?");
 
   await bob.page.close();
   await ann.sees(".status", "Bob left the chat.");
-  await ann.sees("summary", "1 here");
+  await ann.sees("#people", "1 here");
   // Who comes later sees what was said.
   const cem = await visit("/?room=ops");
   await cem.sees(".words", "how are you?");
   assertEquals(await cem.words(), ["Hello Bob", "Hello Ann,\nhow are you?"]);
-  // A name given once is there again after a reload.
+  // Who has joined is in again after a reload.
   await ann.page.reload();
-  assertEquals(await ann.page.inputValue("#name"), "Ann");
+  await cem.sees(".status", "Ann left the chat.");
+  await cem.sees(".status", "Ann joined the chat.");
+  await ann.say("Here I am again");
+  await cem.sees(".words", "Here I am again");
 });
 
 pageTest("markup in names and messages stays text, addresses become links", async ({ visit }) => {
@@ -65,7 +70,9 @@ pageTest("markup in names and messages stays text, addresses become links", asyn
   for (const one of [ann, bob]) {
     assertEquals(await one.words(), texts);
     assertEquals(await one.page.locator(".sender").first().textContent(), name);
-    assertEquals(await one.page.locator(":is(#messages, #people) :is(b, img, script)").count(), 0);
+    await one.page.click("#people");
+    await one.sees("#members li", name);
+    assertEquals(await one.page.locator(":is(#messages, #members) :is(b, img, script)").count(), 0);
     const links = await one.value<string[]>(
       `[...document.querySelectorAll("#messages a")].map((a) => [a.href, a.rel].join(" "))`,
     );
@@ -119,7 +126,7 @@ pageTest("a server restart loses nothing, and the banner comes and goes", async 
       "during 2",
       "after",
     ]);
-    await ann.sees("summary", "2 here");
+    await ann.sees("#people", "2 here");
   } finally {
     await ann.page.close();
     await bob.page.close();
@@ -206,6 +213,32 @@ pageTest("what came while nobody looked is below a divider", async (world) => {
   await ann.finds(`document.querySelector(".unread") === null`);
 });
 
+pageTest("who is at the end stays there, however much comes or is written", async (world) => {
+  const ann = await world.visit("/?room=ops", { viewport: { width: 375, height: 667 } });
+  await ann.join("Ann");
+  const isAtEnd = `messages.scrollTop + messages.clientHeight > messages.scrollHeight - 5`;
+  for (const number of range(1, 8)) {
+    await publish(world, "ops", [`${number} is long. `.repeat(30)]);
+    await ann.sees(".words", `${number} is long.`);
+    await ann.finds(`${isAtEnd} && newest.hidden`);
+  }
+  // One head for all of a minute.
+  await ann.say("a line\n".repeat(20));
+  await ann.say("one more");
+  await ann.sees(".own:last-child .mark", "✓");
+  await ann.finds(isAtEnd);
+  const heads = await ann.value<string[]>(
+    `[...document.querySelectorAll(".chat:not(.follows) .sender")].map((one) => one.textContent)`,
+  );
+  assertLess(heads.length, 6);
+  assertEquals([heads[0], heads.at(-1)], ["Robot", "Ann"]);
+  // A long draft scrolls in its field.
+  await ann.page.fill("#text", "a line\n".repeat(60));
+  await ann.finds(isAtEnd);
+  const bottom = "document.querySelector('footer').getBoundingClientRect().bottom";
+  assertEquals(await ann.value(`[scrollY, Math.round(${bottom})]`), [0, 667]);
+});
+
 pageTest("the pages fit a phone", async ({ visit }) => {
   const phone = { viewport: { width: 320, height: 568 }, isMobile: true, hasTouch: true };
   const ann = await visit(`/?room=${"r".repeat(64)}`, phone);
@@ -225,7 +258,7 @@ pageTest("the pages fit a phone", async ({ visit }) => {
   await ann.page.fill("#text", "word ".repeat(20) + "x".repeat(200));
   await ann.page.tap("#say button:last-child");
   await ann.sees(".own .mark", "✓");
-  await ann.page.tap("summary");
+  await ann.page.tap("#people");
   await ann.sees("#members li", "NNN");
   await fits();
   const { y, height } = (await ann.page.locator("#text").boundingBox())!;
@@ -277,9 +310,12 @@ pageTest("everything can be done by keyboard alone", async (world) => {
       await ann.finds("messages.scrollTop === 0 && !newest.hidden");
     }
   }
-  assertEquals(order, ["rename", "messages", "share", "summary"]);
+  assertEquals(order, ["rename", "messages", "share", "people"]);
   await keyboard.press("Enter");
   await ann.sees("#members li", "Anna");
+  await keyboard.press("Escape");
+  await ann.finds(`!members.matches(":popover-open")`);
+  assertEquals(await focused(), "people");
   const forward: string[] = [];
   for (const _ of range(1, 3)) {
     await keyboard.press("Tab");
@@ -311,7 +347,7 @@ for (const colorScheme of ["light", "dark"] as const) {
     await publish(world, "ops", ["See https://deno.com", ...range(1, 30).map(String)]);
     await ann.say("Hello");
     await ann.sees(".own .mark", "✓");
-    await ann.page.click("summary");
+    await ann.page.click("#people");
     await ann.sees("#members li", "Ann");
     await ann.value("messages.scrollTop = 0");
     await ann.sees("#newest", "Newest messages");
@@ -335,6 +371,8 @@ for (const colorScheme of ["light", "dark"] as const) {
 
 pageTest("the dashboard tells what the server does, and when it is gone", async ({ visit }) => {
   const server = await startServer();
+  await using full = await startServer({ MAX_CONNECTIONS: 0 });
+  const late = await visit(`${full.url}/dashboard`);
   const viewer = await visit(`${server.url}/dashboard`);
   const ann = await visit(`${server.url}/`);
   await viewer.sees("#health", "All is well");
@@ -356,8 +394,17 @@ pageTest("the dashboard tells what the server does, and when it is gone", async 
     }
     return false;
   })()`);
+  // What is not well is said, and the figure that tells it stands out.
+  server.registry.counters.closes.tooSlow++;
+  await viewer.sees("#health[data-state=warn]", "Slow clients were sent away");
+  await viewer.sees("#figures [data-state=warn]", "Evicted1");
+  assertEquals(await viewer.page.title(), "⚠ Parley dashboard");
+  server.registry.isDraining = true;
+  await viewer.sees("#health[data-state=bad]", "Nobody is let in: the server is draining");
   await server[Symbol.asyncDispose]();
   await viewer.sees("#health[data-state=bad]", "No connection to the server");
+  await late.sees("#health[data-state=bad]", "The server is silent: full");
+  await late.page.close();
 }, CONNECTION_ERRORS);
 
 pageTest("5,000 messages come without a stutter", async (world) => {
@@ -376,7 +423,8 @@ pageTest("5,000 messages come without a stutter", async (world) => {
       requestAnimationFrame(() => keys.push(performance.now() - timeStamp)));
   }`);
   const start = performance.now();
-  const writing = ann.page.locator("#text").pressSequentially("written in between", { delay: 40 });
+  const field = ann.page.locator("#text");
+  const writing = field.pressSequentially("written in between", { delay: 40 });
   for (const hundred of range(0, 49)) {
     await publish(world, "ops", range(1, 100).map((one) => `message ${hundred * 100 + one}`));
     await new Promise((resolve) => setTimeout(resolve, 10));
@@ -386,17 +434,29 @@ pageTest("5,000 messages come without a stutter", async (world) => {
   await writing;
   await ann.page.keyboard.press("Enter");
   await ann.finds(`document.querySelector(".own .mark[aria-label=Delivered]") !== null`);
-
   assertEquals((await ann.words()).slice(-2), ["message 5000", "written in between"]);
   assertEquals(await ann.value("messages.childElementCount"), 5_000);
-  const { frames, keys } = await ann.value<Record<string, number[]>>("({ frames, keys })");
-  const longest = (all: number[]) => Math.round(Math.max(...all));
-  const long = frames.filter((frame) => frame > 50).length;
-  console.log(
-    `5,000 messages shown in ${ms} ms: ${frames.length} frames, ${long} over 50 ms, ` +
-      `the longest ${longest(frames)} ms; a key waits ${longest(keys)} ms at most`,
-  );
-  assertLess(longest(keys), 2_000);
+
+  // And when all are there, the next ones and what she writes go as smoothly as in an empty room.
+  const read = () => ann.value<Record<string, number[]>>("({ frames, keys })");
+  const early = await read();
+  await ann.value("{ frames = []; keys = []; }");
+  for (const letter of "written when all are there") {
+    await publish(world, "ops", [`with ${letter}`]);
+    await field.press(letter === " " ? "Space" : letter);
+  }
+  await ann.page.keyboard.press("Enter");
+  await ann.finds(`document.querySelectorAll(".own .mark[aria-label=Delivered]").length === 2`);
+  const late = await read();
+  const at = (share: number, all: number[]) =>
+    Math.round(all.toSorted((a, b) => a - b)[Math.ceil(share * all.length) - 1]);
+  const tell = ({ frames, keys }: typeof late) =>
+    `${frames.length} frames of ${at(0.5, frames)} ms, a quarter over ${at(0.75, frames)} ms, ` +
+    `the longest ${at(1, frames)} ms; a key waits ${at(1, keys)} ms at most`;
+  console.log(`5,000 messages shown in ${ms} ms: ${tell(early)}`);
+  console.log(`More when all are there: ${tell(late)}`);
+  assertLess(at(1, early.keys), 1_000);
+  assertLess(at(0.75, late.frames), 100);
 });
 
 pageTest("the share link leads into the room", async ({ visit }) => {
@@ -414,7 +474,7 @@ pageTest("the share link leads into the room", async ({ visit }) => {
   await bob.page.fill("#where", "other");
   await bob.page.click("#join button");
   await bob.page.waitForURL(/\?room=other$/);
-  assertEquals(await bob.page.inputValue("#name"), "Bob");
+  await bob.sees(".status", "Bob joined the chat.");
 });
 
 pageTest("who is refused learns why, and can go on", async ({ visit }) => {
@@ -429,10 +489,9 @@ pageTest("who is refused learns why, and can go on", async ({ visit }) => {
   await ann.join("Ann");
   await ann.say("lost?");
   await ann.sees(".failed .mark", "Not sent: disconnected");
-  // With a token behind the address the page begins again, under the token's name.
+  // With a token behind the address the page begins again, and she is in under the token's name.
   await ann.page.goto(`${url}#token=${await sign({ sub: "Änne", speak: ["ops"] })}`);
-  await ann.finds(`document.getElementById("name").value === "Änne"`);
-  await ann.page.click("#join button");
+  await ann.sees("#rename", "Änne");
   await ann.say("here I am");
   await ann.sees(".own .mark", "✓");
   const mute = await visit(`${url}#token=${await sign({ sub: "Bob", speak: [] })}`);

@@ -1,5 +1,7 @@
 import { assertEquals, assertGreater } from "@std/assert";
 import { isRefusal } from "../handlers/engine/engine.ts";
+import type { Figures } from "../handlers/cluster.ts";
+import { readFigures } from "../handlers/figures.ts";
 import { publishStats, type Stats, STATS_ROOM } from "../handlers/stats.ts";
 import { createTestApp, type TestAppOptions } from "./fakes.ts";
 
@@ -30,7 +32,6 @@ Deno.test("publishStats() tells once a second what happened in it", async () => 
     queueBytes: 0,
     rssMb: 123.5,
     engine: { name: "memory", isReady: true, rooms: 0, historyBytes: 0 },
-    isDraining: false,
   };
   assertEquals(await second(), quiet);
 
@@ -61,11 +62,45 @@ Deno.test("publishStats() tells once a second what happened in it", async () => 
   assertEquals([next.messagesIn, next.bytesOut, next.refusals], [0, 0, 0]);
   assertEquals([next.connections.plain, next.queueBytes], [2, 500]);
   registry.isDraining = true;
-  assertEquals((await second()).isDraining, true);
+  assertEquals((await second()).shut, "draining");
   stop();
   assertEquals((await all()).length, 4);
   await second();
   assertEquals((await all()).length, 4);
+});
+
+Deno.test("publishStats() tells rates by the second, even if a busy process looks late", async () => {
+  const { registry, clock, second } = createWatched();
+  registry.counters.messagesIn += 600;
+  const now = clock.now.bind(clock);
+  clock.now = () => now() + 2_000;
+  assertEquals((await second()).messagesIn, 200);
+});
+
+Deno.test("publishStats() tells no rate while a worker is started again", async () => {
+  const { app, registry, clock, all } = createWatched();
+  const figures = () => readFigures(registry) as unknown as Figures;
+  let workers = [figures, figures];
+  app.cluster = {
+    index: 0,
+    ports: [],
+    serve() {},
+    figures: () => Promise.resolve(workers.map((read) => read())),
+  };
+  const messagesIn = async () => {
+    clock.tick(1_000);
+    await new Promise((resolve) => setImmediate(resolve));
+    return (await all()).at(-1)!.messagesIn;
+  };
+  await messagesIn();
+  registry.counters.messagesIn += 5;
+  assertEquals(await messagesIn(), 10);
+  workers = [figures];
+  assertEquals(await messagesIn(), 0);
+  workers = [figures, figures];
+  assertEquals(await messagesIn(), 0);
+  registry.counters.messagesIn = 0;
+  assertEquals(await messagesIn(), 0);
 });
 
 Deno.test("publishStats() tells how long fan-out took: the bound that a share kept to", async () => {

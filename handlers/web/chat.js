@@ -14,7 +14,7 @@ const byId = (id) => /** @type {HTMLElement} */ (document.getElementById(id));
 const field = (id) => /** @type {HTMLInputElement} */ (document.getElementById(id));
 
 const HISTORY = 100;
-const MEMBERS_MS = 1_000;
+const MEMBERS_MS = 500;
 const PATIENCE_MS = 1_000;
 const NAME_KEY = "parley.name";
 const asked = new URLSearchParams(location.search).get("room") || "lobby";
@@ -65,13 +65,17 @@ function showBanner(text, isBad = false) {
   byId("banner").textContent = text;
 }
 
-let isAsking = false;
 /** @param {number} members */
 function showCount(members) {
   byId("count").textContent = String(members);
-  if (isAsking) return;
+  showMembers(MEMBERS_MS);
+}
+
+let isAsking = false;
+/** Asks who is here, if somebody looks: once for many who come within `ms`. @param {number} ms */
+function showMembers(ms) {
+  if (isAsking || !byId("members").matches(":popover-open")) return;
   isAsking = true;
-  // One question for many who come at once.
   setTimeout(async () => {
     isAsking = false;
     const { members } = await client.members().catch(() => ({ members: [] }));
@@ -80,7 +84,7 @@ function showCount(members) {
       item.textContent = name;
       return item;
     }));
-  }, MEMBERS_MS);
+  }, ms);
 }
 
 /** The name in the room, as far as the server has not refused it. */
@@ -132,11 +136,15 @@ function nameInToken() {
   }
 }
 
-/** What the last visit kept, where the browser allows it. @param {string} [name] to keep */
-function storedName(name) {
+/**
+ * What an earlier visit, or this tab, kept, where the browser allows it.
+ *
+ * @param {"localStorage" | "sessionStorage"} where @param {string} [name] to keep
+ */
+function storedName(where, name) {
   try {
-    if (name) localStorage.setItem(NAME_KEY, name);
-    return localStorage.getItem(NAME_KEY);
+    if (name) globalThis[where].setItem(NAME_KEY, name);
+    return globalThis[where].getItem(NAME_KEY);
   } catch {
     return null;
   }
@@ -145,7 +153,7 @@ function storedName(name) {
 byId("room").textContent = byId("room").title = `#${room}`;
 field("where").value = room;
 const fixedName = nameInToken();
-field("name").value = fixedName ?? storedName() ?? "";
+field("name").value = fixedName ?? storedName("localStorage") ?? "";
 field("name").readOnly = fixedName !== undefined;
 field("name").oninput = () => field("name").setCustomValidity("");
 setTimeout(() => client.state === "connecting" && showBanner("Connecting …"), PATIENCE_MS);
@@ -155,7 +163,8 @@ byId("join").onsubmit = (event) => {
   event.preventDefault();
   const name = field("name").value.trim();
   if (!name) return askName("Please write a name.");
-  storedName(name);
+  storedName("localStorage", name);
+  storedName("sessionStorage", name);
   if (field("where").value !== room) {
     location.search = `?${new URLSearchParams({ room: field("where").value })}`;
     return;
@@ -170,6 +179,8 @@ byId("join").onkeydown = ({ key }) => {
 };
 
 byId("rename").onclick = () => askName();
+
+byId("members").ontoggle = () => showMembers(0);
 
 byId("say").onsubmit = (event) => {
   event.preventDefault();
@@ -201,3 +212,10 @@ byId("share").onclick = async () => {
     byId("share").textContent = "Copy link";
   }, 2_000);
 };
+
+// Who has joined in this tab stays so over a reload and a change of room.
+const ownLast = storedName("sessionStorage");
+if (ownLast) {
+  field("name").value = fixedName ?? ownLast;
+  /** @type {HTMLFormElement} */ (byId("join")).requestSubmit();
+}

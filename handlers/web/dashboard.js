@@ -14,6 +14,10 @@ import uPlot from "./uplot.js";
 const KEPT_SECONDS = 300;
 const MIN_SPAN_SECONDS = 60;
 const SILENCE_MS = 5_000;
+const STANDSTILL_MS = 3_000;
+/** A warning stays for so long: one of a second would be missed. */
+const WARNING_MS = 10_000;
+const MINUTE = 60;
 const count = new Intl.NumberFormat("en", { notation: "compact", maximumFractionDigits: 1 });
 const bytes = new Intl.NumberFormat("en", {
   notation: "compact",
@@ -22,9 +26,14 @@ const bytes = new Intl.NumberFormat("en", {
   unitDisplay: "narrow",
   maximumFractionDigits: 1,
 });
+const clock = new Intl.DateTimeFormat(undefined, { timeStyle: "medium" });
 const health = /** @type {HTMLElement} */ (document.getElementById("health"));
 const figures = /** @type {HTMLElement} */ (document.getElementById("figures"));
 const charts = /** @type {HTMLElement} */ (document.getElementById("charts"));
+
+/** Evictions in each second of the last minute. @type {number[]} */
+const evictions = [];
+const evictedLately = () => evictions.reduce((sum, each) => sum + each, 0);
 
 /** @type {[label: string, read: (stats: Stats) => [value: string, more: string]][]} */
 const FIGURES = [
@@ -44,9 +53,9 @@ const FIGURES = [
       fanOutMs ? [`≤ ${fanOutMs.p99} ms`, `p50 ≤ ${fanOutMs.p50} ms`] : ["–", "too few messages"],
   ],
   ["Queued", ({ queueBytes }) => [bytes.format(queueBytes), "not yet taken"]],
-  ["Evicted", ({ evictions }) => [`${evictions}/s`, "clients too slow"]],
+  ["Evicted", () => [count.format(evictedLately()), "in a minute"]],
   ["Refused", ({ refusals }) => [`${count.format(refusals)}/s`, "errors sent"]],
-  ["Memory", ({ rssMb }) => [`${Math.round(rssMb)} MB`, "of the process"]],
+  ["Memory", ({ rssMb }) => [bytes.format(rssMb * 1e6), "of the process"]],
   ["Engine", ({ engine }) => [
     engine.name,
     `rooms: ${count.format(engine.rooms)}, ${bytes.format(engine.historyBytes)} kept`,
@@ -107,6 +116,7 @@ function draw(figure, names) {
     {
       width: figure.clientWidth - 32,
       height: 180,
+      padding: [8, 40, 0, 0],
       series: [
         {},
         ...names.map((name, i) => ({
@@ -116,7 +126,13 @@ function draw(figure, names) {
           points: { show: false },
         })),
       ],
-      axes: [axis, {
+      axes: [{
+        ...axis,
+        size: 30,
+        space: 80,
+        values: (/** @type {unknown} */ _, /** @type {number[]} */ ticks) =>
+          ticks.map((tick) => clock.format(tick * 1000)),
+      }, {
         ...axis,
         size: 56,
         values: (/** @type {unknown} */ _, /** @type {number[]} */ ticks) =>
@@ -136,35 +152,57 @@ function draw(figure, names) {
 
 /**
  * @param {Stats} stats
- * @returns {[state: string, text: string]}
+ * @param {number} stoodMs since the stats before
+ * @returns {[state: string, text: string, label?: string]} with the label of the figure that tells
  */
-function judge({ isDraining, engine, evictions, queueBytes, connections, fanOutMs }) {
+function judge({ shut, engine, queueBytes, connections, fanOutMs }, stoodMs) {
   const clients = connections.plain + connections.v1 + connections.echo;
-  if (isDraining) return ["bad", "Draining: clients are sent away"];
-  if (!engine.isReady) return ["bad", `The ${engine.name} engine cannot be reached`];
-  if (evictions > 0) return ["warn", "Clients that are too slow are sent away"];
-  if (queueBytes > 65_536 * Math.max(1, clients)) return ["warn", "Clients fall behind"];
-  if (fanOutMs && fanOutMs.p99 >= 250) return ["warn", "Fan-out is slow"];
+  if (shut) return ["bad", `Nobody is let in: the server is ${shut}`];
+  if (!engine.isReady) return ["bad", `The ${engine.name} engine cannot be reached`, "Engine"];
+  if (stoodMs > STANDSTILL_MS) {
+    return ["warn", `The server stood still for ${Math.round(stoodMs / 1000)} s`];
+  }
+  if (evictedLately() > 0) return ["warn", "Slow clients were sent away", "Evicted"];
+  if (queueBytes > 65_536 * Math.max(1, clients)) return ["warn", "Clients fell behind", "Queued"];
+  if (fanOutMs && fanOutMs.p99 > 250) return ["warn", "Fan-out was slow", "Fan-out p99"];
   return ["well", "All is well"];
 }
 
-/** @param {string} state @param {string} text */
-function showHealth(state, text) {
+/** @param {string} state @param {string} text @param {string} [label] of the figure that tells */
+function showHealth(state, text, label) {
   if (health.textContent === text) return;
   health.dataset.state = state;
   health.textContent = text;
+  document.title = `${state === "well" ? "" : "⚠ "}Parley dashboard`;
+  FIGURES.forEach(([each], i) => {
+    /** @type {HTMLElement} */ (values[i].parentElement).dataset.state = each === label
+      ? state
+      : "";
+  });
 }
 
 /** @type {ReturnType<typeof setTimeout> | undefined} */
 let silence;
+function awaitStats() {
+  clearTimeout(silence);
+  silence = setTimeout(async () => {
+    const response = await fetch("/readyz").catch(() => undefined);
+    const reason = response?.status === 503 ? `: ${await response.text()}` : "";
+    showHealth("bad", response ? `The server is silent${reason}` : "No connection to the server");
+  }, SILENCE_MS);
+}
+
+let warnedAt = -Infinity;
 
 /** @param {{ time: number, message: unknown }} message */
 function show({ time, message }) {
   const stats = /** @type {Stats} */ (message);
-  clearTimeout(silence);
-  silence = setTimeout(() => showHealth("bad", "The server is silent"), SILENCE_MS);
+  awaitStats();
+  const stoodMs = time - 1000 * (times.at(-1) ?? time / 1000);
   times.push(time / 1000);
   if (times.length > KEPT_SECONDS) times.shift();
+  evictions.push(stats.evictions);
+  if (evictions.length > MINUTE) evictions.shift();
   FIGURES.forEach(([, read], i) => {
     const [value, more] = read(stats);
     const small = document.createElement("small");
@@ -177,7 +215,9 @@ function show({ time, message }) {
       if (series[i].length > KEPT_SECONDS) series[i].shift();
     });
   }
-  showHealth(...judge(stats));
+  const [state, text, label] = judge(stats, stoodMs);
+  if (state === "warn") warnedAt = time;
+  if (state !== "well" || time - warnedAt >= WARNING_MS) showHealth(state, text, label);
   scheduleDraw();
 }
 
@@ -201,6 +241,7 @@ matchMedia("(prefers-color-scheme: dark)").addEventListener("change", scheduleDr
 
 addEventListener("hashchange", () => location.reload());
 
+awaitStats();
 connect(location.origin, {
   room: "_stats",
   history: KEPT_SECONDS,
@@ -210,6 +251,7 @@ connect(location.origin, {
     if (state === "reconnecting") showHealth("bad", "No connection to the server");
   },
   onError: ({ code, message }) => {
+    clearTimeout(silence);
     const advice = code.includes("token") ? " Put one behind this page's address: #token=…" : "";
     showHealth("bad", message + advice);
   },

@@ -12,7 +12,7 @@ const MAX_ITEMS = 5_000;
 const MAX_KEYS = 1_000;
 const NEAR_PX = 80;
 const LINK = /https?:\/\/[^\s<>"]+[^\s<>".,;:!?)\]}'*_]/g;
-const clock = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit" });
+const clock = new Intl.DateTimeFormat(undefined, { timeStyle: "short" });
 const dayAndClock = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "short" });
 
 /** What becomes of an own message. */
@@ -39,6 +39,7 @@ export class OwnMark {
       this.retry();
     };
     this.item.classList.add("failed");
+    this.item.classList.remove("follows");
     const mark = markOf(this.item);
     mark.textContent = `${what} `;
     mark.append(button);
@@ -57,6 +58,9 @@ export class MessageList {
   #divider;
   #unread = 0;
   #isAtEnd = true;
+  #top = 0;
+  /** What is new, and the list itself, get their heights after they were added. */
+  #heights = new ResizeObserver(() => this.#isAtEnd && this.#goToEnd());
 
   /** @param {HTMLElement} list @param {HTMLElement} newest @param {string} title */
   constructor(list, newest, title) {
@@ -65,12 +69,15 @@ export class MessageList {
     this.title = title;
     document.title = `${title} · Parley`;
     list.addEventListener("scroll", () => {
-      this.#isAtEnd = list.scrollHeight - list.scrollTop - list.clientHeight < NEAR_PX;
+      // Only people scroll up: what grows does not take them from the end.
+      if (list.scrollHeight - list.scrollTop - list.clientHeight < NEAR_PX) this.#isAtEnd = true;
+      else if (list.scrollTop < this.#top) this.#isAtEnd = false;
+      this.#top = list.scrollTop;
       this.newest.hidden = this.#isAtEnd;
       if (this.#isAtEnd && !document.hidden) this.#showUnread(0);
     }, { passive: true });
     newest.onclick = () => {
-      list.scrollTop = list.scrollHeight;
+      this.#goToEnd();
       list.focus();
     };
     document.addEventListener("visibilitychange", () => {
@@ -108,8 +115,9 @@ export class MessageList {
     item.classList.add("own", "pending");
     markOf(item).textContent = "Sending …";
     this.list.append(item);
+    join(item);
     this.#isAtEnd = true;
-    this.list.scrollTop = this.list.scrollHeight;
+    this.#follow();
     return new OwnMark(this, item, retry);
   }
 
@@ -141,6 +149,7 @@ export class MessageList {
   /** @param {number} count */
   #showUnread(count) {
     this.#unread = count;
+    this.newest.textContent = count > 0 ? `${count} new ↓` : "Newest messages ↓";
     document.title = `${count > 0 ? `(${count}) ` : ""}${this.title} · Parley`;
   }
 
@@ -159,10 +168,21 @@ export class MessageList {
     const part = document.createDocumentFragment();
     part.append(...items);
     this.list.insertBefore(part, pending);
+    items.forEach(join);
     for (let i = this.list.childElementCount; i > MAX_ITEMS; i--) {
       this.list.firstElementChild?.remove();
     }
-    if (this.#isAtEnd) this.list.scrollTop = this.list.scrollHeight;
+    this.#follow();
+  }
+
+  #follow() {
+    this.#heights.disconnect();
+    this.#heights.observe(this.list);
+    if (this.list.lastElementChild) this.#heights.observe(this.list.lastElementChild);
+  }
+
+  #goToEnd() {
+    this.list.scrollTop = this.list.scrollHeight;
   }
 }
 
@@ -175,6 +195,7 @@ function makeChat(sender, message, time) {
   const name = document.createElement("span");
   name.className = "sender";
   name.textContent = sender;
+  name.style.setProperty("--hue", `${hueOf(sender)}`);
   const when = document.createElement("time");
   const date = new Date(time);
   when.dateTime = date.toISOString();
@@ -189,7 +210,20 @@ function makeChat(sender, message, time) {
   words.dir = "auto";
   words.append(...linked(typeof message === "string" ? message : JSON.stringify(message)));
   item.append(about, words);
+  item.dataset.head = `${when.textContent} ${sender}`;
   return item;
+}
+
+/** Of the same sender and minute as the message before, it needs no head. @param {HTMLElement} item */
+function join(item) {
+  const before = /** @type {HTMLElement | null} */ (item.previousElementSibling);
+  const { head } = item.dataset;
+  item.classList.toggle("follows", head !== undefined && head === before?.dataset.head);
+}
+
+/** A colour of a name's own, as an angle. @param {string} name */
+function hueOf(name) {
+  return [...name].reduce((hue, letter) => (hue * 97 + letter.charCodeAt(0)) % 360, 0);
 }
 
 /** @param {HTMLElement} item */

@@ -45,7 +45,7 @@ Deno.test("IoT: 100 devices post readings, a watcher comes back and misses nothi
   const seen = await take(watcher, DEVICES);
   assertEquals(seen.map(({ seq }) => seq), range(1, DEVICES));
 
-  // The watcher is away. Devices go on, and some repeat themselves, as after a lost answer.
+  // The watcher is away. Devices go on, and repeat themselves, as after a lost answer.
   await watcher.close();
   await report(2);
   await report(2);

@@ -23,7 +23,8 @@ const TALK: [who: string, text: string][] = [
   ["Ann", "Shall I roll back, or wait for you?"],
   ["Mei", "Wait two minutes, it was one node with a stale key. Fixed."],
   ["Noor", "Confirmed, the basket is right again. Thanks!"],
-  ["Ann", "Great. I'll write it into the log."],
+  ["Ann", "Great."],
+  ["Ann", "I'll write it into the log."],
 ];
 
 /** Makes a picture small, and tells its size. */
@@ -72,7 +73,9 @@ async function dashboard(server: TestServer, viewer: Visitor): Promise<void> {
   await viewer.page.goto(`${server.url}/dashboard`);
   const streams = new AbortController();
   const clients: ReturnType<typeof connect>[] = [];
-  for (const second of range(1, LOAD_SECONDS)) {
+  // A warning of a busy machine is waited out.
+  const isWell = () => viewer.value<boolean>(`health.dataset.state === "well"`);
+  for (let second = 1; second <= LOAD_SECONDS || !(await isWell()); second++) {
     const due = performance.now() + 1_000;
     for (const index of range(clients.length + 1, Math.min(120, second * 4))) {
       clients.push(connect(`${server.ws}/chat/room-${index % 6}`, { name: `user ${index}` }));
@@ -90,7 +93,6 @@ async function dashboard(server: TestServer, viewer: Visitor): Promise<void> {
     }
     await new Promise((resolve) => setTimeout(resolve, Math.max(0, due - performance.now())));
   }
-  await viewer.sees("#health", "All is well");
   await save("dashboard", new Uint8Array(await viewer.page.screenshot({ fullPage: true })));
   streams.abort();
   for (const client of clients) client.close();
