@@ -40,7 +40,6 @@ async function talk(url: string, flags: Record<string, string | undefined>): Pro
   if (!Number.isInteger(history) || history < 0) {
     throw new TypeError(`Cannot use --history: it is a whole number, is ${flags.history}`);
   }
-  console.error(`* connecting to ${url}`);
   const client = connect(url, {
     name,
     token: flags.token,
@@ -57,6 +56,7 @@ async function talk(url: string, flags: Record<string, string | undefined>): Pro
       if (client.state === "closed") Deno.exit(1);
     },
   });
+  console.error(`* connecting to ${url}`);
   const asked: Promise<void>[] = [];
   for await (const line of readLines()) {
     if (line === "/quit") break;

@@ -72,8 +72,8 @@ Deno.test("deno task chat talks in a room: history, names, members", async () =>
   await using ann = new Terminal(["--name", "Ann", url]);
   await ann.says(/^\* Ann joined the chat\. \(2 here\)$/);
   await ann.says(/^ {6}lines\\xd$/);
-  const [connected, ...history] = ann.lines.filter((line) => !/joined/.test(line));
-  assertEquals(connected, "* connected");
+  const [connecting, connected, ...history] = ann.lines.filter((line) => !/joined/.test(line));
+  assertEquals([connecting, connected], [`* connecting to ${url}`, "* connected"]);
   assertEquals(history.map((line) => line.replace(/^\d\d:\d\d /, "")), [
     "Bob: long ago",
     'Bob: {"any":["JSON"]}',
