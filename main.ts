@@ -51,7 +51,7 @@ async function work(): Promise<void> {
 
 function isOpenToAll({ ALLOWED_ORIGINS, AUTH_SECRET, AUTH_JWKS, HOST, SOCKET_PATH }: Settings) {
   return ALLOWED_ORIGINS.length === 0 && !AUTH_SECRET && !AUTH_JWKS && !SOCKET_PATH &&
-    !/^(localhost|127\.[\d.]+|::1)$/.test(HOST);
+    !/^(localhost|127\.[\d.]+|::1|\[::1\])$/.test(HOST);
 }
 
 /** What to open: the page, and the sockets beside it. */
@@ -84,7 +84,8 @@ async function main(): Promise<void> {
     return;
   }
   const { settings } = command;
-  const log = createLog(settings.LOG_LEVEL, settings.LOG_FORMAT);
+  const worker = settings.WORKERS > 1 ? 0 : undefined;
+  const log = createLog(settings.LOG_LEVEL, settings.LOG_FORMAT, worker);
   const running = await startAll(settings, log);
   onSignals(running, log);
   const { address } = running;

@@ -15,7 +15,7 @@ export function clientAddress(
 ): string {
   const hops = (forwardedFor ?? "").split(",").map((hop) => hop.trim());
   const forwarded = trustedProxies > 0 ? hops.at(-trustedProxies) : undefined;
-  if (forwarded) return stripPort(forwarded);
+  if (forwarded) return stripPort(forwarded).slice(0, MAX_LENGTH);
   return "hostname" in remote ? remote.hostname : "unix";
 }
 
@@ -32,6 +32,9 @@ export function addressGroup(address: string): string {
   return groups.slice(0, 4).map((group) => group.replace(/^0+(?=.)/, "").toLowerCase()).join(":") +
     "::/64";
 }
+
+/** An IPv6 address in full, mapped IPv4 and a zone: nothing that a header holds is longer. */
+const MAX_LENGTH = 64;
 
 /** Some proxies write `1.2.3.4:5678` or `[::1]:5678`. */
 function stripPort(hop: string): string {

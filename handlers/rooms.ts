@@ -16,7 +16,6 @@ const DEFAULT_LIMIT = 100;
 const MAX_LIMIT = 1_000;
 /** A body has so long to come. */
 const BODY_MS = 30_000;
-const NO_STORE = { "cache-control": "no-store" };
 
 /** Makes the handler of `GET /rooms`: by name, 1,000 a page, those behind `?after=name`. */
 export function listRooms({ registry }: App): Handler {
@@ -35,7 +34,7 @@ export function listRooms({ registry }: App): Handler {
       after = found.at(-1)?.room ?? "";
       isLast = found.length < limit;
     }
-    return Response.json({ rooms: rooms.slice(0, ROOMS_PER_PAGE) }, { headers: NO_STORE });
+    return Response.json({ rooms: rooms.slice(0, ROOMS_PER_PAGE) });
   };
 }
 
@@ -53,7 +52,7 @@ export function readMessages({ registry, settings }: App): Handler {
     const head = JSON.stringify({ room, epoch: page.epoch, seq: page.seq, recovered });
     const messages = page.chats.map((chat) => v1Chat(room, chat));
     return new Response(`${head.slice(0, -1)},"messages":[${messages.join(",")}]}`, {
-      headers: { "content-type": "application/json", ...NO_STORE },
+      headers: { "content-type": "application/json" },
     });
   };
 }
@@ -81,7 +80,7 @@ export function publishMessage(app: App): Handler {
     if (isRefusal(place)) throw refusalError(place);
     app.registry.counters.messagesIn++;
     app.registry.counters.bytesIn += body.length;
-    return Response.json({ room, ...place }, { status: 202, headers: NO_STORE });
+    return Response.json({ room, ...place }, { status: 202 });
   };
 }
 

@@ -141,10 +141,12 @@ function preflight(allowed: string[]): Response {
   });
 }
 
-/** Headers of every answer: whose page may read it, and no guessing by the browser. */
+/** Headers of every answer: whose page may read it, who may keep it, and no guessing by the browser. */
 function secure(headers: Headers, request: Request, { settings }: App): void {
   headers.set("x-content-type-options", "nosniff");
   headers.set("referrer-policy", "no-referrer");
+  // Live, or a refusal of this moment.
+  if (!headers.has("cache-control")) headers.set("cache-control", "no-store");
   const origin = request.headers.get("origin");
   const { ALLOWED_ORIGINS } = settings;
   if (ALLOWED_ORIGINS.length > 0) headers.append("vary", "origin");

@@ -134,8 +134,11 @@ async function createEngine(
 ): Promise<Engine> {
   if (REDIS_URL) {
     const { createRedisEngine } = await import("./engine/redis.ts");
+    const share = cluster ? cluster.ports.length : 1;
+    const { historyMb, maxRooms } = limits;
+    const own = { ...limits, historyMb: historyMb / share, maxRooms: Math.ceil(maxRooms / share) };
     try {
-      return await createRedisEngine(REDIS_URL, limits, clock, log);
+      return await createRedisEngine(REDIS_URL, own, clock, log);
     } catch (error) {
       throw new SettingError(reasonOf(error));
     }

@@ -43,8 +43,8 @@ export type TokenCheck = (token: string) => Promise<Grants>;
 const KEY_SET_ALGORITHMS = ["RS256", "PS256", "ES256", "ES384", "EdDSA", "Ed25519"];
 /** A refusal always takes so long: its time tells nothing about the token. */
 const REFUSAL_MS = 50;
-/** A key file is read again at most so often. */
-const KEY_FILE_COOLDOWN_MS = 5_000;
+/** A key file is read again, when a token comes, after so long: a key that left it is refused. */
+const KEY_FILE_MS = 5_000;
 
 /**
  * Makes the check that AUTH_SECRET or AUTH_JWKS asks for; none where neither is set.
@@ -95,28 +95,29 @@ async function secretKey(secret: string): Promise<JWTVerifyGetKey> {
 }
 
 async function keySet(where: string, clock: Clock): Promise<JWTVerifyGetKey> {
-  const { createLocalJWKSet, errors } = await import("jose");
+  const { createLocalJWKSet } = await import("jose");
   if (/^https?:/.test(where)) return await remoteKeySet(where);
   const read = () => {
     try {
       return createLocalJWKSet(JSON.parse(Deno.readTextFileSync(where)));
     } catch (error) {
-      const reason = error instanceof Deno.errors.NotFound ? `no file at ${where}` : String(error);
+      const { message } = error as Error;
+      const reason = error instanceof Deno.errors.NotFound ? `no file at ${where}` : message;
       throw new SettingError(`Cannot read AUTH_JWKS: ${reason}`);
     }
   };
   let keys = read();
   let readAt = clock.now();
-  return async (header, token) => {
-    try {
-      return await keys(header, token);
-    } catch (error) {
-      const isUnknownKey = error instanceof errors.JWKSNoMatchingKey;
-      if (!isUnknownKey || clock.now() - readAt < KEY_FILE_COOLDOWN_MS) throw error;
+  return (header, token) => {
+    if (clock.now() - readAt >= KEY_FILE_MS) {
       readAt = clock.now();
-      keys = read();
-      return await keys(header, token);
+      try {
+        keys = read();
+      } catch {
+        // It is being written: the known keys go on until the next look.
+      }
     }
+    return keys(header, token);
   };
 }
 

@@ -119,7 +119,7 @@ export function createWorkers<Settings>(
       if (hasEnded) return;
       log.error(`Worker ${index} died, another takes its place: ${reason}`, {
         event: "worker_died",
-        worker: index,
+        peer: index,
       });
       if (!life.isReady) await new Promise<void>((resolve) => clock.after(RETRY_MS, resolve));
       if (hasEnded) return;

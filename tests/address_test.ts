@@ -1,4 +1,4 @@
-import { assertEquals } from "@std/assert";
+import { assert, assertEquals } from "@std/assert";
 import { addressGroup, clientAddress } from "../handlers/address.ts";
 
 const PEER: Deno.NetAddr = { transport: "tcp", hostname: "10.0.0.1", port: 50_000 };
@@ -55,8 +55,17 @@ Deno.test("addressGroup() is the /64 of an IPv6 address, however it is written",
   assertEquals(addressGroup("fe80::1"), "fe80:0:0:0::/64");
 });
 
-Deno.test("addressGroup() makes something short of whatever stands in a header", () => {
-  for (const text of ["", "unix", "x:y", ":::::", "::", "1::2::3", "a".repeat(300)]) {
-    addressGroup(text);
+Deno.test("whatever stands in a header, an address and its group are short", () => {
+  const texts = ["unix", "x:y", ":::::", "::", "1::2::3", "%", "[", "[]", "[a".repeat(99)];
+  texts.push(
+    "a".repeat(9_000),
+    "a:".repeat(9_000),
+    `[${"a:".repeat(9_000)}]`,
+    `1%${"z".repeat(99)}`,
+  );
+  for (const text of texts) {
+    const address = clientAddress(PEER, text, 1);
+    const lengths = [address.length, addressGroup(address).length];
+    assert(Math.min(...lengths) > 0 && Math.max(...lengths) <= 70, `${text}: ${address}`);
   }
 });

@@ -6,10 +6,12 @@ import { homeOf } from "../handlers/engine/workers_home.ts";
 import { silentLog } from "../handlers/log.ts";
 import { SettingError } from "../handlers/settings.ts";
 import { createWorkers } from "../handlers/workers.ts";
+import { Client } from "./clients.ts";
 import type { Order, ThreadSettings } from "./cluster_thread.ts";
 import { range, ROOMY } from "./engine_contract.ts";
 import { FakeClock, RecordingLog } from "./fakes.ts";
 import { eventually, granted, hear } from "./recorder.ts";
+import { ServerProcess } from "./servers.ts";
 
 const module = import.meta.resolve("./cluster_thread.ts");
 
@@ -97,7 +99,7 @@ for (const order of ["throw", "reject"] as const) {
     assertEquals(await engine.members(room), { names: ["Ann"], count: 1 });
     await eventually(() => indexes(workers.figures), (all) => all.join() === "0,1,2");
     const [line] = log.of("worker_died");
-    assertEquals([line.level, line.fields.worker], ["error", 1]);
+    assertEquals([line.level, line.fields.peer], ["error", 1]);
     await made.order(1, "figures");
     await made.order(2, "figures");
     await made.recorder.until(({ chats }) => chats.length === 2);
@@ -149,4 +151,32 @@ Deno.test("checkWorkers() takes one worker anywhere, several where a port can be
   } finally {
     Object.assign(Deno, { listenDatagram });
   }
+});
+
+Deno.test("WORKERS=2 is one server: its rooms, figures and signals are those of both", async () => {
+  await using server = await ServerProcess.start(["--workers", "2", "--drain-seconds", "0"]);
+  const clients: Client[] = [];
+  // The system spreads connections by chance: it is one in 2 ** 23 that one worker has them all.
+  for (const i of range(1, 24)) clients.push(await Client.open(`${server.ws}/chat/room-${i % 2}`));
+  const lines = server.lines();
+  assert(lines.some((line) => /parley 1: Client connected/.test(line)), "worker 1 has none");
+  assert(lines.some((line) => /parley(?: 0)?: Client connected/.test(line)), "worker 0 has none");
+  for (const client of clients.slice(0, 2)) client.send({ type: "join", name: "Ann" });
+  for (const client of clients) {
+    assertEquals(await client.nextObject(), { type: "status", message: "Ann joined the chat." });
+  }
+  for (let i = 0; i < 4; i++) {
+    const { rooms } = await (await fetch(`${server.url}/rooms`)).json();
+    assertEquals(
+      rooms,
+      [0, 1].map((n) => (
+        { room: `room-${n}`, members: 1, listeners: 12, seq: 0 }
+      )),
+    );
+    const metrics = await (await fetch(`${server.url}/metrics`)).text();
+    assert(metrics.includes('parley_connections{dialect="plain"} 24\n'), metrics);
+  }
+  server.kill("SIGTERM");
+  for (const { closed } of clients) assertEquals((await closed).code, 1001);
+  assertEquals((await server.status).code, 0);
 });

@@ -11,7 +11,7 @@ import { Counters } from "../handlers/registry/counters.ts";
 import type { Dialect } from "../handlers/registry/messages.ts";
 import { Turn } from "../handlers/registry/turn.ts";
 import { RawClient } from "./clients.ts";
-import { FakeSocket } from "./fakes.ts";
+import { FakeClock, FakeSocket } from "./fakes.ts";
 import { soon } from "./inbox.ts";
 
 const encoder = new TextEncoder();
@@ -23,12 +23,14 @@ function connect(
   const socket = new FakeSocket();
   const turn = new Turn(() => {});
   const counters = new Counters();
+  const clock = new FakeClock();
   const calls: string[] = [];
   const ends: End[] = [];
   const owner: ConnectionOwner = {
     turn,
     counters,
     limits: { maxQueueBytes, maxMessageBytes },
+    now: () => clock.now(),
     opened: () => calls.push("open"),
     ended(_connection, end) {
       calls.push("end");
@@ -47,7 +49,7 @@ function connect(
     text: (text) => calls.push(`text ${text}`),
     binary: (bytes) => calls.push(`binary ${new Uint8Array(bytes)}`),
   };
-  return { socket, turn, counters, connection, calls, ends };
+  return { socket, turn, counters, clock, connection, calls, ends };
 }
 
 /** A JSON object of so many UTF-8 bytes: its text is Korean, three bytes a character. */
@@ -168,6 +170,24 @@ Deno.test("Connection holds at most MAX_QUEUE_BYTES and one frame for a peer tha
   assertEquals(socket.bufferedAmount, 10_200);
   assertEquals(socket.closes, [CLOSE.tooSlow]);
   assertEquals(ends, [{ by: "server", ...CLOSE.tooSlow }]);
+});
+
+Deno.test("Connection counts the small frames of a peer that stays behind, not those of a burst", () => {
+  const { socket, connection, clock, ends } = connect({ maxQueueBytes: 1_000_000 });
+  socket.isStuck = true;
+  const send = (count: number) => {
+    for (let sent = 0; sent < count; sent++) connection.send("x".repeat(60));
+  };
+  for (let burst = 0; burst < 3; burst++) {
+    send(5_000);
+    clock.tick(1_000);
+    socket.bufferedAmount = 0;
+  }
+  send(3_000);
+  assertEquals(ends, []);
+  clock.tick(2_000);
+  send(1);
+  assertEquals(socket.closes, [CLOSE.tooSlow]);
 });
 
 Deno.test("Connection spares a peer whose bytes go out in time", () => {

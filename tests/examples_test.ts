@@ -32,6 +32,13 @@ Deno.test("a REST app stands beside the sockets on one port, and talks to their 
   assertEquals([created.status, await created.json()], [201, order]);
   assertEquals(await client.nextObject(), { type: "chat", sender: "shop", message: order });
   assertEquals(await (await fetch(`${url}/orders`)).json(), [order]);
+  for (const body of ["x", "null", "[]", "{}", '{"item":1}']) {
+    const refused = await fetch(`${url}/orders`, { method: "POST", body });
+    assertEquals([refused.status, (await refused.json()).message], [
+      400,
+      'An order is {"item":"…"}.',
+    ]);
+  }
   const rooms = await (await fetch(`${url}/rooms`)).json();
   assertEquals(rooms, { rooms: [{ room: "orders", members: 0, listeners: 1, seq: 1 }] });
   assertEquals(await (await fetch(`${url}/healthz`)).text(), "ok\n");

@@ -63,12 +63,12 @@ Deno.test("History counts its bytes in the budget and gives them back", () => {
   assertEquals([budget.bytes, history.seq, history.since(0)], [0, 51, []]);
 });
 
-Deno.test("Budget.largest() is a history with at least half of the bytes of any other", () => {
+Deno.test("BySize.largest() is one with at least half of the bytes of any other", () => {
   const budget = new Budget(1_000_000);
   const limits = { historySize: 1_000, historySeconds: 10 };
   const histories = range(1, 40).map(() => new History(limits, budget));
   const bytes = histories.map(() => 0);
-  assertEquals(budget.largest(), undefined);
+  assertEquals(budget.histories.largest(), undefined);
   // A walk that can be played again: grows and shrinks each of them many times.
   let state = 1;
   for (let step = 1; step <= 5_000; step++) {
@@ -78,11 +78,11 @@ Deno.test("Budget.largest() is a history with at least half of the bytes of any 
     if (state % 5 < 3) histories[index].append(chat(step, step, "x".repeat(state % 3_000)));
     else histories[index].dropOldest();
     bytes[index] += budget.bytes - before;
-    const largest = budget.largest();
+    const largest = budget.histories.largest();
     const most = Math.max(...bytes);
     if (most === 0) assertEquals(largest, undefined);
-    else assert(bytes[histories.indexOf(largest!)] > most / 2);
+    else assert(bytes[histories.indexOf(largest as History)] > most / 2);
   }
   for (const history of histories) history.clear();
-  assertEquals([budget.bytes, budget.largest()], [0, undefined]);
+  assertEquals([budget.bytes, budget.histories.largest()], [0, undefined]);
 });

@@ -149,6 +149,23 @@ Deno.test("live data is never cached, files are asked for anew", async () => {
   }
 });
 
+Deno.test("no refusal is cached, and what a path takes neither", async () => {
+  const { ask } = createTestApp({ settings: { MAX_CONNECTIONS: 0 } });
+  const asked: [string, string, number][] = [
+    ["GET", "/nowhere", 404],
+    ["GET", "/chat/ops", 503],
+    ["GET", "/chat/a b", 400],
+    ["DELETE", "/rooms", 405],
+    ["POST", "/rooms/a/messages", 415],
+    ["OPTIONS", "/rooms", 204],
+  ];
+  for (const [method, path, expected] of asked) {
+    const { status, headers, body } = await ask(path, { method });
+    await body?.cancel();
+    assertEquals([status, headers.get("cache-control")], [expected, "no-store"], path);
+  }
+});
+
 Deno.test("CORS: with ALLOWED_ORIGINS the API is open to their pages alone", async () => {
   const { ask } = createTestApp({ settings: { ALLOWED_ORIGINS: ["https://a.example"] } });
   const from = (origin: string, method = "GET") => ask("/rooms", { method, headers: { origin } });

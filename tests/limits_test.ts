@@ -176,6 +176,46 @@ Deno.test("JOIN_RATE: 100 rooms at once, then 10 a second; joins, listens and le
   assertEquals(createTestApp().settings.MAX_ROOMS_PER_CONNECTION, 100);
 });
 
+Deno.test("what one rate refuses is not charged to the others", async () => {
+  const count = async (socket: FakeSocket, type: string) => {
+    return (await take(socket)).filter((object) => object.type === type).length;
+  };
+  const say = (socket: FakeSocket, times: number, message: Fields) => {
+    for (let index = 0; index < times; index++) socket.say({ ...message, room: `r${index}` });
+  };
+  const hush = { HISTORY_SIZE: 0, MAX_ROOMS_PER_CONNECTION: 20 };
+  const rates = { MESSAGE_RATE: 10, BYTE_RATE: 2_000, JOIN_RATE: 1 };
+  const byMessages = createTestApp({ settings: { ...hush, ...rates } });
+  const first = await byMessages.connect("/chat", { dialect: "v1" });
+  await take(first);
+  say(first, 10, { type: "ping" });
+  say(first, 60, { type: "listen" });
+  assertEquals(await count(first, "pong"), 10);
+  byMessages.clock.tick(100);
+  say(first, 1, { type: "ping", more: "x".repeat(1_000) });
+  assertEquals(await count(first, "pong"), 1, "refused by MESSAGE_RATE, BYTE_RATE is whole");
+  byMessages.clock.tick(1_000);
+  say(first, 10, { type: "listen" });
+  assertEquals(await count(first, "welcome"), 10, "refused by MESSAGE_RATE, JOIN_RATE is whole");
+
+  const byJoins = createTestApp({ settings: { ...hush, MESSAGE_RATE: 50, BYTE_RATE: 3_000 } });
+  const second = await byJoins.connect("/chat", { dialect: "v1" });
+  await take(second);
+  say(second, 30, { type: "join", name: "Ann" });
+  assertEquals(await count(second, "error"), 10 + 1, "the 20th finds no room more");
+  say(second, 30, { type: "ping" });
+  assertEquals(await count(second, "pong"), 30, "refused by JOIN_RATE, MESSAGE_RATE is whole");
+
+  const byBytes = createTestApp({ settings: { ...hush, MESSAGE_RATE: 20, BYTE_RATE: 10_000 } });
+  const third = await byBytes.connect("/chat", { dialect: "v1" });
+  await take(third);
+  third.say("x".repeat(9_000));
+  for (let times = 0; times < 50; times++) third.say("x".repeat(2_000));
+  assertEquals(await count(third, "error"), 51);
+  say(third, 19, { type: "ping" });
+  assertEquals(await count(third, "pong"), 19, "refused by BYTE_RATE, MESSAGE_RATE is whole");
+});
+
 Deno.test("a socket hears 100 rooms; leaving one makes place for another", async () => {
   const server = createTestApp({ settings: { JOIN_RATE: 0, MESSAGE_RATE: 0 } });
   const socket = await server.connect("/chat", { dialect: "v1" });

@@ -59,6 +59,21 @@ Deno.test("ListenerGroup.delete() gives a listener that leaves its part, and an 
   assertEquals(group.size, 0);
 });
 
+Deno.test("ListenerGroup.flush() lets nothing overtake that an eviction in its middle brings", () => {
+  const { group } = createGroup();
+  const news = "x".repeat(MAX_FRAME_BYTES - 1);
+  const take = (text: string) => {
+    if (text === "chat") { for (let i = 0; i < 3; i++) group.push(news, news.length); }
+  };
+  group.add({ hasEnded: false, take } as unknown as Connection);
+  const ann = taker();
+  group.add(ann.connection);
+  group.push("chat", 4);
+  group.flush();
+  group.flush();
+  assertEquals(ann.taken[0], ["chat", 4]);
+});
+
 Deno.test("ListenerGroup.push() begins another frame before one would be too long", () => {
   const { group } = createGroup();
   const ann = taker();

@@ -92,9 +92,22 @@ Deno.test("over HISTORY_MB with 50,000 rooms a message costs no look at all of t
   assert(ms < 0.2, `${ms} ms a message`);
 });
 
-Deno.test("a full table of ids refuses a new one; known ones and messages without go on", async () => {
+Deno.test("where ids fill their share, the room with the most forgets its oldest, and no other", async () => {
+  const { engine } = engineWith({ historyMb: 0.1, historySize: 1 });
+  const publish = (room: string, id: number) =>
+    engine.publish(room, draft("x", { session: "s", id: `${id}` }));
+  const quiet = await publish("quiet", 1);
+  for (const id of range(1, 900)) assertEquals((await granted(publish("flood", id))).seq, id);
+  assertEquals(await publish("quiet", 1), quiet);
+  assertEquals((await granted(publish("flood", 900))).seq, 900);
+  assertEquals((await granted(publish("flood", 1))).seq, 901, "forgotten");
+  assert(engine.stats().historyBytes <= 100_000);
+});
+
+Deno.test("HTTP keys are never forgotten early: a full table refuses a new one, not the known", async () => {
   const { clock, engine } = engineWith({ historyMb: 0.02 });
-  const publish = (id: number) => engine.publish("r", draft("x", { session: "s", id: `${id}` }));
+  const publish = (id: number) =>
+    engine.publish("r", draft("x", { session: "http:", id: `${id}`, digest: "d" }));
   const places = [];
   for (const id of range(1, 60)) places.push(await publish(id));
   const count = places.findIndex(isRefusal);

@@ -1,13 +1,14 @@
-/** The least permissions that each way to run needs, in place of `-A`. */
+/** The least permissions that each way to run needs, in place of `-A`, as the README writes them. */
 import { assertEquals, assertMatch } from "@std/assert";
 import { exportJWK, generateKeyPair, SignJWT } from "jose";
-import { SETTINGS } from "../handlers/settings.ts";
 import { Client, RawClient } from "./clients.ts";
 import { freePort, RedisServer, redisTest } from "./redis_server.ts";
 import { ROOT, TestProcess } from "./servers.ts";
 
-/** Every setting, and whether Deno traces. */
-const ENV = `--allow-env=${[...Object.keys(SETTINGS), "OTEL_DENO"].join(",")}`;
+const readme = await Deno.readTextFile(`${ROOT}README.md`);
+const [, COMMAND] = readme.match(/```sh\n(deno run --no-prompt [^]*?)```/)!;
+/** The variables that the README allows: with one too few no start works. */
+const [ENV] = COMMAND.match(/--allow-env=\S+/)!;
 const CERT = `${ROOT}tests/tls/localhost.pem`;
 const KEY = `${ROOT}tests/tls/localhost.key`;
 
@@ -26,11 +27,13 @@ async function stop(server: TestProcess): Promise<void> {
   assertEquals(server.lines().filter((line) => /NotCapable|ERR|access to/.test(line)), []);
 }
 
-Deno.test("a server needs its port and its variables, and nothing else", async () => {
-  const at = `127.0.0.1:${freePort()}`;
-  const flags = ["--host", "127.0.0.1", "--port", at.split(":")[1], "--drain-seconds", "0"];
-  const guards = ["--auth-secret", "x".repeat(32), "--max-rss-mb", "2000"];
-  await using server = await run([`--allow-net=${at}`, ENV], [...flags, ...guards]);
+Deno.test("the README's command: a server needs its port and its variables, and nothing else", async () => {
+  const port = freePort();
+  const at = `127.0.0.1:${port}`;
+  const args = COMMAND.replace("8000", `${port}`).split(/[\s\\]+/).slice(1, -1);
+  const flags = ["--port", `${port}`, "--drain-seconds", "0", "--max-rss-mb", "2000"];
+  await using server = new TestProcess([...args, ...flags, "--auth-secret", "x".repeat(32)]);
+  await server.line(/ started: /);
   const claims = { sub: "Ann", admin: true, publish: true };
   const token = await new SignJWT(claims).setProtectedHeader({ alg: "HS256" })
     .sign(new TextEncoder().encode("x".repeat(32)));
@@ -83,10 +86,49 @@ Deno.test("TLS and a file of keys need to read their files", async () => {
   await Deno.remove(jwks);
 });
 
+Deno.test("a URL of keys needs its host for the net; without it no token can be checked", async () => {
+  const { privateKey, publicKey } = await generateKeyPair("ES256", { extractable: true });
+  const keys = [await exportJWK(publicKey)];
+  const options = { port: 0, hostname: "127.0.0.1", onListen() {} };
+  await using keyServer = Deno.serve(options, () => Response.json({ keys }));
+  const host = `127.0.0.1:${keyServer.addr.port}`;
+  const token = await new SignJWT({}).setProtectedHeader({ alg: "ES256" }).sign(privateKey);
+  for (const isAllowed of [true, false]) {
+    const at = `127.0.0.1:${freePort()}`;
+    const flags = ["--host", "127.0.0.1", "--port", at.split(":")[1], "--drain-seconds", "0"];
+    const net = `--allow-net=${at}${isAllowed ? `,${host}` : ""}`;
+    await using server = await run([net, ENV], [...flags, "--auth-jwks", `http://${host}/keys`]);
+    const headers = { authorization: `Bearer ${token}` };
+    const { status, body } = await fetch(`http://${at}/rooms`, { headers });
+    await body?.cancel();
+    assertEquals(status, isAllowed ? 200 : 503);
+    await stop(server);
+  }
+});
+
+Deno.test("a start that lacks a permission ends with one line that names it", async () => {
+  const port = freePort();
+  const net = `--allow-net=0.0.0.0:${port}`;
+  const path = `/tmp/parley-${crypto.randomUUID()}.sock`;
+  const starts: [string[], string[]][] = [
+    [[], []],
+    [[net], ["--tls-cert", CERT, "--tls-key", KEY]],
+    [[net], ["--auth-jwks", CERT]],
+    [[`--allow-net=unix:${path}`], ["--socket-path", path]],
+  ];
+  for (const [permissions, flags] of starts) {
+    const args = ["run", "--no-prompt", ...permissions, ENV, "main.ts", "--port", `${port}`];
+    await using server = new TestProcess([...args, ...flags]);
+    assertEquals((await server.status).code, 1);
+    assertEquals(server.lines().length, 1, server.lines().join(" | "));
+    assertMatch(server.lines()[0], /^Cannot (listen on|read) \S+: Requires (net|read) access to /);
+  }
+});
+
 Deno.test("WORKERS needs to read the program, as each thread loads it", async () => {
   const at = `127.0.0.1:${freePort()}`;
   const flags = ["--host", "127.0.0.1", "--port", at.split(":")[1], "--drain-seconds", "0"];
-  const permissions = [`--allow-net=${at}`, `--allow-read=${ROOT}`, ENV];
+  const permissions = [`--allow-net=${at}`, "--allow-read=.", ENV];
   await using server = await run(permissions, [...flags, "--workers", "2"]);
   await using client = await Client.open(`ws://${at}/echo`);
   client.send("x");

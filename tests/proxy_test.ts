@@ -162,6 +162,14 @@ function proxyTest(program: Program, name: string, fn: () => Promise<void>): voi
   Deno.test({ name: name + cure, ignore: !isThere, fn });
 }
 
+Deno.test("the README shows the files that are tried here", async () => {
+  const readme = await Deno.readTextFile(`${ROOT}README.md`);
+  for (const { file } of [NGINX, CADDY]) {
+    const text = await Deno.readTextFile(`${ROOT}tests/proxy/${file}`);
+    assert(readme.includes(`\n${text}\`\`\`\n`), `the README has another ${file}`);
+  }
+});
+
 for (const program of [NGINX, CADDY]) {
   const name = program === NGINX ? "nginx" : "Caddy";
 

@@ -32,6 +32,15 @@ Deno.test("TokenBucket.take() lets more than a burst through when it is full, an
   assertEquals(bucket.take(25, 2_500), 0);
 });
 
+Deno.test("TokenBucket.giveBack() undoes what was taken, a debt too", () => {
+  const bucket = new TokenBucket(10, 10, 0);
+  for (const units of [3, 10, 25]) {
+    assertEquals(bucket.take(units, 0), 0);
+    bucket.giveBack(units);
+  }
+  assertEquals([bucket.take(10, 0), bucket.take(1, 0)], [0, 100]);
+});
+
 Deno.test("TokenBucket of rate 0 refuses nothing", () => {
   const bucket = new TokenBucket(0, 0, 0);
   for (let i = 0; i < 1_000; i++) assertEquals(bucket.take(1_000_000, 0), 0);

@@ -139,6 +139,23 @@ Deno.test("Registry logs each message that comes in at debug, without its text",
   ]);
 });
 
+Deno.test("Registry.drain() gives all what was due before they go", async () => {
+  const ends: (() => void)[] = [];
+  const schedule = (end: () => void) => ends.push(end);
+  const turn = new Turn(schedule, schedule);
+  const { connect, registry } = createTestApp({ turn, settings: { DRAIN_SECONDS: 0 } });
+  const ann = await connect("/chat/ops");
+  const merging: FakeSocket[] = [];
+  while (merging.length < 60) merging.push(await connect("/chat/ops", { dialect: "v1" }));
+  ann.say({ type: "join", name: "Ann" });
+  turn.flush();
+  ann.say({ type: "chat", message: "last" });
+  await registry.drain();
+  for (const { objects } of merging) {
+    assertEquals(objects.map((object) => (object as { type: string }).type).includes("chat"), true);
+  }
+});
+
 Deno.test("Registry counts what one address holds", () => {
   const { registry } = createTestApp();
   for (const address of ["a", "a", "b"]) registry.hold(address);

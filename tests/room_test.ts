@@ -429,7 +429,7 @@ Deno.test("Room writes to a group of its listeners a turn, and later groups get 
   const turn = new Turn(schedule, schedule);
   const { connect } = createTestApp({ turn, settings: NO_RATES });
   const listeners: FakeSocket[] = [];
-  while (listeners.length < GROUP_SIZE * 2 + 1) {
+  while (listeners.length < GROUP_SIZE * 3) {
     listeners.push(await connect("/chat/ops", { dialect: "v1" }));
   }
   const [ann] = listeners;
@@ -485,4 +485,23 @@ Deno.test("Room: who leaves or comes while a large room is written misses nothin
     if (last === undefined) continue;
     assertEquals(heard, Array.from({ length: last - seq }, (_, n) => seq + n + 1), `${index}`);
   }
+});
+
+Deno.test("Room writes to several small groups in one turn", async () => {
+  const ends: (() => void)[] = [];
+  const schedule = (end: () => void) => ends.push(end);
+  const turn = new Turn(schedule, schedule);
+  const { connect } = createTestApp({ turn, settings: NO_RATES });
+  const listeners: FakeSocket[] = [];
+  while (listeners.length < GROUP_SIZE * 4) {
+    listeners.push(await connect("/chat/ops", { dialect: "v1" }));
+  }
+  const left = listeners.filter((_, index) => index % 4 === 0);
+  for (const socket of listeners) if (!left.includes(socket)) socket.end();
+  left[0].say({ type: "join", name: "Ann" });
+  while (ends.length > 0) ends.shift()!();
+  left[0].say({ type: "chat", message: "to all" });
+  ends.shift()!();
+  assertEquals(left.map((socket) => messagesOf(socket)), left.map(() => ["to all"]));
+  assertEquals(ends.length, 0);
 });

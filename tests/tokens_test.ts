@@ -210,7 +210,7 @@ Deno.test("AUTH_JWKS refuses a foreign key of the same name, and its public key 
   }
 });
 
-Deno.test("AUTH_JWKS reads its file again for an unknown key, at most every 5 s", async () => {
+Deno.test("AUTH_JWKS looks into its file every 5 s: a new key comes, one that left is refused", async () => {
   const [old, fresh] = [await namedKey("old"), await namedKey("fresh")];
   await using file = await keyFile(old.jwk);
   const clock = new FakeClock();
@@ -224,6 +224,9 @@ Deno.test("AUTH_JWKS reads its file again for an unknown key, at most every 5 s"
   clock.tick(5_000);
   assertEquals((await check(await fresh.sign({ sub: "Ann" }))).name, "Ann");
   assertEquals((await refusalOf(clock, check(await old.sign({})))).code, "bad_token", "retired");
+  await file.write();
+  clock.tick(5_000);
+  assertEquals((await refusalOf(clock, check(await fresh.sign({})))).code, "bad_token", "revoked");
 });
 
 Deno.test("AUTH_JWKS keeps its keys while the file cannot be read", async () => {

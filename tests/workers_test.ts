@@ -102,7 +102,10 @@ Deno.test("what a silent home is asked is unavailable within 1 s, and the log sa
     assertEquals(refused, Array(5).fill(UNAVAILABLE));
     assertEquals(rooms, [{ room: roomAt(0, 2), members: 0, listeners: 1, seq: 0 }]);
   }
-  assertEquals(log.of("worker_silent").map(({ level }) => level), ["warn"]);
+  assertEquals(log.of("worker_silent").map(({ level, fields }) => [level, fields.peer]), [[
+    "warn",
+    1,
+  ]]);
   await node.close();
   far!.close();
   assertEquals(clock.timerCount, 0);

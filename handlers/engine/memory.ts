@@ -14,6 +14,7 @@ import type {
   Members,
   Outcome,
   Refusal,
+  RepeatKey,
   RoomSummary,
   Span,
 } from "./engine.ts";
@@ -104,7 +105,7 @@ class MemoryEngine implements Engine {
       if (known) {
         return known === "conflict" ? { refused: known } : { epoch: room.epoch, ...known };
       }
-      if (!room.repeats.hasSpace(key)) return { refused: "unavailable" };
+      if (!this.#makeSpaceFor(key, room)) return { refused: "unavailable" };
     }
     const chat = {
       seq: room.history.seq + 1,
@@ -235,7 +236,15 @@ class MemoryEngine implements Engine {
   /** Keeps to HISTORY_MB: the largest room gives its oldest messages, whoever publishes. */
   #makeSpace(): void {
     const budget = this.#budget;
-    while (budget.bytes > budget.maxBytes && budget.largest()?.dropOldest());
+    while (budget.bytes > budget.maxBytes && budget.histories.largest()?.dropOldest());
+  }
+
+  /** Keeps ids to their share: the room with the most forgets its oldest, but no HTTP keys. */
+  #makeSpaceFor(key: RepeatKey, { repeats }: MemoryRoom): boolean {
+    while (!repeats.hasSpace(key)) {
+      if (!this.#budget.tables.largest()?.dropOldest()) return false;
+    }
+    return true;
   }
 
   #tellStatus(

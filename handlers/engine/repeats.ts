@@ -4,7 +4,7 @@
  * @module
  */
 import type { RepeatKey } from "./engine.ts";
-import type { Budget } from "./history.ts";
+import type { Budget, Droppable } from "./history.ts";
 
 /** How long an id is remembered. */
 export const REPEAT_MS = 5 * 60_000;
@@ -18,12 +18,14 @@ interface Remembered {
 }
 
 /** The ids of one room. Within a session they stand in the order they came. */
-export class RepeatTable {
+export class RepeatTable implements Droppable {
   /** Until when an id with a digest must be known, Unix ms: a room does not go before. */
   keepUntil = 0;
   /** Until when any id must be known, Unix ms: an empty room does not go by its time before. */
   knownUntil = 0;
   #sessions = new Map<string, Map<string, Remembered>>();
+  /** Bytes of the ids without a digest. */
+  #droppable = 0;
 
   constructor(readonly budget: Budget) {}
 
@@ -49,11 +51,11 @@ export class RepeatTable {
       this.#count(SESSION_BYTES);
     }
     const { id, digest } = key;
-    if (ids.delete(id)) this.#count(-cost(id));
+    if (ids.has(id)) this.#forget(ids, id);
     ids.set(id, { seq, until: now + REPEAT_MS, digest });
     this.knownUntil = now + REPEAT_MS;
     if (digest !== undefined) this.keepUntil = this.knownUntil;
-    this.#count(cost(id));
+    this.#countId(cost(id), digest);
     if (ids.size > REPEATS_PER_SESSION && digest === undefined) {
       this.#forget(ids, ids.keys().next().value!);
     }
@@ -66,11 +68,20 @@ export class RepeatTable {
         if (known.until > now) break;
         this.#forget(ids, id);
       }
-      if (ids.size === 0) {
-        this.#sessions.delete(session);
-        this.#count(-SESSION_BYTES);
-      }
+      this.#leaveIfEmpty(session, ids);
     }
+  }
+
+  /** Forgets the oldest id of the session that came first, unless it has a digest; tells whether there was one. */
+  dropOldest(): boolean {
+    for (const [session, ids] of this.#sessions) {
+      const [id, { digest }] = ids.entries().next().value!;
+      if (digest !== undefined) continue;
+      this.#forget(ids, id);
+      this.#leaveIfEmpty(session, ids);
+      return true;
+    }
+    return false;
   }
 
   /** Gives all its bytes back to the budget. */
@@ -79,8 +90,23 @@ export class RepeatTable {
   }
 
   #forget(ids: Map<string, Remembered>, id: string): void {
+    const digest = ids.get(id)?.digest;
     ids.delete(id);
-    this.#count(-cost(id));
+    this.#countId(-cost(id), digest);
+  }
+
+  #leaveIfEmpty(session: string, ids: Map<string, Remembered>): void {
+    if (ids.size > 0) return;
+    this.#sessions.delete(session);
+    this.#count(-SESSION_BYTES);
+  }
+
+  #countId(bytes: number, digest?: string): void {
+    this.#count(bytes);
+    if (digest !== undefined) return;
+    const from = this.#droppable;
+    this.#droppable += bytes;
+    this.budget.tables.move(this, from, this.#droppable);
   }
 
   #count(bytes: number): void {

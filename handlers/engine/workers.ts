@@ -121,7 +121,7 @@ export function createWorkersEngine(
       onSilence: () =>
         log.warn(
           `Worker ${index} does not answer: its rooms are unavailable`,
-          { event: "worker_silent", worker: index },
+          { event: "worker_silent", peer: index },
         ),
     });
     away.connect(line);

@@ -4,6 +4,7 @@
  * @module
  */
 import { byteLength, exceedsBytes } from "../text.ts";
+import { Backlog } from "./backlog.ts";
 import { CLOSE, type Close } from "./close.ts";
 import type { Counters } from "./counters.ts";
 import { bye, type Dialect, PARLEY_V1 } from "./messages.ts";
@@ -48,6 +49,9 @@ export const denoUpgrade: Upgrade = (
 /** Frames of merged objects hold at most so many bytes, unless one object is longer. */
 export const MAX_FRAME_BYTES = 65_536;
 
+/** With less than a 32nd of MAX_QUEUE_BYTES unsent a peer is not behind. */
+const BEHIND_SHARE = 32;
+
 /** How a connection ended: by a close (`code`), by an error, or by the server. */
 export interface End {
   by: "peer" | "error" | "server";
@@ -60,6 +64,8 @@ export interface ConnectionOwner {
   readonly turn: Turn;
   readonly counters: Counters;
   readonly limits: { maxQueueBytes: number; maxMessageBytes: number };
+  /** Unix ms. */
+  now(): number;
   /** The socket opened. */
   opened(connection: Connection): void;
   /** A message came; there only where each is logged. */
@@ -120,6 +126,8 @@ export class Connection implements Due, EventListenerObject {
   /** Objects due at the end of the turn, joined, and their bytes. */
   #due = "";
   #dueBytes = 0;
+  /** There only while the peer is behind. */
+  #backlog?: Backlog;
 
   constructor(
     socket: Socket,
@@ -174,7 +182,14 @@ export class Connection implements Due, EventListenerObject {
       this.#end({ by: "error", code: 1006, reason: String(error) });
       return;
     }
-    if (this.#socket.bufferedAmount > limits.maxQueueBytes) this.close("tooSlow");
+    const { bufferedAmount } = this.#socket;
+    if (bufferedAmount < limits.maxQueueBytes / BEHIND_SHARE) this.#backlog = undefined;
+    else {
+      const now = this.#owner.now();
+      this.#backlog ??= new Backlog(now, limits.maxQueueBytes);
+      const weight = this.#backlog.weigh(bufferedAmount, frame, now);
+      if (weight > limits.maxQueueBytes) this.close("tooSlow");
+    }
   }
 
   /** Gives an object to the peer: at once in the plain dialect, merged in `parley.v1`. */

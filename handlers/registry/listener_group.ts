@@ -20,6 +20,7 @@ export class ListenerGroup {
   #bytes = 0;
   #count = 0;
   #late = new Map<Connection, number>();
+  #isFlushing = false;
 
   constructor(readonly counters: Counters) {}
 
@@ -47,7 +48,8 @@ export class ListenerGroup {
 
   /** Adds an object of so many bytes; what would be too long for one frame goes out before. */
   push(object: string, bytes: number): void {
-    if (this.isDue && this.#bytes + 1 + bytes > MAX_FRAME_BYTES) this.flush();
+    // An eviction's news, in the middle of a flush, may not overtake the frame.
+    if (this.isDue && !this.#isFlushing && this.#bytes + 1 + bytes > MAX_FRAME_BYTES) this.flush();
     this.#bytes += this.isDue ? 1 + bytes : bytes;
     this.#text += this.isDue ? "\n" + object : object;
     this.#count++;
@@ -64,15 +66,17 @@ export class ListenerGroup {
     this.#text = "";
     this.#bytes = 0;
     this.#count = 0;
+    this.#isFlushing = true;
     if (late.size === 0) {
       for (const connection of this.#connections) connection.take(text, bytes);
-      return;
+    } else {
+      for (const connection of this.#connections) {
+        if (late.has(connection)) this.#takePart(connection, text);
+        else connection.take(text, bytes);
+      }
+      late.clear();
     }
-    for (const connection of this.#connections) {
-      if (late.has(connection)) this.#takePart(connection, text);
-      else connection.take(text, bytes);
-    }
-    late.clear();
+    this.#isFlushing = false;
   }
 
   #takePart(connection: Connection, text: string): void {

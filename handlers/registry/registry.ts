@@ -142,6 +142,10 @@ export class Registry implements ConnectionOwner {
     return new Connection(socket, this, { ...identity, id: this.nextId() });
   }
 
+  now(): number {
+    return this.#options.clock.now();
+  }
+
   /** A socket opened: it is counted in, then its handler begins. */
   opened(connection: Connection): void {
     this.add(connection, countedAs(connection));
@@ -222,6 +226,8 @@ export class Registry implements ConnectionOwner {
         // A wall clock that is set back must not make the drain longer.
         elapsedMs = Math.max(elapsedMs + DRAIN_STEP_MS, clock.now() - start);
         const share = drainMs === 0 ? 1 : Math.min(1, elapsedMs / drainMs);
+        // Who goes gets what was due.
+        this.turn.flush();
         while (next < leaving.length && next < share * leaving.length) {
           leaving[next++].close("goingAway");
         }

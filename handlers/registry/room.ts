@@ -135,15 +135,17 @@ export class Room implements Host, DueRoom {
     for (const group of this.#groups) group.flush();
   }
 
-  /** Sends what is due to one group of those who merge; tells whether more is due. */
+  /** Sends what is due to one group of those who merge, or to several small ones; tells whether more is due. */
   flushSome(): boolean {
     const groups = this.#groups;
-    for (let i = 0; i < groups.length; i++) {
-      const at = (this.#nextGroup + i) % groups.length;
+    const first = this.#nextGroup;
+    let count = 0;
+    for (let i = 0; i < groups.length && count < GROUP_SIZE; i++) {
+      const at = (first + i) % groups.length;
       if (!groups[at].isDue) continue;
+      count += groups[at].size;
       groups[at].flush();
       this.#nextGroup = at + 1;
-      break;
     }
     return this.#isDue = groups.some(({ isDue }) => isDue);
   }

@@ -113,7 +113,7 @@ Deno.test(`${CLIENTS} clients are sent away and come back to a restarted server,
     assert(spikeOf(left) <= 2, "they were sent away in a spike");
     assert(spikeOf(back) <= 2, "they came back in a spike");
     const lastBack = Math.max(...back) - stoppedAt;
-    assert(lastBack < (2 * DRAIN_SECONDS + 3) * 1_000, `the last came back after ${lastBack} ms`);
+    assert(lastBack < (2 * DRAIN_SECONDS + 2) * 1_000, `the last came back after ${lastBack} ms`);
     assert(heard >= CLIENTS / ROOMS, "the room of the message heard it");
     assertEquals(gaps, CLIENTS, "with the memory engine, each is told once that all is new");
   } finally {

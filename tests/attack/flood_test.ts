@@ -85,6 +85,45 @@ Deno.test("a thousand rooms a second, from as many addresses, end at MAX_ROOMS",
   });
 });
 
+Deno.test("who asks for the list of 10,000 rooms and for history, again and again, stops nobody", async () => {
+  await using target = await Target.start();
+  await target.endure("a flood of questions", async () => {
+    const clients: RawClient[] = [];
+    await inParallel(100, 20, async (index) => {
+      const client = await target.open(`/chat/l-${index}`, {
+        "sec-websocket-protocol": "parley.v1",
+      });
+      const lines = Array.from(
+        { length: 99 },
+        (_, room) => `{"type":"listen","room":"l-${index}-${room}"}`,
+      );
+      await client.send(lines.join("\n"));
+      clients.push(client);
+    });
+    await target.until("all rooms are heard", ({ rooms }) => rooms > 10_000);
+    const headers = { "content-type": "application/json" };
+    const body = JSON.stringify({ message: "x".repeat(60_000) });
+    for (let sent = 0; sent < 10; sent++) {
+      const answer = await fetch(`${target.url}/rooms/l/messages`, {
+        method: "POST",
+        headers,
+        body,
+      });
+      await answer.body?.cancel();
+    }
+    const end = Date.now() + 2_000;
+    const paths = ["/rooms", "/rooms?after=l-5", "/rooms/l/messages", "/rooms/l/messages?limit=1"];
+    await inParallel(20, 20, async (index) => {
+      while (Date.now() < end) {
+        const answer = await fetch(target.url + paths[index % paths.length]);
+        assertEquals(answer.status, 200);
+        await answer.arrayBuffer();
+      }
+    });
+    for (const client of clients) client.drop();
+  });
+});
+
 Deno.test("MAX_CONNECTIONS sockets of one attacker shut the door, and no longer than they stay", async () => {
   await using target = await Target.start(["--max-connections", "300"]);
   await target.endure("a full house", async () => {

@@ -59,6 +59,42 @@ Deno.test("500 stuck listeners under a firehose are evicted, and cost MAX_QUEUE_
   await target.endure("200 more", () => stick(target, 200, maxRssMb), { maxRssMb });
 });
 
+/** Bytes that the server has not handed to the system, of all sockets. */
+async function unsentBytes(target: Target): Promise<number> {
+  const metrics = await (await fetch(`${target.url}/metrics`)).text();
+  return Number(/^parley_queue_bytes (\d+)$/m.exec(metrics)![1]);
+}
+
+Deno.test("listeners stuck behind small frames go before these cost much more than their bytes", async () => {
+  const rates = ["--message-rate", "0", "--byte-rate", "0", "--post-rate", "0"];
+  await using target = await Target.start(rates);
+  const count = 10;
+  // By bytes alone 28,000 frames would wait for each, and the runtime takes nearly 1 kB for one.
+  const maxRssMb = (await target.totals()).rssMb + count * 14 + 30;
+  await target.endure("stuck behind small frames", async () => {
+    const stuck = await Promise.all(Array.from({ length: count }, () => target.open("/chat/hose")));
+    // The system's own buffers take what comes first.
+    while (await unsentBytes(target) < count * 60_000) await post(target, "hose");
+    assertEquals((await target.totals()).closes.tooSlow, 0);
+    using speaker = await target.open("/chat/hose", V1);
+    const reading = (async () => {
+      while (await speaker.read().catch(() => undefined));
+    })();
+    await speaker.send('{"type":"join","name":"x"}');
+    // As many as 30 may say within their rates: 3,000 a second.
+    const frame = Array.from({ length: 150 }, () => '{"type":"chat","message":0}').join("\n");
+    for (let evicted = 0; evicted < count;) {
+      await speaker.send(frame);
+      await new Promise((resolve) => setTimeout(resolve, 50));
+      const { closes, rssMb } = await target.totals();
+      assert(rssMb < maxRssMb, `${rssMb} MB, ${maxRssMb} MB are allowed`);
+      evicted = closes.tooSlow;
+    }
+    for (const client of [speaker, ...stuck]) client.drop();
+    await reading;
+  }, { maxRssMb });
+});
+
 const JEMALLOC = "/usr/lib/x86_64-linux-gnu/libjemalloc.so.2";
 
 /** Whether a file is there. */

@@ -34,20 +34,36 @@ Both pay one write a listener for many messages; the others pay one a message. \
 The load generator checks the sender and number of every message at every \
 listener, and that all listeners heard them in one order.`;
 
-const { values: options } = parseArgs({
-  args: Deno.args,
-  options: {
-    quick: { type: "boolean", default: false },
-    install: { type: "boolean", default: false },
-    only: { type: "string" },
-    servers: { type: "string" },
-    turns: { type: "string" },
-    seconds: { type: "string" },
-    retries: { type: "string" },
-    json: { type: "string" },
-    help: { type: "boolean", default: false },
-  },
-});
+function refuse(why: string): never {
+  console.error(`Cannot measure: ${why}`);
+  Deno.exit(2);
+}
+
+/** What `read` makes of the command line; says what is wrong with it. */
+function checked<T>(read: () => T): T {
+  try {
+    return read();
+  } catch (error) {
+    refuse((error as Error).message);
+  }
+}
+
+const { values: options } = checked(() =>
+  parseArgs({
+    args: Deno.args,
+    options: {
+      quick: { type: "boolean", default: false },
+      install: { type: "boolean", default: false },
+      only: { type: "string" },
+      servers: { type: "string" },
+      turns: { type: "string" },
+      seconds: { type: "string" },
+      retries: { type: "string" },
+      json: { type: "string" },
+      help: { type: "boolean", default: false },
+    },
+  })
+);
 if (options.help) {
   console.log(HELP);
   Deno.exit();
@@ -60,8 +76,7 @@ const effort: Effort = {
   seconds: Number(options.seconds ?? (options.quick ? 0.4 : 2)),
 };
 if (!(effort.turns >= 1 && effort.seconds > 0 && effort.retries >= 0)) {
-  console.error("Cannot measure: --turns, --seconds and --retries are numbers of at least 1, 0, 0");
-  Deno.exit(2);
+  refuse("--turns, --seconds and --retries are numbers of at least 1, above 0, of at least 0");
 }
 
 const log = (line: string) => console.error(line);
@@ -90,19 +105,17 @@ function wantedServers(): Server[] {
   const known = SERVERS.map(({ name }) => name);
   const unknown = names.filter((name) => !known.includes(name));
   if (unknown.length > 0) {
-    console.error(`Cannot measure ${unknown}: only ${known.join(", ")}`);
-    Deno.exit(2);
+    refuse(`no server ${unknown}, only ${known.join(", ")}`);
   }
   return SERVERS.filter(({ name }) => names.includes(name));
 }
 
 function wantedRows(): Row[] {
-  if (options.only) return ROWS.filter(({ name }) => matches(name));
-  return options.quick ? ROWS.filter(({ quick }) => quick) : ROWS;
-}
-
-function matches(name: string): boolean {
-  return new RegExp(options.only ?? "").test(name);
+  if (!options.only) return options.quick ? ROWS.filter(({ quick }) => quick) : ROWS;
+  const pattern = checked(() => new RegExp(options.only!));
+  const rows = ROWS.filter(({ name }) => pattern.test(name));
+  if (rows.length > 0) return rows;
+  refuse(`no row ${options.only}, only ${ROWS.map(({ name }) => name).join("; ")}`);
 }
 
 /** Half of what the bare loop delivers in the same shape, measured now unless it was already. */

@@ -21,7 +21,11 @@ export function ordersBeside(parley: Fetch): Fetch {
   const orders: Order[] = [];
 
   async function add(request: Request): Promise<Response> {
-    const { item } = await request.json();
+    const body = await request.json().catch(() => undefined);
+    const item = body?.item;
+    if (typeof item !== "string") {
+      return Response.json({ message: 'An order is {"item":"…"}.' }, { status: 400 });
+    }
     const order = { id: orders.length + 1, item };
     orders.push(order);
     await parley(
