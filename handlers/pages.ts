@@ -8,7 +8,7 @@ import type { Handler } from "./app.ts";
 
 /** No script, style or connection but the server's own. */
 const PAGE_POLICY =
-  "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self' ws: wss:; " +
+  "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; " +
   "img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
 /** A longer If-None-Match is not read: the library's time grows with the square of its length. */

@@ -100,12 +100,15 @@ export async function start(
   const server = listen(settings, log, createRouter(app), share > 1);
   const stopGuard = guardMemory({ registry, maxMb: settings.MAX_RSS_MB, clock, log });
   const stopStats = publishStats(app, () => Deno.memoryUsage().rss);
-  const drain = async () => {
+  const drainOnce = async () => {
     await registry.drain();
     const end = clock.now() + GRACE_MS;
     await allGone(registry, end);
     await within(Math.max(1, end - clock.now()), server.shutdown());
   };
+  // Of several workers each is drained, then stopped: the grace counts once.
+  let drained: Promise<void> | undefined;
+  const drain = () => drained ??= drainOnce();
   cluster?.serve({
     figures: () => readFigures(registry),
     drain,

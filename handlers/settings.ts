@@ -66,7 +66,9 @@ function list(
     shown,
     kind,
     read(text) {
-      const items = text.split(",").map((part) => part.trim()).filter((part) => part !== "");
+      const items = text.toLowerCase().split(",").map((part) => part.trim()).filter((part) =>
+        part !== ""
+      );
       return items.every((part) => item.test(part)) ? items : undefined;
     },
   };
@@ -94,7 +96,7 @@ export const SETTINGS = {
     "origins of pages that may connect: `https://a.example`, `*.example.com`, with commas between",
     "any",
     "a list of origins like https://a.example or *.example.com",
-    /^(https?:\/\/[^\s/,]+|\*\.[^\s/,*]+)$/,
+    /^(https?:\/\/[^\s/,]+|\*\.[^\s/,:*]+)$/,
   ),
   AUTH_SECRET: text(
     "",
@@ -149,7 +151,7 @@ export const SETTINGS = {
   IDLE_TIMEOUT: number(
     30,
     2_147_483,
-    "seconds of silence until a ping; a peer that does not answer goes",
+    "seconds of silence until a peer that answers no ping goes, pinged at half of it; 0 = never",
   ),
   HISTORY_SIZE: number(100, LARGE, "messages kept a room"),
   HISTORY_SECONDS: number(

@@ -457,5 +457,7 @@ Deno.test("the start warns when anybody from anywhere may connect, and only then
   assert(await isWarned("--host", "::"));
   assert(!await isWarned("--allowed-origins", "https://a.example"));
   assert(!await isWarned("--auth-secret", SECRET));
-  for (const host of ["127.0.0.1", "localhost", "::1"]) assert(!await isWarned("--host", host));
+  for (const host of ["127.0.0.1", "localhost", "::1", "[::1]"]) {
+    assert(!await isWarned("--host", host));
+  }
 });

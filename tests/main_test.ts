@@ -129,47 +129,56 @@ Deno.test("a start that cannot be is one line on stderr and exit code 1", async 
   });
 });
 
-for (const signal of ["SIGTERM", "SIGINT"] as const) {
-  Deno.test(`${signal} drains: everybody is sent away in the time, and the process ends with 0`, {
-    ignore: Deno.build.os === "windows",
-  }, async () => {
-    await using server = await ServerProcess.start([
-      "--drain-seconds",
-      "1",
-      "--max-queue-bytes",
-      "100000000",
-      ...UNLIMITED,
-    ]);
-    const clients: Client[] = [];
-    for (let index = 0; index < 20; index++) {
-      clients.push(await Client.open(server.ws + (index % 2 === 0 ? "/echo" : "/chat")));
-    }
-    using stuck = await stickAt(`${server.ws}/chat/stuck`, (sent) => sent === 200);
-    const start = performance.now();
-    const closed = clients.map(async ({ closed }) => {
-      const { code, reason } = await closed;
-      return { code, reason, after: performance.now() - start };
-    });
-    server.kill(signal);
-    await server.line(/Parley stops/);
-    const ready = await fetch(`${server.url}/readyz`);
-    assertEquals([ready.status, await ready.text()], [503, "draining\n"]);
-    using refused = await RawClient.open(`${server.ws}/chat`);
-    assertEquals(refused.status, 503);
-    assertMatch(refused.head, /retry-after: \d/i);
-    refused.drop();
-    const ends = await soon(Promise.all(closed), "every close");
-    for (const { code, reason } of ends) {
-      assertEquals([code, reason], [1001, "going away"]);
-    }
-    const times = ends.map(({ after }) => after).sort((a, b) => a - b);
-    assertGreater(times.at(-1)! - times[0], 500);
-    assertEquals((await soon(server.status, "the end of the process")).code, 0);
-    assertLess(performance.now() - start, 2_000);
-    assertEquals(server.lines().filter((line) => /\[ERR\]|^ +at /.test(line)), []);
-    // It really was stuck: the frames before its Close frame did not all go.
-    assertEquals(await stuck.readClose(), undefined);
-  });
+for (
+  const [signal, ...flags] of [["SIGTERM"], ["SIGINT"], ["SIGTERM", "--workers", "2"]] as const
+) {
+  Deno.test(
+    `${
+      [signal, ...flags].join(" ")
+    } drains: everybody is sent away in the time, and the process ends with 0`,
+    {
+      ignore: Deno.build.os === "windows",
+    },
+    async () => {
+      await using server = await ServerProcess.start([
+        "--drain-seconds",
+        "1",
+        "--max-queue-bytes",
+        "100000000",
+        ...UNLIMITED,
+        ...flags,
+      ]);
+      const clients: Client[] = [];
+      for (let index = 0; index < 20; index++) {
+        clients.push(await Client.open(server.ws + (index % 2 === 0 ? "/echo" : "/chat")));
+      }
+      using stuck = await stickAt(`${server.ws}/chat/stuck`, (sent) => sent === 200);
+      const start = performance.now();
+      const closed = clients.map(async ({ closed }) => {
+        const { code, reason } = await closed;
+        return { code, reason, after: performance.now() - start };
+      });
+      server.kill(signal);
+      await server.line(/Parley stops/);
+      const ready = await fetch(`${server.url}/readyz`);
+      assertEquals([ready.status, await ready.text()], [503, "draining\n"]);
+      using refused = await RawClient.open(`${server.ws}/chat`);
+      assertEquals(refused.status, 503);
+      assertMatch(refused.head, /retry-after: \d/i);
+      refused.drop();
+      const ends = await soon(Promise.all(closed), "every close");
+      for (const { code, reason } of ends) {
+        assertEquals([code, reason], [1001, "going away"]);
+      }
+      const times = ends.map(({ after }) => after).sort((a, b) => a - b);
+      assertGreater(times.at(-1)! - times[0], 500);
+      assertEquals((await soon(server.status, "the end of the process")).code, 0);
+      assertLess(performance.now() - start, 2_000);
+      assertEquals(server.lines().filter((line) => /\[ERR\]|^ +at /.test(line)), []);
+      // It really was stuck: the frames before its Close frame did not all go.
+      assertEquals(await stuck.readClose(), undefined);
+    },
+  );
 }
 
 Deno.test("a second signal ends the process at once", {

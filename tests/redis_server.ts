@@ -7,8 +7,16 @@
 const BINARY = "redis-server";
 
 /** Whether a redis-server is installed. */
-export const hasRedis = await new Deno.Command(BINARY, { args: ["--version"], stdout: "null" })
-  .output().then(() => true, () => false);
+export const hasRedis = await isInstalled();
+
+async function isInstalled(): Promise<boolean> {
+  try {
+    return (await new Deno.Command(BINARY, { args: ["--version"], stdout: "null" }).output())
+      .success;
+  } catch {
+    return false;
+  }
+}
 
 /** Registers a test that needs redis-server; without one it is shown as ignored, with the cure. */
 export function redisTest(name: string, fn: (t: Deno.TestContext) => Promise<void>): void {
