@@ -19,7 +19,7 @@ import {
   pong,
   v1Error,
 } from "./registry/messages.ts";
-import { TokenBucket } from "./registry/rate_limit.ts";
+import { Allowance } from "./registry/allowance.ts";
 import type { Room, Wanted } from "./registry/room.ts";
 import { byteLength } from "./text.ts";
 import type { Grants } from "./tokens.ts";
@@ -57,36 +57,15 @@ interface About {
   room?: string;
 }
 
-/** Refusals that nothing interrupts for so long end the socket. */
-const MAX_REFUSED_MS = 10_000;
 /** One frame is answered with at most so many refusals. */
 const MAX_REFUSALS_PER_FRAME = 1_000;
 /** Lines that an engine has not answered yet. */
 const MAX_PENDING = 1_000;
 
-/** What a socket may do. */
-interface Buckets {
-  messages: TokenBucket;
-  bytes: TokenBucket;
-  joins: TokenBucket;
-}
-
-function createBuckets({ settings, clock }: App): Buckets {
-  const { MESSAGE_RATE, BYTE_RATE, JOIN_RATE, MAX_ROOMS_PER_CONNECTION } = settings;
-  const now = clock.now();
-  return {
-    messages: new TokenBucket(MESSAGE_RATE, MESSAGE_RATE, now),
-    bytes: new TokenBucket(BYTE_RATE, BYTE_RATE, now),
-    joins: new TokenBucket(JOIN_RATE, MAX_ROOMS_PER_CONNECTION, now),
-  };
-}
-
 class ChatSocket implements ConnectionHandler {
   #memberships = new Map<string, Membership>();
   /** Made at the first message: an idle socket has none. */
-  #buckets?: Buckets;
-  /** When the refusals began that nothing has interrupted since; 0 without. */
-  #refusedSince = 0;
+  #allowance?: Allowance;
   #pending = 0;
   #grants: Grants;
   /** What it wants of the past, until it is open. */
@@ -126,7 +105,7 @@ class ChatSocket implements ConnectionHandler {
     for (const line of text.split("\n")) {
       this.#onObject(line);
       if (this.connection.hasEnded) return;
-      if (this.#refusedSince > 0 && ++refusals > MAX_REFUSALS_PER_FRAME) {
+      if (this.#allowance?.isRefusing && ++refusals > MAX_REFUSALS_PER_FRAME) {
         return this.connection.close("rateLimited");
       }
     }
@@ -150,25 +129,14 @@ class ChatSocket implements ConnectionHandler {
     membership.room.engine.relay(this.home, new Uint8Array(data), this.connection.id);
   }
 
-  /** Takes a message from the buckets; answers the ms to wait if they have too little. */
+  /** Takes a message from what the socket may do; answers the ms to wait if that is too little. */
   #charge(type: ClientMessage["type"] | "binary", size: number): number {
-    const now = this.app.clock.now();
-    const { messages, bytes, joins } = this.#buckets ??= createBuckets(this.app);
+    const { clock, settings } = this.app;
+    const now = clock.now();
+    this.#allowance ??= new Allowance(settings, now);
     const opens = type === "join" || type === "listen" || type === "leave";
-    const forMessage = messages.take(1, now);
-    const forBytes = bytes.take(size, now);
-    const forJoin = opens ? joins.take(1, now) : 0;
-    const retry = Math.max(forMessage, forBytes, forJoin);
-    if (retry === 0) {
-      this.#refusedSince = 0;
-      return 0;
-    }
-    // What one bucket refuses costs nothing in the others.
-    if (forMessage === 0) messages.giveBack(1);
-    if (forBytes === 0) bytes.giveBack(size);
-    if (opens && forJoin === 0) joins.giveBack(1);
-    if (this.#refusedSince === 0) this.#refusedSince = now;
-    else if (now - this.#refusedSince >= MAX_REFUSED_MS) this.connection.close("rateLimited");
+    const retry = this.#allowance.take(size, opens, now);
+    if (this.#allowance.isOver(now)) this.connection.close("rateLimited");
     return retry;
   }
 

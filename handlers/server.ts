@@ -10,11 +10,12 @@ import type { Engine } from "./engine/engine.ts";
 import { createMemoryEngine, type HistoryLimits } from "./engine/memory.ts";
 import type { WorkersEngine } from "./engine/workers.ts";
 import { readFigures } from "./figures.ts";
+import { describeAddress, listen, reasonOf, removeStaleSocket } from "./listen.ts";
 import type { Log } from "./log.ts";
 import { guardMemory } from "./memory_guard.ts";
 import { denoUpgrade } from "./registry/connection.ts";
 import { Registry } from "./registry/registry.ts";
-import { createRouter, type Fetch } from "./router.ts";
+import { createRouter } from "./router.ts";
 import { SettingError, type Settings } from "./settings.ts";
 import { publishStats } from "./stats.ts";
 import { createTokenCheck } from "./tokens.ts";
@@ -115,7 +116,7 @@ export async function start(
     replacePeer: (engine as Partial<WorkersEngine>).replacePeer?.bind(engine),
   });
   return {
-    address: describe(server.addr, settings),
+    address: describeAddress(server.addr, settings),
     registry,
     drain,
     async stop() {
@@ -149,82 +150,6 @@ async function createEngine(
   if (!cluster) return createMemoryEngine(limits, clock);
   const { createWorkersEngine } = await import("./engine/workers.ts");
   return createWorkersEngine({ ports: cluster.ports, limits, clock, log });
-}
-
-function listen(
-  settings: Settings,
-  log: Log,
-  handler: Fetch,
-  reusePort = false,
-): Deno.HttpServer<Deno.Addr> {
-  const { PORT, HOST, SOCKET_PATH, TLS_CERT, TLS_KEY } = settings;
-  const onListen = () => {};
-  // The router answers all errors; what comes here is a body that broke off: an evicted reader's.
-  const onError = (error: unknown) => {
-    log.debug(`Cannot finish a response: ${reasonOf(error)}`, { event: "broken" });
-    return new Response(null, { status: 500 });
-  };
-  const tls = TLS_CERT
-    ? { cert: readPem("TLS_CERT", TLS_CERT), key: readPem("TLS_KEY", TLS_KEY) }
-    : {};
-  try {
-    if (SOCKET_PATH) return Deno.serve({ path: SOCKET_PATH, onListen, onError }, handler);
-    const at = { port: PORT, hostname: HOST, ...(reusePort && { reusePort }) };
-    return Deno.serve({ ...at, onListen, onError, ...tls }, handler);
-  } catch (error) {
-    if (TLS_CERT && !isAboutAddress(error)) {
-      throw new SettingError(
-        `Cannot use TLS_CERT ${TLS_CERT} and TLS_KEY ${TLS_KEY}: ${reasonOf(error)}`,
-      );
-    }
-    const where = SOCKET_PATH ? SOCKET_PATH : `${HOST}:${PORT}`;
-    throw new SettingError(`Cannot listen on ${where}: ${reasonOf(error)}`);
-  }
-}
-
-/**
- * Takes away the socket of a server that did not end by itself; one that answers stays.
- *
- * @throws {SettingError} if something else stands there
- */
-async function removeStaleSocket(path: string): Promise<void> {
-  const found = await Deno.lstat(path).catch(() => undefined);
-  if (found && !found.isSocket) {
-    throw new SettingError(`Cannot listen on ${path}: what stands there is no socket`);
-  }
-  try {
-    if (found) (await Deno.connect({ transport: "unix", path })).close();
-  } catch (error) {
-    if (error instanceof Deno.errors.ConnectionRefused) await Deno.remove(path);
-  }
-}
-
-function readPem(name: string, path: string): string {
-  try {
-    return Deno.readTextFileSync(path);
-  } catch (error) {
-    const reason = error instanceof Deno.errors.NotFound ? `no file at ${path}` : reasonOf(error);
-    throw new SettingError(`Cannot read ${name}: ${reason}`);
-  }
-}
-
-function isAboutAddress(error: unknown): boolean {
-  const { AddrInUse, AddrNotAvailable, PermissionDenied, NotCapable } = Deno.errors;
-  return [AddrInUse, AddrNotAvailable, PermissionDenied, NotCapable]
-    .some((kind) => error instanceof kind);
-}
-
-function reasonOf(error: unknown): string {
-  if (error instanceof Deno.errors.AddrInUse) return "the address is in use";
-  return error instanceof Error ? error.message : String(error);
-}
-
-/** The URL to open: a wildcard address is this machine. */
-function describe(addr: Deno.Addr, { TLS_CERT }: Settings): string {
-  if (!("hostname" in addr)) return "path" in addr ? addr.path : "a socket";
-  const host = ["0.0.0.0", "::"].includes(addr.hostname) ? "localhost" : addr.hostname;
-  const shown = host.includes(":") ? `[${host}]` : host;
-  return `${TLS_CERT ? "https" : "http"}://${shown}:${addr.port}`;
 }
 
 /** Waits for the peers' last word: `server.shutdown` would overtake our Close frames with its own. */

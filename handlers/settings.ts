@@ -5,74 +5,7 @@
  */
 import { parseArgs } from "@std/cli/parse-args";
 import { LOG_LEVELS } from "./log.ts";
-
-/** One setting: its variable is NAME, its flag `--name`. */
-interface Setting<T> {
-  default: T;
-  /** What it means, with its unit. */
-  meaning: string;
-  /** How the default is shown, where it is not the value itself. */
-  shown?: string;
-  /** The value; nothing if the text is none. */
-  read(text: string): T | undefined;
-  /** What a text must be: "a whole number from 0 to 65535". */
-  kind: string;
-}
-
-function number(value: number, max: number, meaning: string, min = 0): Setting<number> {
-  return {
-    default: value,
-    meaning,
-    kind: `a whole number from ${min} to ${max}`,
-    read(text) {
-      const number = /^\d{1,15}$/.test(text) ? Number(text) : NaN;
-      return number >= min && number <= max ? number : undefined;
-    },
-  };
-}
-
-function text(value: string, meaning: string, shown = "off"): Setting<string> {
-  return {
-    default: value,
-    meaning,
-    shown,
-    kind: "a text",
-    read: (text) => text,
-  };
-}
-
-function oneOf<const T extends string>(
-  value: T,
-  all: readonly T[],
-  meaning: string,
-): Setting<T> {
-  return {
-    default: value,
-    meaning,
-    kind: `one of ${all.join(", ")}`,
-    read: (text) => all.find((one) => one === text),
-  };
-}
-
-function list(
-  meaning: string,
-  shown: string,
-  kind: string,
-  item: RegExp,
-): Setting<string[]> {
-  return {
-    default: [],
-    meaning,
-    shown,
-    kind,
-    read(text) {
-      const items = text.toLowerCase().split(",").map((part) => part.trim()).filter((part) =>
-        part !== ""
-      );
-      return items.every((part) => item.test(part)) ? items : undefined;
-    },
-  };
-}
+import { list, number, oneOf, type Setting, text } from "./setting_kinds.ts";
 
 const LARGE = 1e15 - 1;
 
