@@ -4,11 +4,13 @@
  * @module
  */
 import config from "./deno.json" with { type: "json" };
-import { systemClock } from "./handlers/clock.ts";
-import { checkWorkers, isWorker, joinCluster } from "./handlers/cluster.ts";
-import { createLog, type Log } from "./handlers/log.ts";
-import { type Running, start } from "./handlers/server.ts";
-import { helpText, readSettings, SettingError, type Settings } from "./handlers/settings.ts";
+import { type Running, start } from "./handlers/parley.ts";
+import { checkWorkers, isWorker, joinCluster } from "./handlers/start/cluster.ts";
+import { createLog } from "./handlers/start/log.ts";
+import { helpText, readSettings, type Settings } from "./handlers/start/settings.ts";
+import { systemClock } from "./handlers/util/clock.ts";
+import type { Log } from "./handlers/util/log.ts";
+import { SettingError } from "./handlers/util/setting_error.ts";
 
 export { type Running, start };
 
@@ -22,7 +24,7 @@ async function startAll(settings: Settings, log: Log): Promise<Running> {
   const count = settings.WORKERS;
   checkWorkers(count, settings.SOCKET_PATH);
   if (count === 1) return await start(settings, log, { isTraced: isTraced() });
-  const { createWorkers } = await import("./handlers/workers.ts");
+  const { createWorkers } = await import("./handlers/start/threads.ts");
   const module = import.meta.url;
   const workers = createWorkers<Settings>({ count, module, log, clock: systemClock });
   const running = await start(settings, log, { cluster: workers, isTraced: isTraced() });

@@ -3,13 +3,13 @@
  *
  * @module
  */
-import type { Clock } from "./clock.ts";
-import type { Cluster } from "./cluster.ts";
-import type { Log } from "./log.ts";
-import type { Upgrade } from "./registry/connection.ts";
+import type { Upgrade } from "./access/handshake.ts";
+import type { Grants, TokenCheck } from "./access/token.ts";
 import type { Registry } from "./registry/registry.ts";
-import type { Settings } from "./settings.ts";
-import type { Grants, TokenCheck } from "./tokens.ts";
+import type { Cluster } from "./start/cluster.ts";
+import type { Settings } from "./start/settings.ts";
+import type { Clock } from "./util/clock.ts";
+import type { Log } from "./util/log.ts";
 
 /** The parts that the handlers work with. */
 export interface App {

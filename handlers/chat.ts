@@ -3,26 +3,18 @@
  *
  * @module
  */
+import { admitClient } from "./access/access.ts";
+import { checkHandshake } from "./access/handshake.ts";
+import { Allowance } from "./access/rate_limit.ts";
+import type { Grants } from "./access/token.ts";
 import type { App, Handler } from "./app.ts";
-import { runAt } from "./clock.ts";
-import { admitClient, checkHandshake } from "./door.ts";
 import { type Answer, isRefusal, type Refusal } from "./engine/engine.ts";
+import { ack, type ErrorCode, membersList, plainError, pong, v1Error } from "./protocol/encode.ts";
+import { type ClientMessage, isServerRoom, parse } from "./protocol/parse.ts";
 import type { Connection, ConnectionHandler } from "./registry/connection.ts";
-import {
-  ack,
-  type ClientMessage,
-  type ErrorCode,
-  isServerRoom,
-  membersList,
-  parse,
-  plainError,
-  pong,
-  v1Error,
-} from "./registry/messages.ts";
-import { Allowance } from "./registry/allowance.ts";
 import type { Room, Wanted } from "./registry/room.ts";
-import { byteLength } from "./text.ts";
-import type { Grants } from "./tokens.ts";
+import { byteLength } from "./util/bytes.ts";
+import { runAt } from "./util/clock.ts";
 
 /** Makes the handler of chat sockets. */
 export function chat(app: App): Handler {

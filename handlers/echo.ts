@@ -3,10 +3,11 @@
  *
  * @module
  */
+import { admitClient } from "./access/access.ts";
+import { checkHandshake } from "./access/handshake.ts";
+import { TokenBucket } from "./access/rate_limit.ts";
 import type { App, Handler } from "./app.ts";
-import { admitClient, checkHandshake } from "./door.ts";
-import { TokenBucket } from "./registry/rate_limit.ts";
-import { byteLength } from "./text.ts";
+import { byteLength } from "./util/bytes.ts";
 
 /** Makes the handler of echo sockets. Text comes back behind `?prefix=` (`Echo: `), binary as it is. */
 export function echo(app: App): Handler {

@@ -3,17 +3,18 @@
  *
  * @module
  */
+import { admit, isAllowedOrigin, type Need } from "./access/access.ts";
+import { isUpgrade } from "./access/handshake.ts";
 import type { App, Handler, RequestInfo } from "./app.ts";
 import { chat } from "./chat.ts";
-import { admit, isAllowedOrigin, isUpgrade, type Need } from "./door.ts";
 import { echo } from "./echo.ts";
-import { events } from "./events.ts";
-import { HttpError } from "./http_error.ts";
-import { metrics } from "./metrics.ts";
-import { file } from "./pages.ts";
-import { isRoomName } from "./registry/messages.ts";
-import { listRooms, publishMessage, readMessages } from "./rooms.ts";
-import { health, readiness } from "./status.ts";
+import { HttpError } from "./http/error.ts";
+import { events } from "./http/events.ts";
+import { health, readiness } from "./http/health.ts";
+import { metrics } from "./http/metrics.ts";
+import { file } from "./http/pages.ts";
+import { listRooms, publishMessage, readMessages } from "./http/rooms.ts";
+import { isRoomName } from "./protocol/parse.ts";
 import chatHtml from "./web/chat.html" with { type: "text" };
 import chatCss from "./web/chat.css" with { type: "text" };
 import chatJs from "./web/chat.js" with { type: "text" };
@@ -23,7 +24,7 @@ import dashboardJs from "./web/dashboard.js" with { type: "text" };
 import uplotJs from "uplot/dist/uPlot.esm.js" with { type: "text" };
 import uplotCss from "uplot/dist/uPlot.min.css" with { type: "text" };
 import messagesJs from "./web/messages.js" with { type: "text" };
-import clientJs from "./web/client.js" with { type: "text" };
+import clientJs from "./client/client.js" with { type: "text" };
 
 /** Answers a request; `info` tells the peer's address. */
 export type Fetch = (request: Request, info?: RequestInfo) => Promise<Response>;

@@ -1,7 +1,13 @@
 // The plain dialect: each line of its table in the protocol, with exact texts and nothing more.
 import { assertEquals } from "@std/assert";
 import { createMemoryEngine } from "../handlers/engine/memory.ts";
-import { createTestApp, FakeClock, type FakeSocket, infoOf, type TestApp } from "./fakes.ts";
+import {
+  createTestApp,
+  FakeClock,
+  type FakeSocket,
+  infoOf,
+  type TestApp,
+} from "./support/fakes.ts";
 
 const NOT_JOINED = '{"type":"error","message":"Invalid message format or not joined."}';
 const NOT_JSON = '{"type":"error","message":"Invalid JSON format."}';

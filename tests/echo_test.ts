@@ -1,5 +1,5 @@
 import { assertEquals } from "@std/assert";
-import { createTestApp, handshakeHeaders } from "./fakes.ts";
+import { createTestApp, handshakeHeaders } from "./support/fakes.ts";
 
 Deno.test("echo() sends text back behind its prefix", async () => {
   const { connect } = createTestApp();

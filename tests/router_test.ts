@@ -1,5 +1,5 @@
 import { assert, assertEquals, assertMatch, assertNotMatch, assertRejects } from "@std/assert";
-import { createTestApp, handshakeHeaders, infoOf } from "./fakes.ts";
+import { createTestApp, handshakeHeaders, infoOf } from "./support/fakes.ts";
 
 /** Status and JSON of an answer. */
 async function answerOf(response: Response): Promise<[number, Record<string, unknown>]> {

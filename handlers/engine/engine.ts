@@ -2,11 +2,14 @@
  * Where a room's order and history live: the contract that every engine keeps.
  *
  * An engine numbers a room's messages, keeps them, and hands them to every process that hosts the
- * room. All engines pass the same suite (`tests/engine_contract.ts`). The memory engine answers at
+ * room. All engines pass the same suite (`tests/engine/contract.ts`). The memory engine answers at
  * once; the others answer with a promise. No method throws or rejects: a {@link Refusal} says why.
  *
  * @module
  */
+import type { Span } from "../protocol/page.ts";
+import type { Cursor, Head } from "../protocol/position.ts";
+import type { Members, RoomEvent, RoomSummary } from "../protocol/room_event.ts";
 
 /** A value now (memory engine), or a promise of it (an engine that asks others). */
 export type Answer<T> = T | Promise<T>;
@@ -17,25 +20,6 @@ export function whenAnswered<T, R>(
   next: (value: T) => R,
 ): Answer<R> {
   return answer instanceof Promise ? answer.then(next) : next(answer);
-}
-
-/** A place in a room's order: `seq` counts 1, 2, 3 … within one `epoch`. */
-export interface Cursor {
-  epoch: string;
-  seq: number;
-}
-
-/** A room at one moment: the next message is `seq` + 1; `members` sockets have joined. */
-export interface Head extends Cursor {
-  members: number;
-}
-
-/** One kept message. `message` is JSON text; `time` is Unix ms. */
-export interface Chat {
-  seq: number;
-  time: number;
-  sender: string;
-  message: string;
 }
 
 /** What makes a repeat of a message known: an `id` counts once in a room and session. */
@@ -66,46 +50,12 @@ export function isRefusal(value: unknown): value is Refusal {
   return typeof value === "object" && value !== null && "refused" in value;
 }
 
-/** What a hosting process hears of a room, in the room's order. */
-export type RoomEvent =
-  | { type: "chat"; chat: Chat }
-  | {
-    type: "status";
-    event: "join" | "leave";
-    name: string;
-    was?: string;
-    members: number;
-  }
-  /** From a socket to the others of its room: `from` is the sending member. */
-  | { type: "binary"; bytes: Uint8Array; from: string }
-  /** Continuity broke: the next message is `seq` + 1 of `epoch`. */
-  | { type: "reset"; epoch: string; seq: number; members: number };
-
 /** A process's end of a room. */
 export interface Host {
   /** Hears the room's events, in order, from the {@link Head} that `host` answered with. */
   deliver(event: RoomEvent): void;
   /** How many listeners this process has in the room. */
   readonly listenerCount: number;
-}
-
-/** The kept messages of a room that follow a cursor, oldest first; `seq` is the room's head. */
-export interface Span extends Cursor {
-  chats: Chat[];
-}
-
-/** Who has joined a room: `names` sorted, at most 1,000 of `count`. */
-export interface Members {
-  names: string[];
-  count: number;
-}
-
-/** A room with listeners, as `GET /rooms` shows it. */
-export interface RoomSummary {
-  room: string;
-  members: number;
-  listeners: number;
-  seq: number;
 }
 
 /** Figures of an engine, for the metrics. */

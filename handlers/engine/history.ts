@@ -3,7 +3,7 @@
  *
  * @module
  */
-import type { Chat } from "./engine.ts";
+import type { Chat } from "../protocol/room_event.ts";
 
 /** Something that gives bytes back by dropping its oldest; tells whether there was one. */
 export interface Droppable {

@@ -3,23 +3,13 @@
  *
  * @module
  */
-import type { Clock } from "../clock.ts";
-import type {
-  Cursor,
-  Draft,
-  Engine,
-  EngineStats,
-  Head,
-  Host,
-  Members,
-  Outcome,
-  Refusal,
-  RepeatKey,
-  RoomSummary,
-  Span,
-} from "./engine.ts";
+import type { Span } from "../protocol/page.ts";
+import type { Cursor, Head } from "../protocol/position.ts";
+import type { Members, RoomSummary } from "../protocol/room_event.ts";
+import type { Clock } from "../util/clock.ts";
+import { RepeatTable } from "./dedupe.ts";
+import type { Draft, Engine, EngineStats, Host, Outcome, Refusal, RepeatKey } from "./engine.ts";
 import { Budget, History } from "./history.ts";
-import { RepeatTable } from "./repeats.ts";
 
 /** How much the engine keeps; see the settings of the same names. */
 export interface HistoryLimits {

@@ -6,16 +6,11 @@
  *
  * @module
  */
-import type { Clock } from "../clock.ts";
-import type { Log } from "../log.ts";
-import {
-  type Engine,
-  isRefusal,
-  type RoomEvent,
-  type RoomSummary,
-  whenAnswered,
-} from "./engine.ts";
-import { Line } from "./line.ts";
+import type { RoomEvent, RoomSummary } from "../protocol/room_event.ts";
+import type { Clock } from "../util/clock.ts";
+import type { Log } from "../util/log.ts";
+import { Line } from "./channel.ts";
+import { type Engine, isRefusal, whenAnswered } from "./engine.ts";
 import { createMemoryEngine, type HistoryLimits } from "./memory.ts";
 import {
   type Away,

@@ -3,17 +3,10 @@
  *
  * @module
  */
-import {
-  type Answer,
-  type Engine,
-  type Head,
-  type Host,
-  isRefusal,
-  type Refusal,
-  type RoomEvent,
-  type RoomSummary,
-} from "./engine.ts";
-import type { Line } from "./line.ts";
+import type { Head } from "../protocol/position.ts";
+import type { RoomEvent, RoomSummary } from "../protocol/room_event.ts";
+import type { Line } from "./channel.ts";
+import { type Answer, type Engine, type Host, isRefusal, type Refusal } from "./engine.ts";
 import type { Names, Rooms } from "./workers_home.ts";
 
 /** What workers ask of each other: all that is done with rooms, and some more. */

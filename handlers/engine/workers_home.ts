@@ -3,7 +3,8 @@
  *
  * @module
  */
-import { type Engine, type Host, isRefusal, type RoomEvent, whenAnswered } from "./engine.ts";
+import type { RoomEvent } from "../protocol/room_event.ts";
+import { type Engine, type Host, isRefusal, whenAnswered } from "./engine.ts";
 
 /** What a worker does with rooms, wherever they are at home. */
 export type Rooms = Pick<

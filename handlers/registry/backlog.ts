@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { byteLength } from "../text.ts";
+import { byteLength } from "../util/bytes.ts";
 
 /** What the runtime holds for a frame that waits, besides its bytes: measured on Deno 2.9. */
 const FRAME_BYTES = 1_000;

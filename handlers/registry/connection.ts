@@ -3,48 +3,13 @@
  *
  * @module
  */
-import { byteLength, exceedsBytes } from "../text.ts";
+import type { Socket } from "../access/handshake.ts";
+import { CLOSE, type Close } from "../protocol/close_codes.ts";
+import { bye, type Dialect } from "../protocol/encode.ts";
+import { byteLength, exceedsBytes } from "../util/bytes.ts";
 import { Backlog } from "./backlog.ts";
-import { CLOSE, type Close } from "./close.ts";
 import type { Counters } from "./counters.ts";
-import { bye, type Dialect, PARLEY_V1 } from "./messages.ts";
-import type { Due, Turn } from "./turn.ts";
-
-/** What Parley needs of a `WebSocket`; tests give a fake. */
-export type Socket = Pick<
-  WebSocket,
-  | "binaryType"
-  | "bufferedAmount"
-  | "send"
-  | "close"
-  | "addEventListener"
-  | "removeEventListener"
->;
-
-/** Upgrades a request: the socket, and the response that opens it. */
-export type Upgrade = (
-  request: Request,
-  options: { dialect: Dialect; idleTimeoutSeconds: number },
-) => { socket: Socket; response: Response };
-
-/**
- * Upgrades by Deno. Pings after `idleTimeoutSeconds` of silence and ends a peer that does not answer.
- *
- * @throws {TypeError} if the request is no WebSocket handshake
- */
-export const denoUpgrade: Upgrade = (
-  request,
-  { dialect, idleTimeoutSeconds },
-) => {
-  const { socket, response } = Deno.upgradeWebSocket(request, {
-    idleTimeout: idleTimeoutSeconds,
-  });
-  // Deno's own `protocol` option refuses a list without a blank behind each comma.
-  if (dialect === "v1") {
-    response.headers.set("sec-websocket-protocol", PARLEY_V1);
-  }
-  return { socket, response };
-};
+import type { Due, Turn } from "./flush.ts";
 
 /** Frames of merged objects hold at most so many bytes, unless one object is longer. */
 export const MAX_FRAME_BYTES = 65_536;

@@ -3,9 +3,10 @@
  *
  * @module
  */
-import type { Chat, Cursor, RoomEvent } from "../engine/engine.ts";
+import { plainChat, plainStatus, v1Chat, v1Status, welcome } from "../protocol/encode.ts";
+import type { Cursor } from "../protocol/position.ts";
+import type { Chat, RoomEvent } from "../protocol/room_event.ts";
 import type { Connection } from "./connection.ts";
-import { plainChat, plainStatus, v1Chat, v1Status, welcome } from "./messages.ts";
 
 /** A listener that takes the room event by event: Server-Sent Events. */
 export interface Reader {

@@ -3,22 +3,23 @@
  *
  * @module
  */
-import type { Clock } from "../clock.ts";
+import type { Socket } from "../access/handshake.ts";
 import type { Engine } from "../engine/engine.ts";
-import type { Log } from "../log.ts";
-import { byteLength } from "../text.ts";
-import { CLOSE } from "./close.ts";
+import { CLOSE } from "../protocol/close_codes.ts";
+import type { Dialect } from "../protocol/encode.ts";
+import { isServerRoom } from "../protocol/parse.ts";
+import { byteLength } from "../util/bytes.ts";
+import type { Clock } from "../util/clock.ts";
+import type { Log } from "../util/log.ts";
 import {
   Connection,
   type ConnectionIdentity,
   type ConnectionOwner,
   type End,
-  type Socket,
 } from "./connection.ts";
 import { Counters } from "./counters.ts";
-import { type Dialect, isServerRoom } from "./messages.ts";
+import { Turn } from "./flush.ts";
 import { Room } from "./room.ts";
-import { Turn } from "./turn.ts";
 
 /** Whoever holds a connection: a socket, or a reader of Server-Sent Events. */
 export interface Client {

@@ -3,23 +3,24 @@
  *
  * @module
  */
-import type { Clock } from "../clock.ts";
 import {
   type Answer,
-  type Chat,
   type Engine,
-  type Head,
   type Host,
   isRefusal,
   type Refusal,
-  type RoomEvent,
-  type Span,
   whenAnswered,
 } from "../engine/engine.ts";
-import { isWithin, type Page, parseCursor, replay } from "../engine/page.ts";
-import { byteLength } from "../text.ts";
+import { plainChat, plainStatus, v1Chat, v1Status, welcome } from "../protocol/encode.ts";
+import { type Page, replay, type Span } from "../protocol/page.ts";
+import { type Head, isWithin, parseCursor } from "../protocol/position.ts";
+import type { Chat, RoomEvent } from "../protocol/room_event.ts";
+import { byteLength } from "../util/bytes.ts";
+import type { Clock } from "../util/clock.ts";
+import { GROUP_SIZE, ListenerGroup } from "./batch.ts";
 import type { Connection } from "./connection.ts";
 import type { Counters } from "./counters.ts";
+import type { DueRoom, Turn } from "./flush.ts";
 import {
   type Listener,
   type Reader,
@@ -28,9 +29,6 @@ import {
   tellEvent,
   tellWelcome,
 } from "./listener.ts";
-import { GROUP_SIZE, ListenerGroup } from "./listener_group.ts";
-import { plainChat, plainStatus, v1Chat, v1Status, welcome } from "./messages.ts";
-import type { DueRoom, Turn } from "./turn.ts";
 
 /** What a listener wants of the past: all since `after` (unchecked), or the last `history` messages. */
 export interface Wanted {

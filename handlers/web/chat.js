@@ -5,6 +5,7 @@
  *
  * @module
  */
+// @ts-types="../client/client.js"
 import { connect } from "./client.js";
 import { MessageList } from "./messages.js";
 
@@ -118,7 +119,7 @@ async function say(text) {
     const { epoch, seq } = await client.send(text);
     mark.acked(epoch, seq);
   } catch (error) {
-    const { code, message } = /** @type {import("./client.js").ParleyError} */ (error);
+    const { code, message } = /** @type {import("../client/client.js").ParleyError} */ (error);
     if (code === "unknown") mark.failed("Perhaps not delivered");
     else mark.failed(`Not sent: ${client.state === "closed" ? "disconnected" : message}`);
   }

@@ -5,11 +5,12 @@
  *
  * @module
  */
+// @ts-types="../client/client.js"
 import { connect } from "./client.js";
 // @ts-types="npm:uplot@1.6.32"
 import uPlot from "./uplot.js";
 
-/** @typedef {import("../stats.ts").Stats} Stats */
+/** @typedef {import("../http/stats.ts").Stats} Stats */
 
 const KEPT_SECONDS = 300;
 const MIN_SPAN_SECONDS = 60;

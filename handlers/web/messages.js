@@ -6,7 +6,7 @@
  * @module
  */
 
-/** @typedef {import("./client.js").Message} Message */
+/** @typedef {import("../client/client.js").Message} Message */
 
 const MAX_ITEMS = 5_000;
 const MAX_KEYS = 1_000;

@@ -1,9 +1,9 @@
 /** A server is stopped and started again under clients of ours. */
 import { assert, assertEquals } from "@std/assert";
-import { type Client, connect, type Receipt } from "../../handlers/web/client.js";
-import { soon } from "../inbox.ts";
-import { RedisServer, redisTest } from "../redis_server.ts";
-import { ServerProcess } from "../servers.ts";
+import { type Client, connect, type Receipt } from "../../handlers/client/client.js";
+import { soon } from "../support/inbox.ts";
+import { RedisServer, redisTest } from "../support/redis_server.ts";
+import { ServerProcess } from "../support/servers.ts";
 
 const CLIENTS = 2_000;
 const DRAIN_SECONDS = 3;

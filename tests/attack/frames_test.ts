@@ -1,7 +1,7 @@
 /** Bytes below WebSocket: what breaks RFC 6455, and what only looks so. */
 import { assert, assertEquals } from "@std/assert";
-import { maskedFrame, OPCODE, type RawClient } from "../clients.ts";
-import { soon } from "../inbox.ts";
+import { maskedFrame, OPCODE, type RawClient } from "../support/clients.ts";
+import { soon } from "../support/inbox.ts";
 import { Target } from "./target.ts";
 
 /** A client's frame with an empty mask, its header as it is given. RFC 6455, 5.2. */

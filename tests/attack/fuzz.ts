@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { OPCODE } from "../clients.ts";
+import { OPCODE } from "../support/clients.ts";
 import type { Random } from "./random.ts";
 
 const TYPES = ["join", "listen", "leave", "chat", "members", "ping", "token"];

@@ -4,9 +4,9 @@
  * @module
  */
 import { assert, assertEquals } from "@std/assert";
-import { ERROR_TEXTS } from "../../handlers/registry/messages.ts";
-import { OPCODE } from "../clients.ts";
-import { soon } from "../inbox.ts";
+import { ERROR_TEXTS } from "../../handlers/protocol/encode.ts";
+import { OPCODE } from "../support/clients.ts";
+import { soon } from "../support/inbox.ts";
 import { fuzzFrame, fuzzRawFrame, fuzzRequest, ROOMS } from "./fuzz.ts";
 import { Random, SEED } from "./random.ts";
 import { Target } from "./target.ts";

@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { Inbox, soon } from "../inbox.ts";
+import { Inbox, soon } from "../support/inbox.ts";
 
 /** How the chat went, when nothing was lost. */
 export interface PairReport {

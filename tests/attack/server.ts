@@ -6,8 +6,8 @@
  *
  * @module
  */
-import { readSettings } from "../../handlers/settings.ts";
-import { type Running, start } from "../../handlers/server.ts";
+import { type Running, start } from "../../handlers/parley.ts";
+import { readSettings } from "../../handlers/start/settings.ts";
 import type { Totals } from "./totals.ts";
 
 const MAX_ERRORS = 20;

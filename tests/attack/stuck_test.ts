@@ -1,7 +1,7 @@
 /** Peers that stop reading, or say nothing more. */
 import { assert, assertEquals } from "@std/assert";
-import { OPCODE, RawClient } from "../clients.ts";
-import { soon } from "../inbox.ts";
+import { OPCODE, RawClient } from "../support/clients.ts";
+import { soon } from "../support/inbox.ts";
 import { Target } from "./target.ts";
 
 const V1 = { "sec-websocket-protocol": "parley.v1" };

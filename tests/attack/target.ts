@@ -4,10 +4,10 @@
  * @module
  */
 import { assert, assertEquals } from "@std/assert";
-import { ERROR_TEXTS } from "../../handlers/registry/messages.ts";
-import { Client, RawClient } from "../clients.ts";
-import { soon } from "../inbox.ts";
-import { ServerProcess } from "../servers.ts";
+import { ERROR_TEXTS } from "../../handlers/protocol/encode.ts";
+import { Client, RawClient } from "../support/clients.ts";
+import { soon } from "../support/inbox.ts";
+import { ServerProcess } from "../support/servers.ts";
 import { InnocentPair } from "./pair.ts";
 import type { Totals } from "./totals.ts";
 

@@ -6,7 +6,7 @@
  *
  * @module
  */
-import { RedisServer } from "../redis_server.ts";
+import { RedisServer } from "../support/redis_server.ts";
 import { freePort, ServerProcess } from "./server_process.ts";
 import { parleyCommand } from "./servers.ts";
 

@@ -6,12 +6,12 @@
  *
  * @module
  */
-import { systemClock } from "../../handlers/clock.ts";
 import { type Engine, isRefusal } from "../../handlers/engine/engine.ts";
 import { createMemoryEngine } from "../../handlers/engine/memory.ts";
-import { createRedisEngine } from "../../handlers/engine/redis.ts";
-import { silentLog } from "../../handlers/log.ts";
-import { RedisServer, type RedisSettings } from "../redis_server.ts";
+import { createRedisEngine } from "../../handlers/engine/redis/engine.ts";
+import { systemClock } from "../../handlers/util/clock.ts";
+import { silentLog } from "../../handlers/util/log.ts";
+import { RedisServer, type RedisSettings } from "../support/redis_server.ts";
 
 const LIMITS = { historySize: 100, historySeconds: 3_600, historyMb: 10_000, maxRooms: 1_000 };
 const ROOMS = Array.from({ length: 20 }, (_, i) => `room-${i}`);

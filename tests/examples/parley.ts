@@ -3,13 +3,13 @@
  *
  * @module
  */
-import { systemClock } from "../../handlers/clock.ts";
+import { denoUpgrade } from "../../handlers/access/handshake.ts";
 import { createMemoryEngine } from "../../handlers/engine/memory.ts";
-import type { Log } from "../../handlers/log.ts";
-import { denoUpgrade } from "../../handlers/registry/connection.ts";
 import { Registry } from "../../handlers/registry/registry.ts";
 import { createRouter, type Fetch } from "../../handlers/router.ts";
-import { defaultSettings } from "../../handlers/settings.ts";
+import { defaultSettings } from "../../handlers/start/settings.ts";
+import { systemClock } from "../../handlers/util/clock.ts";
+import type { Log } from "../../handlers/util/log.ts";
 
 /** Parley without a port. */
 export interface Parley {

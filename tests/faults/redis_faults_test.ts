@@ -1,12 +1,12 @@
 /** Redis is killed, loses data, stalls, or is cut off, in the middle of traffic on two nodes. */
 import { assert, assertEquals, assertNotEquals } from "@std/assert";
-import { systemClock } from "../../handlers/clock.ts";
 import { type Engine, isRefusal } from "../../handlers/engine/engine.ts";
-import { createRedisEngine } from "../../handlers/engine/redis.ts";
-import { silentLog } from "../../handlers/log.ts";
-import { draft, range, ROOMY } from "../engine_contract.ts";
-import { eventually, granted, hear, type Recorder, within } from "../recorder.ts";
-import { RedisServer, redisTest } from "../redis_server.ts";
+import { createRedisEngine } from "../../handlers/engine/redis/engine.ts";
+import { systemClock } from "../../handlers/util/clock.ts";
+import { silentLog } from "../../handlers/util/log.ts";
+import { draft, range, ROOMY } from "../engine/contract.ts";
+import { eventually, granted, hear, type Recorder, within } from "../support/recorder.ts";
+import { RedisServer, redisTest } from "../support/redis_server.ts";
 import { Proxy } from "./proxy.ts";
 import { Traffic } from "./traffic.ts";
 

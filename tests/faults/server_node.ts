@@ -6,10 +6,11 @@
  * @module
  */
 import { assertEquals } from "@std/assert";
-import type { Draft, Engine, Head, Host, Outcome } from "../../handlers/engine/engine.ts";
-import { connect } from "../../handlers/web/client.js";
-import { Client, type Fields } from "../clients.ts";
-import { ServerProcess } from "../servers.ts";
+import type { Draft, Engine, Host, Outcome } from "../../handlers/engine/engine.ts";
+import type { Head } from "../../handlers/protocol/position.ts";
+import { connect } from "../../handlers/client/client.js";
+import { Client, type Fields } from "../support/clients.ts";
+import { ServerProcess } from "../support/servers.ts";
 import { Proxy } from "./proxy.ts";
 import type { TrafficNode } from "./traffic.ts";
 

@@ -3,14 +3,14 @@
  * client hears one order without gap or repeat, and no ack is lost.
  */
 import { assert, assertEquals, assertNotEquals } from "@std/assert";
-import { systemClock } from "../../handlers/clock.ts";
-import { createRedisEngine } from "../../handlers/engine/redis.ts";
-import { silentLog } from "../../handlers/log.ts";
-import { Client, type Fields } from "../clients.ts";
-import { ROOMY } from "../engine_contract.ts";
-import { eventually, hear, within } from "../recorder.ts";
-import { RedisServer, redisTest } from "../redis_server.ts";
-import { hear as hearRaw, joinAs, nextOf, settled } from "../v1.ts";
+import { createRedisEngine } from "../../handlers/engine/redis/engine.ts";
+import { systemClock } from "../../handlers/util/clock.ts";
+import { silentLog } from "../../handlers/util/log.ts";
+import { Client, type Fields } from "../support/clients.ts";
+import { ROOMY } from "../engine/contract.ts";
+import { eventually, hear, within } from "../support/recorder.ts";
+import { RedisServer, redisTest } from "../support/redis_server.ts";
+import { hear as hearRaw, joinAs, nextOf, settled } from "../support/v1.ts";
 import { Proxy } from "./proxy.ts";
 import { ServerNode } from "./server_node.ts";
 import { Traffic } from "./traffic.ts";

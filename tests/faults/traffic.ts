@@ -5,8 +5,9 @@
  * @module
  */
 import { assert, assertEquals } from "@std/assert";
-import { type Cursor, type Engine, isRefusal } from "../../handlers/engine/engine.ts";
-import { eventually, granted, hear, type Recorder } from "../recorder.ts";
+import { type Engine, isRefusal } from "../../handlers/engine/engine.ts";
+import type { Cursor } from "../../handlers/protocol/position.ts";
+import { eventually, granted, hear, type Recorder } from "../support/recorder.ts";
 
 /** What traffic needs of a node: an engine, or a whole server. */
 export type TrafficNode = Pick<Engine, "host" | "publish" | "read">;

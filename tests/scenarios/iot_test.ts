@@ -3,9 +3,9 @@
  * goes away in the middle, comes back with the place it had seen, and misses nothing.
  */
 import { assertEquals } from "@std/assert";
-import { Client } from "../clients.ts";
-import { startServer, type TestServer } from "../servers.ts";
-import { range, take } from "../v1.ts";
+import { Client } from "../support/clients.ts";
+import { startServer, type TestServer } from "../support/servers.ts";
+import { range, take } from "../support/v1.ts";
 import { describeMs } from "./latency.ts";
 
 const DEVICES = 100;

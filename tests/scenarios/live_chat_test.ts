@@ -3,11 +3,11 @@
  * itself, and everybody ends with the same conversation: nothing lost, nothing twice.
  */
 import { assertEquals, assertGreaterOrEqual } from "@std/assert";
-import { connect, type Message, type Receipt } from "../../handlers/web/client.js";
-import { CuttingProxy } from "../cutting_proxy.ts";
-import { Journal } from "../inbox.ts";
-import { startServer } from "../servers.ts";
-import { range } from "../v1.ts";
+import { connect, type Message, type Receipt } from "../../handlers/client/client.js";
+import { CuttingProxy } from "../support/cutting_proxy.ts";
+import { Journal } from "../support/inbox.ts";
+import { startServer } from "../support/servers.ts";
+import { range } from "../support/v1.ts";
 import { describeMs } from "./latency.ts";
 
 const PEOPLE = ["Ann", "Bob", "Cem", "Dia", "Eve"];

@@ -3,11 +3,11 @@
  * `client.js`, some by an EventSource. Who arrives sees the last figure at once.
  */
 import { assertEquals } from "@std/assert";
-import { connect, type Message } from "../../handlers/web/client.js";
-import { EventReader } from "../event_source.ts";
-import { Inbox } from "../inbox.ts";
-import { startServer, type TestServer } from "../servers.ts";
-import { range } from "../v1.ts";
+import { connect, type Message } from "../../handlers/client/client.js";
+import { EventReader } from "../support/event_source.ts";
+import { Inbox } from "../support/inbox.ts";
+import { startServer, type TestServer } from "../support/servers.ts";
+import { range } from "../support/v1.ts";
 import { describeMs } from "./latency.ts";
 
 const WATCHERS = 10;

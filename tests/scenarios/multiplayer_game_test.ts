@@ -3,9 +3,9 @@
  * bytes. Parley relays binary frames to all others of the room and keeps nothing of them.
  */
 import { assertEquals, assertLess } from "@std/assert";
-import { Client } from "../clients.ts";
-import { startServer } from "../servers.ts";
-import { range } from "../v1.ts";
+import { Client } from "../support/clients.ts";
+import { startServer } from "../support/servers.ts";
+import { range } from "../support/v1.ts";
 import { describeMs } from "./latency.ts";
 
 const PLAYERS = 20;

@@ -4,11 +4,11 @@
  */
 import { assertEquals } from "@std/assert";
 import { type JWTPayload, SignJWT } from "jose";
-import { connect, type Message } from "../../handlers/web/client.js";
-import { CuttingProxy } from "../cutting_proxy.ts";
-import { Inbox } from "../inbox.ts";
-import { startServer, type TestServer } from "../servers.ts";
-import { range } from "../v1.ts";
+import { connect, type Message } from "../../handlers/client/client.js";
+import { CuttingProxy } from "../support/cutting_proxy.ts";
+import { Inbox } from "../support/inbox.ts";
+import { startServer, type TestServer } from "../support/servers.ts";
+import { range } from "../support/v1.ts";
 import { describeMs } from "./latency.ts";
 
 const AUTH_SECRET = "thirty-two characters of a secret";

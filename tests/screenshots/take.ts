@@ -3,11 +3,11 @@
  *
  * @module
  */
-import { connect } from "../../handlers/web/client.js";
-import { launch } from "../browser.ts";
-import { startServer, type TestServer } from "../servers.ts";
-import { range } from "../v1.ts";
-import { Visitor } from "../visitors.ts";
+import { connect } from "../../handlers/client/client.js";
+import { launch } from "../support/browser.ts";
+import { startServer, type TestServer } from "../support/servers.ts";
+import { range } from "../support/v1.ts";
+import { Visitor } from "../support/visitors.ts";
 
 const SIZE = { width: 800, height: 560 };
 const COLORS = 64;

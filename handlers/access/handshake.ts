@@ -1,0 +1,85 @@
+/**
+ * How a request becomes a socket: the only file with `Deno.upgradeWebSocket`.
+ *
+ * @module
+ */
+import { HttpError } from "../http/error.ts";
+import { type Dialect, PARLEY_V1 } from "../protocol/encode.ts";
+
+/**
+ * Checks what the runtime does not of a handshake, and tells its dialect.
+ *
+ * @throws {HttpError} 426 without an upgrade to version 13, 400 for a bad key. RFC 6455, 4.2.1
+ */
+export function checkHandshake({ headers, method }: Request): Dialect {
+  if (method !== "GET" || !isUpgrade(headers)) {
+    throw new HttpError(426, "upgrade_required", "This is a WebSocket endpoint.", {
+      upgrade: "websocket",
+      connection: "Upgrade",
+    });
+  }
+  if (headers.get("sec-websocket-version") !== "13") {
+    throw new HttpError(426, "bad_version", "Only version 13 of WebSocket is spoken here.", {
+      "sec-websocket-version": "13",
+    });
+  }
+  if (!/^[A-Za-z0-9+/]{22}==$/.test(headers.get("sec-websocket-key") ?? "")) {
+    throw new HttpError(400, "bad_key", "Sec-WebSocket-Key must be 16 bytes in base64.");
+  }
+  return offeredProtocols(headers).includes(PARLEY_V1) ? "v1" : "plain";
+}
+
+/** Whether a request asks for a WebSocket. */
+export function isUpgrade(headers: Headers): boolean {
+  return hasToken(headers.get("upgrade"), "websocket") &&
+    hasToken(headers.get("connection"), "upgrade");
+}
+
+/** The subprotocols that a client offers, in its order. */
+export function offeredProtocols(headers: Headers): string[] {
+  return splitList(headers.get("sec-websocket-protocol"));
+}
+
+function hasToken(header: string | null, token: string): boolean {
+  return splitList(header).some((one) => one.toLowerCase() === token);
+}
+
+function splitList(header: string | null): string[] {
+  return (header ?? "").split(",").map((part) => part.trim());
+}
+
+/** What Parley needs of a `WebSocket`; tests give a fake. */
+export type Socket = Pick<
+  WebSocket,
+  | "binaryType"
+  | "bufferedAmount"
+  | "send"
+  | "close"
+  | "addEventListener"
+  | "removeEventListener"
+>;
+
+/** Upgrades a request: the socket, and the response that opens it. */
+export type Upgrade = (
+  request: Request,
+  options: { dialect: Dialect; idleTimeoutSeconds: number },
+) => { socket: Socket; response: Response };
+
+/**
+ * Upgrades by Deno. Pings after `idleTimeoutSeconds` of silence and ends a peer that does not answer.
+ *
+ * @throws {TypeError} if the request is no WebSocket handshake
+ */
+export const denoUpgrade: Upgrade = (
+  request,
+  { dialect, idleTimeoutSeconds },
+) => {
+  const { socket, response } = Deno.upgradeWebSocket(request, {
+    idleTimeout: idleTimeoutSeconds,
+  });
+  // Deno's own `protocol` option refuses a list without a blank behind each comma.
+  if (dialect === "v1") {
+    response.headers.set("sec-websocket-protocol", PARLEY_V1);
+  }
+  return { socket, response };
+};

@@ -1,0 +1,26 @@
+/**
+ * Whether the server is well: `/healthz` and `/readyz`.
+ *
+ * @module
+ */
+import { closedReason } from "../access/access.ts";
+import type { App, Handler } from "../app.ts";
+
+const HEADERS = { "cache-control": "no-store", "content-type": "text/plain; charset=utf-8" };
+
+/** Makes the handler of `/healthz`: 200 while the process lives. */
+export function health(): Handler {
+  return () => new Response("ok\n", { headers: HEADERS });
+}
+
+/** Makes the handler of `/readyz`: 503, with the reason, when no new client should come here. */
+export function readiness(app: App): Handler {
+  return () => {
+    const isReady = app.registry.engineOf("").isReady();
+    const reason = closedReason(app) ?? (isReady ? undefined : "engine unreachable");
+    return new Response(`${reason ?? "ready"}\n`, {
+      status: reason ? 503 : 200,
+      headers: HEADERS,
+    });
+  };
+}

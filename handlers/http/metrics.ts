@@ -1,0 +1,123 @@
+/**
+ * `/metrics` for Prometheus: the counters, read when somebody asks.
+ *
+ * @module
+ */
+import process from "node:process";
+import type { Counter, Gauge } from "prom-client";
+import type { App, Handler } from "../app.ts";
+import { CLOSE } from "../protocol/close_codes.ts";
+import { allFigures, type ServerFigures } from "./figures.ts";
+
+/** A metric's values: one number, or one for each value of its label. */
+type Values = number | Record<string, number>;
+
+/** Makes the handler of `/metrics`. prom-client is loaded at the first scrape. */
+export function metrics(app: App): Handler {
+  let scrape: Promise<() => Promise<Response>> | undefined;
+  return async () => await (await (scrape ??= createScrape(app)))();
+}
+
+async function createScrape(app: App): Promise<() => Promise<Response>> {
+  const prom = await import("prom-client");
+  const register = new prom.Registry();
+  let figures = await allFigures(app);
+
+  const define = (
+    Kind: typeof Counter | typeof Gauge,
+    name: string,
+    help: string,
+    read: (figures: ServerFigures) => Values,
+    label?: string,
+  ) => {
+    new Kind({
+      name: name.startsWith("process_") ? name : `parley_${name}`,
+      help,
+      labelNames: label ? [label] : [],
+      registers: [register],
+      collect() {
+        this.reset();
+        const values = read(figures);
+        if (typeof values === "number") this.inc(values);
+        else for (const [key, value] of Object.entries(values)) this.inc({ [label!]: key }, value);
+      },
+    });
+  };
+  const { Counter, Gauge } = prom;
+  define(Gauge, "connections", "Clients now.", ({ connections }) => connections, "dialect");
+  define(Gauge, "held_connections", "Clients that the runtime holds.", ({ held }) => held);
+  define(Gauge, "rooms", "Rooms with listeners, in each worker.", ({ rooms }) => rooms);
+  define(Gauge, "members", "Sockets that have joined, a room each.", ({ members }) => members);
+  define(Gauge, "queue_bytes", "Unsent bytes of all sockets.", ({ queueBytes }) => queueBytes);
+  define(Gauge, "workers", "Workers that answer.", ({ workers }) => workers);
+  define(Counter, "received_messages_total", "Objects received.", (all) => all.messagesIn);
+  define(
+    Counter,
+    "received_bytes_total",
+    "Bytes received, of text its length.",
+    (all) => all.bytesIn,
+  );
+  define(Counter, "sent_frames_total", "Frames sent.", (all) => all.framesOut);
+  define(Counter, "sent_bytes_total", "Bytes sent, of text its length.", (all) => all.bytesOut);
+  define(Counter, "deliveries_total", "Messages, once a listener.", (all) => all.deliveries);
+  define(Counter, "closes_total", "Closes by the server.", ({ closes }) => {
+    const reasons = Object.keys(CLOSE) as (keyof typeof CLOSE)[];
+    return Object.fromEntries(
+      reasons.map((key) => [CLOSE[key].reason.replaceAll(" ", "_"), closes[key]]),
+    );
+  }, "reason");
+  define(Counter, "refusals_total", "Errors sent.", ({ refusals }) => refusals, "code");
+  define(Counter, "recoveries_total", "Rooms resumed.", ({ recoveries }) => recoveries, "result");
+  const { name } = app.registry.engineOf("");
+  define(Gauge, "engine_ready", "Workers whose engine takes messages.", ({ engineReady }) => ({
+    [name]: engineReady,
+  }), "engine");
+  define(Gauge, "engine_rooms", "Rooms known, empty ones too.", (all) => all.engineRooms);
+  define(Gauge, "history_bytes", "Bytes of history.", ({ historyBytes }) => historyBytes);
+  // What prom-client itself measures of a Node process is wrong or missing in Deno.
+  define(Counter, "process_cpu_seconds_total", "CPU time, user and system.", () => {
+    const { user, system } = process.cpuUsage();
+    return (user + system) / 1e6;
+  });
+  define(Gauge, "process_start_time_seconds", "Start, in Unix time.", (all) => all.startSeconds);
+  define(Gauge, "process_resident_memory_bytes", "Memory of the process.", () => {
+    return Deno.memoryUsage().rss;
+  });
+  const { batchSizes, fanOutSeconds } = app.registry.counters;
+
+  return async () => {
+    figures = await allFigures(app);
+    const text = await register.metrics() +
+      exposeHistogram(
+        "parley_batch_messages",
+        "Objects in a merged frame.",
+        batchSizes.bounds,
+        figures.batchMessages,
+      ) +
+      exposeHistogram(
+        "parley_fan_out_seconds",
+        "From a message's arrival until it was written, of one in 64.",
+        fanOutSeconds.bounds,
+        figures.fanOutSeconds,
+      );
+    return new Response(text, {
+      headers: { "content-type": register.contentType, "cache-control": "no-store" },
+    });
+  };
+}
+
+/** prom-client's histogram takes single figures only; these are counted already. */
+function exposeHistogram(
+  name: string,
+  help: string,
+  bounds: number[],
+  { sum, counts }: ServerFigures["fanOutSeconds"],
+): string {
+  let total = 0;
+  const buckets = [...bounds, "+Inf"].map((bound, i) => {
+    total += counts[i];
+    return `${name}_bucket{le="${bound}"} ${total}\n`;
+  });
+  return `\n# HELP ${name} ${help}\n# TYPE ${name} histogram\n${buckets.join("")}` +
+    `${name}_sum ${sum}\n${name}_count ${total}\n`;
+}

@@ -1,0 +1,175 @@
+/**
+ * Rooms over HTTP: the list, publishing, history. `PROTOCOL.md`, Endpoints.
+ *
+ * @module
+ */
+import { RateTable } from "../access/rate_limit.ts";
+import type { App, Call, Handler } from "../app.ts";
+import { type Draft, isRefusal, type Refusal } from "../engine/engine.ts";
+import { v1Chat } from "../protocol/encode.ts";
+import { pageOf } from "../protocol/page.ts";
+import { isPersonName, isServerRoom, isShallow } from "../protocol/parse.ts";
+import { parseCursor } from "../protocol/position.ts";
+import type { RoomSummary } from "../protocol/room_event.ts";
+import { HttpError } from "./error.ts";
+
+const ROOMS_PER_PAGE = 1_000;
+const ROOMS_AT_ONCE = 10_000;
+const DEFAULT_LIMIT = 100;
+const MAX_LIMIT = 1_000;
+/** A body has so long to come. */
+const BODY_MS = 30_000;
+
+/** Makes the handler of `GET /rooms`: by name, 1,000 a page, those behind `?after=name`. */
+export function listRooms({ registry }: App): Handler {
+  return async ({ url, visitor }) => {
+    const rooms: RoomSummary[] = [];
+    let after = url.searchParams.get("after") ?? "";
+    let isLast = false;
+    // Who may hear few of many rooms makes it look far: in larger steps, as each sorts all rooms.
+    for (
+      let limit = ROOMS_PER_PAGE;
+      rooms.length < ROOMS_PER_PAGE && !isLast;
+      limit = ROOMS_AT_ONCE
+    ) {
+      const found = await registry.engineOf("").rooms(after, limit);
+      rooms.push(...found.filter(({ room }) => visitor.grants.mayHear(room)));
+      after = found.at(-1)?.room ?? "";
+      isLast = found.length < limit;
+    }
+    return Response.json({ rooms: rooms.slice(0, ROOMS_PER_PAGE) });
+  };
+}
+
+/** Makes the handler of `GET /rooms/{room}/messages`. */
+export function readMessages({ registry, settings }: App): Handler {
+  return async ({ url, room }) => {
+    const after = url.searchParams.get("after") ?? undefined;
+    const cursor = parseCursor(after);
+    const limit = readLimit(url.searchParams.get("limit"));
+    const span = await registry.engineOf(room).read(room, cursor);
+    if (isRefusal(span)) throw refusalError(span);
+    // No more than a socket may hold: nobody counts those who ask and do not read.
+    const page = pageOf(span, cursor, limit, settings.MAX_QUEUE_BYTES / 2);
+    const recovered = page.recovered && (after === undefined) === (cursor === undefined);
+    const head = JSON.stringify({ room, epoch: page.epoch, seq: page.seq, recovered });
+    const messages = page.chats.map((chat) => v1Chat(room, chat));
+    return new Response(`${head.slice(0, -1)},"messages":[${messages.join(",")}]}`, {
+      headers: { "content-type": "application/json" },
+    });
+  };
+}
+
+/** Makes the handler of `POST /rooms/{room}/messages`. */
+export function publishMessage(app: App): Handler {
+  const posts = new RateTable(app.settings.POST_RATE);
+  return async (call) => {
+    const { room, request, visitor } = call;
+    const { grants } = visitor;
+    const retryMs = posts.take(visitor.address, app.clock.now());
+    if (retryMs > 0) {
+      const headers = { "retry-after": String(Math.ceil(retryMs / 1_000)) };
+      throw new HttpError(429, "rate_limited", "Too many messages.", headers);
+    }
+    if (isServerRoom(room) || !grants.mayPublish || !grants.maySpeak(room)) {
+      throw new HttpError(403, "forbidden", "Not allowed.");
+    }
+    const body = await readBody(call, app);
+    const draft: Draft = readDraft(body);
+    if (grants.name !== undefined) draft.sender = grants.name;
+    const id = request.headers.get("idempotency-key");
+    if (id !== null) draft.key = await readKey(id, grants.subject, body);
+    const place = await app.registry.engineOf(room).publish(room, draft);
+    if (isRefusal(place)) throw refusalError(place);
+    app.registry.counters.messagesIn++;
+    app.registry.counters.bytesIn += body.length;
+    return Response.json({ room, ...place }, { status: 202 });
+  };
+}
+
+function readLimit(text: string | null): number {
+  if (text === null) return DEFAULT_LIMIT;
+  const limit = Number(text);
+  if (Number.isInteger(limit) && limit > 0) return Math.min(limit, MAX_LIMIT);
+  throw new HttpError(400, "bad_limit", "limit must be a whole number above 0.");
+}
+
+/** The body's text; never more than MAX_MESSAGE_BYTES of it is taken, nor longer waited for. */
+async function readBody({ request }: Call, { clock, settings }: App): Promise<string> {
+  const type = request.headers.get("content-type") ?? "";
+  if (!/^application\/(?:[\w.-]+\+)?json(?:\s*;|$)/i.test(type)) {
+    throw new HttpError(415, "bad_type", "The body must be application/json.");
+  }
+  const maxBytes = settings.MAX_MESSAGE_BYTES;
+  const tooBig = new HttpError(413, "too_big", `The body must be at most ${maxBytes} bytes.`);
+  if (Number(request.headers.get("content-length")) > maxBytes) throw tooBig;
+  const chunks: Uint8Array<ArrayBuffer>[] = [];
+  let size = 0;
+  const reader = request.body?.getReader();
+  let isLate = false;
+  const end = () => reader?.cancel().catch(() => {});
+  const stopWaiting = clock.after(BODY_MS, () => {
+    isLate = true;
+    end();
+  });
+  try {
+    for (let part = await reader?.read(); part?.value; part = await reader?.read()) {
+      size += part.value.length;
+      if (size > maxBytes) throw tooBig;
+      chunks.push(part.value);
+    }
+  } catch (error) {
+    // All else is a client that went away in the middle.
+    throw error === tooBig ? error : new HttpError(400, "bad_body", "The body broke off.");
+  } finally {
+    stopWaiting();
+    end();
+  }
+  if (isLate) throw new HttpError(408, "timeout", "The body did not come in time.");
+  try {
+    return new TextDecoder("utf-8", { fatal: true }).decode(await new Blob(chunks).arrayBuffer());
+  } catch {
+    throw new HttpError(400, "bad_json", "Invalid JSON format.");
+  }
+}
+
+function readDraft(body: string): Draft {
+  let data: unknown;
+  try {
+    data = JSON.parse(body);
+  } catch {
+    throw new HttpError(400, "bad_json", "Invalid JSON format.");
+  }
+  if (typeof data !== "object" || data === null || Array.isArray(data)) {
+    throw new HttpError(400, "bad_message", "The body must be an object with a message.");
+  }
+  const { message = "", sender = "Anonymous" } = data as Record<string, unknown>;
+  if (!isShallow(message)) {
+    throw new HttpError(
+      400,
+      "bad_message",
+      "The message nests too deep, or a number is too large.",
+    );
+  }
+  if (!isPersonName(sender)) throw new HttpError(400, "bad_name", "Invalid name.");
+  return { sender, message: JSON.stringify(message) };
+}
+
+/** An `Idempotency-Key` counts with its body. A session of a socket cannot bear this name. */
+async function readKey(id: string, subject: string, body: string): Promise<Draft["key"]> {
+  if (id === "" || id.length > 255) {
+    throw new HttpError(400, "bad_key", "Idempotency-Key must have 1 to 255 characters.");
+  }
+  const hash = await crypto.subtle.digest("SHA-256", new TextEncoder().encode(body));
+  return { session: `http:${subject}`, id, digest: new Uint8Array(hash).toBase64() };
+}
+
+function refusalError({ refused }: Refusal): HttpError {
+  if (refused === "conflict") {
+    return new HttpError(422, "conflict", "This Idempotency-Key came with another body before.");
+  }
+  const message = refused === "too_many_rooms"
+    ? "Too many rooms."
+    : "Server error: the message may not have been delivered.";
+  return new HttpError(503, refused, message, { "retry-after": "1" });
+}

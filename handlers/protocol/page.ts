@@ -1,0 +1,84 @@
+/**
+ * Which part of a room's history somebody gets: pure functions on a {@link Span}.
+ *
+ * @module
+ */
+import { byteLength } from "../util/bytes.ts";
+import { type Cursor, isWithin } from "./position.ts";
+import type { Chat } from "./room_event.ts";
+
+/** All of a v1 `chat` but its sender and message, with the longest room name and numbers. */
+const ENVELOPE_BYTES = 192;
+
+/** The kept messages of a room that follow a cursor, oldest first; `seq` is the room's head. */
+export interface Span extends Cursor {
+  chats: Chat[];
+}
+
+/** Messages to hand out. The first is `seq` + 1; nothing is missing since `after` if `recovered`. */
+export interface Page extends Cursor {
+  recovered: boolean;
+  chats: Chat[];
+}
+
+/** Whether everything behind `after` is still in the span. */
+function isWhole(span: Span, after: Cursor | undefined): boolean {
+  return isWithin(span, after) && span.seq - after.seq === span.chats.length;
+}
+
+/**
+ * A replay for a listener: all since `after` if it is kept and fits, else the newest that do.
+ *
+ * @param maxBytes what the encoded messages may take together
+ */
+export function replay(
+  span: Span,
+  after: Cursor | undefined,
+  limit: number,
+  maxBytes: number,
+): Page {
+  let bytes = 0;
+  let first = span.chats.length;
+  while (first > 0 && span.chats.length - first < limit) {
+    bytes += weigh(span.chats[first - 1]);
+    if (bytes > maxBytes) break;
+    first--;
+  }
+  const chats = span.chats.slice(first);
+  return {
+    epoch: span.epoch,
+    seq: span.seq - chats.length,
+    recovered: first === 0 && isWhole(span, after),
+    chats,
+  };
+}
+
+/**
+ * A page for `GET …/messages`: forward from `after`, from the oldest kept where that is gone; the
+ * newest `limit` without `after` or with one that this epoch does not know.
+ *
+ * @param maxBytes what the encoded messages may take together; one may take more
+ */
+export function pageOf(
+  span: Span,
+  after: Cursor | undefined,
+  limit: number,
+  maxBytes = Infinity,
+): Page {
+  const known = isWithin(span, after);
+  const nth = (n: number) => span.chats[known ? n : span.chats.length - 1 - n];
+  let count = 0;
+  for (let bytes = 0; count < Math.min(limit, span.chats.length); count++) {
+    bytes += weigh(nth(count));
+    if (bytes > maxBytes && count > 0) break;
+  }
+  const chats = known ? span.chats.slice(0, count) : span.chats.slice(span.chats.length - count);
+  const end = chats.at(-1)?.seq ?? span.seq;
+  const recovered = after === undefined || isWhole(span, after);
+  return { epoch: span.epoch, seq: end, recovered, chats };
+}
+
+/** At most what a message takes on the wire, in bytes. */
+function weigh(chat: Chat): number {
+  return byteLength(chat.message) + byteLength(chat.sender) + ENVELOPE_BYTES;
+}

@@ -1,0 +1,139 @@
+/**
+ * What clients send, in both dialects: parsed and checked. Pure.
+ *
+ * `PROTOCOL.md` is the contract. The checks are by hand: `JSON.parse` is nearly all of the cost.
+ *
+ * @module
+ */
+import type { Dialect, ErrorCode } from "./encode.ts";
+
+/** What a client said. `room` and `id` are checked; `after` is not: a bad one is no error. */
+export type ClientMessage =
+  | {
+    type: "join";
+    name?: string;
+    room?: string;
+    after?: unknown;
+    session?: string;
+  }
+  | { type: "listen"; room: string; after?: unknown }
+  | { type: "leave"; room?: string }
+  | { type: "chat"; message: unknown; room?: string; id?: string }
+  | { type: "members"; room?: string }
+  | { type: "ping"; id?: string }
+  | { type: "token"; token: string }
+  | { type: "bad"; code: ErrorCode; id?: string; room?: string };
+
+const ROOM = /^[A-Za-z0-9._:-]{1,64}$/;
+const NAME = /^[^\p{Cc}\p{Cs}\u2028-\u202e\u2066-\u2069]{1,64}$/u;
+const SESSION = /^.{16,64}$/su;
+const ID = /^.{1,64}$/su;
+
+/** How deep a message's arrays and objects may nest; a deeper one is a `bad_message`. */
+const MAX_DEPTH = 100;
+
+/** Whether a text names a room. */
+export function isRoomName(value: unknown): value is string {
+  return typeof value === "string" && ROOM.test(value);
+}
+
+/** Whether a room is the server's own: to be heard, never joined or posted to. */
+export function isServerRoom(room: string): boolean {
+  return room.startsWith("_");
+}
+
+/** Whether a text names a person. */
+export function isPersonName(value: unknown): value is string {
+  return typeof value === "string" && NAME.test(value);
+}
+
+/** Reads one object of a client: a whole plain frame, or one line of a `parley.v1` frame. */
+export function parse(text: string, dialect: Dialect): ClientMessage {
+  let data: unknown;
+  try {
+    data = JSON.parse(text);
+  } catch {
+    return { type: "bad", code: "bad_json" };
+  }
+  if (!isObject(data)) return { type: "bad", code: "bad_message" };
+  return dialect === "plain" ? readPlain(data) : readV1(data);
+}
+
+/** An unchecked object of a client. Its `__proto__` is a plain key: `JSON.parse` sets no prototype. */
+type Fields = Record<string, unknown>;
+
+function isObject(data: unknown): data is Fields {
+  return typeof data === "object" && data !== null && !Array.isArray(data);
+}
+
+function readPlain(data: Fields): ClientMessage {
+  if (data.type === "chat") return readChat(data, {});
+  if (data.type === "join") return readJoin(data, {});
+  return { type: "bad", code: "bad_message" };
+}
+
+function readV1(data: Fields): ClientMessage {
+  const { type, room, id, session, after } = data;
+  const at: { room?: string; id?: string } = {};
+  if (id !== undefined) {
+    if (typeof id !== "string" || !ID.test(id)) {
+      return { type: "bad", code: "bad_message" };
+    }
+    at.id = id;
+  }
+  if (room !== undefined) {
+    if (!isRoomName(room)) return { type: "bad", code: "bad_room", ...at };
+    at.room = room;
+  }
+  switch (type) {
+    case "chat":
+      return readChat(data, at);
+    case "join":
+      if (
+        session !== undefined &&
+        (typeof session !== "string" || !SESSION.test(session))
+      ) break;
+      return { ...readJoin(data, at), after, session } as ClientMessage;
+    case "listen":
+      if (at.room === undefined) break;
+      return { type, room: at.room, after };
+    case "leave":
+    case "members":
+      return { type, room: at.room };
+    case "ping":
+      return { type, id: at.id };
+    case "token":
+      if (typeof data.token !== "string") break;
+      return { type, token: data.token };
+  }
+  return { type: "bad", code: "bad_message", ...at };
+}
+
+function readJoin(data: Fields, at: { room?: string }): ClientMessage {
+  const { name } = data;
+  return name === undefined || isPersonName(name)
+    ? { type: "join", name, room: at.room }
+    : { type: "bad", code: "bad_name", ...at };
+}
+
+function readChat(
+  data: Fields,
+  at: { room?: string; id?: string },
+): ClientMessage {
+  const { message = "" } = data;
+  return isShallow(message, MAX_DEPTH)
+    ? { type: "chat", message, room: at.room, id: at.id }
+    : { type: "bad", code: "bad_message", ...at };
+}
+
+/**
+ * Whether a value can go out as it came: its numbers are finite, and it nests at most `depth` deep
+ * (`JSON.stringify` recurses, `JSON.parse` does not).
+ */
+export function isShallow(value: unknown, depth: number = MAX_DEPTH): boolean {
+  // A number like 1e400 would go out as null.
+  if (typeof value === "number") return Number.isFinite(value);
+  if (typeof value !== "object" || value === null) return true;
+  if (depth === 0) return false;
+  return Object.values(value).every((inner) => isShallow(inner, depth - 1));
+}

@@ -1,0 +1,32 @@
+/**
+ * Places in a room's order, and their text form. Pure.
+ *
+ * @module
+ */
+
+/** A place in a room's order: `seq` counts 1, 2, 3 … within one `epoch`. */
+export interface Cursor {
+  epoch: string;
+  seq: number;
+}
+
+/** A room at one moment: the next message is `seq` + 1; `members` sockets have joined. */
+export interface Head extends Cursor {
+  members: number;
+}
+
+/** The cursor in `epoch:seq`, or nothing where the text is no cursor. */
+export function parseCursor(text: unknown): Cursor | undefined {
+  const parts = typeof text === "string" ? /^([\w-]{1,64}):(\d{1,15})$/.exec(text) : null;
+  return parts ? { epoch: parts[1], seq: Number(parts[2]) } : undefined;
+}
+
+/** The text form of a cursor: `epoch:seq`. */
+export function formatCursor({ epoch, seq }: Cursor): string {
+  return `${epoch}:${seq}`;
+}
+
+/** Whether a place lies in a room's order, of which `head` is the end. */
+export function isWithin(head: Cursor, place: Cursor | undefined): place is Cursor {
+  return place?.epoch === head.epoch && place.seq <= head.seq;
+}

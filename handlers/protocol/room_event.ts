@@ -1,0 +1,42 @@
+/**
+ * What happens in a room, and what is known of one: the types of the wire.
+ *
+ * @module
+ */
+
+/** One kept message. `message` is JSON text; `time` is Unix ms. */
+export interface Chat {
+  seq: number;
+  time: number;
+  sender: string;
+  message: string;
+}
+
+/** What a hosting process hears of a room, in the room's order. */
+export type RoomEvent =
+  | { type: "chat"; chat: Chat }
+  | {
+    type: "status";
+    event: "join" | "leave";
+    name: string;
+    was?: string;
+    members: number;
+  }
+  /** From a socket to the others of its room: `from` is the sending member. */
+  | { type: "binary"; bytes: Uint8Array; from: string }
+  /** Continuity broke: the next message is `seq` + 1 of `epoch`. */
+  | { type: "reset"; epoch: string; seq: number; members: number };
+
+/** Who has joined a room: `names` sorted, at most 1,000 of `count`. */
+export interface Members {
+  names: string[];
+  count: number;
+}
+
+/** A room with listeners, as `GET /rooms` shows it. */
+export interface RoomSummary {
+  room: string;
+  members: number;
+  listeners: number;
+  seq: number;
+}

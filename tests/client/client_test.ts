@@ -1,0 +1,1224 @@
+import { assert, assertEquals, assertMatch, assertRejects, assertThrows } from "@std/assert";
+import { type Client, connect, type Options, ParleyError } from "../../handlers/client/client.js";
+import { FakeClock, FakeServer, Inbox, type Json, type Peer, soon } from "./fake_server.ts";
+
+/** What a client's callbacks heard, in order. */
+type Heard = [kind: string, value: unknown];
+
+class Stage {
+  readonly clients: Client[] = [];
+
+  constructor(readonly server: FakeServer) {}
+
+  /** Connects a client that writes down what it hears. */
+  connect(options: Options = {}, url: string | URL = this.server.url) {
+    const heard = new Inbox<Heard>("a callback");
+    const client = connect(url, {
+      onMessage: (message) => heard.put(["message", message]),
+      onStatus: (status) => heard.put(["status", status]),
+      onWelcome: ({ seq }) => heard.put(["welcome", seq]),
+      onGap: (gap) => heard.put(["gap", gap]),
+      onState: (state) => heard.put(["state", state]),
+      onError: ({ code, message, room }) => heard.put(["error", { code, message, room }]),
+      ...options,
+    });
+    this.clients.push(client);
+    return { client, heard };
+  }
+
+  /** Connects Ann to `lobby`, where message 5 was the last: her join is read, her welcome heard. */
+  async ann(options: Options = {}) {
+    const { client, heard } = this.connect({ name: "Ann", ...options });
+    const peer = await this.server.accept();
+    const join = await peer.next();
+    assertEquals(await heard.take(), ["state", "open"]);
+    peer.say(welcome());
+    assertEquals(await heard.take(), ["welcome", 5]);
+    return { client, heard, peer, join };
+  }
+
+  /** The next connection of a client, welcomed back, its join read. */
+  async back(heard: Inbox<Heard>, more: Json = { recovered: true }): Promise<Peer> {
+    const peer = await this.server.accept();
+    await peer.next();
+    assertEquals(await heard.take(), ["state", "open"]);
+    peer.say(welcome(more));
+    return peer;
+  }
+}
+
+function play(name: string, act: (stage: Stage) => Promise<void>): void {
+  Deno.test(name, async () => {
+    await using server = new FakeServer();
+    const stage = new Stage(server);
+    try {
+      await soon(act(stage), "the end of the test", 20_000);
+    } finally {
+      for (const client of stage.clients) client.close();
+    }
+  });
+}
+
+function welcome(more: Json = {}): Json {
+  return { type: "welcome", room: "lobby", epoch: "e", seq: 5, members: 1, ...more };
+}
+
+function chat(seq: number, more: Json = {}): Json {
+  return { type: "chat", room: "lobby", seq, time: 7, sender: "Bob", message: `m${seq}`, ...more };
+}
+
+function heardChat(seq: number, more: Json = {}): Heard {
+  const { type: _, ...message } = chat(seq, more);
+  return ["message", { epoch: "e", ...message }];
+}
+
+function ack(id: unknown, seq: number, more: Json = {}): Json {
+  return { type: "ack", id, room: "lobby", epoch: "e", seq, ...more };
+}
+
+function error(code: string, more: Json = {}): Json {
+  return { type: "error", code, message: `Text of ${code}.`, ...more };
+}
+
+const ids = (objects: Json[]) => objects.map(({ id }) => id);
+const said = (objects: Json[]) => objects.map(({ message }) => message);
+
+async function assertCode(promise: Promise<unknown>, code: string): Promise<void> {
+  assertEquals((await assertRejects(() => promise, ParleyError)).code, code);
+}
+
+// Connecting.
+
+play("connect() finds the room in the URL, in the options, or takes the lobby", async (stage) => {
+  const { server } = stage;
+  const http = server.url.replace("ws", "http");
+  const cases: [string, Options, string][] = [
+    [server.url, {}, "/chat/lobby"],
+    [`${http}/`, { room: "a.b:c" }, "/chat/a.b:c"],
+    [`${server.url}/chat`, {}, "/chat/lobby"],
+    [`${server.url}/chat/`, { room: "x" }, "/chat/x"],
+    [`${server.url}/chat/ops#part`, {}, "/chat/ops"],
+    [`${server.url}/chat/ops?k=v`, { room: "dev", history: 3 }, "/chat/dev?k=v&history=3"],
+    [`${http}/behind/proxy/`, {}, "/behind/proxy/chat/lobby"],
+    [`${http}/behind/proxy`, {}, "/behind/proxy/chat/lobby"],
+    [`${http}/behind/chat/ops`, {}, "/behind/chat/ops"],
+  ];
+  for (const [url, options, expected] of cases) {
+    const { client } = stage.connect(options, url);
+    const peer = await server.accept();
+    assertEquals(peer.url.pathname + peer.url.search, expected);
+    assertEquals(peer.protocols, "parley.v1");
+    client.close();
+  }
+});
+
+play("connect() throws for what is no address of a server", async (stage) => {
+  assertThrows(() => stage.connect({}, "ftp://host/"), TypeError, "Cannot connect to ftp://host/");
+  assertThrows(() => stage.connect({}, "http://"), TypeError);
+  assertThrows(() => stage.connect({ room: "a b" }), ParleyError, "No room's name: a b");
+  assertThrows(() => stage.connect({ room: "a".repeat(65) }), ParleyError);
+  assertThrows(() => stage.connect({}, `${stage.server.url}/chat/%20`), ParleyError);
+  const { client } = stage.connect();
+  assertThrows(() => client.listen("a/b"), ParleyError);
+  assertThrows(() => client.join("Ann", ""), ParleyError);
+  await Promise.resolve();
+});
+
+play("a token goes as a subprotocol and is asked for at every connect", async (stage) => {
+  let asked = 0;
+  const { client, heard, peer } = await stage.ann({ token: () => Promise.resolve(`t.${++asked}`) });
+  assertEquals(peer.protocols, "parley.v1, token.t.1");
+  await peer.cut();
+  const again = await stage.server.accept();
+  assertEquals(again.protocols, "parley.v1, token.t.2");
+  await again.next();
+  assertEquals(await heard.take(), ["state", "reconnecting"]);
+  assertEquals(await heard.take(), ["state", "open"]);
+  await client.refreshToken();
+  assertEquals(await again.next(), { type: "token", token: "t.3" });
+});
+
+play("a token function that fails is reported and asked again", async (stage) => {
+  using clock = new FakeClock();
+  let asked = 0;
+  const { heard } = stage.connect({
+    token: () => ++asked === 1 ? Promise.reject(new Error("no login")) : "t",
+  });
+  assertEquals(await heard.take(), ["error", {
+    code: "bad_token",
+    message: "Cannot get a token: Error: no login",
+    room: undefined,
+  }]);
+  assertEquals(await clock.timeouts.take(), 500);
+  clock.advance(500);
+  assertEquals((await stage.server.accept()).protocols, "parley.v1, token.t");
+});
+
+play("a token that cannot stand in a header ends the client", async (stage) => {
+  const { heard, client } = stage.connect({ token: "a b" });
+  const [kind, value] = await heard.take();
+  assertEquals(kind, "error");
+  assertMatch((value as Error).message, /^Cannot connect to ws:.*\/chat\/lobby: /);
+  assertEquals(await heard.take(), ["state", "closed"]);
+  assertEquals(client.state, "closed");
+});
+
+play("a server that does not speak parley.v1 ends the client", async (stage) => {
+  stage.server.protocol = "";
+  const { heard } = stage.connect();
+  const [, value] = await heard.take();
+  assertEquals((value as ParleyError).code, "bad_protocol");
+  assertEquals(await heard.take(), ["state", "closed"]);
+});
+
+play(
+  "a name joins the room with a secret of the client's own; without one it listens",
+  async (stage) => {
+    const { join, client } = await stage.ann();
+    const { session, ...rest } = join;
+    assertEquals(rest, { type: "join", room: "lobby", name: "Ann" });
+    assertMatch(session as string, /^.{16,64}$/);
+    const { join: other } = await stage.ann();
+    assert(other.session !== session);
+    client.close();
+
+    const { client: quiet } = stage.connect();
+    const peer = await stage.server.accept();
+    quiet.join("Eve");
+    const { session: third, ...first } = await peer.next();
+    assertEquals(first, { type: "join", room: "lobby", name: "Eve" });
+    assertEquals(typeof third, "string");
+    quiet.join("Eva");
+    assertEquals(await peer.next(), {
+      type: "join",
+      room: "lobby",
+      name: "Eva",
+      session: third as string,
+    });
+  },
+);
+
+// Hearing.
+
+play(
+  "objects that share a frame are heard in order; unknown and broken ones are skipped",
+  async (stage) => {
+    const { heard, peer } = await stage.ann();
+    const status = {
+      type: "status",
+      room: "lobby",
+      event: "join",
+      name: "Bob",
+      members: 2,
+      message: "Bob joined the chat.",
+    };
+    peer.socket.send(new Uint8Array([1]));
+    peer.say(chat(6, { extra: 1 }), "{", "null", "5", { type: "news" }, status, chat(7));
+    assertEquals(await heard.take(), heardChat(6));
+    assertEquals(await heard.take(), ["status", status]);
+    assertEquals(await heard.take(), heardChat(7));
+  },
+);
+
+play("a message is never delivered twice or out of order", async (stage) => {
+  const { heard, peer } = await stage.ann();
+  peer.say(chat(6), chat(6), chat(5), chat(7));
+  peer.say(chat(1), chat(7), chat(8));
+  for (const seq of [6, 7, 8]) assertEquals(await heard.take(), heardChat(seq));
+  peer.say(chat(7), { type: "bye", retry: 0 });
+  assertEquals(await heard.take(), ["state", "reconnecting"]);
+});
+
+play("a hole in the numbers brings the client back from before it", async (stage) => {
+  const { heard, peer } = await stage.ann();
+  peer.say(chat(6), chat(8), welcome({ seq: 6 }), chat(7), chat(8));
+  assertEquals(await heard.take(), heardChat(6));
+  assertEquals(await heard.take(), ["state", "reconnecting"]);
+  const again = await stage.server.accept();
+  assertEquals(again.url.searchParams.get("after"), "e:6");
+  await again.next();
+  again.say(welcome({ seq: 6, recovered: true }), chat(7), chat(8));
+  assertEquals(await heard.take(), ["state", "open"]);
+  assertEquals(await heard.take(), ["welcome", 6]);
+  assertEquals(await heard.take(), heardChat(7));
+  assertEquals(await heard.take(), heardChat(8));
+});
+
+play("messages of a room without a welcome on this connection are not delivered", async (stage) => {
+  const { heard, peer } = await stage.ann();
+  await peer.cut();
+  assertEquals(await heard.take(), ["state", "reconnecting"]);
+  const again = await stage.server.accept();
+  again.say(chat(6, { message: "of another epoch" }), welcome({ recovered: true }), chat(6));
+  assertEquals(await heard.take(), ["state", "open"]);
+  assertEquals(await heard.take(), ["welcome", 5]);
+  assertEquals(await heard.take(), heardChat(6));
+});
+
+play("what was about to be said on a lost connection is said once on the next", async (stage) => {
+  const { client, peer } = await stage.ann({
+    onMessage: () => {
+      client.members();
+      client.send("answer");
+    },
+  });
+  peer.say(chat(6), chat(8));
+  const again = await stage.server.accept();
+  const asked = await again.some(2);
+  assertEquals(asked.map(({ type }) => type), ["join", "members"]);
+  again.say(welcome({ seq: 6, recovered: true }));
+  assertEquals((await again.next()).message, "answer");
+});
+
+play("a mistake in a callback does not cost the next message", async (stage) => {
+  const errors = new Inbox<unknown>("an error event");
+  const listen = (event: ErrorEvent) => {
+    event.preventDefault();
+    errors.put(event.error.message);
+  };
+  globalThis.addEventListener("error", listen);
+  const seen = new Inbox<number>("a message");
+  const { peer } = await stage.ann({
+    onMessage: ({ seq }) => {
+      if (seq === 6) throw new Error("page's mistake");
+      seen.put(seq);
+    },
+  });
+  peer.say(chat(6), chat(7));
+  assertEquals(await seen.take(), 7);
+  assertEquals(await errors.take(), "page's mistake");
+  globalThis.removeEventListener("error", listen);
+});
+
+// Coming back.
+
+play(
+  "the client resumes all its rooms by their cursors, under its names and one session",
+  async (stage) => {
+    const { client, heard, peer, join } = await stage.ann({ history: 9 });
+    assertEquals(peer.url.search, "?history=9");
+    client.listen("ops");
+    client.join("Ann B", "dev");
+    client.listen("new");
+    client.listen("ops");
+    const { session } = join;
+    assertEquals(await peer.some(3), [
+      { type: "listen", room: "ops" },
+      { type: "join", room: "dev", name: "Ann B", session },
+      { type: "listen", room: "new" },
+    ]);
+    peer.say(welcome({ room: "ops", epoch: "o", seq: 0 }), welcome({ room: "dev", epoch: "d" }));
+    peer.say(chat(1, { room: "ops" }), chat(6), chat(2, { room: "ops" }));
+    await peer.cut();
+    const again = await stage.server.accept();
+    assertEquals(again.url.search, "?after=e%3A6");
+    const [home, ...others] = await again.some(4);
+    assertEquals(home, { type: "join", room: "lobby", name: "Ann", session, after: "e:6" });
+    assertEquals(others, [
+      { type: "listen", room: "ops", after: "o:2" },
+      { type: "join", room: "dev", name: "Ann B", session, after: "d:5" },
+      { type: "listen", room: "new" },
+    ]);
+    assertEquals(heard.size > 0, true);
+  },
+);
+
+play("onGap tells what is missing before any later message", async (stage) => {
+  const { heard, peer } = await stage.ann();
+  await peer.cut();
+  assertEquals(await heard.take(), ["state", "reconnecting"]);
+  const again = await stage.back(heard, { seq: 9, recovered: false });
+  again.say(chat(10));
+  const gap = { room: "lobby", from: { epoch: "e", seq: 5 }, to: { epoch: "e", seq: 9 } };
+  assertEquals(await heard.take(), ["gap", gap]);
+  assertEquals(await heard.take(), ["welcome", 9]);
+  assertEquals(await heard.take(), heardChat(10));
+});
+
+play(
+  "onGap tells of another epoch, of one that begins anew, of a jump, in mid-connection too",
+  async (stage) => {
+    const { heard, peer } = await stage.ann();
+    const at = (epoch: string, seq: number) => ({ epoch, seq });
+    const cases: [Json, ReturnType<typeof at>, ReturnType<typeof at>][] = [
+      [{ epoch: "f", seq: 5 }, at("e", 5), at("f", 5)],
+      [{ epoch: "f", seq: 5, recovered: false }, at("f", 5), at("f", 5)],
+      [{ epoch: "f", seq: 2, recovered: false }, at("f", 5), at("f", 2)],
+      [{ epoch: "f", seq: 4, recovered: true }, at("f", 2), at("f", 4)],
+      [{ epoch: "e", seq: 7, recovered: false }, at("f", 4), at("e", 7)],
+    ];
+    for (const [more, from, to] of cases) {
+      peer.say(welcome(more));
+      assertEquals(await heard.take(), ["gap", { room: "lobby", from, to }]);
+      assertEquals(await heard.take(), ["welcome", more.seq]);
+    }
+    peer.say(chat(8));
+    assertEquals(await heard.take(), heardChat(8));
+  },
+);
+
+play("a resume that starts earlier repeats nothing and is no gap", async (stage) => {
+  const { heard, peer } = await stage.ann();
+  peer.say(chat(6));
+  assertEquals(await heard.take(), heardChat(6));
+  await peer.cut();
+  assertEquals(await heard.take(), ["state", "reconnecting"]);
+  const again = await stage.back(heard, { seq: 4, recovered: true });
+  again.say(chat(5), chat(6), chat(7));
+  assertEquals(await heard.take(), ["welcome", 4]);
+  assertEquals(await heard.take(), heardChat(7));
+});
+
+play(
+  "the client comes back at once, then with backoff and full jitter, at most 10 s",
+  async (stage) => {
+    using clock = new FakeClock();
+    const { heard, peer, client } = await stage.ann();
+    peer.say(chat(6));
+    await heard.take();
+    stage.server.door = () => new Response(null, { status: 500 });
+    await peer.cut();
+    const delays = [];
+    for (let i = 0; i < 8; i++) {
+      clock.random = i === 3 ? 0.5 : 1;
+      delays.push(await clock.timeouts.take());
+      assertEquals(client.state, "reconnecting");
+      if (i === 7) stage.server.door = () => undefined;
+      clock.advance(delays[i]);
+    }
+    assertEquals(delays, [0, 500, 1_000, 1_000, 4_000, 8_000, 10_000, 10_000]);
+    const again = await stage.server.accept();
+    await again.next();
+    again.say(welcome({ seq: 6, recovered: true }), chat(7));
+    assertEquals(await heard.take(), ["state", "reconnecting"]);
+    assertEquals(await heard.take(), ["state", "open"]);
+    assertEquals(await heard.take(), ["welcome", 6]);
+    assertEquals(await heard.take(), heardChat(7));
+    await again.cut();
+    assertEquals(await clock.timeouts.take(), 0);
+  },
+);
+
+play(
+  "connections that bring nothing are not opened in a loop; one that lasted is",
+  async (stage) => {
+    using clock = new FakeClock();
+    let { heard, peer } = await stage.ann();
+    for (const ms of [0, 500, 1_000]) {
+      await peer.cut();
+      assertEquals(await heard.take(), ["state", "reconnecting"]);
+      assertEquals(await clock.timeouts.take(), ms);
+      clock.advance(ms);
+      peer = await stage.back(heard);
+      assertEquals(await heard.take(), ["welcome", 5]);
+    }
+    clock.advance(10_001);
+    await peer.cut();
+    assertEquals(await clock.timeouts.take(), 0);
+  },
+);
+
+play("a server that is not there yet is tried again", async (stage) => {
+  using clock = new FakeClock();
+  const gone = new FakeServer();
+  const { port } = gone;
+  await gone[Symbol.asyncDispose]();
+  const { client, heard } = stage.connect({}, `ws://127.0.0.1:${port}/`);
+  for (const ms of [500, 1_000]) {
+    assertEquals(await clock.timeouts.take(), ms);
+    assertEquals(client.state, "connecting");
+    if (ms === 500) clock.advance(ms);
+  }
+  await using late = new FakeServer(port);
+  clock.advance(1_000);
+  await late.accept();
+  assertEquals(await heard.take(), ["state", "open"]);
+  client.close();
+});
+
+play("bye brings the client back after its retry, counted from the bye", async (stage) => {
+  using clock = new FakeClock();
+  const { heard, peer } = await stage.ann();
+  peer.say({ type: "bye", retry: 3_000 });
+  assertEquals(await clock.timeouts.take(), 3_000);
+  clock.advance(1_000);
+  await peer.cut(1001, "going away");
+  assertEquals(await heard.take(), ["state", "reconnecting"]);
+  assertEquals(await clock.timeouts.take(), 2_000);
+  clock.advance(1_999);
+  assertEquals(stage.server.requests.length, 1);
+  clock.advance(1);
+  const again = await stage.server.accept();
+  assertEquals(again.url.searchParams.get("after"), "e:5");
+});
+
+play("of two byes the last counts", async (stage) => {
+  using clock = new FakeClock();
+  const { client, heard, peer } = await stage.ann();
+  peer.say({ type: "bye", retry: 5_000 }, { type: "bye", retry: 1_000 });
+  assertEquals([await clock.timeouts.take(), await clock.timeouts.take()], [5_000, 1_000]);
+  clock.advance(1_000);
+  assertEquals(await heard.take(), ["state", "reconnecting"]);
+  clock.advance(await clock.timeouts.take());
+  const again = await stage.back(heard);
+  clock.advance(4_000);
+  client.members();
+  assertEquals((await again.next()).type, "members");
+  assertEquals(client.state, "open");
+});
+
+play("after a bye nothing new is sent; if the server stays, the client goes", async (stage) => {
+  using clock = new FakeClock();
+  const { client, heard, peer } = await stage.ann();
+  const early = client.send("early");
+  assertEquals((await peer.next()).message, "early");
+  peer.say({ type: "bye", retry: 3_000 });
+  assertEquals(await clock.timeouts.take(), 3_000);
+  const late = client.send("late");
+  client.members();
+  assertEquals((await peer.next()).type, "members");
+  peer.say(ack("1", 6));
+  assertEquals((await early).seq, 6);
+  clock.advance(3_000);
+  assertEquals(await heard.take(), ["state", "reconnecting"]);
+  assertEquals(await clock.timeouts.take(), 0);
+  clock.advance(0);
+  const again = await stage.back(heard, { recovered: true });
+  assertEquals(await again.some(2), [
+    { type: "members", room: "lobby" },
+    { type: "chat", room: "lobby", id: "2", message: "late" },
+  ]);
+  again.say(ack("2", 7));
+  assertEquals((await late).seq, 7);
+});
+
+for (const code of [1001, 1013, 1011]) {
+  play(`a close ${code} brings the client back with its cursor`, async (stage) => {
+    const { peer } = await stage.ann();
+    await peer.cut(code, "why");
+    const again = await stage.server.accept();
+    assertEquals(again.url.searchParams.get("after"), "e:5");
+  });
+}
+
+for (
+  const [code, reason, name] of [
+    [1008, "rate limited", "rate_limited"],
+    [1008, "not allowed", "not_allowed"],
+    [1008, "token expired", "token_expired"],
+    [1009, "message too big", "message_too_big"],
+  ] as const
+) {
+  play(`a close ${code} "${reason}" is final`, async (stage) => {
+    const { client, heard, peer } = await stage.ann({ token: "fixed" });
+    const flying = client.send(1);
+    await peer.next();
+    await peer.cut(code, reason);
+    const message = `Closed by the server: ${code} ${reason}`;
+    assertEquals(await heard.take(), ["error", { code: name, message, room: undefined }]);
+    assertEquals(await heard.take(), ["state", "closed"]);
+    await assertCode(flying, "unknown");
+    await assertCode(client.send(2), "closed");
+    await assertCode(client.members(), "closed");
+    assertEquals(stage.server.requests.length, 1);
+  });
+}
+
+play("a close 1008 token expired brings a client with a token function back", async (stage) => {
+  let asked = 0;
+  const { peer } = await stage.ann({ token: () => `t${++asked}` });
+  await peer.cut(1008, "token expired");
+  const again = await stage.server.accept();
+  assertEquals(again.protocols, "parley.v1, token.t2");
+  assertEquals(again.url.searchParams.get("after"), "e:5");
+});
+
+// The door.
+
+for (const status of [400, 401, 403, 404]) {
+  play(`a refusal ${status} at the door is final and its reason reported`, async (stage) => {
+    const asked: (string | null)[] = [];
+    stage.server.door = ({ headers }) => {
+      asked.push(headers.get("authorization"));
+      return Response.json({ type: "error", code: "why", message: "Because." }, { status });
+    };
+    const { client, heard } = stage.connect({ token: "t", history: 2 });
+    const waiting = client.send(1);
+    assertEquals(await heard.take(), ["error", {
+      code: "why",
+      message: "Because.",
+      room: undefined,
+    }]);
+    assertEquals(await heard.take(), ["state", "closed"]);
+    assertEquals(stage.server.requests, ["WS /chat/lobby?history=2", "GET /chat/lobby?history=2"]);
+    assertEquals(asked, [null, "Bearer t"]);
+    await assertCode(waiting, "closed");
+  });
+}
+
+play("a refusal without a reason is told by its status", async (stage) => {
+  stage.server.door = () => new Response("Not Found", { status: 404 });
+  const { heard } = stage.connect();
+  const error = { code: "http_404", message: "HTTP status 404", room: undefined };
+  assertEquals(await heard.take(), ["error", error]);
+});
+
+play(
+  "a door that is open after all (426), full (503, 429) or broken is tried again",
+  async (stage) => {
+    using clock = new FakeClock();
+    const answers: [number, string | undefined, number][] = [
+      [426, undefined, 500],
+      [503, "5", 6_000],
+      [429, "2", 4_000],
+      [500, undefined, 4_000],
+      [200, undefined, 8_000],
+      [503, "soon", 10_000],
+    ];
+    const { client } = stage.connect();
+    for (const [status, after, ms] of answers) {
+      stage.server.door = ({ headers }) =>
+        new Response("no JSON", {
+          status: status === 200 && headers.has("upgrade") ? 500 : status,
+          headers: after ? { "retry-after": after } : {},
+        });
+      const delay = await clock.timeouts.take();
+      assertEquals([status, delay], [status, ms]);
+      assertEquals(client.state, "connecting");
+      clock.advance(delay);
+    }
+  },
+);
+
+// Sending.
+
+play(
+  "send() resolves with the place of the message, in whatever order acks come",
+  async (stage) => {
+    const { client, peer, heard } = await stage.ann();
+    const values = [{ a: [1, null] }, "text", 0, null, undefined];
+    const sends = values.map((value) => client.send(value));
+    const objects = await peer.some(5);
+    assertEquals(said(objects), [{ a: [1, null] }, "text", 0, null, ""]);
+    assertEquals(ids(objects), ["1", "2", "3", "4", "5"]);
+    peer.say(ack("5", 6), chat(6), ack("x", 9), ack("4", 7), ack("3", 8));
+    peer.say(ack("2", 9), ack("1", 10, { epoch: "f" }), ack("1", 11));
+    assertEquals(await Promise.all(sends), [
+      { room: "lobby", epoch: "f", seq: 10 },
+      { room: "lobby", epoch: "e", seq: 9 },
+      { room: "lobby", epoch: "e", seq: 8 },
+      { room: "lobby", epoch: "e", seq: 7 },
+      { room: "lobby", epoch: "e", seq: 6 },
+    ]);
+    assertEquals(await heard.take(), heardChat(6));
+  },
+);
+
+play("send() rejects with the server's code, or for what cannot be sent", async (stage) => {
+  const { client, peer, heard } = await stage.ann();
+  const codes = ["forbidden", "bad_message", "not_joined", "new_code"];
+  const sends = codes.map((code) => client.send(code));
+  peer.say(...codes.map((code, i) => error(code, { id: `${i + 1}`, room: "lobby" })));
+  for (const [i, code] of codes.entries()) await assertCode(sends[i], code);
+  const circle: Json = {};
+  circle.self = circle;
+  await assertCode(client.send(circle), "bad_message");
+  await assertCode(client.send(1, { room: "elsewhere" }), "not_joined");
+  peer.say(error("bad_json"));
+  const [, value] = await heard.take();
+  assertEquals((value as Json).code, "bad_json");
+});
+
+play("a send may be ignored: its rejection ends nothing", async (stage) => {
+  const { client, peer } = await stage.ann();
+  client.send(1);
+  client.send(1, { room: "elsewhere" });
+  client.members("elsewhere");
+  await peer.some(2);
+  client.close();
+  await peer.closed;
+});
+
+play("send() keeps what the message was when it was called", async (stage) => {
+  const { client, peer } = await stage.ann();
+  const message = { n: 1 };
+  client.send(message);
+  message.n = 2;
+  assertEquals((await peer.next()).message, { n: 1 });
+});
+
+play(
+  "objects of one turn share frames of at most 16 kB of UTF-8, a longer one goes alone",
+  async (stage) => {
+    const { client, peer } = await stage.ann();
+    peer.frames.length = 0;
+    for (let i = 0; i < 100; i++) client.send("\u20ac".repeat(200));
+    client.send("x".repeat(20_000));
+    client.send("tail");
+    client.members();
+    const objects = await peer.some(103);
+    assertEquals(ids(objects).slice(0, 102), Array.from({ length: 102 }, (_, i) => `${i + 1}`));
+    const sizes = peer.frames.map((frame) => new TextEncoder().encode(frame).length);
+    assertEquals(sizes.filter((size) => size > 16_384).length, 1);
+    assertEquals(peer.frames.length, 4 + 1 + 1);
+    const one = peer.frames[0].split("\n")[0].length + 400 + 1;
+    assert(sizes[0] > 16_384 - one, `a frame of ${sizes[0]} bytes had space for one more`);
+    assertEquals(peer.frames.at(-1)?.split("\n").length, 2);
+  },
+);
+
+play("a frame is filled to its last byte", async (stage) => {
+  const { client, peer } = await stage.ann();
+  peer.frames.length = 0;
+  client.send("");
+  const overhead = new TextEncoder().encode(JSON.stringify(await peer.next())).length;
+  for (const spare of [0, 1]) {
+    client.send("a".repeat(8_191 - overhead));
+    client.send("b".repeat(16_384 - 8_192 - overhead + spare));
+    await peer.some(2);
+  }
+  assertEquals(peer.frames.map((frame) => frame.length), [overhead, 16_384, 8_191, 8_193]);
+});
+
+play("messages wait for the room's welcome; control goes before it", async (stage) => {
+  const { client } = stage.connect();
+  const first = client.send("early");
+  client.join("Ann");
+  const peer = await stage.server.accept();
+  assertEquals((await peer.next()).type, "join");
+  client.members();
+  assertEquals((await peer.next()).type, "members");
+  peer.say(welcome());
+  assertEquals((await peer.next()).message, "early");
+  peer.say(ack("1", 6));
+  assertEquals((await first).seq, 6);
+});
+
+play("a name changes behind the messages that were sent before", async (stage) => {
+  const { client, peer } = await stage.ann();
+  client.send(1);
+  client.join("Eva");
+  client.send(2);
+  const objects = await peer.some(3);
+  assertEquals(objects.map(({ type }) => type), ["chat", "join", "chat"]);
+});
+
+play(
+  "what has no answer is sent again, same ids, same order, before what is new",
+  async (stage) => {
+    const { client, peer, heard } = await stage.ann();
+    const sends = [1, 2, 3, 4].map((n) => client.send(n));
+    await peer.some(4);
+    peer.say(ack("2", 6));
+    await sends[1];
+    await peer.cut();
+    sends.push(client.send(5));
+    assertEquals(await heard.take(), ["state", "reconnecting"]);
+    let again = await stage.back(heard);
+    const second = await again.some(4);
+    assertEquals(said(second), [1, 3, 4, 5]);
+    assertEquals(ids(second), ["1", "3", "4", "5"]);
+    again.say(ack("3", 8));
+    await sends[2];
+    await again.cut();
+    again = await stage.server.accept();
+    await again.next();
+    again.say(welcome({ recovered: true }));
+    assertEquals(ids(await again.some(3)), ["1", "4", "5"]);
+    again.say(ack("1", 7), ack("4", 9), ack("5", 10));
+    assertEquals((await Promise.all(sends)).map(({ seq }) => seq), [7, 6, 8, 9, 10]);
+  },
+);
+
+play("in another epoch what was sent rejects as unknown, what was not goes on", async (stage) => {
+  const { client, peer, heard } = await stage.ann();
+  const sent = client.send("sent");
+  await peer.next();
+  await peer.cut();
+  const fresh = client.send("fresh");
+  assertEquals(await heard.take(), ["state", "reconnecting"]);
+  const again = await stage.back(heard, { epoch: "f", seq: 0, recovered: false });
+  await assertCode(sent, "unknown");
+  assertEquals(await again.next(), { type: "chat", room: "lobby", id: "2", message: "fresh" });
+  again.say(ack("2", 1, { epoch: "f" }));
+  assertEquals(await fresh, { room: "lobby", epoch: "f", seq: 1 });
+});
+
+play(
+  "after 4 minutes what was sent rejects as unknown, what was not still waits",
+  async (stage) => {
+    using clock = new FakeClock();
+    const { client, peer, heard } = await stage.ann();
+    const sent = client.send("sent");
+    await peer.next();
+    stage.server.door = () => new Response(null, { status: 503 });
+    await peer.cut();
+    const fresh = client.send("fresh");
+    for (let waited = 0; waited <= 240_000;) {
+      const ms = await clock.timeouts.take();
+      waited += ms;
+      clock.advance(ms);
+    }
+    assertEquals(await clock.timeouts.take(), 10_000);
+    clock.advance(5_000);
+    await assertCode(sent, "unknown");
+    assertEquals(await heard.take(), ["state", "reconnecting"]);
+    stage.server.door = () => undefined;
+    clock.advance(5_000);
+    const again = await stage.back(heard);
+    assertEquals((await again.next()).message, "fresh");
+    again.say(ack("2", 6));
+    assertEquals((await fresh).seq, 6);
+  },
+);
+
+play("no answer within 4 minutes of an open connection rejects as unknown, too", async (stage) => {
+  using clock = new FakeClock();
+  const { client, peer } = await stage.ann();
+  const sent = client.send("sent");
+  await peer.next();
+  for (let i = 0; i < 12; i++) {
+    clock.advance(20_000);
+    peer.say({ type: "pong" });
+    client.members();
+    await peer.next();
+    peer.say({ type: "members", room: "lobby", members: [], count: 0 });
+    await client.members();
+  }
+  clock.advance(5_001);
+  await assertCode(sent, "unknown");
+});
+
+play("at most 1,000 are unanswered and 10,000 wait", async (stage) => {
+  const { client, peer } = await stage.ann();
+  const sends = Array.from({ length: 10_000 }, (_, n) => client.send(n));
+  await assertCode(client.send("one more"), "busy");
+  let seq = 5;
+  for (let done = 0; done < 10_000; done += 1_000) {
+    const objects = await peer.some(1_000);
+    assertEquals(said(objects), Array.from({ length: 1_000 }, (_, i) => done + i));
+    const members = client.members();
+    assertEquals((await peer.next()).type, "members");
+    peer.say({ type: "members", room: "lobby", members: [], count: 0 });
+    await members;
+    peer.say(...objects.map(({ id }) => ack(id, ++seq)));
+  }
+  assertEquals((await Promise.all(sends)).map((receipt) => receipt.seq - 6), [...sends.keys()]);
+});
+
+play("no id is sent that is 1,000 away from one without an answer", async (stage) => {
+  const { client, peer } = await stage.ann();
+  const sends = Array.from({ length: 1_100 }, (_, n) => client.send(n));
+  const objects = await peer.some(1_000);
+  peer.say(...objects.slice(1).map(({ id }, i) => ack(id, 7 + i)));
+  await Promise.all(sends.slice(1, 1_000));
+  client.members();
+  assertEquals((await peer.next()).type, "members");
+  peer.say(ack("1", 6));
+  assertEquals(ids(await peer.some(100)), Array.from({ length: 100 }, (_, i) => `${1_001 + i}`));
+});
+
+play("a room that does not answer holds no other up", async (stage) => {
+  const { client, peer } = await stage.ann();
+  client.join("Ann", "slow");
+  await peer.next();
+  client.send("slow 1", { room: "slow" });
+  client.send("home 1");
+  client.send("slow 2", { room: "slow" });
+  client.send("home 2");
+  assertEquals(said(await peer.some(2)), ["home 1", "home 2"]);
+  peer.say(welcome({ room: "slow" }));
+  assertEquals(said(await peer.some(2)), ["slow 1", "slow 2"]);
+});
+
+// Refusals that pass.
+
+play(
+  "rate_limited stops sending for its retry, then the refused go first, in order",
+  async (stage) => {
+    using clock = new FakeClock();
+    const { client, peer } = await stage.ann();
+    const sends = [1, 2, 3, 4, 5].map((n) => client.send(n));
+    await peer.some(5);
+    const limited = (id: string) => error("rate_limited", { id, room: "lobby", retry: 40 });
+    peer.say(ack("1", 6), ack("2", 7), limited("3"), limited("4"), ack("5", 8));
+    await sends[4];
+    assertEquals(await clock.timeouts.take(), 40);
+    sends.push(client.send(6));
+    const members = client.members();
+    assertEquals((await peer.next()).type, "members");
+    peer.say({ type: "members", room: "lobby", members: [], count: 0 });
+    await members;
+    clock.advance(40);
+    const seen: unknown[] = [];
+    for (let seq = 9; seq <= 11; seq++) {
+      const object = await peer.next();
+      seen.push(object.message);
+      peer.say(ack(object.id, seq));
+    }
+    assertEquals(seen, [3, 4, 6]);
+    assertEquals((await Promise.all(sends)).map(({ seq }) => seq), [6, 7, 9, 10, 8, 11]);
+  },
+);
+
+play("a refused burst is not repeated as a burst, and keeps its order", async (stage) => {
+  using clock = new FakeClock();
+  const { client, peer } = await stage.ann();
+  const sends = Array.from({ length: 1_000 }, (_, n) => client.send(n));
+  // An answer carries TCP's acknowledgement: without one, each second small frame waits 40 ms.
+  peer.socket.addEventListener("message", () => peer.say({ type: "nothing" }));
+  const accepted: unknown[] = [];
+  let refusals = 0;
+  for (let tokens = 100; accepted.length < 1_000; tokens = 1) {
+    const members = client.members();
+    const answers: Json[] = [];
+    for (let object = await peer.next(); object.type === "chat"; object = await peer.next()) {
+      if (tokens-- > 0) answers.push(ack(object.id, 5 + accepted.push(object.message)));
+      else answers.push(error("rate_limited", { id: object.id, retry: 10 }));
+    }
+    peer.say(...answers, { type: "members", room: "lobby", members: [], count: 0 });
+    await members;
+    while (clock.timeouts.size > 0) {
+      assertEquals(await clock.timeouts.take(), 10);
+      refusals++;
+    }
+    clock.advance(10);
+  }
+  await Promise.all(sends);
+  assertEquals(accepted, [...sends.keys()]);
+  assert(refusals < 3_000, `${refusals} refusals for 1,000 messages at their pace`);
+});
+
+play("what was refused before it was kept is bound neither by time nor by epoch", async (stage) => {
+  using clock = new FakeClock();
+  const { client, peer, heard } = await stage.ann();
+  const send = client.send("patient");
+  await peer.next();
+  peer.say(error("rate_limited", { id: "1", room: "lobby", retry: 300_000 }));
+  assertEquals(await clock.timeouts.take(), 300_000);
+  for (let i = 0; i < 15; i++) {
+    clock.advance(20_000);
+    if (i === 14) break;
+    const members = client.members();
+    await peer.next();
+    peer.say({ type: "members", room: "lobby", members: [], count: 0 });
+    await members;
+  }
+  const { id, message } = await peer.next();
+  assertEquals(message, "patient");
+  peer.say(error("rate_limited", { id, room: "lobby", retry: 1 }));
+  assertEquals(await clock.timeouts.take(), 1);
+  await peer.cut();
+  assertEquals(await heard.take(), ["state", "reconnecting"]);
+  clock.advance(await clock.timeouts.take());
+  const again = await stage.back(heard, { epoch: "f", seq: 0, recovered: false });
+  const last = await again.next();
+  assertEquals(last.message, "patient");
+  again.say(ack(last.id, 1, { epoch: "f" }));
+  assertEquals((await send).epoch, "f");
+});
+
+play("an ack ends the backoff of unavailable", async (stage) => {
+  using clock = new FakeClock();
+  const { client, peer } = await stage.ann();
+  for (const _ of [1, 2]) {
+    const send = client.send("x");
+    for (const ms of [500, 1_000]) {
+      peer.say(error("unavailable", { id: (await peer.next()).id, room: "lobby" }));
+      assertEquals(await clock.timeouts.take(), ms);
+      clock.advance(ms);
+    }
+    peer.say(ack((await peer.next()).id, 6));
+    await send;
+  }
+});
+
+play(
+  "unavailable repeats with the same id after a backoff, but not in another epoch",
+  async (stage) => {
+    using clock = new FakeClock();
+    const { client, peer, heard } = await stage.ann();
+    const send = client.send("kept?");
+    for (const ms of [500, 1_000, 2_000]) {
+      assertEquals((await peer.next()).id, "1");
+      peer.say(error("unavailable", { id: "1", room: "lobby" }));
+      assertEquals(await clock.timeouts.take(), ms);
+      clock.advance(ms);
+    }
+    assertEquals((await peer.next()).id, "1");
+    peer.say(error("rate_limited", { id: "1", room: "lobby", retry: 7 }));
+    assertEquals(await clock.timeouts.take(), 7);
+    clock.advance(7);
+    assertEquals((await peer.next()).id, "1");
+    await peer.cut();
+    assertEquals(await heard.take(), ["state", "reconnecting"]);
+    clock.advance(await clock.timeouts.take());
+    await stage.back(heard, { epoch: "f", seq: 0, recovered: false });
+    await assertCode(send, "unknown");
+  },
+);
+
+play(
+  "a join, listen or leave that was refused for now is repeated, messages wait for it",
+  async (stage) => {
+    using clock = new FakeClock();
+    const { client, peer } = await stage.ann();
+    client.join("Eva");
+    client.listen("ops");
+    client.join("Eva", "dev");
+    const send = client.send(1);
+    client.leave("dev");
+    const asked = await peer.some(5);
+    const limited = (room: string) => error("rate_limited", { room, retry: 50 });
+    peer.say(limited("lobby"), limited("ops"), error("not_joined", { id: "1", room: "lobby" }));
+    peer.say(limited("dev"));
+    for (let i = 0; i < 3; i++) assertEquals(await clock.timeouts.take(), 50);
+    clock.advance(50);
+    const repeated = await peer.some(4);
+    assertEquals(repeated.map(({ type, room }) => [type, room]), [
+      ["join", "lobby"],
+      ["listen", "ops"],
+      ["leave", "dev"],
+      ["chat", "lobby"],
+    ]);
+    assertEquals(asked.map(({ type }) => type), ["join", "listen", "join", "chat", "leave"]);
+    peer.say(ack(repeated[3].id, 6));
+    assertEquals((await send).seq, 6);
+  },
+);
+
+play("members() that is refused for now rejects and is not taken for a join", async (stage) => {
+  using clock = new FakeClock();
+  const { client, peer } = await stage.ann();
+  const asked = client.members();
+  await peer.next();
+  peer.say(error("rate_limited", { room: "lobby", retry: 50 }));
+  await assertCode(asked, "rate_limited");
+  assertEquals(await clock.timeouts.take(), 50);
+  clock.advance(50);
+  client.send("next");
+  assertEquals((await peer.next()).message, "next");
+});
+
+// Rooms.
+
+play("a room that may not be heard is reported and forgotten", async (stage) => {
+  const { client, peer, heard } = await stage.ann();
+  client.join("Ann", "_own");
+  const send = client.send(1, { room: "_own" });
+  await peer.next();
+  peer.say(error("forbidden", { room: "_own" }));
+  const told = { code: "forbidden", message: "Text of forbidden.", room: "_own" };
+  assertEquals(await heard.take(), ["error", told]);
+  await assertCode(send, "forbidden");
+  await peer.cut();
+  assertEquals(await heard.take(), ["state", "reconnecting"]);
+  const again = await stage.back(heard);
+  const members = client.members();
+  assertEquals((await again.next()).type, "members");
+  again.say({ type: "members", room: "lobby", members: ["Ann"], count: 1 });
+  await members;
+});
+
+play("leave() stops a room: nothing of it is heard or asked for again", async (stage) => {
+  const { client, peer, heard } = await stage.ann();
+  client.join("Ann", "ops");
+  const held = client.send("held", { room: "ops" });
+  const sent = client.send("sent");
+  client.leave();
+  client.leave("ops");
+  client.leave("nowhere");
+  const objects = await peer.some(4);
+  assertEquals(objects.map(({ type, room }) => [type, room]), [
+    ["join", "ops"],
+    ["chat", "lobby"],
+    ["leave", "lobby"],
+    ["leave", "ops"],
+  ]);
+  await assertCode(held, "closed");
+  await assertCode(client.send(1), "not_joined");
+  peer.say(welcome({ room: "ops" }), chat(6), chat(6, { room: "ops" }), { type: "bye", retry: 0 });
+  assertEquals(await heard.take(), ["state", "reconnecting"]);
+  await assertCode(sent, "unknown");
+  const again = await stage.server.accept();
+  assertEquals(again.url.search, "");
+  assertEquals(await again.next(), { type: "leave", room: "lobby" });
+  client.listen("lobby");
+  assertEquals(await again.next(), { type: "listen", room: "lobby" });
+  again.say(chat(7), welcome({ seq: 8 }), chat(9));
+  assertEquals(await heard.take(), ["state", "open"]);
+  assertEquals(await heard.take(), ["welcome", 8]);
+  assertEquals(await heard.take(), heardChat(9));
+});
+
+play("members() answers each who asked, across a reconnect, or rejects", async (stage) => {
+  const { client, peer, heard } = await stage.ann();
+  const asked = [client.members(), client.members()];
+  assertEquals(await peer.next(), { type: "members", room: "lobby" });
+  await peer.cut();
+  assertEquals(await heard.take(), ["state", "reconnecting"]);
+  const again = await stage.back(heard);
+  assertEquals(await again.next(), { type: "members", room: "lobby" });
+  again.say({ type: "members", room: "lobby", members: ["Ann", "Bob"], count: 2 });
+  const answer = { members: ["Ann", "Bob"], count: 2 };
+  assertEquals(await Promise.all(asked), [answer, answer]);
+  const refused = client.members("ops");
+  assertEquals((await again.next()).room, "ops");
+  again.say(error("not_joined", { room: "ops" }));
+  await assertCode(refused, "not_joined");
+});
+
+// A dead network.
+
+play(
+  "25 s of silence ask for a pong, 10 s more without one bring the client back",
+  async (stage) => {
+    using clock = new FakeClock();
+    const { peer, heard } = await stage.ann();
+    clock.advance(25_000);
+    assertEquals(await peer.next(), { type: "ping" });
+    peer.say({ type: "pong" }, chat(6));
+    assertEquals(await heard.take(), heardChat(6));
+    clock.advance(20_000);
+    peer.say(chat(7));
+    assertEquals(await heard.take(), heardChat(7));
+    clock.advance(25_000);
+    assertEquals(await peer.next(), { type: "ping" });
+    clock.advance(9_999);
+    assertEquals(heard.size, 0);
+    clock.advance(1);
+    assertEquals(await heard.take(), ["state", "reconnecting"]);
+    clock.advance(0);
+    assertEquals((await stage.server.accept()).url.searchParams.get("after"), "e:7");
+  },
+);
+
+play("a handshake that hangs is given up after 20 s", async (stage) => {
+  using clock = new FakeClock();
+  const knocked = new Inbox<void>("a request");
+  const { promise, resolve } = Promise.withResolvers<Response>();
+  stage.server.door = () => {
+    knocked.put();
+    return promise;
+  };
+  stage.connect();
+  await knocked.take();
+  clock.advance(25_000);
+  assertEquals(await clock.timeouts.take(), 500);
+  stage.server.door = () => undefined;
+  clock.advance(500);
+  await stage.server.accept();
+  resolve(new Response());
+});
+
+play(
+  "when the network returns the client does not wait for its backoff, only for the server's",
+  async (stage) => {
+    using clock = new FakeClock();
+    stage.server.door = () => new Response(null, { status: 500 });
+    const { heard } = stage.connect();
+    assertEquals(await clock.timeouts.take(), 500);
+    stage.server.door = () => new Response(null, { status: 503, headers: { "retry-after": "7" } });
+    dispatchEvent(new Event("online"));
+    assertEquals(await clock.timeouts.take(), 0);
+    clock.advance(0);
+    assertEquals(await clock.timeouts.take(), 8_000);
+    dispatchEvent(new Event("online"));
+    assertEquals(await clock.timeouts.take(), 7_000);
+    stage.server.door = () => undefined;
+    clock.advance(7_000);
+    const peer = await stage.server.accept();
+    assertEquals(await heard.take(), ["state", "open"]);
+    dispatchEvent(new Event("online"));
+    assertEquals(await peer.next(), { type: "ping" });
+  },
+);
+
+// The end.
+
+play(
+  "close() rejects what waits, calls nothing back, leaves no timer and no listener",
+  async (stage) => {
+    using clock = new FakeClock();
+    const online: string[] = [];
+    const { addEventListener, removeEventListener } = globalThis;
+    globalThis.addEventListener = (type: string) => void online.push(`+${type}`);
+    globalThis.removeEventListener = (type: string) => void online.push(`-${type}`);
+    const { client, peer, heard } = await stage.ann();
+    const sends = [client.send("refused"), client.send("flying")];
+    const asked = client.members("ops");
+    await peer.some(3);
+    peer.say(error("rate_limited", { id: "1", room: "lobby", retry: 50 }));
+    await clock.timeouts.take();
+    sends.push(client.send("held"));
+    peer.say(chat(6), chat(7));
+    client.close();
+    client.close();
+    for (const promise of [...sends, asked, client.send(1)]) await assertCode(promise, "closed");
+    client.join("x");
+    client.listen("y");
+    client.leave();
+    await client.refreshToken();
+    assertEquals((await peer.closed).code, 1005);
+    assertEquals([client.state, heard.size, clock.size], ["closed", 0, 0]);
+    assertEquals(stage.server.requests.length, 1);
+    assertEquals(online, ["+online", "-online"]);
+    Object.assign(globalThis, { addEventListener, removeEventListener });
+  },
+);
+
+play("close() in a callback is the last one", async (stage) => {
+  const seen: number[] = [];
+  const { client, peer } = await stage.ann({
+    onMessage: ({ seq }) => {
+      seen.push(seq);
+      client.close();
+    },
+  });
+  peer.say(chat(6), chat(7));
+  await peer.closed;
+  assertEquals(seen, [6]);
+});
+
+play(
+  "close() ends a client that waits for a token, a handshake, a reason or its turn",
+  async (stage) => {
+    using clock = new FakeClock();
+    const token = Promise.withResolvers<string>();
+    const first = stage.connect({ token: () => token.promise });
+    const unsent = first.client.send(1);
+    first.client.close();
+    token.resolve("t");
+    await assertCode(unsent, "closed");
+
+    const knocked = new Inbox<Request>("a request");
+    const answer = Promise.withResolvers<Response>();
+    stage.server.door = (request) => {
+      knocked.put(request);
+      return answer.promise;
+    };
+    const second = stage.connect();
+    await knocked.take();
+    second.client.close();
+
+    stage.server.door = (request) => {
+      knocked.put(request);
+      return request.headers.has("upgrade") ? new Response(null, { status: 500 }) : answer.promise;
+    };
+    const third = stage.connect();
+    await knocked.take();
+    assertEquals((await knocked.take()).headers.get("upgrade"), null);
+    third.client.close();
+    answer.resolve(new Response());
+
+    stage.server.door = () => new Response(null, { status: 500 });
+    const fourth = stage.connect();
+    await clock.timeouts.take();
+    fourth.client.close();
+
+    assertEquals(clock.size, 0);
+    for (const { heard, client } of [first, second, third, fourth]) {
+      assertEquals([heard.size, client.state], [0, "closed"]);
+    }
+  },
+);

@@ -1,0 +1,170 @@
+/**
+ * The real client against a real server process, which is killed, and through a proxy that cuts.
+ */
+import { assert, assertEquals, assertGreater } from "@std/assert";
+import { connect, ParleyError } from "../../handlers/client/client.js";
+import { CuttingProxy, seededRandom } from "../support/cutting_proxy.ts";
+import { soon } from "../support/inbox.ts";
+import { ServerProcess } from "../support/servers.ts";
+import { range } from "../support/v1.ts";
+
+const MESSAGES = 10_000;
+const UNLIMITED = ["--message-rate", "0", "--byte-rate", "0", "--join-rate", "0"];
+
+/** What a client was told, in the order it was told. */
+type Told =
+  | { type: "message"; epoch: string; seq: number; message: unknown }
+  | { type: "gap"; from: { epoch: string; seq: number }; to: { epoch: string; seq: number } };
+
+/** A client of room `ops`, and all that it was told. */
+function listen(proxy: CuttingProxy, name?: string) {
+  const told: Told[] = [];
+  const errors: ParleyError[] = [];
+  let expected = Infinity;
+  let complete = Promise.withResolvers<void>();
+  const welcomed = Promise.withResolvers<void>();
+  const lost = Promise.withResolvers<void>();
+  const client = connect(`ws://127.0.0.1:${proxy.port}/chat/ops`, {
+    name,
+    onMessage({ epoch, seq, message }) {
+      told.push({ type: "message", epoch, seq, message });
+      if (told.length >= expected) complete.resolve();
+    },
+    onGap({ from, to }) {
+      told.push({ type: "gap", from, to });
+    },
+    onError: (error) => errors.push(error),
+    onWelcome: () => welcomed.resolve(),
+    onState: (state) => state === "reconnecting" && lost.resolve(),
+  });
+  /** Waits until it was told so many things. */
+  const until = (count: number) => {
+    expected = count;
+    complete = Promise.withResolvers();
+    if (told.length >= count) complete.resolve();
+    return soon(complete.promise, `thing ${count} of ${told.length}`, 60_000);
+  };
+  return { client, told, errors, until, welcomed: welcomed.promise, lost: lost.promise };
+}
+
+/** The shortest waits that full jitter allows: there are cuts to make, and no time to lose. */
+function hurry(): Disposable {
+  const { random } = Math;
+  Math.random = () => 0.01;
+  return {
+    [Symbol.dispose]() {
+      Math.random = random;
+    },
+  };
+}
+
+function portOf(server: ServerProcess): number {
+  return Number(new URL(server.url).port);
+}
+
+Deno.test("10,000 messages through hundreds of cuts arrive once, in order, and all are acked", async () => {
+  const seed = Date.now() | 0;
+  const random = seededRandom(seed);
+  await using server = await ServerProcess.start([
+    ...UNLIMITED,
+    "--history-size",
+    `${MESSAGES}`,
+    "--max-queue-bytes",
+    "100000000",
+  ]);
+  await using proxy = new CuttingProxy(portOf(server));
+  using _ = hurry();
+  const talkers = ["Ann", "Bob"].map((name) => listen(proxy, name));
+  const all = [...talkers, ...range(1, 6).map(() => listen(proxy))];
+  await Promise.all(all.map(({ welcomed }) => welcomed));
+  // Many short lives; some of them long enough for a frame of 64 kB.
+  const bytes = () => 1_000 * 256 ** random();
+  proxy.bytesUntilCut = () => ({ up: bytes(), down: bytes() });
+  proxy.cutAll();
+  const receipts = await Promise.all(talkers.map(({ client }, talker) =>
+    Promise.all(
+      range(1, MESSAGES / 2).map((index) => client.send({ talker, index })),
+    )
+  ));
+  await Promise.all(all.map(({ until }) => until(MESSAGES)));
+  for (const { client } of all) client.close();
+
+  const hint = `with seed ${seed}`;
+  const [[{ epoch }]] = receipts;
+  const messages = new Map<number, unknown>();
+  for (const [talker, places] of receipts.entries()) {
+    const seqs = places.map(({ seq }) => seq);
+    assertEquals(seqs, seqs.toSorted((a, b) => a - b), `a sender's order, ${hint}`);
+    for (const [at, place] of places.entries()) {
+      assertEquals(place.epoch, epoch);
+      messages.set(place.seq, { talker, index: at + 1 });
+    }
+  }
+  assertEquals(messages.size, MESSAGES, `places of acked messages, ${hint}`);
+  const order = range(1, MESSAGES).map((seq) => {
+    return { type: "message", epoch, seq, message: messages.get(seq) };
+  });
+  for (const { told, errors } of all) {
+    assert(JSON.stringify(told) === JSON.stringify(order), `a client's view differs, ${hint}`);
+    assertEquals(errors, []);
+  }
+  assertGreater(proxy.cutCount, 200, hint);
+});
+
+Deno.test("where no window of 1,000 gets through before the next cut, smaller ones do", async () => {
+  const seed = Date.now() | 0;
+  const random = seededRandom(seed);
+  await using server = await ServerProcess.start([...UNLIMITED, "--history-size", "2000"]);
+  await using proxy = new CuttingProxy(portOf(server));
+  using _ = hurry();
+  proxy.bytesUntilCut = () => ({ up: 20_000 + 10_000 * random(), down: Infinity });
+  const { client, told, until } = listen(proxy, "Ann");
+  const sends = Promise.all(range(1, 2_000).map((message) => client.send(message)));
+  const places = await soon(sends, `all acks with seed ${seed}`, 30_000);
+  await until(2_000);
+  client.close();
+  assertEquals(places.map(({ seq }) => seq), range(1, 2_000));
+  assertEquals(told.map((one) => one.type === "message" && one.message), range(1, 2_000));
+});
+
+Deno.test("across a restart every listener is told by a gap, and goes on in the new epoch", async () => {
+  const settings = [...UNLIMITED, "--history-size", "1000"];
+  await using first = await ServerProcess.start(settings);
+  await using proxy = new CuttingProxy(portOf(first));
+  using _ = hurry();
+  const ann = listen(proxy, "Ann");
+  const listeners = [ann, listen(proxy), listen(proxy)];
+  await Promise.all(listeners.map(({ welcomed }) => welcomed));
+  const before = await Promise.all(range(1, 100).map((message) => ann.client.send(message)));
+  await Promise.all(listeners.map(({ until }) => until(100)));
+  const [{ epoch }] = before;
+
+  const inFlight = ann.client.send("in flight").catch((error: ParleyError) => error.code);
+  first.kill("SIGKILL");
+  await ann.lost;
+  const during = range(101, 200).map((message) => ann.client.send(message));
+  await using second = await ServerProcess.start(settings);
+  proxy.targetPort = portOf(second);
+  const places = await soon(Promise.all(during), "acks of the second server", 30_000);
+  const after = await Promise.all(range(201, 300).map((message) => ann.client.send(message)));
+  await Promise.all(listeners.map(({ until }) => until(301)));
+  for (const { client } of listeners) client.close();
+
+  const anew = places[0].epoch;
+  assert(anew !== epoch);
+  assertEquals(before.map(({ seq }) => seq), range(1, 100));
+  assertEquals([...places, ...after].map(({ seq }) => seq), range(1, 200));
+  assertEquals(await inFlight, "unknown", "the new server cannot know what the old one did");
+  const message = (epoch: string, seq: number, message: number): Told => {
+    return { type: "message", epoch, seq, message };
+  };
+  const expected: Told[] = [
+    ...range(1, 100).map((seq) => message(epoch, seq, seq)),
+    { type: "gap", from: { epoch, seq: 100 }, to: { epoch: anew, seq: 0 } },
+    ...range(1, 200).map((seq) => message(anew, seq, seq + 100)),
+  ];
+  for (const { told, errors } of listeners) {
+    assertEquals(told, expected);
+    assertEquals(errors, []);
+  }
+});

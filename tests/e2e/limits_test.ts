@@ -1,0 +1,508 @@
+/** Each limit, on as shipped: a test sets only what would take it too long to fill. */
+import { assert, assertEquals, assertRejects } from "@std/assert";
+import { createTestApp, type FakeSocket, infoOf, type TestApp } from "../support/fakes.ts";
+import { startServer } from "../support/servers.ts";
+
+type Fields = Record<string, unknown>;
+
+/** The objects that came since the last look; `parley.v1` merges, so the turn is ended first. */
+async function take(socket: FakeSocket): Promise<Fields[]> {
+  await Promise.resolve();
+  const objects = socket.objects as Fields[];
+  socket.take();
+  return objects;
+}
+
+/** A `parley.v1` socket that has joined the lobby. */
+async function joinLobby(server: TestApp): Promise<FakeSocket> {
+  const socket = await server.connect("/chat", { dialect: "v1" });
+  socket.say({ type: "join", name: "Ann" });
+  await take(socket);
+  return socket;
+}
+
+async function post(server: TestApp, body: unknown, room = "lobby", address = "10.0.0.1") {
+  const init = {
+    method: "POST",
+    headers: { "content-type": "application/json" },
+    body: JSON.stringify(body),
+  };
+  return await server.ask(`/rooms/${room}/messages`, init, infoOf(address));
+}
+
+Deno.test("MESSAGE_RATE: the 101st message of a second is refused, and told when to come back", async () => {
+  const server = createTestApp();
+  const socket = await joinLobby(server);
+  server.clock.tick(1_000);
+  for (let id = 1; id <= 101; id++) socket.say({ type: "chat", message: id, id: `${id}` });
+  const objects = await take(socket);
+  assertEquals(objects.filter(({ type }) => type === "ack").length, 100);
+  assertEquals(objects.filter(({ type }) => type === "error"), [{
+    type: "error",
+    code: "rate_limited",
+    message: "Too many messages.",
+    id: "101",
+    retry: 10,
+  }]);
+  server.clock.tick(10);
+  socket.say({ type: "chat", message: 101, id: "101" });
+  assertEquals((await take(socket)).some(({ type, id }) => type === "ack" && id === "101"), true);
+});
+
+Deno.test("MESSAGE_RATE: a plain socket hears it in words, and stays", async () => {
+  const server = createTestApp();
+  const socket = await server.connect("/chat");
+  for (let count = 1; count <= 101; count++) socket.say({ type: "join", name: "Ann" });
+  assertEquals((await take(socket)).at(-1), { type: "error", message: "Too many messages." });
+  assertEquals(socket.closes, []);
+});
+
+Deno.test("MESSAGE_RATE counts objects, not frames, and binary frames too", async () => {
+  const server = createTestApp();
+  const socket = await joinLobby(server);
+  server.clock.tick(1_000);
+  socket.say(Array.from({ length: 99 }, () => '{"type":"ping"}').join("\n"));
+  socket.sayBytes(1);
+  socket.sayBytes(2);
+  const objects = await take(socket);
+  assertEquals(objects.filter(({ type }) => type === "pong").length, 99);
+  assertEquals(objects.filter(({ code }) => code === "rate_limited").length, 1);
+});
+
+Deno.test("MESSAGE_RATE counts what is no message, too", async () => {
+  const server = createTestApp();
+  const socket = await server.connect("/chat");
+  for (let count = 1; count <= 150; count++) socket.say("no JSON");
+  const texts = (await take(socket)).map(({ message }) => message);
+  assertEquals(texts.filter((text) => text === "Invalid JSON format.").length, 100);
+  assertEquals(texts.filter((text) => text === "Too many messages.").length, 50);
+});
+
+Deno.test("a frame of more than 1,000 refused objects ends the socket", async () => {
+  const server = createTestApp();
+  const socket = await joinLobby(server);
+  socket.say(Array.from({ length: 5_000 }, () => "{}").join("\n"));
+  assertEquals(socket.closes, [{ code: 1008, reason: "rate limited" }]);
+  assert((await take(socket)).length <= 1_200);
+});
+
+Deno.test("BYTE_RATE: more than a MiB in a second is refused, and told when to come back", async () => {
+  const server = createTestApp();
+  const socket = await joinLobby(server);
+  server.clock.tick(1_000);
+  const message = "x".repeat(60_000);
+  for (let count = 1; count <= 18; count++) socket.say({ type: "chat", message });
+  const [refusal, ...others] = (await take(socket)).filter(({ type }) => type === "error");
+  assertEquals(refusal.code, "rate_limited");
+  assertEquals(others, []);
+  const retry = refusal.retry as number;
+  assert(retry > 0 && retry < 100, `${retry} ms`);
+  server.clock.tick(retry);
+  socket.say({ type: "chat", message });
+  assertEquals((await take(socket)).filter(({ type }) => type === "error"), []);
+});
+
+Deno.test("BYTE_RATE counts bytes, not characters", async () => {
+  const server = createTestApp({ settings: { BYTE_RATE: 10_000, MESSAGE_RATE: 0 } });
+  const socket = await joinLobby(server);
+  server.clock.tick(1_000);
+  for (let count = 1; count <= 4; count++) {
+    socket.say({ type: "chat", message: "\u3042".repeat(1_000) });
+  }
+  const objects = await take(socket);
+  assertEquals(objects.filter(({ type }) => type === "chat").length, 3);
+});
+
+Deno.test("10 s of unbroken refusals close a chat socket with 1008", async () => {
+  const server = createTestApp({ settings: { BYTE_RATE: 1_000 } });
+  const socket = await joinLobby(server);
+  server.clock.tick(1_000);
+  socket.say({ type: "chat", message: "x".repeat(60_000) });
+  for (let seconds = 0; seconds < 10; seconds++) {
+    socket.say({ type: "ping" });
+    assertEquals(socket.closes, [], `after ${seconds} s`);
+    server.clock.tick(1_000);
+  }
+  socket.say({ type: "ping" });
+  assertEquals(socket.closes, [{ code: 1008, reason: "rate limited" }]);
+  assertEquals(server.registry.clients.size, 0);
+});
+
+Deno.test("a message that is taken ends a row of refusals", async () => {
+  const server = createTestApp({ settings: { BYTE_RATE: 1_000 } });
+  const socket = await joinLobby(server);
+  for (let round = 0; round < 4; round++) {
+    server.clock.tick(1_000);
+    socket.say({ type: "chat", message: "x".repeat(5_000) });
+    for (let seconds = 0; seconds < 5; seconds++) {
+      socket.say({ type: "chat", message: "x".repeat(900) });
+      server.clock.tick(1_000);
+    }
+  }
+  assertEquals(socket.closes, []);
+});
+
+Deno.test("an echo socket over its rate is closed at once", async () => {
+  const server = createTestApp();
+  const byCount = await server.connect("/echo");
+  for (let count = 1; count <= 101; count++) byCount.say("x");
+  assertEquals(byCount.frames.length, 100);
+  const byBytes = await server.connect("/echo");
+  for (let count = 1; count <= 18; count++) byBytes.say("x".repeat(60_000));
+  assertEquals(byBytes.frames.length, 17);
+  const limited = [{ code: 1008, reason: "rate limited" }];
+  assertEquals([byCount.closes, byBytes.closes], [limited, limited]);
+});
+
+Deno.test("JOIN_RATE: 100 rooms at once, then 10 a second; joins, listens and leaves count", async () => {
+  const server = createTestApp({ settings: { MAX_ROOMS_PER_CONNECTION: 20 } });
+  const socket = await server.connect("/chat", { dialect: "v1" });
+  await take(socket);
+  for (let round = 0; round < 10; round++) {
+    socket.say({ type: "listen", room: "a" });
+    socket.say({ type: "leave", room: "a" });
+  }
+  assertEquals((await take(socket)).filter(({ type }) => type === "error"), []);
+  socket.say({ type: "join", name: "Ann", room: "b" });
+  assertEquals((await take(socket)).map(({ code, retry }) => [code, retry]), [[
+    "rate_limited",
+    100,
+  ]]);
+  server.clock.tick(100);
+  socket.say({ type: "join", name: "Ann", room: "b" });
+  socket.say({ type: "listen", room: "c" });
+  const objects = await take(socket);
+  assertEquals(objects.map(({ type }) => type).sort(), ["error", "status", "welcome"]);
+  assertEquals(createTestApp().settings.MAX_ROOMS_PER_CONNECTION, 100);
+});
+
+Deno.test("what one rate refuses is not charged to the others", async () => {
+  const count = async (socket: FakeSocket, type: string) => {
+    return (await take(socket)).filter((object) => object.type === type).length;
+  };
+  const say = (socket: FakeSocket, times: number, message: Fields) => {
+    for (let index = 0; index < times; index++) socket.say({ ...message, room: `r${index}` });
+  };
+  const hush = { HISTORY_SIZE: 0, MAX_ROOMS_PER_CONNECTION: 20 };
+  const rates = { MESSAGE_RATE: 10, BYTE_RATE: 2_000, JOIN_RATE: 1 };
+  const byMessages = createTestApp({ settings: { ...hush, ...rates } });
+  const first = await byMessages.connect("/chat", { dialect: "v1" });
+  await take(first);
+  say(first, 10, { type: "ping" });
+  say(first, 60, { type: "listen" });
+  assertEquals(await count(first, "pong"), 10);
+  byMessages.clock.tick(100);
+  say(first, 1, { type: "ping", more: "x".repeat(1_000) });
+  assertEquals(await count(first, "pong"), 1, "refused by MESSAGE_RATE, BYTE_RATE is whole");
+  byMessages.clock.tick(1_000);
+  say(first, 10, { type: "listen" });
+  assertEquals(await count(first, "welcome"), 10, "refused by MESSAGE_RATE, JOIN_RATE is whole");
+
+  const byJoins = createTestApp({ settings: { ...hush, MESSAGE_RATE: 50, BYTE_RATE: 3_000 } });
+  const second = await byJoins.connect("/chat", { dialect: "v1" });
+  await take(second);
+  say(second, 30, { type: "join", name: "Ann" });
+  assertEquals(await count(second, "error"), 10 + 1, "the 20th finds no room more");
+  say(second, 30, { type: "ping" });
+  assertEquals(await count(second, "pong"), 30, "refused by JOIN_RATE, MESSAGE_RATE is whole");
+
+  const byBytes = createTestApp({ settings: { ...hush, MESSAGE_RATE: 20, BYTE_RATE: 10_000 } });
+  const third = await byBytes.connect("/chat", { dialect: "v1" });
+  await take(third);
+  third.say("x".repeat(9_000));
+  for (let times = 0; times < 50; times++) third.say("x".repeat(2_000));
+  assertEquals(await count(third, "error"), 51);
+  say(third, 19, { type: "ping" });
+  assertEquals(await count(third, "pong"), 19, "refused by BYTE_RATE, MESSAGE_RATE is whole");
+});
+
+Deno.test("a socket hears 100 rooms; leaving one makes place for another", async () => {
+  const server = createTestApp({ settings: { JOIN_RATE: 0, MESSAGE_RATE: 0 } });
+  const socket = await server.connect("/chat", { dialect: "v1" });
+  for (let index = 1; index < 100; index++) socket.say({ type: "listen", room: `r${index}` });
+  assertEquals((await take(socket)).filter(({ type }) => type === "welcome").length, 100);
+  socket.say({ type: "listen", room: "more" });
+  assertEquals(await take(socket), [
+    { type: "error", code: "too_many_rooms", message: "Too many rooms.", room: "more" },
+  ]);
+  socket.say({ type: "leave", room: "r1" });
+  socket.say({ type: "listen", room: "more" });
+  assertEquals((await take(socket)).map(({ type }) => type), ["welcome"]);
+});
+
+Deno.test("POST_RATE: the 101st post of a second from one address is 429 with Retry-After", async () => {
+  const server = createTestApp();
+  for (let count = 1; count <= 100; count++) {
+    assertEquals((await post(server, { message: count })).status, 202);
+  }
+  const refused = await post(server, { message: 101 });
+  assertEquals([refused.status, refused.headers.get("retry-after")], [429, "1"]);
+  assertEquals((await refused.json()).code, "rate_limited");
+  assertEquals((await post(server, { message: 1 }, "lobby", "10.0.0.2")).status, 202);
+  server.clock.tick(10);
+  assertEquals((await post(server, { message: 101 })).status, 202);
+});
+
+Deno.test("POST_RATE counts an IPv6 /64 as one address", async () => {
+  const server = createTestApp({ settings: { POST_RATE: 1 } });
+  assertEquals((await post(server, {}, "lobby", "2001:db8::1")).status, 202);
+  assertEquals((await post(server, {}, "lobby", "2001:db8::ffff")).status, 429);
+  assertEquals((await post(server, {}, "lobby", "2001:db8:0:1::1")).status, 202);
+});
+
+Deno.test("MAX_ROOMS: no room more while all are heard; the longest-empty goes first", async () => {
+  const server = createTestApp({ settings: { MAX_ROOMS: 2 } });
+  const [first, second] = [await server.connect("/chat/a"), await server.connect("/chat/b")];
+  const third = await server.connect("/chat/c", { dialect: "v1" });
+  assertEquals((await take(third)).map(({ type, code }) => [type, code]), [[
+    "error",
+    "too_many_rooms",
+  ]]);
+  const posted = await post(server, {}, "d");
+  assertEquals([posted.status, (await posted.json()).code], [503, "too_many_rooms"]);
+  assertEquals((await server.ask("/rooms/e/events")).status, 503);
+  first.end();
+  second.end();
+  for (const room of ["d", "e", "f"]) assertEquals((await post(server, {}, room)).status, 202);
+  assertEquals(server.engine.stats().rooms, 2);
+});
+
+Deno.test("MAX_CONNECTIONS: one more gets 503 with Retry-After, until the runtime let one go", async () => {
+  const server = createTestApp({ settings: { MAX_CONNECTIONS: 2 } });
+  const [first] = [await server.connect("/chat"), await server.connect("/echo")];
+  const refused = await server.ask("/chat");
+  assertEquals([refused.status, refused.headers.get("retry-after")], [503, "5"]);
+  assertEquals((await refused.json()).code, "full");
+  assertEquals((await server.ask("/readyz")).status, 503);
+  assertEquals((await server.ask("/healthz")).status, 200);
+  await assertRejects(() => server.connect("/echo"), Error, "503");
+
+  first.isStuck = true;
+  first.bufferedAmount = 2 ** 21;
+  await post(server, { message: "one too many for it" });
+  assertEquals(first.closes[0].code, 1013);
+  assertEquals((await server.ask("/chat")).status, 503, "evicted, but the runtime holds it");
+  first.end(1006, "", false);
+  assertEquals((await server.ask("/chat")).status, 426);
+});
+
+Deno.test("MAX_CONNECTIONS counts readers of events", async () => {
+  const server = createTestApp({ settings: { MAX_CONNECTIONS: 1 } });
+  const reader = await server.ask("/rooms/lobby/events");
+  assertEquals(reader.status, 200);
+  assertEquals((await server.ask("/rooms/lobby/events")).status, 503);
+  await assertRejects(() => server.connect("/echo"), Error, "503");
+  await reader.body!.cancel();
+  await server.connect("/echo");
+});
+
+Deno.test("MAX_CONNECTIONS counts a socket whose handshake is not done", async () => {
+  const server = createTestApp({ settings: { MAX_CONNECTIONS: 1 } });
+  const socket = await server.handshake("/chat");
+  assertEquals((await server.ask("/chat")).status, 503);
+  socket.fail("the peer went before the answer");
+  await server.connect("/chat");
+});
+
+Deno.test("MAX_CONNECTIONS_PER_IP: one address cannot take the places of others", async () => {
+  const server = createTestApp({ settings: { MAX_CONNECTIONS_PER_IP: 2 } });
+  const info = infoOf("10.0.0.1");
+  const socket = await server.connect("/chat", { info });
+  const reader = await server.ask("/rooms/lobby/events", {}, info);
+  const refused = await server.ask("/chat", {}, info);
+  assertEquals([refused.status, refused.headers.get("retry-after")], [429, "5"]);
+  assertEquals((await refused.json()).code, "too_many_connections");
+  await server.connect("/chat", { info: infoOf("10.0.0.2") });
+  socket.end();
+  await reader.body!.cancel();
+  await server.connect("/chat", { info });
+  assertEquals(server.registry.heldBy("10.0.0.1"), 1);
+});
+
+Deno.test("MAX_CONNECTIONS_PER_IP behind a proxy counts by what TRUST_PROXY names", async () => {
+  const server = createTestApp({ settings: { MAX_CONNECTIONS_PER_IP: 1, TRUST_PROXY: 1 } });
+  const info = infoOf("127.0.0.1");
+  const from = (hops: string) => ({ headers: { "x-forwarded-for": hops }, info });
+  await server.connect("/chat", from("203.0.113.1"));
+  await server.connect("/chat", from("203.0.113.2"));
+  await assertRejects(() => server.connect("/chat", from("203.0.113.2")), Error, "429");
+  await assertRejects(() => server.connect("/chat", from("6.6.6.6, 203.0.113.2")), Error, "429");
+  await server.connect("/chat", from("2001:db8::1"));
+  await assertRejects(() => server.connect("/chat", from("2001:db8::2")), Error, "429");
+});
+
+Deno.test("MAX_CONNECTIONS_PER_IP without TRUST_PROXY believes no header", async () => {
+  const server = createTestApp({ settings: { MAX_CONNECTIONS_PER_IP: 1 } });
+  const info = infoOf("10.0.0.1");
+  await server.connect("/chat", { headers: { "x-forwarded-for": "1.1.1.1" }, info });
+  const again = server.connect("/chat", { headers: { "x-forwarded-for": "2.2.2.2" }, info });
+  await assertRejects(() => again, Error, "429");
+});
+
+Deno.test("counts by address leave nothing behind", async () => {
+  const server = createTestApp();
+  const address = (index: number) => `10.${index >> 8}.${index & 255}.1`;
+  for (let index = 0; index < 2_000; index++) {
+    const socket = await server.connect("/echo", { info: infoOf(address(index)) });
+    socket.drop();
+  }
+  const left = Array.from({ length: 2_000 }, (_, index) => server.registry.heldBy(address(index)));
+  assertEquals(left.every((count) => count === 0), true);
+  assertEquals([server.registry.heldCount, server.registry.clients.size], [0, 0]);
+});
+
+Deno.test("MAX_MESSAGE_BYTES: a longer message closes with 1009, a longer body is 413", async () => {
+  const server = createTestApp();
+  const fits = await server.connect("/echo");
+  fits.say("x".repeat(65_536));
+  assertEquals(fits.frames.length, 1);
+  const [text, wide, binary] = [
+    await server.connect("/echo"),
+    await server.connect("/chat"),
+    await server.connect("/chat", { dialect: "v1" }),
+  ];
+  text.say("x".repeat(65_537));
+  wide.say("\u3042".repeat(21_846));
+  binary.sayBytes(...new Uint8Array(65_537));
+  for (const socket of [text, wide, binary]) {
+    assertEquals(socket.closes, [{ code: 1009, reason: "message too big" }]);
+  }
+  const refused = await post(server, { message: "x".repeat(65_536) });
+  assertEquals([refused.status, (await refused.json()).code], [413, "too_big"]);
+});
+
+/** JSON text that nests so deep. */
+function nested(depth: number): string {
+  return "[".repeat(depth) + "]".repeat(depth);
+}
+
+Deno.test("JSON nests at most 100 deep in a message", async () => {
+  const server = createTestApp();
+  const socket = await joinLobby(server);
+  const plain = await server.connect("/chat");
+  plain.say({ type: "join", name: "Bob" });
+  await take(socket);
+  plain.take();
+  for (const depth of [101, 1_000, 30_000]) {
+    socket.say(`{"type":"chat","message":${nested(depth)}}`);
+    assertEquals((await take(socket)).map(({ code }) => code), ["bad_message"], `${depth}`);
+    plain.say(`{"type":"chat","message":${nested(depth)}}`);
+    assertEquals((await take(plain)).map(({ type }) => type), ["error"], `${depth}`);
+  }
+  socket.say(`{"type":"chat","message":${nested(100)}}`);
+  assertEquals((await take(socket)).map(({ type }) => type), ["chat"]);
+  plain.take();
+  plain.say(nested(30_000));
+  assertEquals((await take(plain)).map(({ type }) => type), ["error"]);
+});
+
+Deno.test("JSON nests at most 100 deep in a body", async () => {
+  const server = createTestApp();
+  const status = async (depth: number) => {
+    const body = `{"message":${nested(depth)}}`;
+    const headers = { "content-type": "application/json" };
+    const response = await server.ask("/rooms/a/messages", { method: "POST", headers, body });
+    return response.status;
+  };
+  assertEquals([await status(99), await status(101), await status(30_000)], [202, 400, 400]);
+});
+
+Deno.test("names are 1 to 64 characters without controls, line ends, marks of direction, halves", async () => {
+  const server = createTestApp();
+  const good = [
+    "A",
+    "Ann Lee",
+    "\u{1F600}".repeat(64),
+    "A\u0301",
+    "\u05D0\u05D1",
+    "__proto__",
+    " ",
+  ];
+  const bad = [
+    "",
+    "a".repeat(65),
+    "\u{1F600}".repeat(65),
+    "a\0b",
+    "a\nb",
+    "\u007f",
+    "\u0085",
+    "\u2028",
+    "\u202e",
+    "\u2066",
+    "\ud800",
+    "\udc00a",
+  ];
+  const answer = async (name: unknown) => {
+    const socket = await server.connect("/chat");
+    socket.say({ type: "join", name });
+    const [{ type, message }] = await take(socket);
+    return type === "error" ? message : "joined";
+  };
+  for (const name of good) assertEquals(await answer(name), "joined", JSON.stringify(name));
+  for (const name of [...bad, 7, null, {}, []]) {
+    assertEquals(await answer(name), "Invalid name.", JSON.stringify(name));
+    const posted = await post(server, { message: "", sender: name });
+    assertEquals([posted.status, (await posted.json()).code], [400, "bad_name"]);
+  }
+});
+
+Deno.test("over MAX_RSS_MB the door is shut and /readyz says so, until memory falls", async () => {
+  const server = createTestApp();
+  const before = await server.connect("/chat");
+  server.registry.isOverMemory = true;
+  const ready = await server.ask("/readyz");
+  assertEquals([ready.status, await ready.text()], [503, "overloaded\n"]);
+  const refused = await server.ask("/chat");
+  assertEquals([refused.status, refused.headers.get("retry-after")], [503, "5"]);
+  assertEquals((await refused.json()).code, "overloaded");
+  assertEquals((await server.ask("/rooms/lobby/events")).status, 503);
+  before.say({ type: "join", name: "Ann" });
+  assertEquals(before.objects.length, 1, "who is in stays in");
+  server.registry.isOverMemory = false;
+  assertEquals((await server.ask("/readyz")).status, 200);
+  await server.connect("/chat");
+});
+
+Deno.test("MAX_RSS_MB is held against this process's memory from the start", async () => {
+  await using small = await startServer({ MAX_RSS_MB: 1 });
+  assertEquals(await fetch(`${small.url}/readyz`).then((answer) => answer.text()), "overloaded\n");
+  await using large = await startServer({ MAX_RSS_MB: 100_000 });
+  assertEquals(await fetch(`${large.url}/readyz`).then((answer) => answer.text()), "ready\n");
+});
+
+Deno.test("a page of history takes at most half of MAX_QUEUE_BYTES, and one message more than none", async () => {
+  const server = createTestApp({ settings: { MAX_QUEUE_BYTES: 100_000 } });
+  for (let number = 1; number <= 5; number++) {
+    await post(server, { message: `${number}`.repeat(20_000) });
+  }
+  await post(server, { message: "6".repeat(60_000) });
+  const read = async (query: string) => {
+    const answer = await server.ask(`/rooms/lobby/messages${query}`);
+    const { messages, seq, epoch } = await answer.json();
+    return { seqs: messages.map((chat: { seq: number }) => chat.seq), seq, epoch };
+  };
+  const newest = await read("");
+  assertEquals([newest.seqs, newest.seq], [[6], 6]);
+  const pages = [];
+  for (let seq = 0; seq < 6;) {
+    const page = await read(`?after=${newest.epoch}:${seq}`);
+    pages.push(page.seqs);
+    seq = page.seq;
+  }
+  assertEquals(pages, [[1, 2], [3, 4], [5], [6]]);
+});
+
+Deno.test("a body that does not come within 30 s is 408", async () => {
+  const server = createTestApp();
+  let isCancelled = false;
+  const body = new ReadableStream({
+    start: (controller) => controller.enqueue(new TextEncoder().encode('{"message":')),
+    cancel: () => void (isCancelled = true),
+  });
+  const headers = { "content-type": "application/json" };
+  const answer = server.ask("/rooms/lobby/messages", { method: "POST", headers, body });
+  await new Promise((resolve) => setTimeout(resolve));
+  server.clock.tick(30_000);
+  const { status } = await answer;
+  assertEquals([status, isCancelled, server.engine.stats().rooms], [408, true, 0]);
+});

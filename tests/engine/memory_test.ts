@@ -1,0 +1,145 @@
+import { assert, assertEquals, assertNotEquals } from "@std/assert";
+import { REPEAT_MS } from "../../handlers/engine/dedupe.ts";
+import { isRefusal } from "../../handlers/engine/engine.ts";
+import { createMemoryEngine, type HistoryLimits } from "../../handlers/engine/memory.ts";
+import type { Head } from "../../handlers/protocol/position.ts";
+import { systemClock } from "../../handlers/util/clock.ts";
+import { draft, engineContract, range, ROOMY } from "./contract.ts";
+import { FakeClock } from "../support/fakes.ts";
+import { granted, Recorder } from "../support/recorder.ts";
+
+engineContract("memory", (limits) => {
+  const engine = createMemoryEngine(limits, systemClock);
+  return { nodes: [engine, engine] };
+});
+
+function engineWith(limits: Partial<HistoryLimits>) {
+  const clock = new FakeClock();
+  const engine = createMemoryEngine({ ...ROOMY, ...limits }, clock);
+  return { clock, engine };
+}
+
+Deno.test("the memory engine answers in the same call", () => {
+  const { engine } = engineWith({});
+  const recorder = new Recorder();
+  const head = engine.host("r", recorder) as Head;
+  assertEquals(engine.publish("r", draft("1")), { epoch: head.epoch, seq: 1 });
+  assertEquals(recorder.messages, ["1"]);
+});
+
+Deno.test("at MAX_ROOMS the longest-empty room goes first, and no room with a host", async () => {
+  const { clock, engine } = engineWith({ maxRooms: 3 });
+  const epochs: Record<string, string> = {};
+  for (const room of ["hosted", "older", "newer"]) {
+    if (room === "hosted") await granted(engine.host(room, new Recorder()));
+    epochs[room] = (await granted(engine.publish(room, draft("x")))).epoch;
+    clock.tick(1_000);
+  }
+  await granted(engine.publish("older", draft("newer now")));
+  await granted(engine.publish("fourth", draft("x")));
+  const epochNow = async (room: string) => (await granted(engine.read(room))).epoch;
+  assertEquals(await epochNow("hosted"), epochs.hosted);
+  assertEquals(await epochNow("older"), epochs.older);
+  assertNotEquals(await epochNow("newer"), epochs.newer);
+  assertEquals(engine.stats().rooms, 3);
+});
+
+Deno.test("where every room has a host, MAX_ROOMS refuses one more, until a host goes", () => {
+  const { engine } = engineWith({ maxRooms: 2 });
+  for (const room of ["a", "b"]) engine.host(room, new Recorder());
+  const refusal = { refused: "too_many_rooms" } as const;
+  assertEquals(engine.host("c", new Recorder()), refusal);
+  assertEquals(engine.publish("c", draft("x")), refusal);
+  assertEquals(engine.join("c", "m", "Ann"), refusal);
+  engine.release("a");
+  assert(!isRefusal(engine.publish("c", draft("x"))));
+});
+
+Deno.test("over HISTORY_MB the largest room gives its oldest messages, whoever publishes, heard or not", async () => {
+  const text = "x".repeat(900);
+  for (const isHeard of [true, false]) {
+    const { engine } = engineWith({ historyMb: 0.1 });
+    const kept = async (room: string) => {
+      const { chats } = await granted(engine.read(room));
+      return chats.map(({ seq }) => seq);
+    };
+    if (isHeard) engine.host("large", new Recorder());
+    else engine.host("small", new Recorder());
+    for (const room of ["small", "other"]) engine.publish(room, draft(text));
+    for (let count = 0; count < 100; count++) engine.publish("large", draft(text));
+    const before = await kept("large");
+    assert(before.length > 40 && before.at(-1) === 100, `${before}`);
+    for (let count = 0; count < 5; count++) engine.publish("small", draft(text));
+    assertEquals([await kept("small"), await kept("other")], [range(1, 6), [1]]);
+    assertEquals(await kept("large"), before.slice(5));
+    const { rooms, historyBytes } = engine.stats();
+    assertEquals(rooms, 3);
+    assert(historyBytes <= 100_000 && historyBytes > 95_000, `${historyBytes}`);
+  }
+});
+
+Deno.test("over HISTORY_MB with 50,000 rooms a message costs no look at all of them", () => {
+  const { engine } = engineWith({ historyMb: 15, maxRooms: 50_000 });
+  const publish = (count: number) => {
+    const start = performance.now();
+    for (let index = 0; index < count; index++) engine.publish(`r${index % 50_000}`, draft("x"));
+    return (performance.now() - start) / count;
+  };
+  publish(100_000);
+  const { rooms, historyBytes } = engine.stats();
+  assertEquals([rooms, historyBytes <= 15_000_000], [50_000, true]);
+  // A look at all rooms takes some milliseconds, this takes microseconds.
+  const ms = publish(20_000);
+  assert(ms < 0.2, `${ms} ms a message`);
+});
+
+Deno.test("where ids fill their share, the room with the most forgets its oldest, and no other", async () => {
+  const { engine } = engineWith({ historyMb: 0.1, historySize: 1 });
+  const publish = (room: string, id: number) =>
+    engine.publish(room, draft("x", { session: "s", id: `${id}` }));
+  const quiet = await publish("quiet", 1);
+  for (const id of range(1, 900)) assertEquals((await granted(publish("flood", id))).seq, id);
+  assertEquals(await publish("quiet", 1), quiet);
+  assertEquals((await granted(publish("flood", 900))).seq, 900);
+  assertEquals((await granted(publish("flood", 1))).seq, 901, "forgotten");
+  assert(engine.stats().historyBytes <= 100_000);
+});
+
+Deno.test("HTTP keys are never forgotten early: a full table refuses a new one, not the known", async () => {
+  const { clock, engine } = engineWith({ historyMb: 0.02 });
+  const publish = (id: number) =>
+    engine.publish("r", draft("x", { session: "http:", id: `${id}`, digest: "d" }));
+  const places = [];
+  for (const id of range(1, 60)) places.push(await publish(id));
+  const count = places.findIndex(isRefusal);
+  assert(count > 20, `${count}`);
+  for (const place of places.slice(count)) assertEquals(place, { refused: "unavailable" });
+  assertEquals(await publish(1), places[0]);
+  assertEquals((await granted(engine.publish("r", draft("x")))).seq, count + 1);
+  clock.tick(REPEAT_MS);
+  assertEquals((await granted(publish(1))).seq, count + 2);
+});
+
+Deno.test("messages expire, and with them their room when it is empty", async () => {
+  const { clock, engine } = engineWith({ historySeconds: 60 });
+  const host = new Recorder();
+  const { epoch } = await granted(engine.host("r", host));
+  await granted(engine.publish("r", draft("1")));
+  clock.tick(61_000);
+  const hosted = await granted(engine.read("r"));
+  assertEquals(hosted, { epoch, seq: 1, chats: [] });
+  assertEquals(engine.stats(), { rooms: 1, historyBytes: 0 });
+  engine.release("r");
+  clock.tick(59_000);
+  assertEquals((await granted(engine.read("r"))).epoch, epoch);
+  clock.tick(10_000);
+  assertEquals(engine.stats().rooms, 0);
+  assertNotEquals((await granted(engine.read("r"))).epoch, epoch);
+});
+
+Deno.test("a clean stop leaves no timer", async () => {
+  const { clock, engine } = engineWith({});
+  engine.host("r", new Recorder());
+  await engine.close();
+  assertEquals([clock.timerCount, engine.stats()], [0, { rooms: 0, historyBytes: 0 }]);
+});

@@ -1,0 +1,280 @@
+import { assert, assertEquals, assertRejects } from "@std/assert";
+import { type Engine, isRefusal } from "../../../handlers/engine/engine.ts";
+import { createRedisEngine } from "../../../handlers/engine/redis/engine.ts";
+import type { Cursor } from "../../../handlers/protocol/position.ts";
+import { type Clock, systemClock } from "../../../handlers/util/clock.ts";
+import { type Log, silentLog } from "../../../handlers/util/log.ts";
+import { draft, engineContract, range, ROOMY } from "../contract.ts";
+import { Proxy } from "../../faults/proxy.ts";
+import { eventually, granted, hear } from "../../support/recorder.ts";
+import { freePort, RedisServer, redisTest } from "../../support/redis_server.ts";
+
+engineContract("redis", async (limits) => {
+  const server = await RedisServer.start();
+  const make = () => createRedisEngine(server.url, limits, systemClock, silentLog);
+  const nodes = [await make(), await make()];
+  return { nodes, stop: () => server[Symbol.asyncDispose]() };
+}, redisTest);
+
+/** A node that a test need not close. */
+async function startNode(
+  url: string,
+  { limits = ROOMY, clock = systemClock, log = silentLog } = {},
+): Promise<Engine & AsyncDisposable> {
+  const engine = await createRedisEngine(url, limits, clock, log);
+  return Object.assign(engine, { [Symbol.asyncDispose]: () => engine.close() });
+}
+
+/** Runs Lua in Redis; a list comes back with commas. */
+function evaluate(server: RedisServer, lua: string): Promise<string> {
+  return server.command("EVAL", `local answer = ${lua} ; return tostring(answer)`, "0");
+}
+
+Deno.test("createRedisEngine() refuses what is no address of Redis, and does not repeat it", async () => {
+  const unfit = ["", "localhost:6379", "http://:secret@localhost", "redis://:secret@localhost/a"];
+  for (const url of unfit) {
+    const make = () => createRedisEngine(url, ROOMY, systemClock, silentLog);
+    const error = await assertRejects(make, TypeError, "Cannot use REDIS_URL");
+    assert(!error.message.includes("secret"));
+  }
+});
+
+redisTest("a password is used, and a wrong one is told without being shown", async () => {
+  await using server = await RedisServer.start({ requirepass: "right secret" });
+  const lines: string[] = [];
+  const write = (text: string, fields?: unknown) => lines.push(text + JSON.stringify(fields));
+  const log: Log = { debug: write, info: write, warn: write, error: write };
+  const address = `127.0.0.1:${server.port}`;
+  await using right = await startNode(`redis://:right%20secret@${address}`, { log });
+  assertEquals((await granted(right.publish("r", draft("1")))).seq, 1);
+  assertEquals(lines, []);
+  await using wrong = await startNode(`redis://:wrong%20secret@${address}`, { log });
+  assertEquals(wrong.isReady(), false);
+  assertEquals(await wrong.publish("r", draft("2")), { refused: "unavailable" });
+  assertEquals(lines.length, 1);
+  assert(lines[0].startsWith(`Cannot reach Redis at ${address}: WRONGPASS`), lines[0]);
+  assert(!lines[0].includes("secret"));
+});
+
+redisTest("rediss:// goes over TLS", async () => {
+  const [certificate, key] = ["pem", "key"].map((end) => {
+    return new URL(`../../tls/localhost.${end}`, import.meta.url).pathname;
+  });
+  const port = freePort();
+  await using _server = await RedisServer.start({
+    "tls-port": String(port),
+    "tls-cert-file": certificate,
+    "tls-key-file": key,
+    "tls-auth-clients": "no",
+  });
+  const code = `
+    import { systemClock } from "./handlers/util/clock.ts";
+    import { createRedisEngine } from "./handlers/engine/redis/engine.ts";
+    const limits = { historySize: 1, historySeconds: 60, historyMb: 1, maxRooms: 1 };
+    const node = await createRedisEngine("rediss://localhost:${port}", limits, systemClock, console);
+    console.log(JSON.stringify(await node.publish("r", { sender: "Ann", message: "1" })));
+    await node.close();`;
+  const { stdout, stderr } = await new Deno.Command(Deno.execPath(), {
+    args: ["eval", "--cert", certificate, code],
+    cwd: new URL("../../..", import.meta.url).pathname,
+  }).output();
+  const [out, err] = [stdout, stderr].map((bytes) => new TextDecoder().decode(bytes));
+  assertEquals(JSON.parse(out || "{}").seq, 1, err);
+});
+
+redisTest("two databases of one Redis are two systems", async () => {
+  await using server = await RedisServer.start();
+  await using one = await startNode(server.url);
+  await using two = await startNode(`${server.url}/2`);
+  const { recorder } = await hear(one, "r");
+  await hear(two, "r");
+  assertEquals((await granted(two.publish("r", draft("2")))).seq, 1);
+  two.relay("r", new Uint8Array(1), "m1");
+  assertEquals((await granted(one.publish("r", draft("1")))).seq, 1);
+  await recorder.until(({ messages }) => messages.length === 1);
+  assertEquals(recorder.events.map(({ type }) => type), ["chat"]);
+});
+
+redisTest("a node hears the channels of the rooms that it hosts, and no others", async () => {
+  await using server = await RedisServer.start();
+  await using one = await startNode(server.url);
+  const channels = () =>
+    evaluate(server, "table.concat(redis.call('PUBSUB', 'SHARDCHANNELS'), ',')");
+  await hear(one, "a");
+  await granted(one.publish("b", draft("1")));
+  await granted(one.join("c", "m1", "Ann"));
+  assertEquals(await channels(), "parley:{a}");
+  one.release("a");
+  await eventually(channels, (channels) => channels === "");
+});
+
+redisTest(
+  "all keys of a room bear its hash tag, and its epoch and log expire together",
+  async () => {
+    await using server = await RedisServer.start();
+    await using one = await startNode(server.url);
+    await hear(one, "r");
+    await one.join("r", "m1", "Ann");
+    await granted(one.publish("r", draft("1", { session: "s", id: "1" })));
+    const keys = await evaluate(
+      server,
+      "(function() local k = redis.call('KEYS', '*') table.sort(k) return table.concat(k, ',') end)()",
+    );
+    const own = ["", ":ids", ":log", ":members", ":nodes"].map((end) => `parley:{r}${end}`);
+    assertEquals(keys.split(","), ["parley:rooms", ...own].sort());
+    const difference = await evaluate(
+      server,
+      "redis.call('PTTL', 'parley:{r}') - redis.call('PTTL', 'parley:{r}:log')",
+    );
+    // Each command in a script of Redis 7.0 reads the clock.
+    assert(Math.abs(Number(difference)) < 50, `${difference} ms apart`);
+    const ttl = Number(await server.command("PTTL", "parley:{r}"));
+    assert(ttl > 3_590_000 && ttl <= 3_600_000, `${ttl}`);
+  },
+);
+
+redisTest("messages of one turn go out together", async () => {
+  await using server = await RedisServer.start();
+  await using one = await startNode(server.url);
+  const reads = async () => {
+    const info = await server.command("INFO", "stats");
+    return Number(/total_reads_processed:(\d+)/.exec(info)?.[1]);
+  };
+  await granted(one.publish("r", draft("0")));
+  const before = await reads();
+  await Promise.all(range(1, 500).map((i) => one.publish(`r${i % 7}`, draft(`${i}`))));
+  const count = await reads() - before;
+  assert(count < 50, `Redis read ${count} times`);
+});
+
+redisTest("refuses at once what is more than Redis can take in time", async () => {
+  await using server = await RedisServer.start();
+  await using one = await startNode(server.url);
+  const start = performance.now();
+  const answers = range(1, 12_000).map((i) => one.publish("r", draft(`${i}`)));
+  assertEquals(await answers[11_999], { refused: "unavailable" });
+  assert(performance.now() - start < 500, "the refusal took its time");
+  const outcomes = await Promise.all(answers);
+  const places = outcomes.filter((outcome): outcome is Cursor => !isRefusal(outcome));
+  assert(places.length > 1_000 && places.length <= 10_000, `${places.length} places`);
+  assertEquals(places.map(({ seq }) => seq), range(1, places.length));
+});
+
+redisTest("ids are remembered five minutes, over two generations, and then forgotten", async () => {
+  await using server = await RedisServer.start();
+  await using one = await startNode(server.url);
+  const publish = (id: string) => granted(one.publish("r", draft("x", { session: "s", id })));
+  const grow = () => server.command("HINCRBY", "parley:{r}", "since", "-300000");
+  const age = (key: string) =>
+    evaluate(
+      server,
+      `redis.call('HSET', '${key}', '1 sa', (string.gsub(` +
+        `redis.call('HGET', '${key}', '1 sa'), '^(%S+) %d+', '%1 1')))`,
+    );
+  assertEquals((await publish("a")).seq, 1);
+  await grow();
+  assertEquals((await publish("b")).seq, 2);
+  assertEquals(await server.command("EXISTS", "parley:{r}:ids:old"), "1");
+  assertEquals((await publish("a")).seq, 1);
+  await age("parley:{r}:ids:old");
+  assertEquals((await publish("a")).seq, 3);
+  assertEquals((await publish("a")).seq, 3);
+  await grow();
+  await grow();
+  assertEquals((await publish("b")).seq, 2);
+  await grow();
+  assertEquals((await publish("c")).seq, 4);
+  assertEquals((await publish("b")).seq, 5);
+  const ttl = Number(await server.command("PTTL", "parley:{r}:ids"));
+  assert(ttl > 590_000 && ttl <= 600_000, `${ttl}`);
+});
+
+redisTest("refuses an id that it could not remember, but knows those it does", async () => {
+  await using server = await RedisServer.start();
+  await using one = await startNode(server.url, { limits: { ...ROOMY, historyMb: 0.01 } });
+  const publish = (id: number) => one.publish("r", draft("x", { session: "s", id: `${id}` }));
+  const outcomes = await Promise.all(range(1, 20).map(publish));
+  const places = outcomes.filter((outcome) => !isRefusal(outcome));
+  assertEquals(places.length, 12);
+  assertEquals(outcomes[19], { refused: "unavailable" });
+  assertEquals(await publish(1), outcomes[0]);
+  assertEquals((await granted(one.publish("r", draft("no id")))).seq, 13);
+});
+
+redisTest("messages whose events were lost are found when heads are compared", async () => {
+  await using server = await RedisServer.start();
+  await using one = await startNode(server.url);
+  const rooms = range(1, 25).map((i) => `r${i}`);
+  const heard = await Promise.all(rooms.map((room) => hear(one, room)));
+  for (const room of rooms) {
+    await server.command("HSET", `parley:{${room}}`, "seq", "1");
+    await server.command("XADD", `parley:{${room}}:log`, "1-0", "m", "5 3 Annone");
+  }
+  const found = () => heard.filter(({ recorder }) => recorder.chats.length > 0);
+  // One room a tick, each of them in 5 s: some are enough to see.
+  await eventually(() => found().length, (count) => count >= 4);
+  for (const { recorder } of found()) {
+    const chat = { seq: 1, time: 5, sender: "Ann", message: "one" };
+    assertEquals(recorder.events, [{ type: "chat", chat }]);
+  }
+});
+
+redisTest(
+  "a node that missed much fetches it in parts, and of one number the last entry",
+  async () => {
+    await using server = await RedisServer.start();
+    await using one = await startNode(server.url);
+    const { recorder } = await hear(one, "r");
+    const kept = range(1, 120).map((seq) => `${seq}-2`);
+    // The first part ends with 50.
+    const torn = ["50-1", "51-1"];
+    const ids = [...kept, ...torn].sort((a, b) => a.localeCompare(b, "en", { numeric: true }));
+    const add = (id: string) =>
+      `redis.call('XADD', 'parley:{r}:log', '${id}', 'm', '5 3 Ann${id}')`;
+    await server.command("EVAL", ids.map(add).join(" "), "0");
+    await server.command("HSET", "parley:{r}", "seq", "120");
+    await server.command("SPUBLISH", "parley:{r}", "cnudge 1 ");
+    await recorder.until(({ chats }) => chats.length >= 120);
+    assertEquals(recorder.messages, kept);
+  },
+);
+
+redisTest("a silent node loses its members, and has them back when it speaks again", async () => {
+  await using server = await RedisServer.start();
+  await using proxy = new Proxy(server.port);
+  await using one = await startNode(`redis://127.0.0.1:${proxy.port}`);
+  let laterMs = 0;
+  const clock: Clock = { ...systemClock, now: () => Date.now() + laterMs };
+  await using two = await startNode(server.url, { clock });
+  await hear(one, "r");
+  const { recorder } = await hear(two, "r");
+  await granted(one.join("r", "m1", "Ann"));
+  await granted(two.join("r", "m2", "Bob"));
+  proxy.swallow();
+  await eventually(() => one.isReady(), (isReady) => !isReady);
+  const endLeases =
+    "(function() for _, node in ipairs(redis.call('HKEYS', 'parley:{r}:nodes')) do " +
+    "redis.call('HSET', 'parley:{r}:nodes', node, '1 1') end end)()";
+  /** Something of an epoch that nobody knows has the node compare with Redis at once. */
+  const nudge = () => server.command("SPUBLISH", "parley:{r}", "cnudge 1 ");
+  await evaluate(server, endLeases);
+  await nudge();
+  await granted(two.publish("r", draft("1")));
+  await recorder.until(({ messages }) => messages.length === 1);
+  assertEquals(await two.members("r"), { names: ["Ann", "Bob"], count: 2 });
+  laterMs = 16_000;
+  await nudge();
+  await recorder.until(({ events }) => events.length === 4);
+  const leave = {
+    type: "status",
+    event: "leave",
+    name: "Ann",
+    was: undefined,
+    members: 1,
+  } as const;
+  assertEquals(recorder.events[3], leave);
+  assertEquals(await two.members("r"), { names: ["Bob"], count: 1 });
+  proxy.heal();
+  await recorder.until(({ events }) => events.length === 5);
+  assertEquals(recorder.events[4], { ...leave, event: "join", members: 2 });
+});

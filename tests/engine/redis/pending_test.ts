@@ -1,0 +1,67 @@
+import { assertEquals } from "@std/assert";
+import { PendingCommands } from "../../../handlers/engine/redis/pending.ts";
+
+const never = new Promise<unknown>(() => {});
+
+/** Pending commands, and what has come of those that were added. */
+function pendingWith() {
+  const pending = new PendingCommands();
+  const outcomes: unknown[] = [];
+  const errors: string[] = [];
+  const add = (answer: Promise<unknown>, bytes = 1, isPatient = false) => {
+    pending.add(answer, bytes, isPatient, (error) => errors.push(error.message))
+      .then((value) => outcomes.push(value));
+  };
+  return { pending, outcomes, errors, add };
+}
+
+function turn(): Promise<void> {
+  return new Promise((resolve) => setTimeout(resolve));
+}
+
+Deno.test("PendingCommands gives what the answer brings, and nothing for an error", async () => {
+  const { outcomes, errors, add } = pendingWith();
+  add(Promise.resolve("yes"));
+  add(Promise.resolve(null));
+  add(Promise.reject(new Error("NOSCRIPT")));
+  await turn();
+  assertEquals(outcomes, ["yes", null, undefined]);
+  assertEquals(errors, ["NOSCRIPT"]);
+});
+
+Deno.test("PendingCommands gives up a command after three whole ticks, but for a patient one", async () => {
+  const { pending, outcomes, add } = pendingWith();
+  add(never);
+  add(never, 1, true);
+  for (const expected of [0, 0, 0, 1, 1]) {
+    pending.tick();
+    await turn();
+    assertEquals(outcomes.length, expected);
+  }
+  assertEquals(outcomes, [undefined]);
+});
+
+Deno.test("PendingCommands.tick() tells when no answer comes at all", async () => {
+  const { pending, add } = pendingWith();
+  assertEquals(
+    [pending.tick(), pending.tick(), pending.tick(), pending.tick()],
+    Array(4).fill(true),
+  );
+  add(never, 1, true);
+  assertEquals([pending.tick(), pending.tick()], [true, true]);
+  add(Promise.resolve());
+  await turn();
+  assertEquals([pending.tick(), pending.tick(), pending.tick()], [true, true, false]);
+});
+
+Deno.test("PendingCommands.hasSpace() bounds number and bytes, until answers come", async () => {
+  const { pending, add } = pendingWith();
+  const { promise, resolve } = Promise.withResolvers<unknown>();
+  add(promise, 60_000_000);
+  assertEquals([pending.hasSpace(4_000_000), pending.hasSpace(4_000_001)], [true, false]);
+  for (let i = 1; i < 10_000; i++) add(promise);
+  assertEquals(pending.hasSpace(1), false);
+  resolve(0);
+  await turn();
+  assertEquals(pending.hasSpace(64_000_000), true);
+});

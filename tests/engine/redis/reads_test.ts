@@ -1,0 +1,94 @@
+import { assertEquals } from "@std/assert";
+import type { Refusal } from "../../../handlers/engine/engine.ts";
+import { SharedReads } from "../../../handlers/engine/redis/reads.ts";
+import type { Span } from "../../../handlers/protocol/page.ts";
+import type { Cursor } from "../../../handlers/protocol/position.ts";
+import { range } from "../contract.ts";
+
+/** Reads of rooms in epoch `e`; each waits until the test lets it go on. */
+function openReads() {
+  const sent: { room: string; after?: Cursor; answer: (value: Span | Refusal) => void }[] = [];
+  const reads = new SharedReads((room, after) =>
+    new Promise((answer) => sent.push({ room, after, answer }))
+  );
+  const read = async (room: string, after?: Cursor) => {
+    const span = await reads.read(room, after);
+    return "refused" in span ? span.refused : span.chats.map(({ seq }) => seq);
+  };
+  /** As many reads as may be under way, so that the next ones wait. */
+  const fill = () => range(1, 4).map((i) => read(`filler ${i}`));
+  /** Answers the oldest read with what the room keeps, up to `head`. */
+  const answer = async (head: number) => {
+    const { room, after, answer } = sent.shift()!;
+    const first = after?.epoch === "e" && after.seq <= head ? after.seq + 1 : 1;
+    const chats = range(first, head).map((seq) => ({ seq, time: 0, sender: "", message: "" }));
+    answer({ epoch: "e", seq: head, chats });
+    await new Promise((resolve) => setTimeout(resolve));
+    return { room, after };
+  };
+  return { sent, read, fill, answer };
+}
+
+function at(seq: number, epoch = "e"): Cursor {
+  return { epoch, seq };
+}
+
+Deno.test("SharedReads sends four reads at a time, in the order of the calls", async () => {
+  const { sent, read, fill, answer } = openReads();
+  fill();
+  const more = [read("a"), read("b")];
+  assertEquals(sent.length, 4);
+  await answer(1);
+  assertEquals(sent.map(({ room }) => room), ["filler 2", "filler 3", "filler 4", "a"]);
+  for (let i = 0; i < 5; i++) await answer(2);
+  assertEquals(await Promise.all(more), [[1, 2], [1, 2]]);
+});
+
+Deno.test("SharedReads has one read serve all who wait for a room, each from its place", async () => {
+  const { sent, read, fill, answer } = openReads();
+  fill();
+  const all = [5, 2, 8].map((seq) => read("r", at(seq)));
+  for (let i = 0; i < 4; i++) await answer(1);
+  assertEquals(sent.length, 1);
+  assertEquals(await answer(9), { room: "r", after: at(2) });
+  assertEquals(await Promise.all(all), [[6, 7, 8, 9], range(3, 9), [9]]);
+});
+
+Deno.test("SharedReads gives nobody a read that was sent before", async () => {
+  const { sent, read, answer } = openReads();
+  const both = [read("r"), read("r")];
+  assertEquals(sent.length, 2);
+  await answer(1);
+  await answer(2);
+  assertEquals(await Promise.all(both), [[1], [1, 2]]);
+});
+
+Deno.test("SharedReads reads all where one of them needs all", async () => {
+  for (const after of [undefined, at(1, "another")]) {
+    const { read, fill, answer } = openReads();
+    fill();
+    const all = [read("r", at(2)), read("r", after), read("r", at(1))];
+    for (let i = 0; i < 4; i++) await answer(1);
+    assertEquals((await answer(3)).after, undefined);
+    assertEquals(await Promise.all(all), [[3], [1, 2, 3], [2, 3]]);
+  }
+});
+
+Deno.test("SharedReads gives all to who is beyond the newest", async () => {
+  const { read, fill, answer } = openReads();
+  fill();
+  const both = [read("r", at(2)), read("r", at(7))];
+  for (let i = 0; i < 4; i++) await answer(1);
+  assertEquals((await answer(3)).after, at(2));
+  assertEquals((await answer(3)).after, undefined);
+  assertEquals(await Promise.all(both), [[3], [1, 2, 3]]);
+});
+
+Deno.test("SharedReads goes on after a refusal", async () => {
+  const { sent, read, fill, answer } = openReads();
+  const first = fill();
+  const next = read("r");
+  sent.shift()!.answer({ refused: "unavailable" });
+  for (let i = 0; i < 4; i++) await answer(1);
+  assertEquals([await first[0], await next], ["unavailable", [1]]);
+});

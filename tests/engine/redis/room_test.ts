@@ -1,0 +1,168 @@
+import { assertEquals } from "@std/assert";
+import type { Refusal } from "../../../handlers/engine/engine.ts";
+import { type RedisNode, RedisRoom } from "../../../handlers/engine/redis/room.ts";
+import { Recorder } from "../../support/recorder.ts";
+
+/** A node whose calls wait until the test answers them. */
+class FakeNode implements RedisNode {
+  readonly id = "node";
+  readonly mayBury = false;
+  readonly calls: { script: string; args: string[]; answer: (answer?: unknown) => void }[] = [];
+
+  run(script: string, _keys: readonly string[], args: string[]): Promise<unknown> {
+    return new Promise((answer) => this.calls.push({ script, args, answer }));
+  }
+
+  /** Answers the oldest call, and lets the room go on; gives the call as text. */
+  async answer(answer?: unknown): Promise<string> {
+    const call = this.calls.shift();
+    call?.answer(answer);
+    await new Promise((resolve) => setTimeout(resolve));
+    return call ? [call.script, ...call.args].join(" ") : "";
+  }
+
+  get scripts(): string[] {
+    return this.calls.map(({ script }) => script);
+  }
+}
+
+function openRoom() {
+  const node = new FakeNode();
+  return { node, room: new RedisRoom("r", ["head"], 0, node) };
+}
+
+function synced(
+  seq: number,
+  more: { wasGone?: number; hasMore?: number; entries?: number[] } = {},
+) {
+  const entries = (more.entries ?? []).map((seq) => [`${seq}-1`, ["m", `5 3 Ann${seq}`]]);
+  return ["e", seq, 2, 1, more.wasGone ?? 0, more.hasMore ?? 0, entries];
+}
+
+const unavailable: Refusal = { refused: "unavailable" };
+
+Deno.test("RedisRoom.open() answers with the head as soon as a sync has come", async () => {
+  const { node, room } = openRoom();
+  const opened = room.open(new Recorder(3));
+  assertEquals(await node.answer(), "sync  0  node 3 0");
+  room.sync();
+  await node.answer(synced(7));
+  assertEquals(await opened, { epoch: "e", seq: 7, members: 2 });
+  room.sync();
+  assertEquals(await node.answer(synced(7)), "sync e 7  node 3 0");
+  assertEquals(room.seq, 7);
+});
+
+Deno.test("RedisRoom.close() answers who still waits for the head, and ignores what comes", async () => {
+  const { node, room } = openRoom();
+  const opened = room.open(new Recorder());
+  room.close();
+  assertEquals(await opened, unavailable);
+  const recorder = new Recorder();
+  room.open(recorder);
+  await node.answer(synced(7));
+  await node.answer(synced(9));
+  assertEquals([room.seq, recorder.events], [9, []]);
+});
+
+Deno.test("RedisRoom.sync() asks again until it has all that was missed", async () => {
+  const { node, room } = openRoom();
+  const recorder = new Recorder();
+  room.open(recorder);
+  await node.answer(synced(1));
+  room.hold();
+  room.catchUp();
+  room.catchUp();
+  assertEquals(node.scripts, ["sync"]);
+  await node.answer(synced(5, { entries: [2, 3] }));
+  assertEquals(await node.answer(synced(5, { entries: [4, 5] })), "sync e 3 5 node 1 0");
+  assertEquals([recorder.messages, node.scripts], [["2", "3", "4", "5"], []]);
+  room.catchUp();
+  assertEquals(node.scripts, []);
+});
+
+Deno.test("RedisRoom.sync() asks again while there are members to bury", async () => {
+  const { node, room } = openRoom();
+  room.open(new Recorder());
+  await node.answer(synced(1, { hasMore: 1 }));
+  assertEquals(node.scripts, ["sync"]);
+  await node.answer(synced(1));
+  assertEquals(node.scripts, []);
+});
+
+Deno.test("RedisRoom registers its members where the node's lease was gone", async () => {
+  const { node, room } = openRoom();
+  const joined = room.join("m1", "Ann");
+  assertEquals(await node.answer(null), "join node m1 3 Ann");
+  assertEquals([await joined, room.memberCount], [undefined, 1]);
+  room.sync();
+  await node.answer(synced(1, { wasGone: 1 }));
+  assertEquals(await node.answer(1), "register node m1 3 Ann");
+  room.sync();
+  await node.answer(synced(1));
+  assertEquals(node.scripts, []);
+});
+
+Deno.test("RedisRoom takes back a join that got no answer, at the next sync in Redis too", async () => {
+  const { node, room } = openRoom();
+  const joined = room.join("m1", "Ann");
+  await node.answer();
+  assertEquals([await joined, room.memberCount, room.isIdle], [unavailable, 0, false]);
+  room.sync();
+  await node.answer(synced(1));
+  assertEquals(await node.answer(1), "register node");
+  assertEquals(room.isIdle, true);
+});
+
+Deno.test("RedisRoom keeps the name before a renaming that got no answer", async () => {
+  const { node, room } = openRoom();
+  for (const answer of [null, undefined]) {
+    room.join("m1", answer === null ? "Ann" : "Anna");
+    await node.answer(answer);
+  }
+  room.sync();
+  await node.answer(synced(1));
+  assertEquals(await node.answer(1), "register node m1 3 Ann");
+});
+
+Deno.test("RedisRoom keeps a later join though an earlier one got no answer", async () => {
+  const { node, room } = openRoom();
+  room.join("m1", "Ann");
+  room.join("m1", "Anna");
+  await node.answer();
+  await node.answer(null);
+  room.sync();
+  await node.answer(synced(1));
+  assertEquals(await node.answer(1), "register node m1 4 Anna");
+});
+
+Deno.test("RedisRoom.leave() is made up for where it got no answer", async () => {
+  const { node, room } = openRoom();
+  room.join("m1", "Ann");
+  await node.answer(null);
+  room.leave("m1");
+  room.leave("unknown");
+  assertEquals(node.scripts, ["leave"]);
+  await node.answer();
+  assertEquals(room.isIdle, false);
+  room.sync();
+  await node.answer(synced(1));
+  assertEquals(await node.answer(), "register node");
+  assertEquals(room.isIdle, false);
+  room.sync();
+  await node.answer(synced(1));
+  await node.answer(1);
+  assertEquals(room.isIdle, true);
+});
+
+Deno.test("RedisRoom.end() has the members leave, then the node", async () => {
+  const { node, room } = openRoom();
+  room.open(new Recorder());
+  await node.answer(synced(1));
+  room.join("m1", "Ann");
+  await node.answer(null);
+  const ended = room.end();
+  assertEquals(await node.answer(1), "register node");
+  assertEquals(await node.answer(0), "release node");
+  await ended;
+});

@@ -1,0 +1,202 @@
+import { assertEquals } from "@std/assert";
+import { Buffer } from "node:buffer";
+import {
+  pack,
+  RoomView,
+  type Synced,
+  toChat,
+  unpack,
+} from "../../../handlers/engine/redis/view.ts";
+import { range } from "../contract.ts";
+import { Recorder } from "../../support/recorder.ts";
+
+/** A view at seq 10 of epoch `e`, version 5, with what it tells and how often it asks for a sync. */
+function viewAtTen() {
+  const recorder = new Recorder();
+  const asked = { gaps: 0 };
+  const view = new RoomView(recorder, () => {
+    asked.gaps++;
+    view.expectSync();
+  });
+  view.expectSync();
+  view.applySync(synced(10));
+  view.resume();
+  return { view, recorder, asked };
+}
+
+function synced(seq: number, chats: number[] = [], more: Partial<Synced> = {}): Synced {
+  const kept = chats.map((seq) => toChat(seq, entry(seq)));
+  return { epoch: "e", seq, members: 2, version: 5, chats: kept, ...more };
+}
+
+function entry(seq: number): string {
+  return `1700000000000 ${pack("Ann")}${seq}`;
+}
+
+function chat(seq: number, epoch = "e"): Buffer {
+  return Buffer.from(`c${epoch} ${seq} ${entry(seq)}`);
+}
+
+function status(version: number, what: string, epoch = "e"): Buffer {
+  return Buffer.from(`s${epoch} ${version} 3 ${what}`);
+}
+
+function seqsOf(recorder: Recorder): number[] {
+  return recorder.chats.map(({ seq }) => seq);
+}
+
+Deno.test("pack() and unpack() take any text, one behind the other", () => {
+  for (const text of ["", "Ann", "3 x", "é 😀\n", " "]) {
+    const { text: unpacked, end } = unpack(`x${pack(text)}tail`, 1);
+    assertEquals(unpacked, text);
+    assertEquals(`x${pack(text)}tail`.slice(end), "tail");
+  }
+});
+
+Deno.test("toChat() reads an entry of the log", () => {
+  const text = `12 ${pack("A 1 b")}{"x": "1 2"}`;
+  assertEquals(toChat(7, text), { seq: 7, time: 12, sender: "A 1 b", message: '{"x": "1 2"}' });
+});
+
+Deno.test("RoomView hands out the next message, and each one once", () => {
+  const { view, recorder, asked } = viewAtTen();
+  for (const seq of [9, 10, 11, 11, 12]) view.push(chat(seq));
+  assertEquals(seqsOf(recorder), [11, 12]);
+  assertEquals(asked.gaps, 0);
+});
+
+Deno.test("RoomView fills a gap before anything newer", () => {
+  const { view, recorder, asked } = viewAtTen();
+  view.push(chat(11));
+  view.push(chat(14));
+  view.push(status(6, `j${pack("Bob")}`));
+  view.push(chat(15));
+  assertEquals([seqsOf(recorder), asked.gaps], [[11], 1]);
+  view.applySync(synced(14, [12, 13, 14]));
+  view.resume();
+  assertEquals(seqsOf(recorder), [11, 12, 13, 14, 15]);
+  assertEquals(recorder.events[4].type, "status");
+  assertEquals(asked.gaps, 1);
+});
+
+Deno.test("RoomView asks again where more was missed while it asked", () => {
+  const { view, recorder, asked } = viewAtTen();
+  view.push(chat(12));
+  view.push(chat(15));
+  view.applySync(synced(12, [11, 12]));
+  view.resume();
+  assertEquals([seqsOf(recorder), asked.gaps], [[11, 12], 2]);
+  view.applySync(synced(15, [13, 14, 15]));
+  view.resume();
+  assertEquals(seqsOf(recorder), range(11, 15));
+});
+
+Deno.test("RoomView goes on when the last sync of several has come", () => {
+  const { view, recorder } = viewAtTen();
+  view.expectSync();
+  view.push(chat(12));
+  view.applySync(synced(10));
+  view.resume();
+  view.push(chat(13));
+  assertEquals(seqsOf(recorder), []);
+  view.applySync(synced(12, [11, 12]));
+  view.resume();
+  assertEquals(seqsOf(recorder), [11, 12, 13]);
+});
+
+Deno.test("RoomView hands out nothing between a sync that failed and the next one", () => {
+  const { view, recorder } = viewAtTen();
+  view.push(chat(12));
+  view.failSync();
+  view.push(chat(11));
+  view.push(chat(13));
+  assertEquals(seqsOf(recorder), []);
+  view.expectSync();
+  view.push(chat(14));
+  view.applySync(synced(13, [11, 12, 13]));
+  view.resume();
+  assertEquals(seqsOf(recorder), [11, 12, 13, 14]);
+});
+
+Deno.test("RoomView goes on though a sync failed that it did not need", () => {
+  const { view, recorder } = viewAtTen();
+  view.expectSync();
+  view.failSync();
+  view.push(chat(11));
+  assertEquals(seqsOf(recorder), [11]);
+});
+
+Deno.test("RoomView takes what a comparison of heads brings, and no more than once", () => {
+  const { view, recorder } = viewAtTen();
+  view.expectSync();
+  view.push(chat(11));
+  view.applySync(synced(12, [11, 12]));
+  view.resume();
+  view.push(chat(12));
+  view.expectSync();
+  view.push(chat(13));
+  view.applySync(synced(12));
+  view.resume();
+  assertEquals(seqsOf(recorder), [11, 12, 13]);
+});
+
+Deno.test("RoomView tells a reset where the missing is no longer kept", () => {
+  const { view, recorder } = viewAtTen();
+  view.push(chat(40));
+  view.applySync(synced(40, [39, 40]));
+  view.resume();
+  assertEquals(recorder.events[0], { type: "reset", epoch: "e", seq: 38, members: 2 });
+  assertEquals(seqsOf(recorder), [39, 40]);
+});
+
+Deno.test("RoomView tells a reset where nothing is kept at all", () => {
+  const { view, recorder } = viewAtTen();
+  view.push(chat(12));
+  view.push(chat(13));
+  view.applySync(synced(12));
+  view.resume();
+  assertEquals(recorder.events[0], { type: "reset", epoch: "e", seq: 12, members: 2 });
+  assertEquals(seqsOf(recorder), [13]);
+});
+
+Deno.test("RoomView begins a new epoch with a reset, and drops what is left of the old one", () => {
+  const { view, recorder, asked } = viewAtTen();
+  view.push(chat(8, "f"));
+  view.push(chat(11));
+  view.push(status(6, `j${pack("Ann")}`));
+  view.applySync(synced(8, [7, 8], { epoch: "f", version: 0 }));
+  view.resume();
+  view.push(chat(12));
+  view.push(status(1, `l${pack("Ann")}`, "f"));
+  assertEquals(recorder.events[0], { type: "reset", epoch: "f", seq: 6, members: 2 });
+  assertEquals([seqsOf(recorder), asked.gaps], [[7, 8], 1]);
+  assertEquals(recorder.events.at(-1)?.type, "status");
+});
+
+Deno.test("RoomView asks once for an epoch that Redis does not know either", () => {
+  const { view, recorder, asked } = viewAtTen();
+  view.push(chat(1, "odd"));
+  view.push(chat(11));
+  view.applySync(synced(10));
+  view.resume();
+  assertEquals([seqsOf(recorder), asked.gaps], [[11], 1]);
+});
+
+Deno.test("RoomView hands out a status once, and none that the head had in it", () => {
+  const { view, recorder } = viewAtTen();
+  view.push(status(5, `j${pack("Ann")}`));
+  view.push(status(6, `j${pack("Bob B")}${pack("Ann")}`));
+  view.push(status(6, `j${pack("Bob B")}${pack("Ann")}`));
+  view.push(status(7, `l${pack("Bob B")}`));
+  assertEquals(recorder.events, [
+    { type: "status", event: "join", name: "Bob B", was: "Ann", members: 3 },
+    { type: "status", event: "leave", name: "Bob B", was: undefined, members: 3 },
+  ]);
+});
+
+Deno.test("RoomView hands out bytes as they are", () => {
+  const { view, recorder } = viewAtTen();
+  const bytes = new Uint8Array([0, 255, 98, 32]);
+  view.push(Buffer.concat([Buffer.from("b3 é!"), bytes]));
+  assertEquals(recorder.events, [{ type: "binary", bytes, from: "é!" }]);
+});

@@ -1,0 +1,174 @@
+import process from "node:process";
+import {
+  assert,
+  assertEquals,
+  assertGreater,
+  assertLess,
+  assertMatch,
+  assertStringIncludes,
+} from "@std/assert";
+import { createTestApp, type TestApp } from "../support/fakes.ts";
+import { Turn } from "../../handlers/registry/flush.ts";
+import { range } from "../support/v1.ts";
+
+/** One metric of the text format: its type, its help, and its samples by name and labels. */
+interface Family {
+  type: string;
+  help: string;
+  samples: Map<string, number>;
+}
+
+/** Reads the text format. https://prometheus.io/docs/instrumenting/exposition_formats/ */
+function parse(text: string): Map<string, Family> {
+  const families = new Map<string, Family>();
+  let family: Family | undefined;
+  assert(text.endsWith("\n"), "the last line ends, too");
+  for (const line of text.split("\n")) {
+    const [, kind, name, rest] = /^# (HELP|TYPE) (\S+) (.+)$/.exec(line) ?? [];
+    if (kind === "HELP") {
+      assert(!families.has(name), `${name} stands twice`);
+      families.set(name, family = { type: "", help: rest, samples: new Map() });
+    } else if (kind === "TYPE") family!.type = rest;
+    else if (line !== "") {
+      const [, sample, value] = /^([a-z_]+(?:\{[a-z]+="[^"\\\n]*"\})?) (\S+)$/.exec(line) ?? [];
+      assert(sample, `no sample: ${line}`);
+      family!.samples.set(sample, Number(value));
+    }
+  }
+  return families;
+}
+
+async function scrape(server: TestApp): Promise<Map<string, Family>> {
+  const response = await server.ask("/metrics");
+  assertEquals(response.status, 200);
+  assertMatch(response.headers.get("content-type")!, /^text\/plain; version=0\.0\.4/);
+  assertEquals(response.headers.get("cache-control"), "no-store");
+  return parse(await response.text());
+}
+
+/** The samples of a scrape, by what names them behind `parley_`. */
+async function samples(server: TestApp): Promise<(name: string) => number | undefined> {
+  const families = await scrape(server);
+  const all = new Map([...families.values()].flatMap(({ samples }) => [...samples]));
+  return (name) => all.get(`parley_${name}`);
+}
+
+Deno.test("/metrics counts what the server does", async () => {
+  const turn = new Turn(() => {});
+  const server = createTestApp({ turn, settings: { MAX_QUEUE_BYTES: 5_000 } });
+  const ann = await server.connect("/chat/ops", { dialect: "v1" });
+  ann.say({ type: "join", name: "Ann" });
+  turn.flush();
+  const bob = await server.connect("/chat/ops");
+  await server.connect("/echo");
+  const events = await server.ask("/rooms/ops/events");
+  const say = '{"type":"chat","message":"Hi"}';
+  ann.say(range(1, 3).map(() => say).join("\n"));
+  turn.flush();
+  bob.say("{");
+  bob.bufferedAmount = 5_001;
+  ann.say({ type: "chat", message: "x".repeat(1_000) });
+  turn.flush();
+  const seq = 4;
+  const { epoch } = ann.objects[0] as { epoch: string };
+  for (const after of [`${epoch}:${seq}`, `${epoch}:2`, "other:1"]) {
+    await server.connect(`/chat/ops?after=${after}`, { dialect: "v1" });
+  }
+  turn.flush();
+  await new Promise((resolve) => setImmediate(resolve));
+
+  const read = await samples(server);
+  const expect = (all: Record<string, number>) => {
+    for (const [name, value] of Object.entries(all)) {
+      assertEquals([name, read(name)], [name, value]);
+    }
+  };
+  expect({
+    'connections{dialect="v1"}': 4,
+    'connections{dialect="plain"}': 0,
+    'connections{dialect="echo"}': 1,
+    'connections{dialect="events"}': 1,
+    held_connections: 7,
+    rooms: 1,
+    members: 1,
+    received_messages_total: 6,
+    'closes_total{reason="too_slow"}': 1,
+    'closes_total{reason="going_away"}': 0,
+    'refusals_total{code="bad_json"}': 1,
+    'recoveries_total{result="complete"}': 2,
+    'recoveries_total{result="partial"}': 1,
+    'engine_ready{engine="memory"}': 1,
+    engine_rooms: 1,
+    // The status alone, three messages together, the long one.
+    'batch_messages_bucket{le="1"}': 2,
+    'batch_messages_bucket{le="2"}': 2,
+    'batch_messages_bucket{le="4"}': 3,
+    'batch_messages_bucket{le="+Inf"}': 3,
+    batch_messages_sum: 5,
+    batch_messages_count: 3,
+    fan_out_seconds_count: 1,
+  });
+  const joined = 1, each = 3, missed = 2 + 4;
+  // Ann hears all; Bob and the stream hear the chats.
+  assertEquals(read("deliveries_total"), joined + 3 * (each + 1) + missed);
+  assertGreater(read("history_bytes")!, 1_000);
+  assertGreater(read("received_bytes_total")!, 1_000);
+  assertGreater(read("sent_bytes_total")!, read("received_bytes_total")!);
+  assertEquals(read("sent_frames_total"), [ann, bob].flatMap(({ frames }) => frames).length + 3);
+  assertGreater(read("fan_out_seconds_sum")!, 0);
+  // The stream that nobody reads.
+  assertGreater(read("queue_bytes")!, 1_000);
+  await events.body!.cancel();
+});
+
+Deno.test("/metrics keeps the conventions of Prometheus", async () => {
+  const families = await scrape(createTestApp());
+  assert(families.size > 20);
+  for (const [name, { type, help, samples }] of families) {
+    assertMatch(name, /^(parley|process)_[a-z]+(_[a-z]+)*$/);
+    // Base units, and `_total` behind what only grows. https://prometheus.io/docs/practices/naming/
+    assert(!/_(ms|milliseconds|kb|mb|kilobytes|megabytes)(_|$)/.test(name), name);
+    assertEquals(name.endsWith("_total"), type === "counter", name);
+    assertMatch(help, /^[A-Z].*\.$/);
+    for (const sample of samples.keys()) assert(sample.startsWith(name));
+    if (type !== "histogram") continue;
+    const counts = [...samples].filter(([key]) => key.includes("_bucket")).map(([, n]) => n);
+    assertEquals(counts, counts.toSorted((a, b) => a - b));
+    assertEquals(counts.at(-1), samples.get(`${name}_count`));
+  }
+  const { samples } = families.get("process_resident_memory_bytes")!;
+  assertGreater([...samples.values()][0], 10_000_000);
+  assertGreater([...families.get("process_cpu_seconds_total")!.samples.values()][0], 0.01);
+  const [start] = families.get("process_start_time_seconds")!.samples.values();
+  assertLess(Math.abs(start - (Date.now() / 1_000 - process.uptime())), 1);
+});
+
+Deno.test("/metrics has no label that grows with rooms, names or addresses", async () => {
+  const server = createTestApp();
+  const count = async () =>
+    [...(await scrape(server)).values()].reduce((sum, { samples }) => sum + samples.size, 0);
+  await server.connect("/chat/a");
+  const before = await count();
+  for (const index of range(1, 50)) {
+    const info = {
+      remoteAddr: { transport: "tcp", hostname: `10.0.0.${index}`, port: 1 },
+    } as const;
+    const socket = await server.connect(`/chat/room${index}`, { dialect: "v1", info });
+    socket.say({ type: "join", name: `Name ${index}` });
+    socket.say({ type: "chat", message: `Text ${index}` });
+  }
+  assertEquals(await count(), before);
+  const text = await (await server.ask("/metrics")).text();
+  for (const word of ["room5", "Name", "Text", "10.0"]) assert(!text.includes(word), word);
+});
+
+Deno.test("counting costs a message's way nothing but increments: one in 64 is timed", async () => {
+  const turn = new Turn(() => {});
+  const server = createTestApp({ turn, settings: { MESSAGE_RATE: 0 } });
+  const ann = await server.connect("/chat/ops", { dialect: "v1" });
+  ann.say({ type: "join", name: "Ann" });
+  for (const _ of range(1, 640)) ann.say({ type: "chat", message: 1 });
+  await new Promise((resolve) => setImmediate(resolve));
+  assertEquals(server.registry.counters.fanOutSeconds.total, 10);
+  assertStringIncludes(await (await server.ask("/metrics")).text(), "fan_out_seconds_count 10\n");
+});

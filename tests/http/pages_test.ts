@@ -1,0 +1,61 @@
+import { assert, assertEquals, assertNotEquals, assertStringIncludes } from "@std/assert";
+import { OPEN_GRANTS } from "../../handlers/access/token.ts";
+import type { Call } from "../../handlers/app.ts";
+import { file } from "../../handlers/http/pages.ts";
+import { createTestApp } from "../support/fakes.ts";
+
+/** Asks a handler with these headers. */
+async function get(handler: ReturnType<typeof file>, headers: HeadersInit = {}): Promise<Response> {
+  const request = new Request("http://parley.test/", { headers });
+  const visitor = { remote: "", address: "", grants: OPEN_GRANTS };
+  const call: Call = { request, url: new URL(request.url), visitor, room: "" };
+  return await handler(call);
+}
+
+Deno.test("file() gives the text, its type and its tag", async () => {
+  const response = await get(file("let x;", "text/javascript"));
+  assertEquals(response.status, 200);
+  assertEquals(response.headers.get("content-type"), "text/javascript; charset=utf-8");
+  assertEquals(response.headers.get("cache-control"), "no-cache");
+  assert(response.headers.get("etag"));
+  assertEquals(await response.text(), "let x;");
+});
+
+Deno.test("file() answers 304 to a browser that has this very file", async () => {
+  const handler = file("a", "text/css");
+  const etag = (await get(handler)).headers.get("etag")!;
+  const known = await get(handler, { "if-none-match": `"old", ${etag}` });
+  assertEquals([known.status, await known.text()], [304, ""]);
+  assertEquals(known.headers.get("etag"), etag);
+  const old = await get(handler, { "if-none-match": '"old"' });
+  assertEquals([old.status, await old.text()], [200, "a"]);
+  const other = await get(file("b", "text/css"));
+  assertNotEquals(other.headers.get("etag"), etag);
+  await other.body?.cancel();
+});
+
+Deno.test("file() lets a page run no script but the server's own", async () => {
+  const policy = (response: Response) => response.headers.get("content-security-policy");
+  const page = await get(file("<p>", "text/html"));
+  assertStringIncludes(policy(page)!, "default-src 'none'; script-src 'self'");
+  await page.body?.cancel();
+  const script = await get(file("let x;", "text/javascript"));
+  assertEquals(policy(script), null);
+  await script.body?.cancel();
+});
+
+Deno.test("the page at / keeps its own policy and loads nothing that is not there", async () => {
+  const { ask } = createTestApp();
+  const response = await ask("/");
+  assertEquals(response.status, 200);
+  assertEquals(response.headers.get("content-type"), "text/html; charset=utf-8");
+  const html = await response.text();
+  assertEquals(html.match(/<script(?![^>]*\ssrc=)|<style|\son\w+=|\sstyle=/g), null);
+  const links = [...html.matchAll(/(?:src|href)="(\/[^"]*)"/g)].map(([, path]) => path);
+  assert(links.length > 0);
+  for (const path of links) {
+    const part = await ask(path);
+    assertEquals(part.status, 200, path);
+    await part.body?.cancel();
+  }
+});

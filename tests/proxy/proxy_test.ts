@@ -1,0 +1,311 @@
+/**
+ * nginx and Caddy in front of Parley, with the files that the README shows: what the application
+ * cannot end, they end. The times are cut to a second.
+ */
+import { assert, assertEquals, assertMatch } from "@std/assert";
+import type { Totals } from "../attack/totals.ts";
+import { Client, RawClient } from "../support/clients.ts";
+import { soon } from "../support/inbox.ts";
+import { freePort } from "../support/redis_server.ts";
+import { ROOT, TestProcess } from "../support/servers.ts";
+
+const encoder = new TextEncoder();
+
+/** A proxy's program, its package, its file, and how to start it. */
+interface Program {
+  path: string;
+  cure: string;
+  file: string;
+  /** What stands in the file for the place of this test; each must be there. */
+  replace(where: { port: number; directory: string }): Record<string, string>;
+  args(file: string, directory: string): string[];
+}
+
+const NGINX: Program = {
+  path: "/usr/sbin/nginx",
+  cure: "apt-get install nginx-light",
+  file: "nginx.conf",
+  replace: ({ port, directory }) => ({
+    "user www-data;": Deno.uid() === 0 ? "user root;" : "",
+    "worker_processes auto;": "worker_processes 1;",
+    "pid /run/nginx.pid;": `pid ${directory}/nginx.pid;`,
+    "error_log /var/log/nginx/error.log;": "error_log stderr error;",
+    "worker_connections 20000;": "worker_connections 1000;",
+    "http {": "http {" +
+      ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"].map((kind) =>
+        `${kind}_temp_path ${directory}/${kind};`
+      ).join(" "),
+    "unix:/run/parley/parley.sock": `unix:${directory}/parley.sock`,
+    "listen 80;": `listen 127.0.0.1:${port};`,
+    "client_header_timeout 10s;": "client_header_timeout 1s;",
+    "client_body_timeout 10s;": "client_body_timeout 1s;",
+    "send_timeout 10s;": "send_timeout 1s;",
+  }),
+  args: (file, directory) => ["-c", file, "-p", directory, "-g", "daemon off;"],
+};
+
+const CADDY: Program = {
+  path: "/usr/bin/caddy",
+  cure: "apt-get install caddy",
+  file: "Caddyfile",
+  replace: ({ port, directory }) => ({
+    "unix//run/parley/parley.sock": `unix/${directory}/parley.sock`,
+    ":80 {": `http://:${port} {\n\tbind 127.0.0.1`,
+    "read_header 10s": "read_header 1s",
+    "read_body 10s": "read_body 1s",
+  }),
+  args: (file) => ["run", "--adapter", "caddyfile", "--config", file],
+};
+
+/** Parley on a Unix socket, and a proxy in front of it. */
+class Front implements AsyncDisposable {
+  readonly #stack = new AsyncDisposableStack();
+  #totalsUrl = "";
+
+  private constructor(readonly port: number) {}
+
+  static async start(program: Program, ...flags: string[]): Promise<Front> {
+    const front = new Front(freePort());
+    const stack = front.#stack;
+    try {
+      const directory = await Deno.makeTempDir({ prefix: "parley-proxy-" });
+      stack.defer(() => Deno.remove(directory, { recursive: true }));
+      const socket = ["--socket-path", `${directory}/parley.sock`, "--trust-proxy", "1"];
+      const script = "tests/attack/server.ts";
+      const parley = stack.use(new TestProcess(["run", "-A", script, ...socket, ...flags]));
+      front.#totalsUrl = (await parley.line(/^totals: /)).replace("totals: ", "");
+
+      let text = await Deno.readTextFile(`${ROOT}tests/proxy/${program.file}`);
+      for (const [from, to] of Object.entries(program.replace({ port: front.port, directory }))) {
+        assert(text.includes(from), `${program.file} has no ${from}`);
+        text = text.replace(from, to);
+      }
+      const file = `${directory}/${program.file}`;
+      await Deno.writeTextFile(file, text);
+      const proxy = new Deno.Command(program.path, {
+        args: program.args(file, directory),
+        env: { HOME: directory, XDG_DATA_HOME: directory, XDG_CONFIG_HOME: directory },
+        stdout: "null",
+        stderr: "null",
+      }).spawn();
+      stack.defer(async () => {
+        proxy.kill("SIGTERM");
+        await proxy.status;
+      });
+      await soon(front.#listening(), `${program.path} on port ${front.port}`);
+    } catch (error) {
+      await stack.disposeAsync();
+      throw error;
+    }
+    return front;
+  }
+
+  get url(): string {
+    return `http://127.0.0.1:${this.port}`;
+  }
+
+  get ws(): string {
+    return `ws://127.0.0.1:${this.port}`;
+  }
+
+  dial(): Promise<Deno.TcpConn> {
+    return Deno.connect({ hostname: "127.0.0.1", port: this.port });
+  }
+
+  /** The totals when they have become so. */
+  async until(what: string, isSo: (totals: Totals) => boolean): Promise<Totals> {
+    const end = Date.now() + 10_000;
+    for (;;) {
+      const totals = await (await fetch(this.#totalsUrl)).json();
+      if (isSo(totals)) return totals;
+      assert(Date.now() < end, `${what}: ${JSON.stringify(totals)}`);
+      await new Promise((resolve) => setTimeout(resolve, 50));
+    }
+  }
+
+  async #listening(): Promise<void> {
+    for (;;) {
+      try {
+        (await this.dial()).close();
+        return;
+      } catch {
+        await new Promise((resolve) => setTimeout(resolve, 20));
+      }
+    }
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.#stack.disposeAsync();
+  }
+}
+
+/** Reads until the other side ends the connection. */
+async function ended(connection: Deno.Conn): Promise<string> {
+  let text = "";
+  try {
+    for await (const chunk of connection.readable) text += new TextDecoder().decode(chunk);
+  } catch {
+    // Reset is an end, too.
+  }
+  return text;
+}
+
+/** Registers a test that needs the program; without it, it is ignored and shows the cure. */
+function proxyTest(program: Program, name: string, fn: () => Promise<void>): void {
+  let isThere = true;
+  try {
+    Deno.statSync(program.path);
+  } catch {
+    isThere = false;
+  }
+  const cure = isThere ? "" : ` (needs ${program.path}: ${program.cure})`;
+  Deno.test({ name: name + cure, ignore: !isThere, fn });
+}
+
+Deno.test("the README shows the files that are tried here", async () => {
+  const readme = await Deno.readTextFile(`${ROOT}README.md`);
+  for (const { file } of [NGINX, CADDY]) {
+    const text = await Deno.readTextFile(`${ROOT}tests/proxy/${file}`);
+    assert(readme.includes(`\n${text}\`\`\`\n`), `the README has another ${file}`);
+  }
+});
+
+for (const program of [NGINX, CADDY]) {
+  const name = program === NGINX ? "nginx" : "Caddy";
+
+  proxyTest(program, `through ${name} and a Unix socket all goes its way`, async () => {
+    await using front = await Front.start(program);
+    {
+      await using v1 = await Client.open(`${front.ws}/chat/ops`, "parley.v1");
+      assertEquals((await v1.nextObject()).type, "welcome");
+      const events = await fetch(`${front.url}/rooms/ops/events`);
+      const reader = events.body!.pipeThrough(new TextDecoderStream()).getReader();
+      assertMatch((await soon(reader.read(), "the welcome event")).value!, /event: ?welcome/);
+      const posted = await fetch(`${front.url}/rooms/ops/messages`, {
+        method: "POST",
+        headers: { "content-type": "application/json" },
+        body: '{"message":"hi","sender":"Ann"}',
+      });
+      assertEquals([posted.status, (await posted.json()).seq], [202, 1]);
+      assertEquals((await v1.nextObject()).message, "hi");
+      assertMatch((await soon(reader.read(), "the message's event")).value!, /"message":"hi"/);
+      await reader.cancel();
+      await using plain = await Client.join(`${front.ws}/chat/ops`, "Bob");
+      plain.send("x".repeat(60_000));
+      assertEquals((await plain.nextObject()).message, "Invalid JSON format.");
+      await using echo = await Client.open(`${front.ws}/echo`);
+      echo.send(Uint8Array.of(0, 255));
+      assertEquals(await echo.next(), Uint8Array.of(0, 255));
+    }
+    await front.until("all are gone", ({ held }) => held === 0);
+  });
+
+  proxyTest(
+    program,
+    `${name} counts each client by its own address, whatever it writes`,
+    async () => {
+      await using front = await Front.start(program, "--max-connections-per-ip", "1");
+      using first = await RawClient.open(`${front.ws}/echo`, { "x-forwarded-for": "203.0.113.1" });
+      using second = await RawClient.open(`${front.ws}/echo`, { "x-forwarded-for": "203.0.113.2" });
+      assertEquals([first.status, second.status], [101, 429]);
+      await front.until("it counts under 127.0.0.1", ({ heldHere }) => heldHere === 1);
+    },
+  );
+
+  proxyTest(program, `${name} ends a connection that says nothing`, async () => {
+    await using front = await Front.start(program);
+    using connection = await front.dial();
+    await soon(ended(connection), "the end of a silent connection", 5_000);
+  });
+
+  proxyTest(program, `${name} ends headers that never end`, async () => {
+    await using front = await Front.start(program);
+    using connection = await front.dial();
+    await connection.write(encoder.encode("GET / HTTP/1.1\r\nhost: x\r\n"));
+    const timer = setInterval(() => {
+      connection.write(encoder.encode("x-more: x\r\n")).catch(() => {});
+    }, 200);
+    await soon(ended(connection), "the end of endless headers", 5_000);
+    clearInterval(timer);
+  });
+
+  proxyTest(
+    program,
+    `${name} ends a body that stops, and refuses one that is too big`,
+    async () => {
+      await using front = await Front.start(program);
+      const head =
+        "POST /rooms/ops/messages HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n";
+      using connection = await front.dial();
+      await connection.write(encoder.encode(`${head}content-length: 100\r\n\r\n{"mess`));
+      await soon(ended(connection), "the end of a body that stopped", 5_000);
+      using big = await front.dial();
+      await big.write(
+        encoder.encode(`${head}content-length: 9999999\r\nconnection: close\r\n\r\n{`),
+      );
+      const refusal = new Uint8Array(1_000);
+      await soon(big.read(refusal), "a refusal");
+      assertMatch(new TextDecoder().decode(refusal), /^HTTP\/1.1 413 /);
+    },
+  );
+
+  proxyTest(program, `${name} refuses requests that can be read in two ways`, async () => {
+    await using front = await Front.start(program);
+    const hidden = "GET /nowhere HTTP/1.1\r\nhost: x\r\n\r\n";
+    for (
+      const lengths of [
+        "content-length: 2\r\ncontent-length: 200",
+        "content-length: +2",
+        "transfer-encoding: xchunked",
+        "transfer-encoding : chunked",
+      ]
+    ) {
+      using connection = await front.dial();
+      const head = `POST /rooms/ops/messages HTTP/1.1\r\nhost: x\r\n${lengths}\r\n\r\n`;
+      await connection.write(encoder.encode(`${head}{}${hidden}`));
+      const answer = await soon(ended(connection), `the end after ${lengths}`, 5_000);
+      assert(!/ (202|404) /.test(answer), `${lengths}: ${answer}`);
+    }
+    const { messagesIn } = await front.until("it lives", () => true);
+    assertEquals(messagesIn, 0);
+  });
+}
+
+proxyTest(NGINX, "nginx ends a listener that reads no more, and Parley lets it go", async () => {
+  await using front = await Front.start(NGINX, "--post-rate", "0");
+  using stuck = await RawClient.open(`${front.ws}/chat/hose`);
+  assertEquals(stuck.status, 101);
+  const body = JSON.stringify({ message: "x".repeat(60_000) });
+  let isEvicted = false;
+  while (!isEvicted) {
+    const headers = { "content-type": "application/json" };
+    const init = { method: "POST", headers, body };
+    await fetch(`${front.url}/rooms/hose/messages`, init).then((answer) => answer.body?.cancel());
+    await front.until("a look", ({ closes }) => {
+      isEvicted = closes.tooSlow === 1;
+      return true;
+    });
+  }
+  await front.until("the runtime has let it go", ({ held }) => held === 0);
+});
+
+proxyTest(
+  NGINX,
+  "nginx refuses the 101st connection of an address, and a flood of requests",
+  async () => {
+    await using front = await Front.start(NGINX);
+    const clients = await Promise.all(
+      Array.from({ length: 110 }, () => RawClient.open(`${front.ws}/echo`)),
+    );
+    assertEquals(clients.filter(({ status }) => status === 101).length, 100);
+    assertEquals(clients.filter(({ status }) => status === 429).length, 10);
+    for (const client of clients) client.drop();
+    await front.until("they are gone", ({ held }) => held === 0);
+    const statuses = await Promise.all(Array.from({ length: 400 }, async () => {
+      const { status, body } = await fetch(`${front.url}/healthz`);
+      await body?.cancel();
+      return status;
+    }));
+    assert(statuses.includes(200) && statuses.includes(429), `${new Set(statuses)}`);
+  },
+);

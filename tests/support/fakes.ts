@@ -1,0 +1,317 @@
+/**
+ * Stand-ins for time, sockets and the log, and a whole server of them without a port.
+ *
+ * @module
+ */
+import type { Socket, Upgrade } from "../../handlers/access/handshake.ts";
+import type { TokenCheck } from "../../handlers/access/token.ts";
+import type { App, RequestInfo } from "../../handlers/app.ts";
+import type { Engine } from "../../handlers/engine/engine.ts";
+import { createMemoryEngine } from "../../handlers/engine/memory.ts";
+import type { Dialect } from "../../handlers/protocol/encode.ts";
+import type { Turn } from "../../handlers/registry/flush.ts";
+import { Registry } from "../../handlers/registry/registry.ts";
+import { createRouter, type Fetch } from "../../handlers/router.ts";
+import { defaultSettings, type Settings } from "../../handlers/start/settings.ts";
+import type { Clock } from "../../handlers/util/clock.ts";
+import type { Log } from "../../handlers/util/log.ts";
+
+/** Time that stands still until {@link FakeClock.tick} turns its hands. */
+export class FakeClock implements Clock {
+  #now: number;
+  #timers = new Set<{ at: number; everyMs?: number; task: () => void }>();
+
+  /** @param now Unix ms */
+  constructor(now = Date.UTC(2026, 0, 1)) {
+    this.#now = now;
+  }
+
+  /** How many tasks wait. */
+  get timerCount(): number {
+    return this.#timers.size;
+  }
+
+  now(): number {
+    return this.#now;
+  }
+
+  after(ms: number, task: () => void): () => void {
+    return this.#add({ at: this.#now + ms, task });
+  }
+
+  every(ms: number, task: () => void): () => void {
+    return this.#add({ at: this.#now + ms, everyMs: ms, task });
+  }
+
+  /** Lets `ms` go by: runs what falls due, in order of time, each at its own moment. */
+  tick(ms: number): void {
+    const end = this.#now + ms;
+    while (true) {
+      const [timer] = [...this.#timers].filter(({ at }) => at <= end).sort((a, b) => a.at - b.at);
+      if (!timer) break;
+      this.#now = Math.max(this.#now, timer.at);
+      if (timer.everyMs === undefined) this.#timers.delete(timer);
+      else timer.at += Math.max(1, timer.everyMs);
+      timer.task();
+    }
+    this.#now = end;
+  }
+
+  #add(timer: { at: number; everyMs?: number; task: () => void }): () => void {
+    this.#timers.add(timer);
+    return () => this.#timers.delete(timer);
+  }
+}
+
+/** What the server hears of a fake socket's peer, and what the peer got. */
+export class FakeSocket implements Socket {
+  binaryType: BinaryType = "blob";
+  /** Rises with what is sent while {@link isStuck}; a test may set it. */
+  bufferedAmount = 0;
+  /** Whoever listens, by the event's type. */
+  #listeners = new Map<string, EventListenerObject>();
+  /** Every frame that the server sent, oldest first; bytes as a copy. */
+  frames: (string | Uint8Array)[] = [];
+  /** Every close that the server asked for. */
+  closes: { code?: number; reason?: string }[] = [];
+  /** The peer reads nothing: what is sent stays in `bufferedAmount`. */
+  isStuck = false;
+  /** What the next `send` throws, as the runtime's does when the connection is gone. */
+  sendError?: Error;
+
+  /** @param request the handshake, where there was one */
+  constructor(readonly request?: Request) {}
+
+  send(data: string | ArrayBufferLike | Blob | ArrayBufferView): void {
+    if (this.sendError) throw this.sendError;
+    const frame = typeof data === "string" ? data : bytesOf(data);
+    if (this.isStuck) {
+      const bytes = typeof frame === "string" ? new TextEncoder().encode(frame) : frame;
+      this.bufferedAmount += bytes.length;
+    }
+    this.frames.push(frame);
+  }
+
+  close(code?: number, reason?: string): void {
+    this.closes.push({ code, reason });
+  }
+
+  /** The handshake is done. */
+  open(): void {
+    this.#tell(new Event("open"));
+  }
+
+  /** The peer sends text; anything but a string goes as JSON. */
+  say(message: unknown): void {
+    const data = typeof message === "string" ? message : JSON.stringify(message);
+    this.#tell(new MessageEvent("message", { data }));
+  }
+
+  /** The peer sends a binary frame. */
+  sayBytes(...bytes: number[]): void {
+    const data = new Uint8Array(bytes).buffer;
+    this.#tell(new MessageEvent("message", { data }));
+  }
+
+  /** The runtime tells the end of the connection. */
+  end(code = 1000, reason = "", wasClean = true): void {
+    this.#tell(new CloseEvent("close", { code, reason, wasClean }));
+  }
+
+  /** The runtime tells an error; {@link drop} tells the close behind it too. */
+  fail(message = "Unexpected EOF"): void {
+    this.#tell(new ErrorEvent("error", { message }));
+  }
+
+  /** The connection breaks, as Deno tells it: an error, then a close with code 0. */
+  drop(message?: string): void {
+    this.fail(message);
+    this.end(0, "", false);
+  }
+
+  /** All objects that the server sent, those of merged frames one by one. */
+  get objects(): unknown[] {
+    return this.frames.filter((frame) => typeof frame === "string")
+      .flatMap((frame) => frame.split("\n")).map((line) => JSON.parse(line));
+  }
+
+  /** The frames so far, which are forgotten. */
+  take(): (string | Uint8Array)[] {
+    return this.frames.splice(0);
+  }
+
+  addEventListener(type: string, listener: unknown): void {
+    this.#listeners.set(type, listener as EventListenerObject);
+  }
+
+  removeEventListener(type: string): void {
+    this.#listeners.delete(type);
+  }
+
+  #tell(event: Event): void {
+    this.#listeners.get(event.type)?.handleEvent(event);
+  }
+}
+
+function bytesOf(data: ArrayBufferLike | Blob | ArrayBufferView): Uint8Array {
+  if (data instanceof Blob) throw new TypeError("Cannot send a Blob over a fake socket");
+  return ArrayBuffer.isView(data)
+    ? new Uint8Array(data.buffer, data.byteOffset, data.byteLength).slice()
+    : new Uint8Array(data).slice();
+}
+
+/** One line of a {@link RecordingLog}. */
+export interface LogLine {
+  level: keyof Log;
+  text: string;
+  fields: Record<string, unknown>;
+}
+
+/** A log that keeps its lines. */
+export class RecordingLog implements Log {
+  readonly lines: LogLine[] = [];
+  readonly debug = this.#write("debug");
+  readonly info = this.#write("info");
+  readonly warn = this.#write("warn");
+  readonly error = this.#write("error");
+
+  /** The `event` field of each line. */
+  get events(): unknown[] {
+    return this.lines.map(({ fields }) => fields.event);
+  }
+
+  /** The lines of an event. */
+  of(event: string): LogLine[] {
+    return this.lines.filter(({ fields }) => fields.event === event);
+  }
+
+  #write(level: keyof Log): Log["info"] {
+    return (text, fields = {}) => void this.lines.push({ level, text, fields });
+  }
+}
+
+/** What a test brings itself; all else is a fake or a default. */
+export interface TestAppOptions {
+  settings?: Partial<Settings>;
+  engine?: Engine;
+  log?: Log;
+  upgrade?: Upgrade;
+  tokens?: TokenCheck;
+  isTraced?: boolean;
+  /** With `new Turn(() => {})` the test ends each turn by `turn.flush()`. */
+  turn?: Turn;
+}
+
+/** A whole server without a port. */
+export interface TestApp {
+  app: App;
+  router: Fetch;
+  registry: Registry;
+  engine: Engine;
+  settings: Settings;
+  clock: FakeClock;
+  /** Empty if the test brought its own log. */
+  log: RecordingLog;
+  /** Asks the router. A path stands for a URL on `http://parley.test`. */
+  ask(path: string, init?: RequestInit, info?: RequestInfo): Promise<Response>;
+  /** Shakes hands at a path. Throws the answer's text if the server refuses. */
+  handshake(path: string, options?: HandshakeOptions): Promise<FakeSocket>;
+  /** The same, and the socket is open. */
+  connect(path: string, options?: HandshakeOptions): Promise<FakeSocket>;
+}
+
+/** How a fake socket knocks. */
+export interface HandshakeOptions {
+  dialect?: Dialect;
+  headers?: Record<string, string>;
+  info?: RequestInfo;
+}
+
+/** The headers of a good handshake. The key is RFC 6455's, 1.3. */
+export function handshakeHeaders(dialect: Dialect = "plain"): Record<string, string> {
+  return {
+    upgrade: "websocket",
+    connection: "Upgrade",
+    "sec-websocket-version": "13",
+    "sec-websocket-key": "dGhlIHNhbXBsZSBub25jZQ==",
+    ...(dialect === "v1" && { "sec-websocket-protocol": "parley.v1" }),
+  };
+}
+
+/** Makes a server of fakes; `overrides` replace what a test cares for. */
+export function createTestApp(overrides: TestAppOptions = {}): TestApp {
+  const settings = { ...defaultSettings(), ...overrides.settings };
+  const clock = new FakeClock();
+  const recording = new RecordingLog();
+  const log = overrides.log ?? recording;
+  const keeps = {
+    historySize: settings.HISTORY_SIZE,
+    historySeconds: settings.HISTORY_SECONDS,
+    historyMb: settings.HISTORY_MB,
+    maxRooms: settings.MAX_ROOMS,
+  };
+  const engine = overrides.engine ?? createMemoryEngine(keeps, clock);
+  const registry = new Registry({
+    engine,
+    localEngine: createMemoryEngine(keeps, clock),
+    log,
+    clock,
+    turn: overrides.turn,
+    logsMessages: settings.LOG_LEVEL === "debug",
+    limits: {
+      maxConnections: settings.MAX_CONNECTIONS,
+      maxQueueBytes: settings.MAX_QUEUE_BYTES,
+      maxMessageBytes: settings.MAX_MESSAGE_BYTES,
+      drainSeconds: settings.DRAIN_SECONDS,
+    },
+  });
+  const sockets = new WeakMap<Response, FakeSocket>();
+  const fakeUpgrade: Upgrade = (request) => {
+    const socket = new FakeSocket(request);
+    const response = new Response(null, { status: 101 });
+    sockets.set(response, socket);
+    return { socket, response };
+  };
+  const app: App = {
+    registry,
+    log,
+    clock,
+    settings,
+    tokens: overrides.tokens,
+    isTraced: overrides.isTraced,
+    upgrade: overrides.upgrade ?? fakeUpgrade,
+  };
+  const router = createRouter(app);
+  const ask: TestApp["ask"] = (path, init, info) =>
+    router(new Request(new URL(path, "http://parley.test"), init), info);
+  const handshake: TestApp["handshake"] = async (path, { dialect, headers, info } = {}) => {
+    const response = await ask(path, {
+      headers: { ...handshakeHeaders(dialect), ...headers },
+    }, info);
+    const socket = sockets.get(response);
+    if (!socket) throw new Error(`${response.status} ${await response.text()}`);
+    return socket;
+  };
+  const connect: TestApp["connect"] = async (path, options) => {
+    const socket = await handshake(path, options);
+    socket.open();
+    return socket;
+  };
+  return {
+    app,
+    router,
+    registry,
+    engine,
+    settings,
+    clock,
+    log: recording,
+    ask,
+    handshake,
+    connect,
+  };
+}
+
+/** A peer's address. */
+export function infoOf(hostname: string, port = 50_000): RequestInfo {
+  return { remoteAddr: { transport: "tcp", hostname, port } };
+}

@@ -1,0 +1,95 @@
+/**
+ * A host that writes down what an engine tells it, and waits for it.
+ *
+ * @module
+ */
+import { type Answer, type Host, isRefusal, type Refusal } from "../../handlers/engine/engine.ts";
+import type { Head } from "../../handlers/protocol/position.ts";
+import type { Chat, RoomEvent } from "../../handlers/protocol/room_event.ts";
+
+/** How long a test waits for what must come, in ms. */
+const PATIENCE_MS = 10_000;
+
+/** Everything that a room's host hears, oldest first. */
+export class Recorder implements Host {
+  readonly events: RoomEvent[] = [];
+  #waiting?: () => void;
+
+  constructor(public listenerCount = 1) {}
+
+  deliver(event: RoomEvent): void {
+    this.events.push(event);
+    this.#waiting?.();
+  }
+
+  /** The messages so far. */
+  get chats(): Chat[] {
+    return this.events.filter((event) => event.type === "chat").map(({ chat }) => chat);
+  }
+
+  /** The texts of the messages so far. */
+  get messages(): string[] {
+    return this.chats.map((chat) => chat.message);
+  }
+
+  /** Settles as soon as `isDone` holds; fails after 10 s. */
+  until(isDone: (recorder: this) => boolean): Promise<void> {
+    return new Promise((resolve, reject) => {
+      const check = () => {
+        if (!isDone(this)) return;
+        clearTimeout(timer);
+        this.#waiting = undefined;
+        resolve();
+      };
+      const timer = setTimeout(() => {
+        this.#waiting = undefined;
+        const last = JSON.stringify(this.events.slice(-5));
+        reject(new Error(`Waited in vain: ${isDone}; ${this.events.length} events, last ${last}`));
+      }, PATIENCE_MS);
+      this.#waiting = check;
+      check();
+    });
+  }
+}
+
+/** The result of a call that must not be refused. */
+export async function granted<T>(answer: Answer<T | Refusal>): Promise<T> {
+  const value = await answer;
+  if (isRefusal(value)) throw new Error(`Refused: ${value.refused}`);
+  return value;
+}
+
+/** Opens a room on an engine with a new {@link Recorder}. */
+export async function hear(
+  engine: { host(room: string, host: Host): Answer<Head | Refusal> },
+  room: string,
+  listenerCount?: number,
+): Promise<{ recorder: Recorder; head: Head }> {
+  const recorder = new Recorder(listenerCount);
+  return { recorder, head: await granted(engine.host(room, recorder)) };
+}
+
+/** Asks again and again until `isDone` holds for the answer, which it returns; fails after 10 s. */
+export async function eventually<T>(
+  ask: () => T | Promise<T>,
+  isDone: (value: T) => boolean,
+): Promise<T> {
+  const deadline = Date.now() + PATIENCE_MS;
+  while (true) {
+    const value = await ask();
+    if (isDone(value)) return value;
+    if (Date.now() > deadline) {
+      throw new Error(`Waited in vain: ${isDone}; last ${JSON.stringify(value)}`);
+    }
+    await new Promise((resolve) => setTimeout(resolve, 10));
+  }
+}
+
+/** What `work` gives, which must take less than `ms`. */
+export async function within<T>(ms: number, work: () => Promise<T>): Promise<T> {
+  const start = performance.now();
+  const result = await work();
+  const tookMs = performance.now() - start;
+  if (tookMs >= ms) throw new Error(`Took ${Math.round(tookMs)} ms, not less than ${ms}`);
+  return result;
+}
