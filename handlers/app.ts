@@ -7,7 +7,7 @@ import type { Upgrade } from "./access/handshake.ts";
 import type { Grants, TokenCheck } from "./access/token.ts";
 import type { Registry } from "./registry/registry.ts";
 import type { Cluster } from "./start/cluster.ts";
-import type { Settings } from "./start/settings.ts";
+import type { Limits } from "./access/limits.ts";
 import type { Clock } from "./util/clock.ts";
 import type { Log } from "./util/log.ts";
 
@@ -16,7 +16,11 @@ export interface App {
   registry: Registry;
   log: Log;
   clock: Clock;
-  settings: Settings;
+  limits: Limits;
+  /** Origins of pages that may connect; see ALLOWED_ORIGINS. */
+  allowedOrigins: string[];
+  /** Proxies in front, whose X-Forwarded-For is believed. */
+  trustedProxies: number;
   /** Checks tokens, where they are on. */
   tokens?: TokenCheck;
   /** The other workers of the process, where there are any. */

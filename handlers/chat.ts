@@ -23,7 +23,7 @@ export function chat(app: App): Handler {
     const dialect = checkHandshake(request);
     const { socket, response } = app.upgrade(request, {
       dialect,
-      idleTimeoutSeconds: app.settings.IDLE_TIMEOUT,
+      idleTimeoutSeconds: app.limits.idleTimeoutSeconds,
     });
     const connection = app.registry.connect(socket, { ...visitor, dialect, kind: "chat" });
     connection.homeRoom = room;
@@ -123,9 +123,9 @@ class ChatSocket implements ConnectionHandler {
 
   /** Takes a message from what the socket may do; answers the ms to wait if that is too little. */
   #charge(type: ClientMessage["type"] | "binary", size: number): number {
-    const { clock, settings } = this.app;
+    const { clock, limits } = this.app;
     const now = clock.now();
-    this.#allowance ??= new Allowance(settings, now);
+    this.#allowance ??= new Allowance(limits, now);
     const opens = type === "join" || type === "listen" || type === "leave";
     const retry = this.#allowance.take(size, opens, now);
     if (this.#allowance.isOver(now)) this.connection.close("rateLimited");
@@ -201,7 +201,7 @@ class ChatSocket implements ConnectionHandler {
 
   /** Begins to hear a room: its `welcome` comes, or an error. */
   #hear(name: string, wanted: Wanted): void {
-    if (this.#memberships.size >= this.app.settings.MAX_ROOMS_PER_CONNECTION) {
+    if (this.#memberships.size >= this.app.limits.maxRoomsPerConnection) {
       return this.#fail("too_many_rooms", { room: name });
     }
     if (!this.#grants.mayHear(name)) return this.#fail("forbidden", { room: name });

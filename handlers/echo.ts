@@ -14,16 +14,16 @@ export function echo(app: App): Handler {
   return ({ request, url, visitor }) => {
     admitClient(app, visitor);
     checkHandshake(request);
-    const { registry, settings, clock } = app;
+    const { registry, limits, clock } = app;
     const prefix = url.searchParams.get("prefix") ?? "Echo: ";
     const { socket, response } = app.upgrade(request, {
       dialect: "plain",
-      idleTimeoutSeconds: settings.IDLE_TIMEOUT,
+      idleTimeoutSeconds: limits.idleTimeoutSeconds,
     });
     const connection = registry.connect(socket, { ...visitor, dialect: "plain", kind: "echo" });
     const now = clock.now();
-    const messages = new TokenBucket(settings.MESSAGE_RATE, settings.MESSAGE_RATE, now);
-    const bytes = new TokenBucket(settings.BYTE_RATE, settings.BYTE_RATE, now);
+    const messages = new TokenBucket(limits.messageRate, limits.messageRate, now);
+    const bytes = new TokenBucket(limits.byteRate, limits.byteRate, now);
     const answer = (size: number, data: string | ArrayBuffer) => {
       registry.counters.messagesIn++;
       const now = clock.now();

@@ -16,7 +16,7 @@ import { Registry } from "./registry/registry.ts";
 import { createRouter } from "./router.ts";
 import type { Cluster } from "./start/cluster.ts";
 import { describeAddress, listen, reasonOf, removeStaleSocket } from "./start/listen.ts";
-import type { Settings } from "./start/settings.ts";
+import { limitsOf, type Settings } from "./start/settings.ts";
 import { type Clock, systemClock } from "./util/clock.ts";
 import type { Log } from "./util/log.ts";
 import { SettingError } from "./util/setting_error.ts";
@@ -59,38 +59,31 @@ export async function start(
 ): Promise<Running> {
   const clock = systemClock;
   const tokens = await createTokenCheck(settings, clock);
-  const limits: HistoryLimits = {
-    historySize: settings.HISTORY_SIZE,
-    historySeconds: settings.HISTORY_SECONDS,
-    historyMb: settings.HISTORY_MB,
-    maxRooms: settings.MAX_ROOMS,
-  };
+  const limits = limitsOf(settings);
   const engine = await createEngine(settings, limits, clock, log, cluster);
   const localEngine = createMemoryEngine({ ...limits, historySize: STATS_HISTORY }, clock);
   const share = cluster ? cluster.ports.length : 1;
+  const shared = {
+    ...limits,
+    maxConnections: Math.ceil(limits.maxConnections / share),
+    maxConnectionsPerIp: Math.ceil(limits.maxConnectionsPerIp / share),
+    postRate: Math.ceil(limits.postRate / share),
+  };
   const registry = new Registry({
     engine,
     localEngine,
     log,
     clock,
     logsMessages: settings.LOG_LEVEL === "debug",
-    limits: {
-      maxConnections: Math.ceil(settings.MAX_CONNECTIONS / share),
-      maxQueueBytes: settings.MAX_QUEUE_BYTES,
-      maxMessageBytes: settings.MAX_MESSAGE_BYTES,
-      drainSeconds: settings.DRAIN_SECONDS,
-    },
+    limits: shared,
   });
-  const shared = {
-    ...settings,
-    MAX_CONNECTIONS_PER_IP: Math.ceil(settings.MAX_CONNECTIONS_PER_IP / share),
-    POST_RATE: Math.ceil(settings.POST_RATE / share),
-  };
   const app: App = {
     registry,
     log,
     clock,
-    settings: shared,
+    limits: shared,
+    allowedOrigins: settings.ALLOWED_ORIGINS,
+    trustedProxies: settings.TRUST_PROXY,
     tokens,
     cluster,
     isTraced,

@@ -143,16 +143,15 @@ function preflight(allowed: string[]): Response {
 }
 
 /** Headers of every answer: whose page may read it, who may keep it, and no guessing by the browser. */
-function secure(headers: Headers, request: Request, { settings }: App): void {
+function secure(headers: Headers, request: Request, { allowedOrigins }: App): void {
   headers.set("x-content-type-options", "nosniff");
   headers.set("referrer-policy", "no-referrer");
   // Live, or a refusal of this moment.
   if (!headers.has("cache-control")) headers.set("cache-control", "no-store");
   const origin = request.headers.get("origin");
-  const { ALLOWED_ORIGINS } = settings;
-  if (ALLOWED_ORIGINS.length > 0) headers.append("vary", "origin");
-  if (origin === null || !isAllowedOrigin(origin, ALLOWED_ORIGINS)) return;
-  headers.set("access-control-allow-origin", ALLOWED_ORIGINS.length === 0 ? "*" : origin);
+  if (allowedOrigins.length > 0) headers.append("vary", "origin");
+  if (origin === null || !isAllowedOrigin(origin, allowedOrigins)) return;
+  headers.set("access-control-allow-origin", allowedOrigins.length === 0 ? "*" : origin);
   headers.set("access-control-expose-headers", "retry-after");
 }
 

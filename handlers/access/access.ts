@@ -28,14 +28,14 @@ export async function admit(
   need: Need,
   room: string | undefined,
 ): Promise<Visitor> {
-  const { settings, tokens } = app;
+  const { tokens } = app;
   const { headers } = request;
   const origin = headers.get("origin");
-  if (origin !== null && !isAllowedOrigin(origin, settings.ALLOWED_ORIGINS)) {
+  if (origin !== null && !isAllowedOrigin(origin, app.allowedOrigins)) {
     throw new HttpError(403, "forbidden", "This origin is not allowed.");
   }
   const forwardedFor = headers.get("x-forwarded-for");
-  const address = clientAddress(info.remoteAddr, forwardedFor, settings.TRUST_PROXY);
+  const address = clientAddress(info.remoteAddr, forwardedFor, app.trustedProxies);
   const remote = formatRemote(address, info.remoteAddr);
   let grants = OPEN_GRANTS;
   if (tokens && need !== "nothing") {
@@ -84,16 +84,14 @@ export function closedReason({ registry }: App): "draining" | "full" | "overload
  * that has too many
  */
 export function admitClient(app: App, { address }: Visitor): void {
-  const { registry, settings } = app;
+  const { registry, limits } = app;
   const reason = closedReason(app);
   if (reason) {
-    const seconds = reason === "draining"
-      ? Math.max(1, settings.DRAIN_SECONDS)
-      : FULL_RETRY_SECONDS;
+    const seconds = reason === "draining" ? Math.max(1, limits.drainSeconds) : FULL_RETRY_SECONDS;
     const text = `The server is ${reason}.`;
     throw new HttpError(503, reason, text, { "retry-after": String(seconds) });
   }
-  const limit = settings.MAX_CONNECTIONS_PER_IP;
+  const limit = limits.maxConnectionsPerIp;
   if (limit > 0 && registry.heldBy(address) >= limit) {
     const text = "Too many connections from this address.";
     const headers = { "retry-after": String(FULL_RETRY_SECONDS) };

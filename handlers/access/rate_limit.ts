@@ -65,10 +65,10 @@ const MAX_REFUSED_MS = 10_000;
 
 /** Units a second, 0 for no limit; and the rooms of a connection, which it may open at once. */
 export interface Rates {
-  MESSAGE_RATE: number;
-  BYTE_RATE: number;
-  JOIN_RATE: number;
-  MAX_ROOMS_PER_CONNECTION: number;
+  messageRate: number;
+  byteRate: number;
+  joinRate: number;
+  maxRoomsPerConnection: number;
 }
 
 /** Three token buckets that refuse together, and since when they do. */
@@ -81,10 +81,10 @@ export class Allowance {
 
   /** @param now Unix ms */
   constructor(rates: Rates, now: number) {
-    const { MESSAGE_RATE, BYTE_RATE, JOIN_RATE, MAX_ROOMS_PER_CONNECTION } = rates;
-    this.#messages = new TokenBucket(MESSAGE_RATE, MESSAGE_RATE, now);
-    this.#bytes = new TokenBucket(BYTE_RATE, BYTE_RATE, now);
-    this.#joins = new TokenBucket(JOIN_RATE, MAX_ROOMS_PER_CONNECTION, now);
+    const { messageRate, byteRate, joinRate, maxRoomsPerConnection } = rates;
+    this.#messages = new TokenBucket(messageRate, messageRate, now);
+    this.#bytes = new TokenBucket(byteRate, byteRate, now);
+    this.#joins = new TokenBucket(joinRate, maxRoomsPerConnection, now);
   }
 
   /** Whether the last message was refused. */

@@ -67,7 +67,7 @@ class EventReader implements Reader, Client {
       },
       cancel: () => this.#end({ by: "peer", code: 1000, reason: "closed" }),
     }, {
-      highWaterMark: app.settings.MAX_QUEUE_BYTES,
+      highWaterMark: app.limits.maxQueueBytes,
       size: ({ data = "" }) => byteLength(data) + 64,
     });
     this.#stopKeepAlive = app.clock.every(KEEP_ALIVE_MS, () => this.#send({ comment: "" }));
@@ -82,7 +82,7 @@ class EventReader implements Reader, Client {
 
   /** Bytes that the reader has not taken. */
   get unsentBytes(): number {
-    return this.app.settings.MAX_QUEUE_BYTES - (this.#controller.desiredSize ?? 0);
+    return this.app.limits.maxQueueBytes - (this.#controller.desiredSize ?? 0);
   }
 
   welcome(object: string, epoch: string, seq: number): void {

@@ -42,7 +42,7 @@ export function listRooms({ registry }: App): Handler {
 }
 
 /** Makes the handler of `GET /rooms/{room}/messages`. */
-export function readMessages({ registry, settings }: App): Handler {
+export function readMessages({ registry, limits }: App): Handler {
   return async ({ url, room }) => {
     const after = url.searchParams.get("after") ?? undefined;
     const cursor = parseCursor(after);
@@ -50,7 +50,7 @@ export function readMessages({ registry, settings }: App): Handler {
     const span = await registry.engineOf(room).read(room, cursor);
     if (isRefusal(span)) throw refusalError(span);
     // No more than a socket may hold: nobody counts those who ask and do not read.
-    const page = pageOf(span, cursor, limit, settings.MAX_QUEUE_BYTES / 2);
+    const page = pageOf(span, cursor, limit, limits.maxQueueBytes / 2);
     const recovered = page.recovered && (after === undefined) === (cursor === undefined);
     const head = JSON.stringify({ room, epoch: page.epoch, seq: page.seq, recovered });
     const messages = page.chats.map((chat) => v1Chat(room, chat));
@@ -62,7 +62,7 @@ export function readMessages({ registry, settings }: App): Handler {
 
 /** Makes the handler of `POST /rooms/{room}/messages`. */
 export function publishMessage(app: App): Handler {
-  const posts = new RateTable(app.settings.POST_RATE);
+  const posts = new RateTable(app.limits.postRate);
   return async (call) => {
     const { room, request, visitor } = call;
     const { grants } = visitor;
@@ -95,12 +95,12 @@ function readLimit(text: string | null): number {
 }
 
 /** The body's text; never more than MAX_MESSAGE_BYTES of it is taken, nor longer waited for. */
-async function readBody({ request }: Call, { clock, settings }: App): Promise<string> {
+async function readBody({ request }: Call, { clock, limits }: App): Promise<string> {
   const type = request.headers.get("content-type") ?? "";
   if (!/^application\/(?:[\w.-]+\+)?json(?:\s*;|$)/i.test(type)) {
     throw new HttpError(415, "bad_type", "The body must be application/json.");
   }
-  const maxBytes = settings.MAX_MESSAGE_BYTES;
+  const maxBytes = limits.maxMessageBytes;
   const tooBig = new HttpError(413, "too_big", `The body must be at most ${maxBytes} bytes.`);
   if (Number(request.headers.get("content-length")) > maxBytes) throw tooBig;
   const chunks: Uint8Array<ArrayBuffer>[] = [];

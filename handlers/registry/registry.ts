@@ -4,6 +4,7 @@
  * @module
  */
 import type { Socket } from "../access/handshake.ts";
+import type { Limits } from "../access/limits.ts";
 import type { Engine } from "../engine/engine.ts";
 import { CLOSE } from "../protocol/close_codes.ts";
 import type { Dialect } from "../protocol/encode.ts";
@@ -37,12 +38,7 @@ export interface RegistryOptions {
   localEngine: Engine;
   log: Log;
   clock: Clock;
-  limits: {
-    maxConnections: number;
-    maxQueueBytes: number;
-    maxMessageBytes: number;
-    drainSeconds: number;
-  };
+  limits: Limits;
   turn?: Turn;
   /** Writes a line at `debug` for each message that comes in. */
   logsMessages?: boolean;

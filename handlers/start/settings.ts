@@ -5,6 +5,7 @@
  */
 import { SettingError } from "../util/setting_error.ts";
 import { parseArgs } from "@std/cli/parse-args";
+import { DEFAULT_LIMITS, type Limits } from "../access/limits.ts";
 import { LOG_LEVELS } from "./log.ts";
 import { list, number, oneOf, type Setting, text } from "./setting_kinds.ts";
 
@@ -42,58 +43,75 @@ export const SETTINGS = {
     100,
     "proxies in front: the nth X-Forwarded-For address from the right is the client's",
   ),
-  MAX_CONNECTIONS: number(10_000, LARGE, "clients at once; one more gets 503"),
+  MAX_CONNECTIONS: number(
+    DEFAULT_LIMITS.maxConnections,
+    LARGE,
+    "clients at once; one more gets 503",
+  ),
   MAX_CONNECTIONS_PER_IP: number(
-    0,
+    DEFAULT_LIMITS.maxConnectionsPerIp,
     LARGE,
     "clients at once from one address (IPv6: one /64); 0 = no limit",
   ),
   MAX_MESSAGE_BYTES: number(
-    65_536,
+    DEFAULT_LIMITS.maxMessageBytes,
     LARGE,
     "bytes of a message or a request body",
   ),
   MAX_QUEUE_BYTES: number(
-    1_048_576,
+    DEFAULT_LIMITS.maxQueueBytes,
     LARGE,
     "unsent bytes of a client; above, it is closed with 1013, so it must hold the largest frame",
   ),
-  MAX_ROOMS: number(100_000, LARGE, "rooms, empty ones with history included"),
-  MAX_ROOMS_PER_CONNECTION: number(100, LARGE, "rooms that one socket hears"),
+  MAX_ROOMS: number(DEFAULT_LIMITS.maxRooms, LARGE, "rooms, empty ones with history included"),
+  MAX_ROOMS_PER_CONNECTION: number(
+    DEFAULT_LIMITS.maxRoomsPerConnection,
+    LARGE,
+    "rooms that one socket hears",
+  ),
   MAX_RSS_MB: number(
-    0,
+    DEFAULT_LIMITS.maxRssMb,
     LARGE,
     "megabytes of the process above which no client is let in; 0 = no limit",
   ),
   MESSAGE_RATE: number(
-    100,
+    DEFAULT_LIMITS.messageRate,
     LARGE,
     "messages a second from one connection; 0 = no limit",
   ),
   BYTE_RATE: number(
-    1_048_576,
+    DEFAULT_LIMITS.byteRate,
     LARGE,
     "bytes a second from one connection; 0 = no limit",
   ),
   JOIN_RATE: number(
-    10,
+    DEFAULT_LIMITS.joinRate,
     LARGE,
     "joins and listens a second from one connection; 0 = no limit",
   ),
-  POST_RATE: number(100, LARGE, "requests to publish a second from one address; 0 = no limit"),
+  POST_RATE: number(
+    DEFAULT_LIMITS.postRate,
+    LARGE,
+    "requests to publish a second from one address; 0 = no limit",
+  ),
   // The runtime's timers hold at most 2^31 ms.
   IDLE_TIMEOUT: number(
-    30,
+    DEFAULT_LIMITS.idleTimeoutSeconds,
     2_147_483,
     "seconds of silence until a peer that answers no ping goes, pinged at half of it; 0 = never",
   ),
-  HISTORY_SIZE: number(100, LARGE, "messages kept a room"),
+  HISTORY_SIZE: number(DEFAULT_LIMITS.historySize, LARGE, "messages kept a room"),
   HISTORY_SECONDS: number(
-    3_600,
+    DEFAULT_LIMITS.historySeconds,
     LARGE,
     "seconds that messages and empty rooms are kept",
   ),
-  HISTORY_MB: number(256, LARGE, "megabytes of history, all rooms together", 1),
+  HISTORY_MB: number(
+    DEFAULT_LIMITS.historyMb,
+    LARGE,
+    "megabytes of history, all rooms together",
+    1,
+  ),
   WORKERS: {
     default: 1,
     meaning: "workers on one port, each on a core of its own; `auto`: one a core",
@@ -105,7 +123,7 @@ export const SETTINGS = {
   },
   REDIS_URL: text("", "`redis://` or `rediss://` URL: rooms live there, for many machines"),
   DRAIN_SECONDS: number(
-    4,
+    DEFAULT_LIMITS.drainSeconds,
     LARGE,
     "seconds over which clients are sent away at the end",
   ),
@@ -129,6 +147,18 @@ export function defaultSettings(): Settings {
   return Object.fromEntries(
     Object.entries(SETTINGS).map(([name, setting]) => [name, setting.default]),
   ) as Settings;
+}
+
+/** The limits among the settings, by their names in code: `MAX_ROOMS` is `maxRooms`. */
+export function limitsOf(settings: Settings): Limits {
+  const names = Object.keys(settings) as Name[];
+  const limits = names.map((name) => [limitNameOf(name), settings[name]] as const);
+  return Object.fromEntries(limits.filter(([name]) => name in DEFAULT_LIMITS)) as unknown as Limits;
+}
+
+function limitNameOf(name: string): string {
+  if (name === "IDLE_TIMEOUT") return "idleTimeoutSeconds";
+  return name.toLowerCase().replace(/_(.)/g, (_, letter) => letter.toUpperCase());
 }
 
 /** What was asked on the command line: to run with these settings, or to print something. */

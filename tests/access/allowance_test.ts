@@ -1,7 +1,7 @@
 import { assertEquals } from "@std/assert";
 import { Allowance } from "../../handlers/access/rate_limit.ts";
 
-const RATES = { MESSAGE_RATE: 2, BYTE_RATE: 100, JOIN_RATE: 1, MAX_ROOMS_PER_CONNECTION: 2 };
+const RATES = { messageRate: 2, byteRate: 100, joinRate: 1, maxRoomsPerConnection: 2 };
 
 Deno.test("Allowance.take() refuses by the bucket that has least, and takes nothing from the others", () => {
   const allowance = new Allowance(RATES, 1);
@@ -14,7 +14,7 @@ Deno.test("Allowance.take() refuses by the bucket that has least, and takes noth
 });
 
 Deno.test("Allowance.isOver() after ten seconds of refusals that no message interrupts", () => {
-  const allowance = new Allowance({ ...RATES, MESSAGE_RATE: 1 }, 1);
+  const allowance = new Allowance({ ...RATES, messageRate: 1 }, 1);
   assertEquals([allowance.take(0, false, 1), allowance.isOver(1)], [0, false]);
   const refuse = (now: number) => allowance.take(1_000, false, now) > 0 && allowance.isOver(now);
   assertEquals(allowance.take(0, false, 1) > 0, true);

@@ -7,7 +7,7 @@ import { denoUpgrade } from "../../handlers/access/handshake.ts";
 import { createMemoryEngine } from "../../handlers/engine/memory.ts";
 import { Registry } from "../../handlers/registry/registry.ts";
 import { createRouter, type Fetch } from "../../handlers/router.ts";
-import { defaultSettings } from "../../handlers/start/settings.ts";
+import { DEFAULT_LIMITS } from "../../handlers/access/limits.ts";
 import { systemClock } from "../../handlers/util/clock.ts";
 import type { Log } from "../../handlers/util/log.ts";
 
@@ -21,30 +21,27 @@ export interface Parley {
 
 /** Makes a Parley of default settings with `log`; `console` is one. */
 export function createParley(log: Log): Parley {
-  const settings = defaultSettings();
+  const limits = DEFAULT_LIMITS;
   const clock = systemClock;
-  const keeps = {
-    historySize: settings.HISTORY_SIZE,
-    historySeconds: settings.HISTORY_SECONDS,
-    historyMb: settings.HISTORY_MB,
-    maxRooms: settings.MAX_ROOMS,
-  };
-  const engine = createMemoryEngine(keeps, clock);
-  const localEngine = createMemoryEngine(keeps, clock);
+  const engine = createMemoryEngine(limits, clock);
+  const localEngine = createMemoryEngine(limits, clock);
   const registry = new Registry({
     engine,
     localEngine,
     log,
     clock,
-    limits: {
-      maxConnections: settings.MAX_CONNECTIONS,
-      maxQueueBytes: settings.MAX_QUEUE_BYTES,
-      maxMessageBytes: settings.MAX_MESSAGE_BYTES,
-      drainSeconds: settings.DRAIN_SECONDS,
-    },
+    limits,
   });
   return {
-    fetch: createRouter({ registry, log, clock, settings, upgrade: denoUpgrade }),
+    fetch: createRouter({
+      registry,
+      log,
+      clock,
+      limits,
+      allowedOrigins: [],
+      trustedProxies: 0,
+      upgrade: denoUpgrade,
+    }),
     async stop() {
       await registry.drain();
       await Promise.all([engine.close(), localEngine.close()]);

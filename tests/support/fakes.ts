@@ -12,7 +12,7 @@ import type { Dialect } from "../../handlers/protocol/encode.ts";
 import type { Turn } from "../../handlers/registry/flush.ts";
 import { Registry } from "../../handlers/registry/registry.ts";
 import { createRouter, type Fetch } from "../../handlers/router.ts";
-import { defaultSettings, type Settings } from "../../handlers/start/settings.ts";
+import { defaultSettings, limitsOf, type Settings } from "../../handlers/start/settings.ts";
 import type { Clock } from "../../handlers/util/clock.ts";
 import type { Log } from "../../handlers/util/log.ts";
 
@@ -244,26 +244,16 @@ export function createTestApp(overrides: TestAppOptions = {}): TestApp {
   const clock = new FakeClock();
   const recording = new RecordingLog();
   const log = overrides.log ?? recording;
-  const keeps = {
-    historySize: settings.HISTORY_SIZE,
-    historySeconds: settings.HISTORY_SECONDS,
-    historyMb: settings.HISTORY_MB,
-    maxRooms: settings.MAX_ROOMS,
-  };
-  const engine = overrides.engine ?? createMemoryEngine(keeps, clock);
+  const limits = limitsOf(settings);
+  const engine = overrides.engine ?? createMemoryEngine(limits, clock);
   const registry = new Registry({
     engine,
-    localEngine: createMemoryEngine(keeps, clock),
+    localEngine: createMemoryEngine(limits, clock),
     log,
     clock,
     turn: overrides.turn,
     logsMessages: settings.LOG_LEVEL === "debug",
-    limits: {
-      maxConnections: settings.MAX_CONNECTIONS,
-      maxQueueBytes: settings.MAX_QUEUE_BYTES,
-      maxMessageBytes: settings.MAX_MESSAGE_BYTES,
-      drainSeconds: settings.DRAIN_SECONDS,
-    },
+    limits,
   });
   const sockets = new WeakMap<Response, FakeSocket>();
   const fakeUpgrade: Upgrade = (request) => {
@@ -276,7 +266,9 @@ export function createTestApp(overrides: TestAppOptions = {}): TestApp {
     registry,
     log,
     clock,
-    settings,
+    limits,
+    allowedOrigins: settings.ALLOWED_ORIGINS,
+    trustedProxies: settings.TRUST_PROXY,
     tokens: overrides.tokens,
     isTraced: overrides.isTraced,
     upgrade: overrides.upgrade ?? fakeUpgrade,

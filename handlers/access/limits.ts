@@ -1,0 +1,54 @@
+/**
+ * Every limit of a server, in one flat object.
+ *
+ * @module
+ */
+import type { HistoryLimits } from "../engine/memory.ts";
+
+/** What clients may use, and what the server keeps. 0 means no limit where the comment says so. */
+export interface Limits extends HistoryLimits {
+  /** Clients at once; one more is refused with 503. */
+  maxConnections: number;
+  /** Clients at once from one address (IPv6: one /64); 0 = no limit. */
+  maxConnectionsPerIp: number;
+  /** Bytes of a message or of a request's body. */
+  maxMessageBytes: number;
+  /** Unsent bytes of one client; above, it is closed with 1013. */
+  maxQueueBytes: number;
+  /** Rooms that one socket subscribes to. */
+  maxRoomsPerConnection: number;
+  /** Megabytes of the process above which no client is let in; 0 = no limit. */
+  maxRssMb: number;
+  /** Messages a second from one connection; 0 = no limit. */
+  messageRate: number;
+  /** Bytes a second from one connection; 0 = no limit. */
+  byteRate: number;
+  /** Joins and listens a second from one connection; 0 = no limit. */
+  joinRate: number;
+  /** Requests to publish a second from one address; 0 = no limit. */
+  postRate: number;
+  /** Seconds of silence after which a peer that answers no ping is dropped; 0 = never. */
+  idleTimeoutSeconds: number;
+  /** Seconds over which a drain sends clients away. */
+  drainSeconds: number;
+}
+
+/** The limits of a server that sets none. */
+export const DEFAULT_LIMITS: Readonly<Limits> = {
+  maxConnections: 10_000,
+  maxConnectionsPerIp: 0,
+  maxMessageBytes: 65_536,
+  maxQueueBytes: 1_048_576,
+  maxRooms: 100_000,
+  maxRoomsPerConnection: 100,
+  maxRssMb: 0,
+  messageRate: 100,
+  byteRate: 1_048_576,
+  joinRate: 10,
+  postRate: 100,
+  idleTimeoutSeconds: 30,
+  historySize: 100,
+  historySeconds: 3_600,
+  historyMb: 256,
+  drainSeconds: 4,
+};
