@@ -10,7 +10,7 @@ import type { App } from "./app.ts";
 import type { Engine } from "./engine/engine.ts";
 import { createMemoryEngine, type HistoryLimits } from "./engine/memory.ts";
 import type { WorkersEngine } from "./engine/workers.ts";
-import { readFigures } from "./http/figures.ts";
+import { readFigures } from "./http/metrics.ts";
 import { publishStats } from "./http/stats.ts";
 import { Registry } from "./registry/registry.ts";
 import { createRouter } from "./router.ts";
