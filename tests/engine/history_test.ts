@@ -1,4 +1,4 @@
-import { assert, assertEquals } from "@std/assert";
+import { assertEquals } from "@std/assert";
 import { Budget } from "../../handlers/engine/budget.ts";
 import { History } from "../../handlers/engine/history.ts";
 import type { Chat } from "../../handlers/protocol/room_event.ts";
