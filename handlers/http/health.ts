@@ -16,8 +16,9 @@ export function health(): Handler {
 /** Makes the handler of `/readyz`: 503, with the reason, when no new client should come here. */
 export function readiness({ registry }: App): Handler {
   return () => {
-    const isReady = registry.engineOf("").isReady();
-    const reason = unavailableReason(registry) ?? (isReady ? undefined : "engine unreachable");
+    const engine = registry.engineOf("");
+    const reason = unavailableReason(registry) ??
+      (!engine.isReady() ? "engine unreachable" : engine.stats().isFull ? "rooms full" : undefined);
     return new Response(`${reason ?? "ready"}\n`, {
       status: reason ? 503 : 200,
       headers: HEADERS,
