@@ -3,23 +3,24 @@
  *
  * @module
  */
-import { admitClient } from "./access/access.ts";
+import { checkCapacity } from "./access/access.ts";
 import { checkHandshake } from "./access/handshake.ts";
 import { Allowance } from "./access/rate_limit.ts";
 import type { Grants } from "./access/token.ts";
 import type { App, Handler } from "./app.ts";
-import { type Answer, isRefusal, type Refusal } from "./engine/engine.ts";
+import { isRefusal, type Refusal } from "./engine/engine.ts";
 import { ack, type ErrorCode, membersList, plainError, pong, v1Error } from "./protocol/encode.ts";
 import { type ClientMessage, isServerRoom, parse } from "./protocol/parse.ts";
 import type { Connection, ConnectionHandler } from "./registry/connection.ts";
 import type { Room, Wanted } from "./registry/room.ts";
 import { byteLength } from "./util/bytes.ts";
 import { runAt } from "./util/clock.ts";
+import { chain, type MaybePromise } from "./util/maybe_promise.ts";
 
 /** Makes the handler of chat sockets. */
 export function chat(app: App): Handler {
   return ({ request, url, room, visitor }) => {
-    admitClient(app, visitor);
+    checkCapacity(app, visitor);
     const dialect = checkHandshake(request);
     const { socket, response } = app.upgrade(request, {
       dialect,
@@ -127,7 +128,7 @@ class ChatSocket implements ConnectionHandler {
     const now = clock.now();
     this.#allowance ??= new Allowance(limits, now);
     const opens = type === "join" || type === "listen" || type === "leave";
-    const retry = this.#allowance.take(size, opens, now);
+    const retry = this.#allowance.tryConsume(size, opens, now);
     if (this.#allowance.isOver(now)) this.connection.close("rateLimited");
     return retry;
   }
@@ -208,14 +209,11 @@ class ChatSocket implements ConnectionHandler {
     const membership: Membership = { room: this.app.registry.room(name) };
     this.#memberships.set(name, membership);
     const { after, history } = wanted;
-    const answer = membership.room.listen(this.connection, { after, history });
-    const settle = (refusal: Refusal | undefined) => {
+    chain(membership.room.listen(this.connection, { after, history }), (refusal) => {
       if (!refusal || this.#memberships.get(name) !== membership) return;
       this.#memberships.delete(name);
       this.#fail(codeOf(refusal), { room: name });
-    };
-    if (answer instanceof Promise) answer.then(settle);
-    else settle(answer);
+    });
   }
 
   #leave(name: string): void {
@@ -265,21 +263,16 @@ class ChatSocket implements ConnectionHandler {
   /** Asks the engine in order, without waiting for it; a refusal becomes the sender's error. */
   #ask<T>(
     about: About,
-    call: () => Answer<T | Refusal>,
+    call: () => MaybePromise<T | Refusal>,
     next: (result: Exclude<T, Refusal>) => void,
   ): void {
     if (this.#pending >= MAX_PENDING) return this.#fail("unavailable", about);
-    const settle = (result: T | Refusal) => {
+    this.#pending++;
+    chain(call(), (result) => {
+      this.#pending--;
       if (this.connection.hasEnded) return;
       if (isRefusal(result)) this.#fail(codeOf(result), about);
       else next(result as Exclude<T, Refusal>);
-    };
-    const answer = call();
-    if (!(answer instanceof Promise)) return settle(answer);
-    this.#pending++;
-    answer.then((result) => {
-      this.#pending--;
-      settle(result);
     });
   }
 

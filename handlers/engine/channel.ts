@@ -5,7 +5,8 @@
  * @module
  */
 import type { Clock } from "../util/clock.ts";
-import { type Refusal, whenAnswered } from "./engine.ts";
+import { chain } from "../util/maybe_promise.ts";
+import type { Refusal } from "./engine.ts";
 
 /** Functions that the other side may call. Arguments and answers are copied (structured clone). */
 export type Calls<T> = { [Name in keyof T]: (...args: never[]) => unknown };
@@ -105,7 +106,7 @@ export class Line<Ours extends Calls<Ours>, Theirs extends Calls<Theirs>> {
     if (this.#isClosed) return;
     if (name === null) return this.#settle(id, payload);
     const call = this.options.calls[name as keyof Ours];
-    whenAnswered(call(...payload as never[]), (answer) => {
+    chain(call(...payload as never[]), (answer) => {
       if (id > 0) this.#queue([id, null, answer]);
     });
   }

@@ -10,20 +10,10 @@
 import type { Span } from "../protocol/page.ts";
 import type { Cursor, Head } from "../protocol/position.ts";
 import type { Members, RoomEvent, RoomSummary } from "../protocol/room_event.ts";
+import type { MaybePromise } from "../util/maybe_promise.ts";
 
-/** A value now (memory engine), or a promise of it (an engine that asks others). */
-export type Answer<T> = T | Promise<T>;
-
-/** Goes on with an {@link Answer}: in the same call when it is there, later when it is not. */
-export function whenAnswered<T, R>(
-  answer: Answer<T>,
-  next: (value: T) => R,
-): Answer<R> {
-  return answer instanceof Promise ? answer.then(next) : next(answer);
-}
-
-/** What makes a repeat of a message known: an `id` counts once in a room and session. */
-export interface RepeatKey {
+/** What makes a message known when it is sent again: within a room and session an `id` counts once. */
+export interface IdempotencyKey {
   session: string;
   id: string;
   /** With it, a repeat that carries another digest is refused as `conflict`; without, ids beyond the last 1,000 of the session are forgotten. */
@@ -34,7 +24,9 @@ export interface RepeatKey {
 export interface Draft {
   sender: string;
   message: string;
-  key?: RepeatKey;
+  key?: IdempotencyKey;
+  /** The sender's address: its share of rooms and keys is limited. Without one, only the whole is. */
+  address?: string;
 }
 
 /** Why an engine did not do it. `unavailable` leaves the outcome unknown. */
@@ -64,6 +56,8 @@ export interface EngineStats {
   rooms: number;
   /** Bytes that history and remembered ids are counted with. */
   historyBytes: number;
+  /** Whether MAX_ROOMS are in use, so that no room can be added until a host goes. */
+  isFull?: boolean;
 }
 
 /** The contract. Calls that come from one caller take effect in the order they were made. */
@@ -73,35 +67,37 @@ export interface Engine {
   /**
    * Starts hosting a room in this process. Events begin right behind the head that it answers
    * with. At most one host a room and process.
+   *
+   * @param address of who opens the room: its share of all rooms is limited
    */
-  host(room: string, host: Host): Answer<Head | Refusal>;
+  host(room: string, host: Host, address?: string): MaybePromise<Head | Refusal>;
 
   /** Ends hosting. An empty room keeps its history and epoch for HISTORY_SECONDS. */
   release(room: string): void;
 
   /** Numbers, keeps and hands out a message. An answer with a place means: kept. */
-  publish(room: string, draft: Draft): Answer<Outcome>;
+  publish(room: string, draft: Draft): MaybePromise<Outcome>;
 
   /** Hands bytes to every host of the room, behind all that was published before; keeps nothing. */
   relay(room: string, bytes: Uint8Array, from: string): void;
 
   /** Makes `member` (unique in the whole system) known under a name; hosts hear a `status`. */
-  join(room: string, member: string, name: string): Answer<Refusal | undefined>;
+  join(room: string, member: string, name: string): MaybePromise<Refusal | undefined>;
 
   /** Ends a membership; hosts hear a `status`. Unknown members are ignored. */
   leave(room: string, member: string): void;
 
   /** Who has joined, over all processes. */
-  members(room: string): Answer<Members | Refusal>;
+  members(room: string): MaybePromise<Members | Refusal>;
 
   /**
    * The kept messages behind `after`, or all that are kept where `after` is missing, of another
    * epoch or beyond the newest. A room that nobody knows answers with a fresh epoch and nothing kept.
    */
-  read(room: string, after?: Cursor): Answer<Span | Refusal>;
+  read(room: string, after?: Cursor): MaybePromise<Span | Refusal>;
 
   /** Rooms with listeners, by name, those behind `after`, at most `limit`. */
-  rooms(after: string, limit: number): Answer<RoomSummary[]>;
+  rooms(after: string, limit: number): MaybePromise<RoomSummary[]>;
 
   /** Whether it can take messages now: `/readyz`. */
   isReady(): boolean;

@@ -9,8 +9,9 @@
 import type { RoomEvent, RoomSummary } from "../protocol/room_event.ts";
 import type { Clock } from "../util/clock.ts";
 import type { Log } from "../util/log.ts";
+import { chain } from "../util/maybe_promise.ts";
 import { Line } from "./channel.ts";
-import { type Engine, isRefusal, whenAnswered } from "./engine.ts";
+import { type Engine, isRefusal } from "./engine.ts";
 import { createMemoryEngine, type HistoryLimits } from "./memory.ts";
 import {
   type Away,
@@ -92,7 +93,7 @@ export function createWorkersEngine(
     here.rejoin(name, namesOf(room));
     const { hosting } = room;
     if (!hosting) return;
-    whenAnswered(here.host(name, hosting.host), (head) => {
+    chain(here.host(name, hosting.host), (head) => {
       if (!isRefusal(head)) hosting.host.deliver({ type: "reset", ...head });
     });
   }

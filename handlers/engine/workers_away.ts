@@ -5,14 +5,15 @@
  */
 import type { Head } from "../protocol/position.ts";
 import type { RoomEvent, RoomSummary } from "../protocol/room_event.ts";
+import type { MaybePromise } from "../util/maybe_promise.ts";
 import type { Line } from "./channel.ts";
-import { type Answer, type Engine, type Host, isRefusal, type Refusal } from "./engine.ts";
+import { type Engine, type Host, isRefusal, type Refusal } from "./engine.ts";
 import type { Names, Rooms } from "./workers_home.ts";
 
 /** What workers ask of each other: all that is done with rooms, and some more. */
 export interface PeerCalls extends Omit<Rooms, "host"> {
   /** Hosts a room; `names` have joined it through the caller. */
-  host(room: string, names: Names): Answer<Head | Refusal>;
+  host(room: string, names: Names): MaybePromise<Head | Refusal>;
   /** The first rooms that are at home in the worker that is asked, or hosted by it. */
   rooms: Engine["rooms"];
   /** From a room's home to a worker that hosts it. */

@@ -4,7 +4,8 @@
  * @module
  */
 import type { RoomEvent } from "../protocol/room_event.ts";
-import { type Engine, type Host, isRefusal, whenAnswered } from "./engine.ts";
+import { chain } from "../util/maybe_promise.ts";
+import { type Engine, type Host, isRefusal } from "./engine.ts";
 
 /** What a worker does with rooms, wherever they are at home. */
 export type Rooms = Pick<
@@ -46,7 +47,7 @@ export function shareRooms(memory: Engine): () => Guest {
     const guest: Guest = {
       host(room, host) {
         const homeRoom = hosted.get(room) ?? new HomeRoom();
-        return whenAnswered(memory.host(room, homeRoom), (head) => {
+        return chain(memory.host(room, homeRoom), (head) => {
           if (isRefusal(head)) return head;
           hosted.set(room, homeRoom);
           homeRoom.hosts.set(guest, host);
@@ -62,7 +63,7 @@ export function shareRooms(memory: Engine): () => Guest {
       publish: (room, draft) => memory.publish(room, draft),
       relay: (room, bytes, from) => memory.relay(room, bytes, from),
       join: (room, member, name) =>
-        whenAnswered(memory.join(room, member, name), (refusal) => {
+        chain(memory.join(room, member, name), (refusal) => {
           if (refusal) return refusal;
           const joined = members.get(room);
           if (joined) joined.add(member);

@@ -3,20 +3,14 @@
  *
  * @module
  */
-import {
-  type Answer,
-  type Engine,
-  type Host,
-  isRefusal,
-  type Refusal,
-  whenAnswered,
-} from "../engine/engine.ts";
+import { type Engine, type Host, isRefusal, type Refusal } from "../engine/engine.ts";
 import { plainChat, plainStatus, v1Chat, v1Status, welcome } from "../protocol/encode.ts";
 import { type Page, replay, type Span } from "../protocol/page.ts";
 import { type Head, isWithin, parseCursor } from "../protocol/position.ts";
 import type { Chat, RoomEvent } from "../protocol/room_event.ts";
 import { byteLength } from "../util/bytes.ts";
 import type { Clock } from "../util/clock.ts";
+import { chain, type MaybePromise } from "../util/maybe_promise.ts";
 import { GROUP_SIZE, ListenerGroup } from "./batch.ts";
 import type { Connection } from "./connection.ts";
 import type { Counters } from "./counters.ts";
@@ -69,13 +63,13 @@ export class Room implements Host, DueRoom {
   #isDue = false;
   #readers = new Set<Reader>();
   #waiting = new Map<Listener, Waiting>();
-  #opened: Answer<Refusal | undefined>;
+  #opened: MaybePromise<Refusal | undefined>;
   /** Events that a delivery itself caused: they wait until everybody has the one before. */
   #queued: RoomEvent[] = [];
   #isDelivering = false;
 
   constructor(readonly name: string, readonly options: RoomOptions) {
-    this.#opened = whenAnswered(
+    this.#opened = chain(
       this.engine.host(name, this),
       (head): Refusal | undefined => {
         if (isRefusal(head)) return head;
@@ -96,9 +90,9 @@ export class Room implements Host, DueRoom {
   }
 
   /** Adds a listener: `welcome` first, then what it missed, then all that comes. */
-  listen(listener: Listener, wanted: Wanted): Answer<Refusal | undefined> {
+  listen(listener: Listener, wanted: Wanted): MaybePromise<Refusal | undefined> {
     this.#waiting.set(listener, { ...this.#head, events: [] });
-    return whenAnswered<Refusal | undefined, Refusal | undefined>(this.#opened, (refusal) => {
+    return chain<Refusal | undefined, Refusal | undefined>(this.#opened, (refusal) => {
       if (refusal) this.#waiting.delete(listener);
       else this.#attach(listener, wanted);
       this.#leaveIfEmpty();
@@ -157,7 +151,7 @@ export class Room implements Host, DueRoom {
       return this.#start(listener, wanted);
     }
     const after = parseCursor(wanted.after);
-    whenAnswered(this.engine.read(this.name, after), (span) => {
+    chain(this.engine.read(this.name, after), (span) => {
       // What others know already, the listener's place too, may be on its way here.
       const isHere = !isRefusal(span) && span.epoch === from.epoch &&
         (isWithin(from, after) || !isWithin(span, after));

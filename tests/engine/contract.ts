@@ -5,17 +5,16 @@
  */
 import { assert, assertEquals, assertNotEquals } from "@std/assert";
 import {
-  type Answer,
   type Draft,
   type Engine,
   type Host,
+  type IdempotencyKey,
   type Outcome,
-  type RepeatKey,
-  whenAnswered,
 } from "../../handlers/engine/engine.ts";
 import type { HistoryLimits } from "../../handlers/engine/memory.ts";
 import type { Cursor } from "../../handlers/protocol/position.ts";
 import { eventually, granted, hear, Recorder } from "../support/recorder.ts";
+import { chain, type MaybePromise } from "../../handlers/util/maybe_promise.ts";
 
 /** Engines that share one system: two or more nodes, or one engine twice. */
 export interface Cluster {
@@ -67,7 +66,7 @@ export function engineContract(
 
   contract("every host on every node hears all, in one order, gap-free", async (nodes) => {
     const recorders = await hearAll(nodes);
-    const outcomes: Answer<Outcome>[] = [];
+    const outcomes: MaybePromise<Outcome>[] = [];
     // Only what one sender says on one node has an order: two senders a node.
     const senders = 2 * nodes.length;
     for (let i = 0; i < 400; i++) {
@@ -143,7 +142,7 @@ export function engineContract(
   });
 
   contract("events begin right behind the head that host() answers with", async (nodes) => {
-    const outcomes: Answer<Outcome>[] = [];
+    const outcomes: MaybePromise<Outcome>[] = [];
     const send = (count: number) => {
       for (let i = 0; i < count; i++) outcomes.push(say(nodes[0], `${outcomes.length + 1}`));
     };
@@ -157,7 +156,7 @@ export function engineContract(
       },
     };
     send(100);
-    const opened = whenAnswered(nodes.at(-1)!.host(ROOM, host), (head) => {
+    const opened = chain(nodes.at(-1)!.host(ROOM, host), (head) => {
       isOpen = true;
       return head;
     });
@@ -466,11 +465,11 @@ export function engineContract(
 }
 
 /** A message of `sender`. */
-export function draft(message: string, key?: RepeatKey, sender = "Ann"): Draft {
+export function draft(message: string, key?: IdempotencyKey, sender = "Ann"): Draft {
   return { sender, message, key };
 }
 
-function say(node: Engine, message: string, sender?: string): Answer<Outcome> {
+function say(node: Engine, message: string, sender?: string): MaybePromise<Outcome> {
   return node.publish(ROOM, draft(message, undefined, sender));
 }
 

@@ -3,9 +3,10 @@
  *
  * @module
  */
-import { type Answer, type Host, isRefusal, type Refusal } from "../../handlers/engine/engine.ts";
+import { type Host, isRefusal, type Refusal } from "../../handlers/engine/engine.ts";
 import type { Head } from "../../handlers/protocol/position.ts";
 import type { Chat, RoomEvent } from "../../handlers/protocol/room_event.ts";
+import { type MaybePromise } from "../../handlers/util/maybe_promise.ts";
 
 /** How long a test waits for what must come, in ms. */
 const PATIENCE_MS = 10_000;
@@ -53,7 +54,7 @@ export class Recorder implements Host {
 }
 
 /** The result of a call that must not be refused. */
-export async function granted<T>(answer: Answer<T | Refusal>): Promise<T> {
+export async function granted<T>(answer: MaybePromise<T | Refusal>): Promise<T> {
   const value = await answer;
   if (isRefusal(value)) throw new Error(`Refused: ${value.refused}`);
   return value;
@@ -61,7 +62,7 @@ export async function granted<T>(answer: Answer<T | Refusal>): Promise<T> {
 
 /** Opens a room on an engine with a new {@link Recorder}. */
 export async function hear(
-  engine: { host(room: string, host: Host): Answer<Head | Refusal> },
+  engine: { host(room: string, host: Host): MaybePromise<Head | Refusal> },
   room: string,
   listenerCount?: number,
 ): Promise<{ recorder: Recorder; head: Head }> {
