@@ -15,6 +15,12 @@ import type { Cluster } from "./start/cluster.ts";
 import { type Clock, systemClock } from "./util/clock.ts";
 import { type Log, silentLog } from "./util/log.ts";
 
+/** What the process around a Parley knows of its health. */
+export interface Health {
+  /** Why no client should come here now; `/readyz` shows it. */
+  problem?: string;
+}
+
 /** The parts that the handlers work with. */
 export interface App {
   registry: Registry;
@@ -29,6 +35,7 @@ export interface App {
   tokens?: TokenCheck;
   /** The other workers of the process, where there are any. */
   cluster?: Cluster;
+  health: Health;
   /** Requests are traced with their query, so that no token may stand in it. */
   isTraced?: boolean;
   /** How a request becomes a socket; `denoUpgrade` but in tests. */
@@ -68,6 +75,7 @@ export function createApp(options: AppOptions = {}): App {
     trustedProxies: options.trustedProxies ?? 0,
     tokens: options.tokens,
     cluster: options.cluster,
+    health: options.health ?? {},
     isTraced: options.isTraced,
     upgrade: options.upgrade ?? denoUpgrade,
   };

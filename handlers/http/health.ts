@@ -17,7 +17,8 @@ export function health(): Handler {
 export function readiness(app: App): Handler {
   return () => {
     const isReady = app.registry.engineOf("").isReady();
-    const reason = closedReason(app) ?? (isReady ? undefined : "engine unreachable");
+    const reason = closedReason(app) ?? app.health.problem ??
+      (isReady ? undefined : "engine unreachable");
     return new Response(`${reason ?? "ready"}\n`, {
       status: reason ? 503 : 200,
       headers: HEADERS,
