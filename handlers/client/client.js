@@ -697,10 +697,12 @@ function decode(part = "") {
 
 /** @param {string} id */
 function checkRoom(id) {
-  if (!/^[\w.:-]{1,64}$/.test(id)) {
-    throw new ParleyError("bad_room", `Invalid room name: ${id}`, id);
-  }
-  return id;
+  if (/^[\w.:-]{1,64}$/.test(id)) return id;
+  throw new ParleyError(
+    "bad_room",
+    `Cannot use room ${id}: not 1 to 64 of A-Z a-z 0-9 . _ : -`,
+    id,
+  );
 }
 
 /** @param {string} [room] */

@@ -127,7 +127,7 @@ play("connect() finds the room in the URL, in the options, or takes the lobby", 
 play("connect() throws for what is no address of a server", async (stage) => {
   assertThrows(() => stage.connect({}, "ftp://host/"), TypeError, "Cannot connect to ftp://host/");
   assertThrows(() => stage.connect({}, "http://"), TypeError);
-  assertThrows(() => stage.connect({ room: "a b" }), ParleyError, "Invalid room name: a b");
+  assertThrows(() => stage.connect({ room: "a b" }), ParleyError, "Cannot use room a b");
   assertThrows(() => stage.connect({ room: "a".repeat(65) }), ParleyError);
   for (const room of ["%20", "%ZZ", "a%2Fb"]) {
     assertThrows(() => stage.connect({}, `${stage.server.url}/chat/${room}`), ParleyError);
