@@ -7,7 +7,7 @@ import config from "./deno.json" with { type: "json" };
 import { createParley } from "./handlers/parley.ts";
 import { type Cluster, isWorker, joinCluster } from "./handlers/start/cluster.ts";
 import { addressOf, listen, urlsOf } from "./handlers/start/listen.ts";
-import { createLog } from "./handlers/start/log.ts";
+import { createLog, type ServerLog } from "./handlers/start/log.ts";
 import { parleyOptions } from "./handlers/start/options.ts";
 import { helpText, isOpenToAll, readSettings, type Settings } from "./handlers/start/settings.ts";
 import { type Running, startWorkers } from "./handlers/start/threads.ts";
@@ -15,11 +15,28 @@ import { systemClock } from "./handlers/util/clock.ts";
 import type { Log } from "./handlers/util/log.ts";
 import { SettingError } from "./handlers/util/setting_error.ts";
 
+/** How long the last lines of the log get. */
+const LAST_LINES_MS = 300;
+
+/** Keeps the process alive through an error that nothing caught: it costs a line of the log. */
+function onUncaught(log: Log): void {
+  const report = (event: Event, error: unknown) => {
+    event.preventDefault();
+    const text = error instanceof Error ? error.stack ?? error.message : String(error);
+    log.error(`Uncaught: ${text}`, { event: "uncaught" });
+  };
+  addEventListener("unhandledrejection", (event) => report(event, event.reason));
+  addEventListener("error", (event) => report(event, event.error));
+}
+
 /** Serves in this thread; `cluster` are the workers of which it is one. */
 async function serve(settings: Settings, log: Log, cluster?: Cluster): Promise<Running> {
+  onUncaught(log);
   const isTraced = ["true", "1"].includes(Deno.env.get("OTEL_DENO") ?? "");
-  const parley = createParley({ ...await parleyOptions(settings, log, cluster), isTraced });
-  const server = await listen(settings, log, parley.fetch, cluster);
+  const health = {};
+  const options = await parleyOptions(settings, log, cluster);
+  const parley = createParley({ ...options, health, isTraced });
+  const server = await listen({ settings, handler: parley.fetch, log, health, cluster });
   const stop = async () => {
     await parley[Symbol.asyncDispose]();
     await server.shutdown();
@@ -28,7 +45,7 @@ async function serve(settings: Settings, log: Log, cluster?: Cluster): Promise<R
 }
 
 /** Ends the process after a drain at the first signal, at once at the second. */
-function onSignals({ parley, stop }: Running, log: Log): void {
+function onSignals({ parley, stop }: Running, log: ServerLog): void {
   let isStopping = false;
   const end = async () => {
     if (isStopping) Deno.exit(1);
@@ -36,6 +53,9 @@ function onSignals({ parley, stop }: Running, log: Log): void {
     log.info(`Parley stops: ${parley.clientCount} clients`, { event: "stop" });
     await stop();
     log.info("Parley stopped", { event: "stopped" });
+    // A reader of the log that stalls must not keep the process.
+    systemClock.after(LAST_LINES_MS, () => Deno.exit(0));
+    await log.flush();
     Deno.exit(0);
   };
   for (const signal of ["SIGINT", "SIGTERM"] as const) Deno.addSignalListener(signal, end);
@@ -49,7 +69,7 @@ async function main(): Promise<void> {
   }
   const { settings } = command;
   const isAlone = settings.WORKERS === 1;
-  const log = createLog(settings.LOG_LEVEL, settings.LOG_FORMAT, isAlone ? undefined : 0);
+  const log = createLog(settings.LOG_LEVEL, settings.LOG_FORMAT, isAlone ? {} : { worker: 0 });
   const running = isAlone
     ? await serve(settings, log)
     : await startWorkers(settings, log, import.meta.url, serve);
@@ -65,7 +85,8 @@ async function main(): Promise<void> {
 
 if (isWorker()) {
   const { cluster, settings } = await joinCluster<Settings>(systemClock);
-  await serve(settings, createLog(settings.LOG_LEVEL, settings.LOG_FORMAT, cluster.index), cluster);
+  const options = { worker: cluster.index };
+  await serve(settings, createLog(settings.LOG_LEVEL, settings.LOG_FORMAT, options), cluster);
 } else if (import.meta.main) {
   try {
     await main();

@@ -7,7 +7,7 @@ import { guardMemory } from "./access/memory_guard.ts";
 import { type App, type AppOptions, createApp } from "./app.ts";
 import type { Engine } from "./engine/engine.ts";
 import type { WorkersEngine } from "./engine/workers.ts";
-import { readFigures } from "./http/figures.ts";
+import { readFigures } from "./http/metrics.ts";
 import { publishStats } from "./http/stats.ts";
 import { createRouter, type Fetch } from "./router.ts";
 import type { Clock } from "./util/clock.ts";

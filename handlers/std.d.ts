@@ -90,11 +90,6 @@ declare module "@std/cli/parse-args" {
   ): Record<string, string | undefined> & { help: boolean; version: boolean };
 }
 
-declare module "@std/http/status" {
-  export const STATUS_CODE: Record<string, number>;
-  export const STATUS_TEXT: Record<number, string>;
-}
-
 declare module "@std/http/etag" {
   export function eTag(
     entity: string | Uint8Array,

@@ -70,7 +70,7 @@ const log: Log = {
 };
 const { settings } = command;
 const app = createApp(await parleyOptions(settings, log));
-const server = await listen(settings, log, runApp(app).fetch);
+const server = await listen({ settings, handler: runApp(app).fetch, log, health: app.health });
 const options = { port: 0, hostname: "127.0.0.1", onListen() {} };
 const control = Deno.serve(options, () => Response.json(totals(app)));
 console.log(`totals: http://127.0.0.1:${control.addr.port}`);

@@ -1,6 +1,6 @@
 import { assertEquals, assertGreater } from "@std/assert";
 import { isRefusal } from "../../handlers/engine/engine.ts";
-import { readFigures } from "../../handlers/http/figures.ts";
+import { readFigures } from "../../handlers/http/metrics.ts";
 import { publishStats, type Stats, STATS_ROOM } from "../../handlers/http/stats.ts";
 import type { Figures } from "../../handlers/start/cluster.ts";
 import { createTestApp, type TestAppOptions } from "../support/fakes.ts";

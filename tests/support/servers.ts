@@ -27,7 +27,7 @@ export async function startServer(settings: Partial<Settings> = {}): Promise<Tes
   const all = { ...defaultSettings(), HOST: "127.0.0.1", PORT: 0, DRAIN_SECONDS: 0, ...settings };
   const app = createApp(await parleyOptions(all, log));
   const parley = runApp(app);
-  const server = await listen(all, log, parley.fetch);
+  const server = await listen({ settings: all, handler: parley.fetch, log, health: app.health });
   const url = addressOf(server.addr, all);
   return {
     url,
