@@ -10,7 +10,7 @@ import { type App, createApp } from "../../handlers/app.ts";
 import { runApp } from "../../handlers/parley.ts";
 import { addressOf, listen } from "../../handlers/start/listen.ts";
 import { parleyOptions } from "../../handlers/start/options.ts";
-import { readSettings } from "../../handlers/start/settings.ts";
+import { readSettings } from "../../handlers/start/read_settings.ts";
 import type { Log } from "../../handlers/util/log.ts";
 import type { Totals } from "./totals.ts";
 
