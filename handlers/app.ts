@@ -17,6 +17,12 @@ import { type Log, silentLog } from "./util/log.ts";
 
 export type { RequestInfo, Visitor } from "./access/access.ts";
 
+/** What the process around a Parley knows of its health. */
+export interface Health {
+  /** Why no client should come here now; `/readyz` shows it. */
+  problem?: string;
+}
+
 /** The parts that the handlers work with. */
 export interface App extends AccessRules {
   registry: Registry;
@@ -25,6 +31,7 @@ export interface App extends AccessRules {
   limits: Limits;
   /** The other workers of the process, where there are any. */
   cluster?: Cluster;
+  health: Health;
   /** How a request becomes a socket; `denoUpgrade` but in tests. */
   upgrade: Upgrade;
 }
@@ -62,6 +69,7 @@ export function createApp(options: AppOptions = {}): App {
     trustedProxies: options.trustedProxies ?? 0,
     tokens: options.tokens,
     cluster: options.cluster,
+    health: options.health ?? {},
     isTraced: options.isTraced,
     upgrade: options.upgrade ?? denoUpgrade,
   };

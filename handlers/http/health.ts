@@ -14,10 +14,10 @@ export function health(): Handler {
 }
 
 /** Makes the handler of `/readyz`: 503, with the reason, when no new client should come here. */
-export function readiness({ registry }: App): Handler {
+export function readiness({ registry, health }: App): Handler {
   return () => {
     const engine = registry.engineOf("");
-    const reason = unavailableReason(registry) ??
+    const reason = unavailableReason(registry) ?? health.problem ??
       (!engine.isReady() ? "engine unreachable" : engine.stats().isFull ? "rooms full" : undefined);
     return new Response(`${reason ?? "ready"}\n`, {
       status: reason ? 503 : 200,
