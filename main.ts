@@ -7,27 +7,16 @@ import config from "./deno.json" with { type: "json" };
 import { createParley } from "./handlers/parley.ts";
 import { type Cluster, isWorker, joinCluster } from "./handlers/start/cluster.ts";
 import { addressOf, listen, urlsOf } from "./handlers/start/listen.ts";
-import { createLog, type ServerLog } from "./handlers/start/log.ts";
+import { createLog } from "./handlers/start/log.ts";
 import { parleyOptions } from "./handlers/start/options.ts";
-import { helpText, isOpenToAll, readSettings, type Settings } from "./handlers/start/settings.ts";
+import { helpText } from "./handlers/start/help.ts";
+import { onSignals, onUncaught } from "./handlers/start/process.ts";
+import { isOnDeploy, readSettings } from "./handlers/start/read_settings.ts";
+import { isOpenToAll, type Settings } from "./handlers/start/settings.ts";
 import { type Running, startWorkers } from "./handlers/start/threads.ts";
 import { systemClock } from "./handlers/util/clock.ts";
 import type { Log } from "./handlers/util/log.ts";
 import { SettingError } from "./handlers/util/setting_error.ts";
-
-/** How long the last lines of the log get. */
-const LAST_LINES_MS = 300;
-
-/** Keeps the process alive through an error that nothing caught: it costs a line of the log. */
-function onUncaught(log: Log): void {
-  const report = (event: Event, error: unknown) => {
-    event.preventDefault();
-    const text = error instanceof Error ? error.stack ?? error.message : String(error);
-    log.error(`Uncaught: ${text}`, { event: "uncaught" });
-  };
-  addEventListener("unhandledrejection", (event) => report(event, event.reason));
-  addEventListener("error", (event) => report(event, event.error));
-}
 
 /** Serves in this thread; `cluster` are the workers of which it is one. */
 async function serve(settings: Settings, log: Log, cluster?: Cluster): Promise<Running> {
@@ -44,25 +33,9 @@ async function serve(settings: Settings, log: Log, cluster?: Cluster): Promise<R
   return { parley, address: addressOf(server.addr, settings), drain: parley.drain, stop };
 }
 
-/** Ends the process after a drain at the first signal, at once at the second. */
-function onSignals({ parley, stop }: Running, log: ServerLog): void {
-  let isStopping = false;
-  const end = async () => {
-    if (isStopping) Deno.exit(1);
-    isStopping = true;
-    log.info(`Parley stops: ${parley.clientCount} clients`, { event: "stop" });
-    await stop();
-    log.info("Parley stopped", { event: "stopped" });
-    // A reader of the log that stalls must not keep the process.
-    systemClock.after(LAST_LINES_MS, () => Deno.exit(0));
-    await log.flush();
-    Deno.exit(0);
-  };
-  for (const signal of ["SIGINT", "SIGTERM"] as const) Deno.addSignalListener(signal, end);
-}
-
 async function main(): Promise<void> {
-  const command = readSettings(Deno.args, (name) => Deno.env.get(name));
+  const env = (name: string) => Deno.env.get(name);
+  const command = readSettings(Deno.args, env);
   if ("print" in command) {
     console.log(command.print === "help" ? helpText() : `parley ${config.version}`);
     return;
@@ -73,12 +46,21 @@ async function main(): Promise<void> {
   const running = isAlone
     ? await serve(settings, log)
     : await startWorkers(settings, log, import.meta.url, serve);
-  onSignals(running, log);
+  onSignals(log, async () => {
+    log.info(`Parley stops: ${running.parley.clientCount} clients`, { event: "stop" });
+    await running.stop();
+    log.info("Parley stopped", { event: "stopped" });
+  });
   const { address } = running;
   log.info(`Parley ${config.version} started: ${urlsOf(address)}`, { event: "start", address });
   if (isOpenToAll(settings)) {
     log.warn("Anybody may connect: set ALLOWED_ORIGINS, or AUTH_SECRET, or a loopback HOST", {
       event: "open",
+    });
+  }
+  if (isOnDeploy(env) && !settings.REDIS_URL) {
+    log.warn("Rooms are split over the instances of Deno Deploy: set REDIS_URL", {
+      event: "split",
     });
   }
 }
@@ -91,8 +73,16 @@ if (isWorker()) {
   try {
     await main();
   } catch (error) {
-    if (!(error instanceof SettingError)) throw error;
-    console.error(error.message);
+    const isOfPermissions = error instanceof Deno.errors.NotCapable;
+    if (!(error instanceof SettingError) && !isOfPermissions) throw error;
+    console.error(isOfPermissions ? `Cannot start: ${error.message}` : error.message);
     Deno.exit(1);
   }
 }
+
+/** Nothing to serve: `deno serve` stops at this with a clear line. */
+export default {
+  get fetch() {
+    return undefined;
+  },
+};
