@@ -1,6 +1,7 @@
 /** The types that a person's own program gets of the served client: with `tsc` and with Deno. */
 import { assertEquals, assertStringIncludes } from "@std/assert";
-import { ROOT, startServer } from "../support/servers.ts";
+import { ROOT } from "../support/process.ts";
+import { startServer } from "../support/servers.ts";
 
 const TSC = "npm:typescript@7.0.2/tsc";
 const STRICT = "--noEmit --strict --target es2024 --lib es2024,dom,dom.iterable".split(" ");
