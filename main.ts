@@ -1,82 +1,44 @@
 /**
- * Parley's start: settings → log, workers, server; signals. The only file that reads the environment.
+ * Parley's start: settings → log → server; signals. The only file that reads the environment.
  *
  * @module
  */
 import config from "./deno.json" with { type: "json" };
-import { type Running, start } from "./handlers/parley.ts";
-import { checkWorkers, isWorker, joinCluster } from "./handlers/start/cluster.ts";
+import { createParley } from "./handlers/parley.ts";
+import { type Cluster, isWorker, joinCluster } from "./handlers/start/cluster.ts";
+import { addressOf, listen, urlsOf } from "./handlers/start/listen.ts";
 import { createLog } from "./handlers/start/log.ts";
-import { helpText, readSettings, type Settings } from "./handlers/start/settings.ts";
+import { parleyOptions } from "./handlers/start/options.ts";
+import { helpText, isOpenToAll, readSettings, type Settings } from "./handlers/start/settings.ts";
+import { type Running, startWorkers } from "./handlers/start/threads.ts";
 import { systemClock } from "./handlers/util/clock.ts";
 import type { Log } from "./handlers/util/log.ts";
 import { SettingError } from "./handlers/util/setting_error.ts";
 
-export { type Running, start };
-
-/** Deno's own OpenTelemetry is on: its spans keep each request's query. */
-function isTraced(): boolean {
-  return ["true", "1"].includes(Deno.env.get("OTEL_DENO") ?? "");
-}
-
-/** Starts one thread, or the main thread of several and those. */
-async function startAll(settings: Settings, log: Log): Promise<Running> {
-  const count = settings.WORKERS;
-  checkWorkers(count, settings.SOCKET_PATH);
-  if (count === 1) return await start(settings, log, { isTraced: isTraced() });
-  const { createWorkers } = await import("./handlers/start/threads.ts");
-  const module = import.meta.url;
-  const workers = createWorkers<Settings>({ count, module, log, clock: systemClock });
-  const running = await start(settings, log, { cluster: workers, isTraced: isTraced() });
-  const PORT = Number(new URL(running.address).port);
-  try {
-    await workers.launch({ ...settings, PORT });
-  } catch (error) {
-    throw new SettingError((error as Error).message);
-  }
-  return {
-    ...running,
-    drain: () => workers.drain(),
-    async stop() {
-      await workers.drain();
-      workers.end();
-      await running.stop();
-    },
+/** Serves in this thread; `cluster` are the workers of which it is one. */
+async function serve(settings: Settings, log: Log, cluster?: Cluster): Promise<Running> {
+  const isTraced = ["true", "1"].includes(Deno.env.get("OTEL_DENO") ?? "");
+  const parley = createParley({ ...await parleyOptions(settings, log, cluster), isTraced });
+  const server = await listen(settings, log, parley.fetch, cluster);
+  const stop = async () => {
+    await parley[Symbol.asyncDispose]();
+    await server.shutdown();
   };
-}
-
-async function work(): Promise<void> {
-  const { cluster, settings } = await joinCluster<Settings>(systemClock);
-  const log = createLog(settings.LOG_LEVEL, settings.LOG_FORMAT, cluster.index);
-  await start(settings, log, { cluster, isTraced: isTraced() });
-}
-
-function isOpenToAll({ ALLOWED_ORIGINS, AUTH_SECRET, AUTH_JWKS, HOST, SOCKET_PATH }: Settings) {
-  return ALLOWED_ORIGINS.length === 0 && !AUTH_SECRET && !AUTH_JWKS && !SOCKET_PATH &&
-    !/^(localhost|127\.[\d.]+|::1|\[::1\])$/.test(HOST);
-}
-
-/** What to open: the page, and the sockets beside it. */
-function urlsOf(address: string): string {
-  if (!address.startsWith("http")) return address;
-  const sockets = address.replace("http", "ws");
-  return `${address}/ ${sockets}/echo ${sockets}/chat/lobby`;
+  return { parley, address: addressOf(server.addr, settings), drain: parley.drain, stop };
 }
 
 /** Ends the process after a drain at the first signal, at once at the second. */
-function onSignals(running: Running, log: Log): void {
+function onSignals({ parley, stop }: Running, log: Log): void {
   let isStopping = false;
-  const stop = async () => {
+  const end = async () => {
     if (isStopping) Deno.exit(1);
     isStopping = true;
-    log.info(`Parley stops: ${running.registry.clients.size} clients`, { event: "stop" });
-    await running.stop();
+    log.info(`Parley stops: ${parley.clientCount} clients`, { event: "stop" });
+    await stop();
     log.info("Parley stopped", { event: "stopped" });
     Deno.exit(0);
   };
-  for (const signal of ["SIGINT", "SIGTERM"] as const) {
-    Deno.addSignalListener(signal, stop);
-  }
+  for (const signal of ["SIGINT", "SIGTERM"] as const) Deno.addSignalListener(signal, end);
 }
 
 async function main(): Promise<void> {
@@ -86,9 +48,11 @@ async function main(): Promise<void> {
     return;
   }
   const { settings } = command;
-  const worker = settings.WORKERS > 1 ? 0 : undefined;
-  const log = createLog(settings.LOG_LEVEL, settings.LOG_FORMAT, worker);
-  const running = await startAll(settings, log);
+  const isAlone = settings.WORKERS === 1;
+  const log = createLog(settings.LOG_LEVEL, settings.LOG_FORMAT, isAlone ? undefined : 0);
+  const running = isAlone
+    ? await serve(settings, log)
+    : await startWorkers(settings, log, import.meta.url, serve);
   onSignals(running, log);
   const { address } = running;
   log.info(`Parley ${config.version} started: ${urlsOf(address)}`, { event: "start", address });
@@ -99,8 +63,10 @@ async function main(): Promise<void> {
   }
 }
 
-if (isWorker()) await work();
-else if (import.meta.main) {
+if (isWorker()) {
+  const { cluster, settings } = await joinCluster<Settings>(systemClock);
+  await serve(settings, createLog(settings.LOG_LEVEL, settings.LOG_FORMAT, cluster.index), cluster);
+} else if (import.meta.main) {
   try {
     await main();
   } catch (error) {

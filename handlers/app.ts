@@ -1,15 +1,19 @@
 /**
- * What every handler is given: nothing in here is global, so that a test brings its own.
+ * What every handler is given, and how it is put together. Nothing in here is global, so that a test
+ * brings its own parts.
  *
  * @module
  */
-import type { Upgrade } from "./access/handshake.ts";
+import { denoUpgrade, type Upgrade } from "./access/handshake.ts";
+import { DEFAULT_LIMITS, type Limits } from "./access/limits.ts";
 import type { Grants, TokenCheck } from "./access/token.ts";
-import type { Registry } from "./registry/registry.ts";
+import type { Engine } from "./engine/engine.ts";
+import { createMemoryEngine } from "./engine/memory.ts";
+import type { Turn } from "./registry/flush.ts";
+import { Registry } from "./registry/registry.ts";
 import type { Cluster } from "./start/cluster.ts";
-import type { Limits } from "./access/limits.ts";
-import type { Clock } from "./util/clock.ts";
-import type { Log } from "./util/log.ts";
+import { type Clock, systemClock } from "./util/clock.ts";
+import { type Log, silentLog } from "./util/log.ts";
 
 /** The parts that the handlers work with. */
 export interface App {
@@ -31,12 +35,50 @@ export interface App {
   upgrade: Upgrade;
 }
 
+/** What an {@link App} is made of; what is missing has a default. */
+export interface AppOptions extends Partial<Omit<App, "registry" | "limits">> {
+  /** Keeps the rooms; in this process's memory by default. */
+  engine?: Engine;
+  limits?: Partial<Limits>;
+  /** Ends the turns of the event loop; tests end them by hand. */
+  turn?: Turn;
+}
+
+/** Five minutes of the server's own figures. */
+const STATS_HISTORY = 300;
+
+/** Puts an app together. */
+export function createApp(options: AppOptions = {}): App {
+  const { clock = systemClock, log = silentLog } = options;
+  const limits = { ...DEFAULT_LIMITS, ...options.limits };
+  const registry = new Registry({
+    engine: options.engine ?? createMemoryEngine(limits, clock),
+    localEngine: createMemoryEngine({ ...limits, historySize: STATS_HISTORY }, clock),
+    log,
+    clock,
+    limits,
+    turn: options.turn,
+  });
+  return {
+    registry,
+    log,
+    clock,
+    limits,
+    allowedOrigins: options.allowedOrigins ?? [],
+    trustedProxies: options.trustedProxies ?? 0,
+    tokens: options.tokens,
+    cluster: options.cluster,
+    isTraced: options.isTraced,
+    upgrade: options.upgrade ?? denoUpgrade,
+  };
+}
+
 /** What the server knows of a request's other end; `Deno.ServeHandlerInfo` has it. */
 export interface RequestInfo {
   remoteAddr: Deno.Addr;
 }
 
-/** Who asks: what the door found out. */
+/** Who asks: what the access check found out. */
 export interface Visitor {
   /** Address and port, for the log. */
   remote: string;

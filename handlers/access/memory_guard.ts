@@ -70,7 +70,7 @@ export function guardMemory(
     collectedAt = clock.now();
     await memory.collect();
     level = memory.rss();
-    log.debug(`Collected garbage: ${rss} bytes resident, now ${level}`, { event: "collected" });
+    log.debug?.(`Collected garbage: ${rss} bytes resident, now ${level}`, { event: "collected" });
   };
   look();
   return clock.every(GUARD_MS, look);

@@ -1,84 +1,102 @@
 /**
- * Which ids a room has seen, by session: what makes a repeated message known.
+ * Which ids a room has seen, by session, so that a message that is sent again counts once.
  *
  * @module
  */
-import type { RepeatKey } from "./engine.ts";
-import type { Budget, Droppable } from "./history.ts";
+import type { Budget, Droppable, FairShare } from "./budget.ts";
+import type { IdempotencyKey } from "./engine.ts";
 
-/** How long an id is remembered. */
-export const REPEAT_MS = 5 * 60_000;
-/** How many ids of one session and room are remembered. */
-export const REPEATS_PER_SESSION = 1_000;
+/** How long an id is remembered, in ms. */
+export const DEDUPE_MS = 5 * 60_000;
+/** How many ids without a digest are remembered of one session and room. */
+export const IDS_PER_SESSION = 1_000;
 
-interface Remembered {
+/** Which share of the budget something is counted in. */
+interface Counted {
+  /** It has a digest, so that it stays until it expires. */
+  isPinned: boolean;
+  /** Whose share it is, where it is pinned. */
+  address?: string;
+}
+
+/** An id that a room has seen. */
+interface SeenId extends Counted {
   seq: number;
-  until: number;
+  /** When it is forgotten, Unix ms. */
+  expiresAt: number;
   digest?: string;
 }
 
-/** The ids of one room. Within a session they stand in the order they came. */
-export class RepeatTable implements Droppable {
-  /** Until when an id with a digest must be known, Unix ms: a room does not go before. */
-  keepUntil = 0;
-  /** Until when any id must be known, Unix ms: an empty room does not go by its time before. */
+/** The ids of one session, in the order they came; counted where its first id is. */
+interface Session extends Counted {
+  ids: Map<string, SeenId>;
+}
+
+/** The ids of one room, by session. */
+export class DedupeTable implements Droppable {
+  /** When the last id with a digest expires, Unix ms: a room is not dropped before. */
+  pinnedUntil = 0;
+  /** When the last id expires, Unix ms: an empty room does not expire before. */
   knownUntil = 0;
-  #sessions = new Map<string, Map<string, Remembered>>();
+  #sessions = new Map<string, Session>();
   /** Bytes of the ids without a digest. */
   #droppable = 0;
 
   constructor(readonly budget: Budget) {}
 
-  /** The first message of this id; `conflict` if it had another digest; nothing if it is new. */
-  find(key: RepeatKey, now: number): { seq: number } | "conflict" | undefined {
-    const known = this.#sessions.get(key.session)?.get(key.id);
-    if (!known || known.until <= now) return undefined;
-    return known.digest === key.digest ? { seq: known.seq } : "conflict";
+  /** The number of the first message with this id; `conflict` if its digest differs; nothing if the id is new. */
+  find(key: IdempotencyKey, now: number): { seq: number } | "conflict" | undefined {
+    const seen = this.#sessions.get(key.session)?.ids.get(key.id);
+    if (!seen || seen.expiresAt <= now) return undefined;
+    return seen.digest === key.digest ? { seq: seen.seq } : "conflict";
   }
 
-  /** Whether one more id fits into the ids' share of the budget. */
-  hasSpace(key: RepeatKey): boolean {
-    const more = cost(key.id) + SESSION_BYTES;
-    return this.budget.idBytes + more <= this.budget.maxBytes / 4;
+  /** Whether one more id fits into its share of the budget. */
+  hasSpace({ id, digest }: IdempotencyKey, address?: string): boolean {
+    const isPinned = digest !== undefined;
+    const bytes = costOf(id, digest) + SESSION_BYTES;
+    return this.#shareOf(isPinned).hasSpace(bytes, isPinned ? address : undefined);
   }
 
-  /** Remembers an id for {@link REPEAT_MS}. Beyond {@link REPEATS_PER_SESSION}, a session's oldest goes, but for ids with a digest. */
-  remember(key: RepeatKey, seq: number, now: number): void {
-    let ids = this.#sessions.get(key.session);
-    if (!ids) {
-      ids = new Map();
-      this.#sessions.set(key.session, ids);
-      this.#count(SESSION_BYTES);
-    }
+  /** Remembers an id for {@link DEDUPE_MS}. Beyond {@link IDS_PER_SESSION}, the session's oldest is forgotten, unless it has a digest. */
+  remember(key: IdempotencyKey, seq: number, now: number, from?: string): void {
     const { id, digest } = key;
+    const isPinned = digest !== undefined;
+    const address = isPinned ? from : undefined;
+    let session = this.#sessions.get(key.session);
+    if (!session) {
+      session = { ids: new Map(), isPinned, address };
+      this.#sessions.set(key.session, session);
+      this.#count(SESSION_BYTES, session);
+    }
+    const { ids } = session;
     if (ids.has(id)) this.#forget(ids, id);
-    ids.set(id, { seq, until: now + REPEAT_MS, digest });
-    this.knownUntil = now + REPEAT_MS;
-    if (digest !== undefined) this.keepUntil = this.knownUntil;
-    this.#countId(cost(id), digest);
-    if (ids.size > REPEATS_PER_SESSION && digest === undefined) {
-      this.#forget(ids, ids.keys().next().value!);
-    }
+    const seen = { seq, expiresAt: now + DEDUPE_MS, digest, isPinned, address };
+    ids.set(id, seen);
+    this.knownUntil = seen.expiresAt;
+    if (isPinned) this.pinnedUntil = seen.expiresAt;
+    this.#countId(costOf(id, digest), seen);
+    if (ids.size > IDS_PER_SESSION && !isPinned) this.#forget(ids, ids.keys().next().value!);
   }
 
-  /** Forgets what is older than {@link REPEAT_MS}. */
+  /** Forgets what is older than {@link DEDUPE_MS}. */
   expire(now: number): void {
-    for (const [session, ids] of this.#sessions) {
-      for (const [id, known] of ids) {
-        if (known.until > now) break;
-        this.#forget(ids, id);
+    for (const [name, session] of this.#sessions) {
+      for (const [id, seen] of session.ids) {
+        if (seen.expiresAt > now) break;
+        this.#forget(session.ids, id);
       }
-      this.#leaveIfEmpty(session, ids);
+      this.#dropIfEmpty(name, session);
     }
   }
 
-  /** Forgets the oldest id of the session that came first, unless it has a digest; tells whether there was one. */
+  /** Forgets the oldest id of the first session, unless it has a digest; tells whether there was one. */
   dropOldest(): boolean {
-    for (const [session, ids] of this.#sessions) {
-      const [id, { digest }] = ids.entries().next().value!;
-      if (digest !== undefined) continue;
-      this.#forget(ids, id);
-      this.#leaveIfEmpty(session, ids);
+    for (const [name, session] of this.#sessions) {
+      const [id, { isPinned }] = session.ids.entries().next().value!;
+      if (isPinned) continue;
+      this.#forget(session.ids, id);
+      this.#dropIfEmpty(name, session);
       return true;
     }
     return false;
@@ -89,33 +107,45 @@ export class RepeatTable implements Droppable {
     this.expire(Infinity);
   }
 
-  #forget(ids: Map<string, Remembered>, id: string): void {
-    const digest = ids.get(id)?.digest;
+  #forget(ids: Map<string, SeenId>, id: string): void {
+    const seen = ids.get(id)!;
     ids.delete(id);
-    this.#countId(-cost(id), digest);
+    this.#countId(-costOf(id, seen.digest), seen);
   }
 
-  #leaveIfEmpty(session: string, ids: Map<string, Remembered>): void {
-    if (ids.size > 0) return;
-    this.#sessions.delete(session);
-    this.#count(-SESSION_BYTES);
+  #dropIfEmpty(name: string, session: Session): void {
+    if (session.ids.size > 0) return;
+    this.#sessions.delete(name);
+    this.#count(-SESSION_BYTES, session);
   }
 
-  #countId(bytes: number, digest?: string): void {
-    this.#count(bytes);
-    if (digest !== undefined) return;
+  #countId(bytes: number, seen: SeenId): void {
+    this.#count(bytes, seen);
+    if (seen.isPinned) return;
     const from = this.#droppable;
     this.#droppable += bytes;
     this.budget.tables.move(this, from, this.#droppable);
   }
 
-  #count(bytes: number): void {
+  #count(bytes: number, { isPinned, address }: Counted): void {
     this.budget.bytes += bytes;
-    this.budget.idBytes += bytes;
+    this.#shareOf(isPinned).count(bytes, address);
+  }
+
+  #shareOf(isPinned: boolean): FairShare {
+    return isPinned ? this.budget.pinnedIds : this.budget.ids;
   }
 }
 
-/** Bounds the ids that one process has others remember: those of the last two spans of {@link REPEAT_MS}. */
+/** A session's map and its key. */
+const SESSION_BYTES = 300;
+
+/** The texts of an id, in V8's wide form at worst, and its entry in the map. */
+function costOf(id: string, digest = ""): number {
+  return 2 * (id.length + digest.length) + 120;
+}
+
+/** Bounds the ids that one process has others remember: those of the last two spans of {@link DEDUPE_MS}. */
 export class RepeatBudget {
   #span = 0;
   #bytes = 0;
@@ -124,28 +154,17 @@ export class RepeatBudget {
   constructor(readonly maxBytes: number) {}
 
   /** Counts an id in; tells whether there was space. */
-  take(key: RepeatKey, now: number): boolean {
-    const span = Math.floor(now / REPEAT_MS);
+  take(key: IdempotencyKey, now: number): boolean {
+    const span = Math.floor(now / DEDUPE_MS);
     if (span !== this.#span) {
       this.#lastBytes = span === this.#span + 1 ? this.#bytes : 0;
       this.#bytes = 0;
       this.#span = span;
     }
     const { session, id, digest = "" } = key;
-    const more = session.length + id.length + digest.length + REMOTE_BYTES;
+    const more = session.length + id.length + digest.length + 200;
     if (this.#bytes + this.#lastBytes + more > this.maxBytes) return false;
     this.#bytes += more;
     return true;
   }
-}
-
-/** An entry of a Redis hash beside its texts. */
-const REMOTE_BYTES = 200;
-
-/** A session's map and its key. */
-const SESSION_BYTES = 300;
-
-/** An id's text and its entry in the map. */
-function cost(id: string): number {
-  return 2 * id.length + 120;
 }

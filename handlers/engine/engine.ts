@@ -12,8 +12,8 @@ import type { Cursor, Head } from "../protocol/position.ts";
 import type { Members, RoomEvent, RoomSummary } from "../protocol/room_event.ts";
 import type { MaybePromise } from "../util/maybe_promise.ts";
 
-/** What makes a repeat of a message known: an `id` counts once in a room and session. */
-export interface RepeatKey {
+/** What makes a message known when it is sent again: within a room and session an `id` counts once. */
+export interface IdempotencyKey {
   session: string;
   id: string;
   /** With it, a repeat that carries another digest is refused as `conflict`; without, ids beyond the last 1,000 of the session are forgotten. */
@@ -24,7 +24,9 @@ export interface RepeatKey {
 export interface Draft {
   sender: string;
   message: string;
-  key?: RepeatKey;
+  key?: IdempotencyKey;
+  /** The sender's address: its share of rooms and keys is limited. Without one, only the whole is. */
+  address?: string;
 }
 
 /** Why an engine did not do it. `unavailable` leaves the outcome unknown. */
@@ -54,6 +56,8 @@ export interface EngineStats {
   rooms: number;
   /** Bytes that history and remembered ids are counted with. */
   historyBytes: number;
+  /** Whether MAX_ROOMS are in use, so that no room can be added until a host goes. */
+  isFull?: boolean;
 }
 
 /** The contract. Calls that come from one caller take effect in the order they were made. */
@@ -63,8 +67,10 @@ export interface Engine {
   /**
    * Starts hosting a room in this process. Events begin right behind the head that it answers
    * with. At most one host a room and process.
+   *
+   * @param address of who opens the room: its share of all rooms is limited
    */
-  host(room: string, host: Host): MaybePromise<Head | Refusal>;
+  host(room: string, host: Host, address?: string): MaybePromise<Head | Refusal>;
 
   /** Ends hosting. An empty room keeps its history and epoch for HISTORY_SECONDS. */
   release(room: string): void;

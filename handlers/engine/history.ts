@@ -4,49 +4,9 @@
  * @module
  */
 import type { Chat } from "../protocol/room_event.ts";
+import type { Budget, Droppable } from "./budget.ts";
 
-/** Something that gives bytes back by dropping its oldest; tells whether there was one. */
-export interface Droppable {
-  dropOldest(): boolean;
-}
-
-/** Droppables by size, in steps of a factor of 2: most changes move none. */
-export class BySize {
-  readonly #steps = Array.from({ length: 33 }, () => new Set<Droppable>());
-
-  /** One has grown or shrunk. */
-  move(one: Droppable, from: number, to: number): void {
-    const [step, next] = [stepOf(from), stepOf(to)];
-    if (step === next) return;
-    this.#steps[step].delete(one);
-    if (next > 0) this.#steps[next].add(one);
-  }
-
-  /** The one with the most bytes, within a factor of 2; none if all are empty. */
-  largest(): Droppable | undefined {
-    return this.#steps.findLast(({ size }) => size > 0)?.values().next().value;
-  }
-}
-
-/** Bytes in use by all rooms of an engine; histories and repeat tables add and take. */
-export class Budget {
-  /** History and ids. */
-  bytes = 0;
-  /** Ids alone: at most a quarter of `maxBytes`, so that ids cannot push out all history. */
-  idBytes = 0;
-  readonly histories = new BySize();
-  /** Tables of ids, by what they may forget. */
-  readonly tables = new BySize();
-
-  constructor(readonly maxBytes: number) {}
-}
-
-/** 0 for nothing, then one more for each factor of 2; an id has over 120 bytes, a message 200. */
-function stepOf(bytes: number): number {
-  return 32 - Math.clz32(bytes / 64);
-}
-
-/** The window on a room's order. */
+/** The newest messages of a room, without a gap up to `seq`. */
 export class History implements Droppable {
   /** The number of the newest message; 0 before the first. */
   seq = 0;

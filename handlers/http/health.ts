@@ -16,8 +16,9 @@ export function health(): Handler {
 /** Makes the handler of `/readyz`: 503, with the reason, when no new client should come here. */
 export function readiness(app: App): Handler {
   return () => {
-    const isReady = app.registry.engineOf("").isReady();
-    const reason = closedReason(app) ?? (isReady ? undefined : "engine unreachable");
+    const engine = app.registry.engineOf("");
+    const reason = closedReason(app) ??
+      (!engine.isReady() ? "engine unreachable" : engine.stats().isFull ? "rooms full" : undefined);
     return new Response(`${reason ?? "ready"}\n`, {
       status: reason ? 503 : 200,
       headers: HEADERS,

@@ -17,7 +17,9 @@ const ROOMS_PER_PAGE = 1_000;
 const ROOMS_AT_ONCE = 10_000;
 const DEFAULT_LIMIT = 100;
 const MAX_LIMIT = 1_000;
-/** A body has so long to come. */
+/** Longer idempotency keys are kept as their hash, which is as long with its prefix. */
+const MAX_PLAIN_KEY = 51;
+/** Times out bodies that are slower, in ms. */
 const BODY_MS = 30_000;
 
 /** Makes the handler of `GET /rooms`: by name, 1,000 a page, those behind `?after=name`. */
@@ -26,7 +28,7 @@ export function listRooms({ registry }: App): Handler {
     const rooms: RoomSummary[] = [];
     let after = url.searchParams.get("after") ?? "";
     let isLast = false;
-    // Who may hear few of many rooms makes it look far: in larger steps, as each sorts all rooms.
+    // A visitor who may hear few of many rooms makes it read on: in larger steps, which are cheaper.
     for (
       let limit = ROOMS_PER_PAGE;
       rooms.length < ROOMS_PER_PAGE && !isLast;
@@ -49,7 +51,7 @@ export function readMessages({ registry, limits }: App): Handler {
     const limit = readLimit(url.searchParams.get("limit"));
     const span = await registry.engineOf(room).read(room, cursor);
     if (isRefusal(span)) throw refusalError(span);
-    // No more than a socket may hold: nobody counts those who ask and do not read.
+    // No more than a socket may have unsent: a client that does not read holds the whole answer.
     const page = pageOf(span, cursor, limit, limits.maxQueueBytes / 2);
     const recovered = page.recovered && (after === undefined) === (cursor === undefined);
     const head = JSON.stringify({ room, epoch: page.epoch, seq: page.seq, recovered });
@@ -77,6 +79,7 @@ export function publishMessage(app: App): Handler {
     const body = await readBody(call, app);
     const draft: Draft = readDraft(body);
     if (grants.name !== undefined) draft.sender = grants.name;
+    draft.address = visitor.address;
     const id = request.headers.get("idempotency-key");
     if (id !== null) draft.key = await readKey(id, grants.subject, body);
     const place = await app.registry.engineOf(room).publish(room, draft);
@@ -160,8 +163,17 @@ async function readKey(id: string, subject: string, body: string): Promise<Draft
   if (id === "" || id.length > 255) {
     throw new HttpError(400, "bad_key", "Idempotency-Key must have 1 to 255 characters.");
   }
-  const hash = await crypto.subtle.digest("SHA-256", new TextEncoder().encode(body));
-  return { session: `http:${subject}`, id, digest: new Uint8Array(hash).toBase64() };
+  const isLong = id.length > MAX_PLAIN_KEY;
+  return {
+    session: `http:${subject}`,
+    id: isLong ? `sha256:${await sha256(id)}` : id,
+    digest: await sha256(body),
+  };
+}
+
+async function sha256(text: string): Promise<string> {
+  const hash = await crypto.subtle.digest("SHA-256", new TextEncoder().encode(text));
+  return new Uint8Array(hash).toBase64();
 }
 
 function refusalError({ refused }: Refusal): HttpError {

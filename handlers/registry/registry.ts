@@ -40,8 +40,6 @@ export interface RegistryOptions {
   clock: Clock;
   limits: Limits;
   turn?: Turn;
-  /** Writes a line at `debug` for each message that comes in. */
-  logsMessages?: boolean;
 }
 
 const DRAIN_STEP_MS = 50;
@@ -59,6 +57,7 @@ export class Registry implements ConnectionOwner {
   /** Sockets and readers that the runtime still holds, evicted ones included. */
   heldCount = 0;
   #heldByAddress = new Map<string, number>();
+  #released?: PromiseWithResolvers<void>;
   readonly #options: RegistryOptions;
   readonly limits: RegistryOptions["limits"];
   readonly turn: Turn;
@@ -70,7 +69,7 @@ export class Registry implements ConnectionOwner {
     this.#options = options;
     this.limits = options.limits;
     this.turn = options.turn ?? new Turn();
-    if (options.logsMessages) this.heard = (connection, data) => this.#logMessage(connection, data);
+    if (options.log.debug) this.heard = (connection, data) => this.#logMessage(connection, data);
   }
 
   /** The room of this name, opened if nobody here hears it yet. It goes with its last listener. */
@@ -126,6 +125,18 @@ export class Registry implements ConnectionOwner {
     const left = this.heldBy(address) - 1;
     if (left > 0) this.#heldByAddress.set(address, left);
     else this.#heldByAddress.delete(address);
+    if (this.heldCount === 0) this.#released?.resolve();
+  }
+
+  /** Done when the runtime holds no client of ours any more. */
+  allReleased(): Promise<void> {
+    if (this.heldCount === 0) return Promise.resolve();
+    return (this.#released ??= Promise.withResolvers<void>()).promise;
+  }
+
+  /** Closes the engines. */
+  async close(): Promise<void> {
+    await Promise.all([this.#options.engine.close(), this.#options.localEngine.close()]);
   }
 
   /** A name for a member that no other process gives. */
@@ -242,7 +253,7 @@ export class Registry implements ConnectionOwner {
     const isText = typeof data === "string";
     const size = isText ? byteLength(data) : data.byteLength;
     const text = `Client sent: ${remote}: ${isText ? "text" : "binary"} of ${size} bytes`;
-    this.#options.log.debug(text, { event: "message", remote, isText, size });
+    this.#options.log.debug?.(text, { event: "message", remote, isText, size });
   }
 }
 

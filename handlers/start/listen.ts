@@ -11,29 +11,33 @@ import type { Settings } from "./settings.ts";
 /**
  * Serves on the address that the settings name.
  *
- * @param reusePort other threads listen on the same port
+ * @param cluster the threads that listen on the same port, of which this one is `index`
  * @throws {SettingError} if it cannot listen there, or use the certificate
  */
-export function listen(
+export async function listen(
   settings: Settings,
   log: Log,
   handler: Fetch,
-  reusePort = false,
-): Deno.HttpServer<Deno.Addr> {
+  cluster?: { index: number },
+): Promise<Deno.HttpServer<Deno.Addr>> {
   const { PORT, HOST, SOCKET_PATH, TLS_CERT, TLS_KEY } = settings;
-  const onListen = () => {};
-  // The router answers all errors; what comes here is a body that broke off: an evicted reader's.
-  const onError = (error: unknown) => {
-    log.debug(`Cannot finish a response: ${reasonOf(error)}`, { event: "broken" });
-    return new Response(null, { status: 500 });
+  if (SOCKET_PATH) await removeStaleSocket(SOCKET_PATH);
+  const options = {
+    ...(SOCKET_PATH ? { path: SOCKET_PATH } : { port: PORT, hostname: HOST }),
+    ...(cluster && { reusePort: true }),
+    ...(TLS_CERT && { cert: readPem("TLS_CERT", TLS_CERT), key: readPem("TLS_KEY", TLS_KEY) }),
+    automaticCompression: true,
+    onListen() {},
+    // The router answers all errors; what comes here is a body that broke off: an evicted reader's.
+    onError(error: unknown) {
+      log.debug?.(`Cannot finish a response: ${reasonOf(error)}`, { event: "broken" });
+      return new Response(null, { status: 500 });
+    },
   };
-  const tls = TLS_CERT
-    ? { cert: readPem("TLS_CERT", TLS_CERT), key: readPem("TLS_KEY", TLS_KEY) }
-    : {};
   try {
-    if (SOCKET_PATH) return Deno.serve({ path: SOCKET_PATH, onListen, onError }, handler);
-    const at = { port: PORT, hostname: HOST, ...(reusePort && { reusePort }) };
-    return Deno.serve({ ...at, onListen, onError, ...tls }, handler);
+    // With reusePort, a port that another process has would be shared in silence.
+    if (cluster?.index === 0) Deno.listen({ port: PORT, hostname: HOST }).close();
+    return Deno.serve(options, handler);
   } catch (error) {
     if (TLS_CERT && !isAboutAddress(error)) {
       throw new SettingError(
@@ -50,10 +54,10 @@ export function listen(
  *
  * @throws {SettingError} if something else stands there
  */
-export async function removeStaleSocket(path: string): Promise<void> {
+async function removeStaleSocket(path: string): Promise<void> {
   const found = await Deno.lstat(path).catch(() => undefined);
   if (found && !found.isSocket) {
-    throw new SettingError(`Cannot listen on ${path}: what stands there is no socket`);
+    throw new SettingError(`Cannot listen on ${path}: a file is there, not a socket`);
   }
   try {
     if (found) (await Deno.connect({ transport: "unix", path })).close();
@@ -83,10 +87,17 @@ export function reasonOf(error: unknown): string {
   return error instanceof Error ? error.message : String(error);
 }
 
-/** The URL to open: a wildcard address is this machine. */
-export function describeAddress(addr: Deno.Addr, { TLS_CERT }: Settings): string {
+/** The URL of a listening server, a wildcard address as this machine; or the path of its socket. */
+export function addressOf(addr: Deno.Addr, { TLS_CERT }: Settings): string {
   if (!("hostname" in addr)) return "path" in addr ? addr.path : "a socket";
   const host = ["0.0.0.0", "::"].includes(addr.hostname) ? "localhost" : addr.hostname;
   const shown = host.includes(":") ? `[${host}]` : host;
   return `${TLS_CERT ? "https" : "http"}://${shown}:${addr.port}`;
+}
+
+/** What a person may open there: the page, and the sockets beside it. */
+export function urlsOf(address: string): string {
+  if (!address.startsWith("http")) return address;
+  const sockets = address.replace("http", "ws");
+  return `${address}/ ${sockets}/echo ${sockets}/chat/lobby`;
 }

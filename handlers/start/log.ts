@@ -52,7 +52,7 @@ export function createLog(
     (text: string, fields?: Record<string, unknown>) =>
       logger[severity](toTemplate(text), worker === undefined ? fields : { ...fields, worker });
   return {
-    debug: level === "debug" ? write("debug") : () => {},
+    debug: level === "debug" ? write("debug") : undefined,
     info: write("info"),
     warn: write("warn"),
     error: write("error"),

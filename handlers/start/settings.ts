@@ -149,8 +149,17 @@ export function defaultSettings(): Settings {
   ) as Settings;
 }
 
+/** What settings say of limits and access, as `createParley` takes it. */
+export function limitsAndAccess(settings: Settings) {
+  return {
+    limits: limitsOf(settings),
+    allowedOrigins: settings.ALLOWED_ORIGINS,
+    trustedProxies: settings.TRUST_PROXY,
+  };
+}
+
 /** The limits among the settings, by their names in code: `MAX_ROOMS` is `maxRooms`. */
-export function limitsOf(settings: Settings): Limits {
+function limitsOf(settings: Settings): Limits {
   const names = Object.keys(settings) as Name[];
   const limits = names.map((name) => [limitNameOf(name), settings[name]] as const);
   return Object.fromEntries(limits.filter(([name]) => name in DEFAULT_LIMITS)) as unknown as Limits;
@@ -221,6 +230,13 @@ function checked(settings: Settings): Settings {
     );
   }
   return settings;
+}
+
+/** Whether any page and program that reaches this server may use it. */
+export function isOpenToAll(settings: Settings): boolean {
+  const { ALLOWED_ORIGINS, AUTH_SECRET, AUTH_JWKS, HOST, SOCKET_PATH } = settings;
+  return ALLOWED_ORIGINS.length === 0 && !AUTH_SECRET && !AUTH_JWKS && !SOCKET_PATH &&
+    !/^(localhost|127\.[\d.]+|::1|\[::1\])$/.test(HOST);
 }
 
 /** The text of `--help`. */

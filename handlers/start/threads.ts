@@ -7,9 +7,12 @@
 import { Line } from "../engine/channel.ts";
 import { isRefusal } from "../engine/engine.ts";
 import { createMesh, type Ports } from "../engine/workers.ts";
-import type { Clock } from "../util/clock.ts";
+import type { Parley } from "../parley.ts";
+import { type Clock, systemClock } from "../util/clock.ts";
+import { SettingError } from "../util/setting_error.ts";
 import type { Log } from "../util/log.ts";
 import {
+  checkWorkers,
   type Cluster,
   CONTROL_ANSWER_MS,
   type LocalWorker,
@@ -19,6 +22,51 @@ import {
   WORKER_NAME,
   type WorkerCalls,
 } from "./cluster.ts";
+import type { Settings } from "./settings.ts";
+
+/** A server that listens. */
+export interface Running {
+  parley: Parley;
+  /** Where it listens: `http://127.0.0.1:8000`, or the path of its socket. */
+  address: string;
+  drain(): Promise<void>;
+  /** Drains it, then ends it. */
+  stop(): Promise<void>;
+}
+
+/**
+ * Serves in this thread and in WORKERS - 1 others.
+ *
+ * @param module URL of the module that the workers run
+ * @param serve serves in this thread
+ * @throws {SettingError} if they cannot listen in one place, or a worker dies before it serves
+ */
+export async function startWorkers(
+  settings: Settings,
+  log: Log,
+  module: string,
+  serve: (settings: Settings, log: Log, cluster: Cluster) => Promise<Running>,
+): Promise<Running> {
+  const count = settings.WORKERS;
+  checkWorkers(count, settings.SOCKET_PATH);
+  const workers = createWorkers<Settings>({ count, module, log, clock: systemClock });
+  const main = await serve(settings, log, workers);
+  const PORT = Number(new URL(main.address).port);
+  try {
+    await workers.launch({ ...settings, PORT });
+  } catch (error) {
+    throw new SettingError((error as Error).message);
+  }
+  return {
+    ...main,
+    drain: () => workers.drain(),
+    async stop() {
+      await workers.drain();
+      workers.end();
+      await main.stop();
+    },
+  };
+}
 
 /** What makes the workers. */
 export interface WorkersOptions {

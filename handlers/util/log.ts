@@ -4,11 +4,17 @@
  * @module
  */
 
-/** What Parley asks of a log; LogTape, `console` and `@std/log` all have it. */
-export type Log = Record<
-  "debug" | "info" | "warn" | "error",
-  (text: string, fields?: Record<string, unknown>) => void
->;
+/** Writes one line; `fields` are for machines. */
+type Write = (text: string, fields?: Record<string, unknown>) => void;
 
-/** A log that keeps silent, for tests and for those who embed Parley. */
-export const silentLog: Log = { debug() {}, info() {}, warn() {}, error() {} };
+/** A log; LogTape, `console` and `@std/log` all have this shape. */
+export interface Log {
+  /** Missing where nobody reads such lines: then none is made, not even one a message. */
+  debug?: Write;
+  info: Write;
+  warn: Write;
+  error: Write;
+}
+
+/** A log that writes nothing. */
+export const silentLog: Log = { info() {}, warn() {}, error() {} };

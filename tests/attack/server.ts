@@ -6,8 +6,12 @@
  *
  * @module
  */
-import { type Running, start } from "../../handlers/parley.ts";
+import { type App, createApp } from "../../handlers/app.ts";
+import { runApp } from "../../handlers/parley.ts";
+import { addressOf, listen } from "../../handlers/start/listen.ts";
+import { parleyOptions } from "../../handlers/start/options.ts";
 import { readSettings } from "../../handlers/start/settings.ts";
+import type { Log } from "../../handlers/util/log.ts";
 import type { Totals } from "./totals.ts";
 
 const MAX_ERRORS = 20;
@@ -15,7 +19,7 @@ const MAX_ERRORS = 20;
 let logLines = 0;
 const errors: string[] = [];
 
-function totals({ registry }: Running): Totals {
+function totals({ registry }: App): Totals {
   (globalThis as { gc?: () => void }).gc?.();
   const { rss, heapUsed, external } = Deno.memoryUsage();
   const { counters } = registry;
@@ -56,16 +60,18 @@ function cpuSeconds(): number {
 const command = readSettings(Deno.args, (name) => Deno.env.get(name));
 if (!("settings" in command)) Deno.exit(1);
 const count = () => void logLines++;
-const running = await start(command.settings, {
-  debug() {},
+const log: Log = {
   info: count,
   warn: count,
   error(text) {
     logLines++;
     if (errors.length < MAX_ERRORS) errors.push(text);
   },
-});
+};
+const { settings } = command;
+const app = createApp(await parleyOptions(settings, log));
+const server = await listen(settings, log, runApp(app).fetch);
 const options = { port: 0, hostname: "127.0.0.1", onListen() {} };
-const control = Deno.serve(options, () => Response.json(totals(running)));
-console.log(`Parley started: ${running.address}`);
+const control = Deno.serve(options, () => Response.json(totals(app)));
+console.log(`Parley started: ${addressOf(server.addr, settings)}`);
 console.log(`totals: http://127.0.0.1:${control.addr.port}`);

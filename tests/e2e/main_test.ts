@@ -265,7 +265,7 @@ Deno.test(
     const path = await Deno.makeTempFile();
     await Deno.writeTextFile(path, "kept");
     const { code, stderr } = await run(["--socket-path", path]);
-    assertEquals([code, stderr], [1, [`Cannot listen on ${path}: what stands there is no socket`]]);
+    assertEquals([code, stderr], [1, [`Cannot listen on ${path}: a file is there, not a socket`]]);
     assertEquals(await Deno.readTextFile(path), "kept");
     await Deno.remove(path);
   },

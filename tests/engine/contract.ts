@@ -8,8 +8,8 @@ import {
   type Draft,
   type Engine,
   type Host,
+  type IdempotencyKey,
   type Outcome,
-  type RepeatKey,
 } from "../../handlers/engine/engine.ts";
 import type { HistoryLimits } from "../../handlers/engine/memory.ts";
 import type { Cursor } from "../../handlers/protocol/position.ts";
@@ -465,7 +465,7 @@ export function engineContract(
 }
 
 /** A message of `sender`. */
-export function draft(message: string, key?: RepeatKey, sender = "Ann"): Draft {
+export function draft(message: string, key?: IdempotencyKey, sender = "Ann"): Draft {
   return { sender, message, key };
 }
 

@@ -1,5 +1,6 @@
-import { assert, assertEquals } from "@std/assert";
-import { Budget, History } from "../../handlers/engine/history.ts";
+import { assertEquals } from "@std/assert";
+import { Budget } from "../../handlers/engine/budget.ts";
+import { History } from "../../handlers/engine/history.ts";
 import type { Chat } from "../../handlers/protocol/room_event.ts";
 import { range } from "./contract.ts";
 
@@ -61,28 +62,4 @@ Deno.test("History counts its bytes in the budget and gives them back", () => {
   assertEquals(budget.bytes - bytes, 2 * 999);
   history.clear();
   assertEquals([budget.bytes, history.seq, history.since(0)], [0, 51, []]);
-});
-
-Deno.test("BySize.largest() is one with at least half of the bytes of any other", () => {
-  const budget = new Budget(1_000_000);
-  const limits = { historySize: 1_000, historySeconds: 10 };
-  const histories = range(1, 40).map(() => new History(limits, budget));
-  const bytes = histories.map(() => 0);
-  assertEquals(budget.histories.largest(), undefined);
-  // A walk that can be played again: grows and shrinks each of them many times.
-  let state = 1;
-  for (let step = 1; step <= 5_000; step++) {
-    state = (state * 48_271) % 2_147_483_647;
-    const index = state % histories.length;
-    const before = budget.bytes;
-    if (state % 5 < 3) histories[index].append(chat(step, step, "x".repeat(state % 3_000)));
-    else histories[index].dropOldest();
-    bytes[index] += budget.bytes - before;
-    const largest = budget.histories.largest();
-    const most = Math.max(...bytes);
-    if (most === 0) assertEquals(largest, undefined);
-    else assert(bytes[histories.indexOf(largest as History)] > most / 2);
-  }
-  for (const history of histories) history.clear();
-  assertEquals([budget.bytes, budget.histories.largest()], [0, undefined]);
 });

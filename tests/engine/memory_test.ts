@@ -1,5 +1,5 @@
 import { assert, assertEquals, assertNotEquals } from "@std/assert";
-import { REPEAT_MS } from "../../handlers/engine/dedupe.ts";
+import { DEDUPE_MS } from "../../handlers/engine/dedupe.ts";
 import { isRefusal } from "../../handlers/engine/engine.ts";
 import { createMemoryEngine, type HistoryLimits } from "../../handlers/engine/memory.ts";
 import type { Head } from "../../handlers/protocol/position.ts";
@@ -55,6 +55,54 @@ Deno.test("where every room has a host, MAX_ROOMS refuses one more, until a host
   assert(!isRefusal(engine.publish("c", draft("x"))));
 });
 
+Deno.test("rooms in use by one address leave room for others at MAX_ROOMS", () => {
+  const { engine } = engineWith({ maxRooms: 100 });
+  const open = (name: string, address: string) => engine.host(name, new Recorder(), address);
+  const opened = range(1, 100).filter((i) => !isRefusal(open(`flood ${i}`, "flood")));
+  assertEquals(opened, range(1, 50));
+  assertEquals(open("flood 51", "flood"), { refused: "too_many_rooms" });
+  assert(!isRefusal(open("flood 1", "flood")), "a room that is there is no new one");
+  for (const i of range(1, 25)) assert(!isRefusal(open(`other ${i}`, "other")));
+  assertEquals(engine.stats().isFull, false);
+  for (const i of range(1, 25)) assert(!isRefusal(open(`${i}`, `address ${i}`)));
+  assertEquals([engine.stats().isFull, engine.stats().rooms], [true, 100]);
+  engine.release("flood 1");
+  assertEquals([engine.stats().isFull, engine.stats().rooms], [false, 99]);
+  assert(!isRefusal(open("late", "late")));
+});
+
+Deno.test("an address that fills its share with empty rooms pushes out its own history, not that of others", async () => {
+  const { engine } = engineWith({ maxRooms: 10 });
+  const post = (room: string, address: string) => engine.publish(room, { ...draft("x"), address });
+  const first = await granted(post("quiet", "innocent"));
+  for (const i of range(1, 100)) assert(!isRefusal(post(`flood ${i}`, "flood")));
+  assertEquals((await granted(engine.read("quiet"))).epoch, first.epoch);
+  assertEquals(engine.stats().rooms, 6);
+  for (const i of range(1, 100)) assert(!isRefusal(post(`${i}`, `address ${i}`)));
+  assertEquals(engine.stats().rooms, 10);
+});
+
+Deno.test("a room that nobody uses goes at once, unless something was ever said there", () => {
+  const { engine } = engineWith({ historySize: 0, historyMb: 0 });
+  const roomsAfter = (work: () => void) => {
+    work();
+    return engine.stats().rooms;
+  };
+  const host = () => void engine.host("r", new Recorder());
+  assertEquals(roomsAfter(host), 1);
+  assertEquals(roomsAfter(() => engine.release("r")), 0);
+  host();
+  engine.join("r", "m", "Ann");
+  assertEquals(roomsAfter(() => engine.release("r")), 1);
+  assertEquals(roomsAfter(() => engine.leave("r", "m")), 0);
+  const key = { session: "s", id: "1", digest: "d" };
+  assertEquals(engine.publish("r", draft("x", key)), { refused: "unavailable" });
+  assertEquals(engine.stats().rooms, 0);
+  host();
+  engine.publish("r", draft("x"));
+  assertEquals(roomsAfter(() => engine.release("r")), 1, "its numbers go on");
+});
+
 Deno.test("over HISTORY_MB the largest room gives its oldest messages, whoever publishes, heard or not", async () => {
   const text = "x".repeat(900);
   for (const isHeard of [true, false]) {
@@ -105,19 +153,31 @@ Deno.test("where ids fill their share, the room with the most forgets its oldest
   assert(engine.stats().historyBytes <= 100_000);
 });
 
-Deno.test("HTTP keys are never forgotten early: a full table refuses a new one, not the known", async () => {
-  const { clock, engine } = engineWith({ historyMb: 0.02 });
+Deno.test("idempotency keys are never forgotten early: a full share refuses a new one, not the known", async () => {
+  const { clock, engine } = engineWith({ historyMb: 0.08 });
   const publish = (id: number) =>
     engine.publish("r", draft("x", { session: "http:", id: `${id}`, digest: "d" }));
   const places = [];
-  for (const id of range(1, 60)) places.push(await publish(id));
+  for (const id of range(1, 100)) places.push(await publish(id));
   const count = places.findIndex(isRefusal);
   assert(count > 20, `${count}`);
   for (const place of places.slice(count)) assertEquals(place, { refused: "unavailable" });
   assertEquals(await publish(1), places[0]);
   assertEquals((await granted(engine.publish("r", draft("x")))).seq, count + 1);
-  clock.tick(REPEAT_MS);
+  clock.tick(DEDUPE_MS);
   assertEquals((await granted(publish(1))).seq, count + 2);
+});
+
+Deno.test("one address's idempotency keys stop neither a socket's ids nor another address's keys", () => {
+  const { engine } = engineWith({ historyMb: 0.5, maxRooms: 10_000 });
+  const post = (id: string, address: string, room = "r") =>
+    engine.publish(room, { ...draft("x", { session: "http:", id, digest: "d" }), address });
+  // In one room and in many, where the sessions take more than the keys.
+  for (const id of range(1, 1_000)) post(id.toString().padStart(44), "flood", `r${id % 500}`);
+  assertEquals(post("one more", "flood"), { refused: "unavailable" });
+  assert(!isRefusal(post("innocent", "other")));
+  const key = { session: "s", id: "1" };
+  assert(!isRefusal(engine.publish("r", { ...draft("x", key), address: "flood" })));
 });
 
 Deno.test("messages expire, and with them their room when it is empty", async () => {
@@ -128,7 +188,7 @@ Deno.test("messages expire, and with them their room when it is empty", async ()
   clock.tick(61_000);
   const hosted = await granted(engine.read("r"));
   assertEquals(hosted, { epoch, seq: 1, chats: [] });
-  assertEquals(engine.stats(), { rooms: 1, historyBytes: 0 });
+  assertEquals(engine.stats(), { rooms: 1, historyBytes: 0, isFull: false });
   engine.release("r");
   clock.tick(59_000);
   assertEquals((await granted(engine.read("r"))).epoch, epoch);
@@ -141,5 +201,5 @@ Deno.test("a clean stop leaves no timer", async () => {
   const { clock, engine } = engineWith({});
   engine.host("r", new Recorder());
   await engine.close();
-  assertEquals([clock.timerCount, engine.stats()], [0, { rooms: 0, historyBytes: 0 }]);
+  assertEquals([clock.timerCount, engine.stats().rooms], [0, 0]);
 });

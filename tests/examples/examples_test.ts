@@ -3,21 +3,21 @@ import { assertEquals, assertMatch } from "@std/assert";
 import type { Fetch } from "../../handlers/router.ts";
 import { Client } from "../support/clients.ts";
 import { withTiming } from "./middleware.ts";
-import { createParley } from "./parley.ts";
+import { createParley } from "../../handlers/parley.ts";
 import { ordersBeside } from "./rest_beside.ts";
 import { RecordingLog } from "../support/fakes.ts";
 
 /** Serves what `wrap` makes of a Parley, on a free port. */
 function serve(wrap: (parley: Fetch) => Fetch) {
   const log = new RecordingLog();
-  const parley = createParley(log);
+  const parley = createParley({ log });
   const options = { port: 0, hostname: "127.0.0.1", onListen() {} };
   const server = Deno.serve(options, wrap(parley.fetch));
   return {
     log,
     origin: `127.0.0.1:${server.addr.port}`,
     async [Symbol.asyncDispose]() {
-      await parley.stop();
+      await parley[Symbol.asyncDispose]();
       await server.shutdown();
     },
   };

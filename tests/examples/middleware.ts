@@ -7,7 +7,7 @@
  * @module
  */
 import type { Fetch } from "../../handlers/router.ts";
-import { createParley } from "./parley.ts";
+import { createParley } from "../../handlers/parley.ts";
 
 /** Wraps `next`: its answers tell in `Server-Timing` how long they took. */
 export function withTiming(next: Fetch): Fetch {
@@ -22,4 +22,4 @@ export function withTiming(next: Fetch): Fetch {
   };
 }
 
-if (import.meta.main) Deno.serve(withTiming(createParley(console).fetch));
+if (import.meta.main) Deno.serve(withTiming(createParley({ log: console }).fetch));

@@ -8,7 +8,7 @@
  * @module
  */
 import type { Fetch } from "../../handlers/router.ts";
-import { createParley } from "./parley.ts";
+import { createParley } from "../../handlers/parley.ts";
 
 /** An order, as the app keeps it. */
 export interface Order {
@@ -44,4 +44,4 @@ export function ordersBeside(parley: Fetch): Fetch {
   };
 }
 
-if (import.meta.main) Deno.serve(ordersBeside(createParley(console).fetch));
+if (import.meta.main) Deno.serve(ordersBeside(createParley({ log: console }).fetch));

@@ -50,6 +50,15 @@ Deno.test("/readyz is 503 while the process uses too much memory", async () => {
   assertEquals(await ready(test), "503 overloaded\n");
 });
 
+Deno.test("/readyz is 503 while MAX_ROOMS are in use", async () => {
+  const test = createTestApp({ settings: { MAX_ROOMS: 1 } });
+  assertEquals(await ready(test), "200 ready\n");
+  const socket = await test.connect("/chat/one");
+  assertEquals(await ready(test), "503 rooms full\n");
+  socket.end();
+  assertEquals(await ready(test), "200 ready\n");
+});
+
 Deno.test("/readyz is 503 while the engine is unreachable", async () => {
   const keeps = { historySize: 1, historySeconds: 1, historyMb: 1, maxRooms: 1 };
   const engine = createMemoryEngine(keeps, new FakeClock());

@@ -180,7 +180,12 @@ Deno.test("Idempotency-Key: 1 to 255 characters", async () => {
   const key = (text: string) => ({ "idempotency-key": text });
   await refusal(await publish("ops", {}, key("")), 400, "bad_key");
   await refusal(await publish("ops", {}, key("x".repeat(256))), 400, "bad_key");
-  assertEquals((await publish("ops", {}, key("x".repeat(255)))).status, 202);
+  for (const [seq, end] of ["x", "y"].entries()) {
+    const long = key("x".repeat(254) + end);
+    for (let repeat = 0; repeat < 2; repeat++) {
+      assertEquals((await (await publish("ops", {}, long)).json()).seq, seq + 1);
+    }
+  }
 });
 
 Deno.test("Idempotency-Key: no key is forgotten early, however many come", async () => {
@@ -211,6 +216,27 @@ Deno.test("a full table of keys answers 503, and what it knows it still knows", 
   assertMatch(response.headers.get("retry-after") ?? "", /^\d+$/);
   assertEquals((await (await publish("ops", {}, key(1))).json()).seq, 1);
   assertEquals((await publish("ops", {})).status, 202, "without a key it needs no table");
+});
+
+Deno.test("keys from one address leave space for the keys of others and for sockets' ids", async () => {
+  const { ask, connect, registry } = rooms({ HISTORY_MB: 1, POST_RATE: 0 });
+  const post = async (key: string, address: string) => {
+    const headers = { ...JSON_TYPE, "idempotency-key": key };
+    const init = { method: "POST", headers, body: "{}" };
+    const response = await ask("/rooms/ops/messages", init, infoOf(address));
+    await response.body?.cancel();
+    return response.status;
+  };
+  let count = 0;
+  while (await post(`${++count}`.padStart(255, "k"), "192.0.2.1") === 202);
+  assert(count > 150, `${count} long keys`);
+  assertEquals(await post("k", "192.0.2.2"), 202);
+  const socket = await connect("/chat/other", { dialect: "v1", info: infoOf("192.0.2.1") });
+  socket.say({ type: "join", name: "Ann" });
+  socket.say({ type: "chat", message: "hi", id: "1" });
+  registry.turn.flush();
+  const types = socket.objects.map((object) => (object as { type: string }).type);
+  assert(types.includes("ack"), `${types}`);
 });
 
 Deno.test("POST_RATE holds an address, not the others", async () => {

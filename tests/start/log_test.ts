@@ -50,7 +50,7 @@ Deno.test("createLog() writes nothing below its level", () => {
   LOG_LEVELS.forEach((level, index) => {
     const lines = printed(() => {
       const log = createLog(level, "text");
-      for (const each of LOG_LEVELS) log[each](`at ${each}`);
+      for (const each of LOG_LEVELS) log[each]?.(`at ${each}`);
     });
     const seen = lines.map((line) => line.slice(line.lastIndexOf("at ") + 3));
     assertEquals(seen, LOG_LEVELS.slice(index));
@@ -72,7 +72,7 @@ Deno.test("createLog() keeps what clients wrote on one line, and braces as they 
 
 Deno.test("silentLog says nothing", () => {
   const lines = printed(() => {
-    for (const level of LOG_LEVELS) silentLog[level]("text", { event: "start" });
+    for (const level of LOG_LEVELS) silentLog[level]?.("text", { event: "start" });
   });
   assertEquals(lines, []);
 });

@@ -5,14 +5,13 @@
  */
 import type { Socket, Upgrade } from "../../handlers/access/handshake.ts";
 import type { TokenCheck } from "../../handlers/access/token.ts";
-import type { App, RequestInfo } from "../../handlers/app.ts";
+import { type App, createApp, type RequestInfo } from "../../handlers/app.ts";
 import type { Engine } from "../../handlers/engine/engine.ts";
-import { createMemoryEngine } from "../../handlers/engine/memory.ts";
 import type { Dialect } from "../../handlers/protocol/encode.ts";
 import type { Turn } from "../../handlers/registry/flush.ts";
-import { Registry } from "../../handlers/registry/registry.ts";
+import type { Registry } from "../../handlers/registry/registry.ts";
 import { createRouter, type Fetch } from "../../handlers/router.ts";
-import { defaultSettings, limitsOf, type Settings } from "../../handlers/start/settings.ts";
+import { defaultSettings, limitsAndAccess, type Settings } from "../../handlers/start/settings.ts";
 import type { Clock } from "../../handlers/util/clock.ts";
 import type { Log } from "../../handlers/util/log.ts";
 
@@ -170,10 +169,15 @@ export interface LogLine {
 /** A log that keeps its lines. */
 export class RecordingLog implements Log {
   readonly lines: LogLine[] = [];
-  readonly debug = this.#write("debug");
+  readonly debug?: Log["info"];
   readonly info = this.#write("info");
   readonly warn = this.#write("warn");
   readonly error = this.#write("error");
+
+  /** @param isDebug whether it keeps lines of level `debug` */
+  constructor(isDebug = false) {
+    if (isDebug) this.debug = this.#write("debug");
+  }
 
   /** The `event` field of each line. */
   get events(): unknown[] {
@@ -242,19 +246,7 @@ export function handshakeHeaders(dialect: Dialect = "plain"): Record<string, str
 export function createTestApp(overrides: TestAppOptions = {}): TestApp {
   const settings = { ...defaultSettings(), ...overrides.settings };
   const clock = new FakeClock();
-  const recording = new RecordingLog();
-  const log = overrides.log ?? recording;
-  const limits = limitsOf(settings);
-  const engine = overrides.engine ?? createMemoryEngine(limits, clock);
-  const registry = new Registry({
-    engine,
-    localEngine: createMemoryEngine(limits, clock),
-    log,
-    clock,
-    turn: overrides.turn,
-    logsMessages: settings.LOG_LEVEL === "debug",
-    limits,
-  });
+  const recording = new RecordingLog(settings.LOG_LEVEL === "debug");
   const sockets = new WeakMap<Response, FakeSocket>();
   const fakeUpgrade: Upgrade = (request) => {
     const socket = new FakeSocket(request);
@@ -262,17 +254,18 @@ export function createTestApp(overrides: TestAppOptions = {}): TestApp {
     sockets.set(response, socket);
     return { socket, response };
   };
-  const app: App = {
-    registry,
+  const { engine, log = recording, tokens, isTraced, turn, upgrade = fakeUpgrade } = overrides;
+  const app = createApp({
+    ...limitsAndAccess(settings),
+    engine,
     log,
     clock,
-    limits,
-    allowedOrigins: settings.ALLOWED_ORIGINS,
-    trustedProxies: settings.TRUST_PROXY,
-    tokens: overrides.tokens,
-    isTraced: overrides.isTraced,
-    upgrade: overrides.upgrade ?? fakeUpgrade,
-  };
+    tokens,
+    isTraced,
+    turn,
+    upgrade,
+  });
+  const { registry } = app;
   const router = createRouter(app);
   const ask: TestApp["ask"] = (path, init, info) =>
     router(new Request(new URL(path, "http://parley.test"), init), info);
@@ -293,7 +286,7 @@ export function createTestApp(overrides: TestAppOptions = {}): TestApp {
     app,
     router,
     registry,
-    engine,
+    engine: registry.engineOf(""),
     settings,
     clock,
     log: recording,

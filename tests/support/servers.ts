@@ -3,10 +3,13 @@
  *
  * @module
  */
+import { createApp } from "../../handlers/app.ts";
+import { runApp } from "../../handlers/parley.ts";
 import type { Registry } from "../../handlers/registry/registry.ts";
+import { addressOf, listen } from "../../handlers/start/listen.ts";
+import { parleyOptions } from "../../handlers/start/options.ts";
 import { defaultSettings, type Settings } from "../../handlers/start/settings.ts";
 import type { Log } from "../../handlers/util/log.ts";
-import { start } from "../../main.ts";
 import { Journal } from "./inbox.ts";
 
 /** One line of the log. */
@@ -20,10 +23,15 @@ export interface LogEntry {
 export class RecordedLog implements Log {
   readonly #journal = new Journal<LogEntry>();
 
-  debug = this.#writer("debug");
+  readonly debug?: Log["info"];
   info = this.#writer("info");
   warn = this.#writer("warn");
   error = this.#writer("error");
+
+  /** @param isDebug whether it keeps lines of level `debug` */
+  constructor(isDebug = false) {
+    if (isDebug) this.debug = this.#writer("debug");
+  }
 
   get entries(): LogEntry[] {
     return this.#journal.entries;
@@ -57,20 +65,21 @@ export interface TestServer extends AsyncDisposable {
 
 /** Starts a server in this process on a free port. Whoever is still connected at its end is closed. */
 export async function startServer(settings: Partial<Settings> = {}): Promise<TestServer> {
-  const log = new RecordedLog();
-  const running = await start({
-    ...defaultSettings(),
-    HOST: "127.0.0.1",
-    PORT: 0,
-    DRAIN_SECONDS: 0,
-    ...settings,
-  }, log);
+  const log = new RecordedLog(settings.LOG_LEVEL === "debug");
+  const all = { ...defaultSettings(), HOST: "127.0.0.1", PORT: 0, DRAIN_SECONDS: 0, ...settings };
+  const app = createApp(await parleyOptions(all, log));
+  const parley = runApp(app);
+  const server = await listen(all, log, parley.fetch);
+  const url = addressOf(server.addr, all);
   return {
-    url: running.address,
-    ws: running.address.replace("http", "ws"),
-    registry: running.registry,
+    url,
+    ws: url.replace("http", "ws"),
+    registry: app.registry,
     log,
-    [Symbol.asyncDispose]: () => running.stop(),
+    async [Symbol.asyncDispose]() {
+      await parley[Symbol.asyncDispose]();
+      await server.shutdown();
+    },
   };
 }
 

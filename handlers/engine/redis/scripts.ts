@@ -21,7 +21,7 @@
  *
  * @module
  */
-import { REPEAT_MS, REPEATS_PER_SESSION } from "../dedupe.ts";
+import { DEDUPE_MS, IDS_PER_SESSION } from "../dedupe.ts";
 
 /** The room's keys; the first one names its channel, too. */
 export function keysOf(prefix: string, room: string): string[] {
@@ -75,7 +75,7 @@ export const publish = `#!lua
 ${OPEN}
 local session, id, ordinal
 if ARGV[6] then
-  if now - (h[8] or 0) >= ${REPEAT_MS} then
+  if now - (h[8] or 0) >= ${DEDUPE_MS} then
     redis.call('UNLINK', old)
     if redis.call('EXISTS', ids) == 1 then redis.call('RENAME', ids, old) end
     redis.call('HSET', head, 'since', now)
@@ -89,8 +89,8 @@ if ARGV[6] then
     local first, entry, time, place, digest = string.match(known, '^((%d+)%S+) (%d+) (%d+) (.*)$')
     local kept = range(entry, entry)
     local isLost = tonumber(entry) > seq or kept[1] and kept[#kept][1] ~= first
-    local isRecent = digest ~= '' or ordinal - place < ${REPEATS_PER_SESSION}
-    if now - time < ${REPEAT_MS} and isRecent and not isLost then
+    local isRecent = digest ~= '' or ordinal - place < ${IDS_PER_SESSION}
+    if now - time < ${DEDUPE_MS} and isRecent and not isLost then
       return digest == ARGV[8] and epoch .. ':' .. entry or 'conflict'
     end
   end
@@ -108,7 +108,7 @@ if id then
   ordinal = ordinal + 1
   local known = seq .. '-' .. runs .. ' ' .. now .. ' ' .. ordinal .. ' ' .. ARGV[8]
   redis.call('HSET', ids, session, ordinal, id, known)
-  redis.call('PEXPIRE', ids, ${2 * REPEAT_MS}, 'NX')
+  redis.call('PEXPIRE', ids, ${2 * DEDUPE_MS}, 'NX')
 end
 redis.call('SPUBLISH', head, 'c' .. epoch .. ' ' .. seq .. ' ' .. entry)
 return epoch .. ':' .. seq`;

@@ -1,0 +1,76 @@
+/**
+ * The bytes that all rooms of an engine may use together, and who has to give some back.
+ *
+ * @module
+ */
+
+/** Something that gives bytes back by dropping its oldest entry. */
+export interface Droppable {
+  /** Tells whether there was an entry to drop. */
+  dropOldest(): boolean;
+}
+
+/** Droppables by size, in steps of a factor of 2: most changes move none. */
+export class BySize {
+  readonly #steps = Array.from({ length: 33 }, () => new Set<Droppable>());
+
+  /** Tells that one has grown or shrunk. */
+  move(one: Droppable, from: number, to: number): void {
+    const [step, next] = [stepOf(from), stepOf(to)];
+    if (step === next) return;
+    this.#steps[step].delete(one);
+    if (next > 0) this.#steps[next].add(one);
+  }
+
+  /** The one with the most bytes, within a factor of 2; none if all are empty. */
+  largest(): Droppable | undefined {
+    return this.#steps.findLast(({ size }) => size > 0)?.values().next().value;
+  }
+}
+
+/** Bytes of which each address may use half of what the others leave: no address can use up all. */
+export class FairShare {
+  used = 0;
+  #byAddress = new Map<string, number>();
+
+  constructor(readonly maxBytes: number) {}
+
+  /** Whether `bytes` more fit, into all and into the share of `address`. */
+  hasSpace(bytes: number, address?: string): boolean {
+    const free = this.maxBytes - this.used - bytes;
+    const own = address === undefined ? 0 : (this.#byAddress.get(address) ?? 0) + bytes;
+    return own <= free && free >= 0;
+  }
+
+  /** Counts `bytes` in, or out if they are negative. */
+  count(bytes: number, address?: string): void {
+    this.used += bytes;
+    if (address === undefined) return;
+    const own = (this.#byAddress.get(address) ?? 0) + bytes;
+    if (own > 0) this.#byAddress.set(address, own);
+    else this.#byAddress.delete(address);
+  }
+}
+
+/** Bytes in use by all rooms of an engine; histories and dedupe tables count themselves in and out. */
+export class Budget {
+  /** Messages and ids. */
+  bytes = 0;
+  /** Ids that may be forgotten early (those of sockets): at most an eighth of `maxBytes`. */
+  readonly ids: FairShare;
+  /** Ids that stay until they expire (idempotency keys): another eighth, so that neither stops the other. */
+  readonly pinnedIds: FairShare;
+  readonly histories = new BySize();
+  /** Dedupe tables, by the bytes that they may forget early. */
+  readonly tables = new BySize();
+
+  constructor(readonly maxBytes: number) {
+    this.ids = new FairShare(maxBytes / 8);
+    this.pinnedIds = new FairShare(maxBytes / 8);
+  }
+}
+
+/** 0 for nothing, then one more for each factor of 2; an id has over 120 bytes, a message 200. */
+function stepOf(bytes: number): number {
+  return 32 - Math.clz32(bytes / 64);
+}

@@ -1,0 +1,198 @@
+/**
+ * The rooms of the memory engine: which there are, who opened them, and which have to go.
+ *
+ * @module
+ */
+import type { Clock } from "../util/clock.ts";
+import { Budget } from "./budget.ts";
+import { DedupeTable } from "./dedupe.ts";
+import type { Host } from "./engine.ts";
+import { History } from "./history.ts";
+
+/** How much an engine keeps; see the settings of the same names. */
+export interface HistoryLimits {
+  /** Messages a room. */
+  historySize: number;
+  /** How long messages, and empty rooms, are kept. */
+  historySeconds: number;
+  /** Megabytes for all rooms together, remembered ids included. */
+  historyMb: number;
+  /** Rooms, empty ones included. */
+  maxRooms: number;
+}
+
+/** What the engine knows of one room. */
+export interface MemoryRoom {
+  readonly name: string;
+  readonly epoch: string;
+  readonly history: History;
+  readonly ids: DedupeTable;
+  /** Names by member. */
+  readonly members: Map<string, string>;
+  /** The members' names in order, until somebody comes or goes. */
+  names?: string[];
+  host?: Host;
+  /** Since when nobody hosts it, or when the last message came after that; Unix ms. */
+  emptySince: number;
+  /** The address of whoever opened it. */
+  readonly openedBy?: string;
+}
+
+/** The rooms that one address opened. */
+interface Opened {
+  count: number;
+  /** Those without a host, the longest-empty first. */
+  readonly empty: Set<MemoryRoom>;
+}
+
+/** All rooms, within MAX_ROOMS. */
+export class MemoryRooms {
+  /** Bytes of messages and ids over all rooms. */
+  readonly budget: Budget;
+  #rooms = new Map<string, MemoryRoom>();
+  /** Rooms without a host, the longest-empty first. */
+  #empty = new Set<MemoryRoom>();
+  #opened = new Map<string, Opened>();
+  /** Names of the rooms with a host, in order, until a host comes or goes. */
+  #hosted?: string[];
+
+  constructor(readonly limits: HistoryLimits, readonly clock: Clock) {
+    this.budget = new Budget(limits.historyMb * 1_000_000);
+  }
+
+  get size(): number {
+    return this.#rooms.size;
+  }
+
+  /** Whether no room can be added until a host goes. */
+  get isFull(): boolean {
+    return this.size >= this.limits.maxRooms && !this.#findDroppable(this.#empty);
+  }
+
+  get(name: string): MemoryRoom | undefined {
+    return this.#rooms.get(name);
+  }
+
+  /** The room, added if nobody knows it; none if MAX_ROOMS, or the address's share of them, are in use. */
+  open(name: string, address?: string): MemoryRoom | undefined {
+    const known = this.#rooms.get(name);
+    if (known) return known;
+    if (!this.#makeSpace(address)) return undefined;
+    const room: MemoryRoom = {
+      name,
+      epoch: newEpoch(),
+      history: new History(this.limits, this.budget),
+      ids: new DedupeTable(this.budget),
+      members: new Map(),
+      emptySince: this.clock.now(),
+      openedBy: address,
+    };
+    this.#rooms.set(name, room);
+    if (address !== undefined) {
+      const opened = this.#opened.get(address) ?? { count: 0, empty: new Set() };
+      opened.count++;
+      this.#opened.set(address, opened);
+    }
+    this.#setEmpty(room, true);
+    return room;
+  }
+
+  /** Gives a room its host, or takes it. */
+  setHost(room: MemoryRoom, host: Host | undefined): void {
+    room.host = host;
+    this.#hosted = undefined;
+    if (host) this.#setEmpty(room, false);
+    else this.touch(room);
+  }
+
+  /** Makes a room without a host the one that was empty for the shortest time. */
+  touch(room: MemoryRoom): void {
+    room.emptySince = this.clock.now();
+    this.#setEmpty(room, false);
+    this.#setEmpty(room, true);
+  }
+
+  /** Drops a room that nobody uses and that never had a message. */
+  dropIfUnused(room: MemoryRoom): void {
+    if (!room.host && room.members.size === 0 && room.history.seq === 0) this.#drop(room);
+  }
+
+  /** Rooms with a host, by name, those behind `after`, at most `limit`. */
+  hosted(after: string, limit: number): MemoryRoom[] {
+    this.#hosted ??= [...this.#rooms.values()].filter(({ host }) => host !== undefined)
+      .map(({ name }) => name).sort();
+    const first = this.#hosted.findIndex((name) => name > after);
+    const names = first < 0 ? [] : this.#hosted.slice(first, first + limit);
+    return names.map((name) => this.#rooms.get(name)!);
+  }
+
+  /** Drops what is older than HISTORY_SECONDS: messages, ids, and rooms that are empty for so long. */
+  expire(): void {
+    const now = this.clock.now();
+    const keptSince = now - this.limits.historySeconds * 1_000;
+    for (const room of this.#empty) {
+      if (room.emptySince > keptSince) break;
+      if (room.ids.knownUntil <= now) this.#drop(room);
+    }
+    for (const { history, ids } of this.#rooms.values()) {
+      history.expire(now);
+      ids.expire(now);
+    }
+  }
+
+  clear(): void {
+    this.#rooms.clear();
+    this.#empty.clear();
+    this.#opened.clear();
+    this.#hosted = undefined;
+  }
+
+  /** Drops an empty room if there must be one; tells whether one more room may be added. */
+  #makeSpace(address?: string): boolean {
+    const opened = address === undefined ? undefined : this.#opened.get(address);
+    if (opened && opened.count >= this.#shareOf(opened)) return this.#dropOneOf(opened.empty);
+    return this.size < this.limits.maxRooms || this.#dropOneOf(this.#empty);
+  }
+
+  /** How many rooms an address may have opened: half of those that no other address has hosts in. */
+  #shareOf({ count, empty }: Opened): number {
+    const hostedByOthers = this.size - this.#empty.size - (count - empty.size);
+    return Math.ceil((this.limits.maxRooms - hostedByOthers) / 2);
+  }
+
+  #dropOneOf(empty: Set<MemoryRoom>): boolean {
+    const room = this.#findDroppable(empty);
+    if (room) this.#drop(room);
+    return room !== undefined;
+  }
+
+  /** The longest-empty room, but none that must know an idempotency key. */
+  #findDroppable(empty: Set<MemoryRoom>): MemoryRoom | undefined {
+    const now = this.clock.now();
+    return empty.values().find(({ ids }) => ids.pinnedUntil <= now);
+  }
+
+  #drop(room: MemoryRoom): void {
+    room.history.clear();
+    room.ids.clear();
+    this.#rooms.delete(room.name);
+    this.#setEmpty(room, false);
+    const { openedBy } = room;
+    const opened = openedBy === undefined ? undefined : this.#opened.get(openedBy);
+    if (opened && --opened.count === 0) this.#opened.delete(openedBy!);
+  }
+
+  #setEmpty(room: MemoryRoom, isEmpty: boolean): void {
+    const { openedBy } = room;
+    const ofAddress = openedBy === undefined ? undefined : this.#opened.get(openedBy)?.empty;
+    for (const empty of [this.#empty, ofAddress]) {
+      if (isEmpty) empty?.add(room);
+      else empty?.delete(room);
+    }
+  }
+}
+
+/** A random name for a history that starts anew. */
+export function newEpoch(): string {
+  return crypto.randomUUID().slice(0, 8);
+}
