@@ -5,26 +5,31 @@
  */
 import config from "./deno.json" with { type: "json" };
 import { createParley } from "./handlers/parley.ts";
-import { type Cluster, isWorker, joinCluster } from "./handlers/start/cluster.ts";
 import { addressOf, listen, urlsOf } from "./handlers/start/listen.ts";
 import { createLog } from "./handlers/start/log.ts";
 import { parleyOptions } from "./handlers/start/options.ts";
 import { helpText, isOpenToAll, readSettings, type Settings } from "./handlers/start/settings.ts";
-import { type Running, startWorkers } from "./handlers/start/threads.ts";
+import {
+  isWorker,
+  joinThreads,
+  type Running,
+  startWorkers,
+  type Threads,
+} from "./handlers/start/threads.ts";
 import { systemClock } from "./handlers/util/clock.ts";
 import type { Log } from "./handlers/util/log.ts";
 import { SettingError } from "./handlers/util/setting_error.ts";
 
-/** Serves in this thread; `cluster` are the workers of which it is one. */
-async function serve(settings: Settings, log: Log, cluster?: Cluster): Promise<Running> {
+/** Serves in this thread; `threads` are those of which it is one. */
+async function serve(settings: Settings, log: Log, threads?: Threads): Promise<Running> {
   const isTraced = ["true", "1"].includes(Deno.env.get("OTEL_DENO") ?? "");
-  const parley = createParley({ ...await parleyOptions(settings, log, cluster), isTraced });
-  const server = await listen(settings, log, parley.fetch, cluster);
+  const parley = createParley({ ...await parleyOptions(settings, log, threads), isTraced });
+  const server = await listen(settings, log, parley.fetch, threads);
   const stop = async () => {
     await parley[Symbol.asyncDispose]();
     await server.shutdown();
   };
-  return { parley, address: addressOf(server.addr, settings), drain: parley.drain, stop };
+  return { parley, address: addressOf(server.addr, settings), stop };
 }
 
 /** Ends the process after a drain at the first signal, at once at the second. */
@@ -64,8 +69,9 @@ async function main(): Promise<void> {
 }
 
 if (isWorker()) {
-  const { cluster, settings } = await joinCluster<Settings>(systemClock);
-  await serve(settings, createLog(settings.LOG_LEVEL, settings.LOG_FORMAT, cluster.index), cluster);
+  const { threads, settings, ready } = await joinThreads<Settings>(systemClock);
+  const log = createLog(settings.LOG_LEVEL, settings.LOG_FORMAT, threads.index);
+  ready(await serve(settings, log, threads));
 } else if (import.meta.main) {
   try {
     await main();

@@ -93,7 +93,7 @@ export class Channel<Ours extends Calls<Ours>, Theirs extends Calls<Theirs>> {
     if (this.#outboxBytes === 0) setImmediate(() => this.#flush());
     this.#outbox.push(name, id, values.length, ...values);
     this.#outboxBytes += sizeOf(values);
-    if (this.isFull) this.options.onFull?.();
+    if (name !== CLOSE && this.isFull) this.options.onFull?.();
   }
 
   #flush(): void {

@@ -1,6 +1,5 @@
 /**
- * One engine for several threads: the thread that owns it shares it, the others reach it over a
- * `MessagePort`.
+ * The engine of another thread, over a `MessagePort`: that thread shares it (`shared.ts`).
  *
  * @module
  */
@@ -11,24 +10,11 @@ import { chain, type MaybePromise } from "../util/maybe_promise.ts";
 import { Channel } from "./channel.ts";
 import { type Engine, type Host, isRefusal, type Outcome, type Refusal } from "./engine.ts";
 
-/** An engine that several threads use. */
-export interface SharedEngine {
-  /** The engine as this thread uses it; closing it ends only this use. */
-  readonly here: Engine;
-  /**
-   * Serves a {@link remoteEngine}. The answer ends that: the other thread hosts nothing any more, and
-   * who joined through it leaves.
-   *
-   * @param onFull the other thread does not take what it is sent, and should be ended
-   */
-  serve(port: MessagePort, onFull?: () => void): () => void;
-  /** Ends all of it, the engine too. */
-  close(): Promise<void>;
-}
-
 /** What the owner answers. A hosting has an id, so that events of an ended one are told from a new one's. */
-interface OwnerCalls {
-  host(room: string, hosting: number, listenerCount: number): MaybePromise<Head | Refusal>;
+export interface OwnerCalls {
+  host(
+    ...args: [room: string, hosting: number, listenerCount: number, address?: string]
+  ): MaybePromise<Head | Refusal>;
   release(room: string, hosting: number): void;
   publish(
     ...args: [
@@ -38,6 +24,7 @@ interface OwnerCalls {
       session?: string,
       id?: string,
       digest?: string,
+      address?: string,
     ]
   ): MaybePromise<Outcome>;
   relay: Engine["relay"];
@@ -51,10 +38,10 @@ interface OwnerCalls {
 }
 
 /** What a remote engine is told. */
-interface RemoteCalls {
+export interface RemoteCalls {
   event(hosting: number, ...event: FlatEvent): void;
   /** At the start, and in answer to each report. */
-  state(name: Engine["name"], isReady: boolean): void;
+  state(name: Engine["name"], isReady: boolean, isFull?: boolean): void;
 }
 
 /** A room event's values: an array costs 0.4 of the nested objects to copy. */
@@ -68,198 +55,8 @@ const REPORT_MS = 1_000;
 /** With more of them unanswered the owner hangs. */
 const MAX_UNANSWERED_REPORTS = 2;
 
-/** Shares an engine between this thread and others. */
-export function shareEngine(engine: Engine): SharedEngine {
-  const rooms = new Map<string, SharedRoom>();
-  const stops = new Set<() => void>();
-  const here = createUse(engine, rooms);
-  return {
-    here,
-    serve(port, onFull) {
-      const use = createUse(engine, rooms);
-      const hostings = new Map<number, { listenerCount: number }>();
-      const channel = new Channel<OwnerCalls, RemoteCalls>(port, {
-        calls: {
-          ...use,
-          host(room, hosting, listenerCount) {
-            const host: Host = {
-              listenerCount,
-              deliver: (event) => channel.notify("event", hosting, ...flatten(event)),
-            };
-            hostings.set(hosting, host);
-            return use.host(room, host);
-          },
-          release(room, hosting) {
-            hostings.delete(hosting);
-            use.release(room);
-          },
-          publish: (room, sender, message, session, id = "", digest) =>
-            use.publish(room, {
-              sender,
-              message,
-              key: session === undefined ? undefined : { session, id, digest },
-            }),
-          report(listeners) {
-            for (let i = 0; i < listeners.length; i += 2) {
-              const hosting = hostings.get(listeners[i]);
-              if (hosting) hosting.listenerCount = listeners[i + 1];
-            }
-            channel.notify("state", engine.name, engine.isReady());
-          },
-        },
-        onFull,
-        onClose: () => stop(),
-      });
-      const stop = () => {
-        stops.delete(stop);
-        channel.close();
-        use.close();
-      };
-      stops.add(stop);
-      channel.notify("state", engine.name, engine.isReady());
-      return stop;
-    },
-    async close() {
-      for (const stop of stops) stop();
-      await here.close();
-      await engine.close();
-    },
-  };
-}
-
-/** The engine as one thread uses it; its end takes its hosts and members along. */
-function createUse(engine: Engine, rooms: Map<string, SharedRoom>): Engine {
-  /** By room, who joined here, granted or still asked for. */
-  const joined = new Map<string, Map<string, { isGranted: boolean; pending: number }>>();
-  const use: Engine = {
-    name: engine.name,
-    host(name, host) {
-      const room = rooms.get(name) ?? new SharedRoom(name, engine);
-      rooms.set(name, room);
-      return chain(room.add(use, host), (head) => {
-        if (isRefusal(head) && rooms.get(name) === room) rooms.delete(name);
-        return head;
-      });
-    },
-    release(name) {
-      const room = rooms.get(name);
-      if (!room?.delete(use) || !room.isEmpty) return;
-      rooms.delete(name);
-      engine.release(name);
-    },
-    publish: (room, draft) => engine.publish(room, draft),
-    relay: (room, bytes, from) => engine.relay(room, bytes, from),
-    join(room, member, name) {
-      const members = joined.get(room) ?? new Map();
-      joined.set(room, members);
-      const known = members.get(member) ?? { isGranted: false, pending: 0 };
-      members.set(member, known);
-      known.pending++;
-      return chain(engine.join(room, member, name), (refusal) => {
-        known.pending--;
-        if (!refusal) known.isGranted = true;
-        else if (!known.isGranted && known.pending === 0) forget(room, member, known);
-        return refusal;
-      });
-    },
-    leave(room, member) {
-      if (forget(room, member)) engine.leave(room, member);
-    },
-    members: (room) => engine.members(room),
-    read: (room, after) => engine.read(room, after),
-    rooms: (after, limit) => engine.rooms(after, limit),
-    isReady: () => engine.isReady(),
-    stats: () => engine.stats(),
-    close() {
-      for (const name of rooms.keys()) use.release(name);
-      for (const [room, members] of joined) {
-        for (const member of members.keys()) use.leave(room, member);
-      }
-      return Promise.resolve();
-    },
-  };
-
-  function forget(room: string, member: string, known?: unknown): boolean {
-    const members = joined.get(room);
-    if (!members?.has(member) || (known && members.get(member) !== known)) return false;
-    members.delete(member);
-    if (members.size === 0) joined.delete(room);
-    return true;
-  }
-  return use;
-}
-
-/** The one host that an engine knows of a room: it stands for the host of each thread. */
-class SharedRoom implements Host {
-  /** Where the hosts are; none before the engine has answered. */
-  #head?: Head;
-  #opened: MaybePromise<Head | Refusal>;
-  #hosts = new Map<Engine, Host>();
-  /** Events that a delivery itself caused: they wait until every thread has the one before. */
-  #queued: RoomEvent[] = [];
-  #isDelivering = false;
-
-  constructor(name: string, engine: Engine) {
-    this.#opened = chain(engine.host(name, this), (head) => {
-      if (!isRefusal(head)) this.#head = { ...head };
-      return head;
-    });
-  }
-
-  get isEmpty(): boolean {
-    return this.#hosts.size === 0;
-  }
-
-  get listenerCount(): number {
-    return this.#hosts.values().reduce((sum, host) => sum + host.listenerCount, 0);
-  }
-
-  add(use: Engine, host: Host): MaybePromise<Head | Refusal> {
-    if (this.#head) {
-      this.#hosts.set(use, host);
-      return { ...this.#head };
-    }
-    const gate = new HostGate(host);
-    this.#hosts.set(use, gate);
-    return chain(this.#opened, (head) => {
-      gate.open();
-      return head;
-    });
-  }
-
-  delete(use: Engine): boolean {
-    const host = this.#hosts.get(use);
-    if (host instanceof HostGate) host.close();
-    return this.#hosts.delete(use);
-  }
-
-  deliver(event: RoomEvent): void {
-    this.#queued.push(event);
-    if (this.#isDelivering) return;
-    this.#isDelivering = true;
-    try {
-      for (let next = this.#queued.shift(); next; next = this.#queued.shift()) this.#hand(next);
-    } finally {
-      this.#isDelivering = false;
-    }
-  }
-
-  #hand(event: RoomEvent): void {
-    const head = this.#head;
-    if (head && event.type === "chat") head.seq = event.chat.seq;
-    else if (head && event.type === "status") head.members = event.members;
-    else if (event.type === "reset") {
-      this.#head = { epoch: event.epoch, seq: event.seq, members: event.members };
-    }
-    // Who hosts again meanwhile has this event in its head.
-    for (const [use, host] of [...this.#hosts]) {
-      if (this.#hosts.get(use) === host) host.deliver(event);
-    }
-  }
-}
-
 /** Holds events back until who asked to host has seen the head that they follow. */
-class HostGate implements Host {
+export class HostGate implements Host {
   #held?: RoomEvent[] = [];
   #isClosed = false;
 
@@ -303,13 +100,14 @@ export function remoteEngine(port: MessagePort, clock: Clock = systemClock): Eng
   let lastId = 0;
   let name: Engine["name"] = "memory";
   let isReady = false;
+  let isFull: boolean | undefined;
   let unansweredReports = 0;
   const channel = new Channel<RemoteCalls, OwnerCalls>(port, {
     calls: {
       event: (hosting, ...event) => byId.get(hosting)?.gate.deliver(unflatten(event)),
-      state(itsName, isItReady) {
+      state(...state) {
         unansweredReports = 0;
-        [name, isReady] = [itsName, isItReady];
+        [name, isReady, isFull] = state;
       },
     },
     onClose: () => end(),
@@ -342,12 +140,12 @@ export function remoteEngine(port: MessagePort, clock: Clock = systemClock): Eng
     get name() {
       return name;
     },
-    async host(name, host) {
+    async host(name, host, address) {
       const { listenerCount } = host;
       const hosting = { id: ++lastId, gate: new HostGate(host), listenerCount };
       byRoom.set(name, hosting);
       byId.set(hosting.id, hosting);
-      const head = await channel.call("host", name, hosting.id, listenerCount);
+      const head = await channel.call("host", name, hosting.id, listenerCount, address);
       if (isRefusal(head)) forget(name, hosting);
       else hosting.gate.open();
       return head;
@@ -358,8 +156,8 @@ export function remoteEngine(port: MessagePort, clock: Clock = systemClock): Eng
       forget(name, hosting);
       channel.notify("release", name, hosting.id);
     },
-    publish: (room, { sender, message, key }) =>
-      channel.call("publish", room, sender, message, key?.session, key?.id, key?.digest),
+    publish: (room, { sender, message, key, address }) =>
+      channel.call("publish", room, sender, message, key?.session, key?.id, key?.digest, address),
     relay(room, bytes, from) {
       if (!channel.isFull) channel.notify("relay", room, whole(bytes), from);
     },
@@ -372,8 +170,8 @@ export function remoteEngine(port: MessagePort, clock: Clock = systemClock): Eng
       return isRefusal(rooms) ? [] : rooms;
     },
     isReady: () => isReady && unansweredReports <= MAX_UNANSWERED_REPORTS,
-    // The owner counts them.
-    stats: () => ({ rooms: 0, historyBytes: 0 }),
+    // The owner counts the rooms and bytes.
+    stats: () => ({ rooms: 0, historyBytes: 0, isFull }),
     close() {
       end();
       channel.close();
@@ -382,7 +180,8 @@ export function remoteEngine(port: MessagePort, clock: Clock = systemClock): Eng
   };
 }
 
-function flatten(event: RoomEvent): FlatEvent {
+/** The event's values. */
+export function flatten(event: RoomEvent): FlatEvent {
   switch (event.type) {
     case "chat": {
       const { seq, time, sender, message } = event.chat;

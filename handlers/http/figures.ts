@@ -5,11 +5,24 @@
  */
 import type { App } from "../app.ts";
 import type { Histogram } from "../registry/counters.ts";
-import type { Registry } from "../registry/registry.ts";
-import { addUp, type Figures, isWorker } from "../start/cluster.ts";
 
-/** The figures of one worker. */
-export function readFigures(registry: Registry) {
+/** What one thread counts: numbers, which {@link addUp} adds. */
+export type Figures = { [name: string]: number | Figures };
+
+/** The sum of what several threads count, name by name. */
+export function addUp(all: Figures[]): Figures {
+  const sums: Figures = {};
+  for (const [name, value] of all.flatMap((figures) => Object.entries(figures))) {
+    const sum = sums[name] ?? 0;
+    sums[name] = typeof value === "number"
+      ? Number(sum) + value
+      : addUp([typeof sum === "number" ? {} : sum, value]);
+  }
+  return sums;
+}
+
+/** The figures of this thread. */
+export function readFigures({ registry, threads }: Pick<App, "registry" | "threads">) {
   const { counters } = registry;
   const engine = registry.engineOf("");
   const { rooms, historyBytes } = engine.stats();
@@ -28,7 +41,7 @@ export function readFigures(registry: Registry) {
     historyBytes,
     workers: 1,
     /** Of the process, in Unix time: the main thread's. */
-    startSeconds: isWorker() ? 0 : performance.timeOrigin / 1_000,
+    startSeconds: threads && threads.index > 0 ? 0 : performance.timeOrigin / 1_000,
     engineReady: Number(engine.isReady()),
     connections: { ...counters.connections },
     closes: { ...counters.closes },
@@ -43,10 +56,11 @@ export function readFigures(registry: Registry) {
 export type ServerFigures = ReturnType<typeof readFigures>;
 
 /** The figures of the whole process. */
-export async function allFigures(app: Pick<App, "registry" | "cluster">): Promise<ServerFigures> {
-  const { cluster, registry } = app;
-  if (!cluster) return readFigures(registry);
-  return addUp(await cluster.figures()) as Figures & ServerFigures;
+export async function allFigures(
+  app: Pick<App, "registry" | "threads">,
+): Promise<ServerFigures> {
+  const own = readFigures(app);
+  return await app.threads?.report(own) as Figures & ServerFigures | undefined ?? own;
 }
 
 function readHistogram({ counts, sum }: Histogram) {

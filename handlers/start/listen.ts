@@ -11,20 +11,20 @@ import type { Settings } from "./settings.ts";
 /**
  * Serves on the address that the settings name.
  *
- * @param cluster the threads that listen on the same port, of which this one is `index`
+ * @param threads the threads that listen on the same port, of which this one is `index`
  * @throws {SettingError} if it cannot listen there, or use the certificate
  */
 export async function listen(
   settings: Settings,
   log: Log,
   handler: Fetch,
-  cluster?: { index: number },
+  threads?: { index: number },
 ): Promise<Deno.HttpServer<Deno.Addr>> {
   const { PORT, HOST, SOCKET_PATH, TLS_CERT, TLS_KEY } = settings;
   if (SOCKET_PATH) await removeStaleSocket(SOCKET_PATH);
   const options = {
     ...(SOCKET_PATH ? { path: SOCKET_PATH } : { port: PORT, hostname: HOST }),
-    ...(cluster && { reusePort: true }),
+    ...(threads && { reusePort: true }),
     ...(TLS_CERT && { cert: readPem("TLS_CERT", TLS_CERT), key: readPem("TLS_KEY", TLS_KEY) }),
     automaticCompression: true,
     onListen() {},
@@ -36,7 +36,7 @@ export async function listen(
   };
   try {
     // With reusePort, a port that another process has would be shared in silence.
-    if (cluster?.index === 0) Deno.listen({ port: PORT, hostname: HOST }).close();
+    if (threads?.index === 0) Deno.listen({ port: PORT, hostname: HOST }).close();
     return Deno.serve(options, handler);
   } catch (error) {
     if (TLS_CERT && !isAboutAddress(error)) {

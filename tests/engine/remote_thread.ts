@@ -1,27 +1,19 @@
 /**
- * An engine in a real worker, shared over the ports that it is sent.
+ * A memory engine in a real worker, shared over the ports that it is sent.
  *
  * @module
  */
-import type { Engine } from "../../handlers/engine/engine.ts";
 import { createMemoryEngine, type HistoryLimits } from "../../handlers/engine/memory.ts";
-import { createRedisEngine } from "../../handlers/engine/redis/engine.ts";
-import { remoteEngine, shareEngine } from "../../handlers/engine/remote.ts";
+import { remoteEngine } from "../../handlers/engine/remote.ts";
+import { shareEngine } from "../../handlers/engine/shared.ts";
 import { systemClock } from "../../handlers/util/clock.ts";
-import { silentLog } from "../../handlers/util/log.ts";
 import type { Cluster } from "./contract.ts";
 
-/** What the worker makes its engine of; memory, where it has no `redisUrl`. */
-interface EngineOptions {
-  limits: HistoryLimits;
-  redisUrl?: string;
-}
-
-/** Starts a worker that owns the engine; the nodes are remote engines of this thread. */
-export async function startOwner(options: EngineOptions): Promise<Required<Cluster>> {
+/** Starts a worker that owns a memory engine; the nodes are remote engines of this thread. */
+export async function startOwner(limits: HistoryLimits): Promise<Required<Cluster>> {
   const worker = new Worker(import.meta.url, { type: "module" });
   const channels = [new MessageChannel(), new MessageChannel(), new MessageChannel()];
-  worker.postMessage(options, channels.map(({ port2 }) => port2));
+  worker.postMessage(limits, channels.map(({ port2 }) => port2));
   const [control, ...ports] = channels.map(({ port1 }) => port1);
   const nodes = ports.map((port) => remoteEngine(port));
   // The owner's state comes before its first answer.
@@ -38,12 +30,8 @@ export async function startOwner(options: EngineOptions): Promise<Required<Clust
   };
 }
 
-async function serve({ limits, redisUrl }: EngineOptions, all: readonly MessagePort[]) {
-  const [control, ...ports] = all;
-  const engine: Engine = redisUrl
-    ? await createRedisEngine(redisUrl, limits, systemClock, silentLog)
-    : createMemoryEngine(limits, systemClock);
-  const shared = shareEngine(engine);
+function serve(limits: HistoryLimits, [control, ...ports]: readonly MessagePort[]): void {
+  const shared = shareEngine(createMemoryEngine(limits, systemClock));
   for (const port of ports) shared.serve(port);
   control.onmessage = async () => {
     await shared.close();
@@ -53,7 +41,7 @@ async function serve({ limits, redisUrl }: EngineOptions, all: readonly MessageP
 
 if ("WorkerGlobalScope" in globalThis) {
   addEventListener("message", (event) => {
-    const { data, ports } = event as MessageEvent<EngineOptions>;
+    const { data, ports } = event as MessageEvent<HistoryLimits>;
     serve(data, ports);
   }, { once: true });
 }
