@@ -49,6 +49,11 @@ interface Opened {
 export class MemoryRooms {
   /** Bytes of messages and ids over all rooms. */
   readonly budget: Budget;
+  /**
+   * The epoch of rooms that are added. It changes when a room with messages goes, so that none
+   * returns under its old epoch; a room that went unused does, without a gap for its clients.
+   */
+  #nextEpoch = newEpoch();
   #rooms = new Map<string, MemoryRoom>();
   /** Rooms without a host, the longest-empty first. */
   #empty = new Set<MemoryRoom>();
@@ -80,7 +85,7 @@ export class MemoryRooms {
     if (!this.#makeSpace(address)) return undefined;
     const room: MemoryRoom = {
       name,
-      epoch: newEpoch(),
+      epoch: this.#nextEpoch,
       history: new History(this.limits, this.budget),
       ids: new DedupeTable(this.budget),
       members: new Map(),
@@ -173,6 +178,7 @@ export class MemoryRooms {
   }
 
   #drop(room: MemoryRoom): void {
+    if (room.history.seq > 0) this.#nextEpoch = newEpoch();
     room.history.clear();
     room.ids.clear();
     this.#rooms.delete(room.name);

@@ -6,7 +6,7 @@
 import type { Head } from "../protocol/position.ts";
 import type { RoomEvent } from "../protocol/room_event.ts";
 import { type Clock, systemClock } from "../util/clock.ts";
-import { chain, type MaybePromise } from "../util/maybe_promise.ts";
+import type { MaybePromise } from "../util/maybe_promise.ts";
 import { Channel } from "./channel.ts";
 import { type Engine, type Host, isRefusal, type Outcome, type Refusal } from "./engine.ts";
 

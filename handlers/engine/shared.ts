@@ -199,19 +199,22 @@ class SharedRoom implements Host {
     this.#queued.push(event);
     if (this.#isDelivering) return;
     this.#isDelivering = true;
-    try {
-      for (let next = this.#queued.shift(); next; next = this.#queued.shift()) this.#hand(next);
-    } finally {
-      this.#isDelivering = false;
-    }
+    for (let next = this.#queued.shift(); next; next = this.#queued.shift()) this.#hand(next);
+    this.#isDelivering = false;
   }
 
   #hand(event: RoomEvent): void {
     if (this.#head) this.#follow(event);
     else this.#early.push(event);
-    // Who hosts again meanwhile has this event in its head.
     for (const [use, host] of [...this.#hosts]) {
-      if (this.#hosts.get(use) === host) host.deliver(event);
+      // Who hosts again meanwhile has this event in its head.
+      if (this.#hosts.get(use) !== host) continue;
+      try {
+        host.deliver(event);
+      } catch (error) {
+        // One thread's error must not cost another its message.
+        reportError(error);
+      }
     }
   }
 

@@ -3,9 +3,9 @@
  *
  * @module
  */
-import { closedReason } from "../access/access.ts";
+import { unavailableReason } from "../access/access.ts";
 import type { App } from "../app.ts";
-import { allFigures, readFigures, type ServerFigures } from "./figures.ts";
+import { allFigures, readFigures, type ServerFigures } from "./metrics.ts";
 
 /** The server's own room that carries {@link Stats}. */
 export const STATS_ROOM = "_stats";
@@ -46,7 +46,11 @@ export function publishStats(app: App, rssBytes: () => number): () => void {
     // A busy process is late.
     const seconds = Math.max(MIN_SECONDS, (clock.now() - lastAt) / 1_000);
     const rssMb = Math.round(rssBytes() / 100_000) / 10;
-    const stats: Stats = { ...compare(app, last, now, seconds), rssMb, shut: closedReason(app) };
+    const stats: Stats = {
+      ...compare(app, last, now, seconds),
+      rssMb,
+      shut: unavailableReason(app.registry),
+    };
     last = now;
     lastAt = clock.now();
     local.publish(STATS_ROOM, { sender: "parley", message: JSON.stringify(stats) });

@@ -7,8 +7,8 @@
 import { Channel } from "../engine/channel.ts";
 import { type Engine, isRefusal } from "../engine/engine.ts";
 import type { SharedEngine } from "../engine/shared.ts";
-import { addUp, type Figures } from "../http/figures.ts";
 import type { Parley } from "../parley.ts";
+import { addUp, type Figures } from "../registry/counters.ts";
 import { type Clock, systemClock } from "../util/clock.ts";
 import type { Log } from "../util/log.ts";
 import { SettingError } from "../util/setting_error.ts";

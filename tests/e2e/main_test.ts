@@ -68,7 +68,7 @@ Deno.test("the page comes with the script and the style that it names", async ()
 Deno.test("--help lists the settings, --version tells the version", async () => {
   const help = await run(["--help"]);
   assertEquals([help.code, help.stderr], [0, []]);
-  for (const word of ["--port", "MAX_QUEUE_BYTES", "--version", "8000"]) {
+  for (const word of ["--port", "--max-queue-bytes", "--version", "8000"]) {
     assertStringIncludes(help.stdout.join("\n"), word);
   }
   const version = await run(["--version"]);
@@ -113,7 +113,7 @@ Deno.test("a start that cannot be is one line on stderr and exit code 1", async 
       "an unknown flag",
       ["--prot", "1"],
       {},
-      'Cannot understand "--prot": --help lists the flags',
+      'Cannot understand "--prot": did you mean --port?',
     ],
   ];
   for (const [name, flags, env, message] of cases) {

@@ -110,15 +110,16 @@ Deno.test("a start that lacks a permission ends with one line that names it", as
   const port = freePort();
   const net = `--allow-net=0.0.0.0:${port}`;
   const path = `/tmp/parley-${crypto.randomUUID()}.sock`;
+  const at = ["--port", String(port)];
   const starts: [string[], string[]][] = [
-    [[], []],
-    [[net], ["--tls-cert", CERT, "--tls-key", KEY]],
-    [[net], ["--auth-jwks", CERT]],
+    [[], at],
+    [[net], [...at, "--tls-cert", CERT, "--tls-key", KEY]],
+    [[net], [...at, "--auth-jwks", CERT]],
     [[`--allow-net=unix:${path}`], ["--socket-path", path]],
   ];
   for (const [permissions, flags] of starts) {
-    const args = ["run", "--no-prompt", ...permissions, ENV, "main.ts", "--port", `${port}`];
-    await using server = new TestProcess([...args, ...flags]);
+    const args = ["run", "--no-prompt", ...permissions, ENV, "main.ts", ...flags];
+    await using server = new TestProcess(args);
     assertEquals((await server.status).code, 1);
     assertEquals(server.lines().length, 1, server.lines().join(" | "));
     assertMatch(server.lines()[0], /^Cannot (listen on|read) \S+: Requires (net|read) access to /);

@@ -145,7 +145,7 @@ Deno.test("deno task chat --help tells how, and a slip gets one line", async () 
     await using slip = new Terminal(args);
     assertEquals(await slip.code, 1);
     assertEquals(slip.lines.length, 1, slip.lines.join("\n"));
-    assertMatch(slip.lines[0], /^(Cannot|No room's name).*: --help tells more$/);
+    assertMatch(slip.lines[0], /^Cannot.*: --help tells more$/);
   }
 });
 

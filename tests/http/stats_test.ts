@@ -1,7 +1,7 @@
 import { assertEquals, assertGreater } from "@std/assert";
 import { isRefusal } from "../../handlers/engine/engine.ts";
-import { addUp } from "../../handlers/http/figures.ts";
 import { publishStats, type Stats, STATS_ROOM } from "../../handlers/http/stats.ts";
+import { addUp } from "../../handlers/registry/counters.ts";
 import { createTestApp, type TestAppOptions } from "../support/fakes.ts";
 
 /** A server whose figures are published, and a look at the last ones. */

@@ -3,7 +3,6 @@ import { createMemoryEngine } from "../../handlers/engine/memory.ts";
 import { shareEngine } from "../../handlers/engine/shared.ts";
 import { checkWorkers, createWorkers } from "../../handlers/start/threads.ts";
 import { type Clock, systemClock } from "../../handlers/util/clock.ts";
-import { silentLog } from "../../handlers/util/log.ts";
 import { SettingError } from "../../handlers/util/setting_error.ts";
 import { range, ROOMY } from "../engine/contract.ts";
 import { Client } from "../support/clients.ts";

@@ -69,7 +69,7 @@ export async function startServer(settings: Partial<Settings> = {}): Promise<Tes
   const all = { ...defaultSettings(), HOST: "127.0.0.1", PORT: 0, DRAIN_SECONDS: 0, ...settings };
   const app = createApp(await parleyOptions(all, log));
   const parley = runApp(app);
-  const server = await listen(all, log, parley.fetch);
+  const server = await listen({ settings: all, handler: parley.fetch, log, health: app.health });
   const url = addressOf(server.addr, all);
   return {
     url,
@@ -99,8 +99,11 @@ export class TestProcess implements AsyncDisposable {
   readonly #journal = new Journal<Line>();
   readonly #child: Deno.ChildProcess;
 
-  constructor(args: string[], { cwd = ROOT, env = {} as Record<string, string> } = {}) {
-    this.#child = new Deno.Command(Deno.execPath(), {
+  constructor(
+    args: string[],
+    { cwd = ROOT, env = {} as Record<string, string>, command = Deno.execPath() } = {},
+  ) {
+    this.#child = new Deno.Command(command, {
       args,
       cwd,
       env: { NO_COLOR: "1", ...env },

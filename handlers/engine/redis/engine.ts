@@ -1,6 +1,6 @@
 /**
- * The Redis engine: many processes and machines, one order a room. Redis numbers and keeps; each
- * node (a process) hears the channels of the rooms it hosts, and reads what it missed from the log.
+ * The Redis engine: many processes and machines, one order per room. Redis numbers and keeps; each
+ * node (a process) subscribes to the channels of its rooms, and reads what it missed from the log.
  *
  * @module
  */
@@ -11,20 +11,28 @@ import type { Members, RoomSummary } from "../../protocol/room_event.ts";
 import type { Clock } from "../../util/clock.ts";
 import type { Log } from "../../util/log.ts";
 import { RepeatBudget } from "../dedupe.ts";
-import type { Draft, Engine, EngineStats, Host, Outcome, Refusal } from "../engine.ts";
+import {
+  type Draft,
+  type Engine,
+  type EngineStats,
+  type Host,
+  isRefusal,
+  type Outcome,
+  type Refusal,
+} from "../engine.ts";
 import { type HistoryLimits, newEpoch } from "../memory.ts";
 import { RedisConnection, type ScriptName } from "./connection.ts";
-import { LEASE_MS, MAX_NAMES } from "./presence.ts";
-import { SharedReads } from "./reads.ts";
-import type { RedisNode } from "./room.ts";
+import { type Entry, pack, type RedisNode, toChats, unpack } from "./room.ts";
 import { RedisRooms } from "./rooms.ts";
-import { type Entry, pack, toChats, unpack } from "./view.ts";
+import { LEASE_MS, MAX_NAMES } from "./scripts.ts";
 
 const UNAVAILABLE: Refusal = { refused: "unavailable" };
+/** Few reads at once: Redis drops a connection to which it has too much to send. */
+const MAX_READS = 4;
 
 /**
- * Makes the Redis engine. It answers when the first attempt to connect has ended; where that failed
- * it goes on trying.
+ * Creates the Redis engine. Resolves when the first attempt to connect has succeeded or failed; after
+ * a failure the engine keeps trying.
  *
  * @param url `redis://` or `rediss://`, with `user:password@` and `/database` where needed
  * @throws {TypeError} if the URL is of another kind
@@ -35,20 +43,21 @@ export async function createRedisEngine(
   clock: Clock,
   log: Log,
 ): Promise<Engine> {
-  const path = /^rediss?:$/.test(URL.parse(url)?.protocol ?? "") && URL.parse(url)?.pathname;
-  if (path === false || !/^(\/\d*)?$/.test(path ?? "")) {
+  const { protocol = "", pathname = "" } = URL.parse(url) ?? {};
+  if (!/^rediss?:$/.test(protocol) || !/^(\/\d*)?$/.test(pathname)) {
     throw new TypeError("Cannot use REDIS_URL: it is not redis://… or rediss://…[/database]");
   }
+  const database = Number(pathname.slice(1));
   const { createClient } = await import("@redis/client");
-  const prefix = `parley${path === "/" ? "" : path}`;
+  const prefix = database === 0 ? "parley" : `parley/${database}`;
   const engine = new RedisEngine(createClient, url, prefix, limits, clock, log);
-  await engine.connection.tried;
+  await engine.connection.firstAttempt;
   return engine;
 }
 
 class RedisEngine implements Engine, RedisNode {
   readonly name = "redis";
-  /** Names this node among all. */
+  /** Identifies this node among all. */
   readonly id = newEpoch() + newEpoch();
   readonly connection: RedisConnection;
   readonly #rooms: RedisRooms;
@@ -65,13 +74,13 @@ class RedisEngine implements Engine, RedisNode {
     log: Log,
   ) {
     this.#repeats = new RepeatBudget(limits.historyMb * 250_000);
-    // A hosted room must outlast the time between two comparisons.
+    // A hosted room must outlive the time between two comparisons.
     this.#keepMs = String(Math.max(limits.historySeconds * 1_000, LEASE_MS));
     this.connection = new RedisConnection(createClient, {
       url,
       clock,
       log,
-      onUp: () => this.#rooms.resume(),
+      onConnect: () => this.#rooms.resume(),
       onPush: (payload, channel) => this.#rooms.push(payload, channel),
       onTick: (tick) => this.#rooms.onTick(tick),
     });
@@ -79,19 +88,19 @@ class RedisEngine implements Engine, RedisNode {
     this.#rooms = new RedisRooms({ node: this, connection: this.connection, prefix, maxRooms });
   }
 
-  get mayBury(): boolean {
-    return this.clock.now() - this.connection.upSince > LEASE_MS;
+  get canRemoveNodes(): boolean {
+    return this.clock.now() - this.connection.connectedAt > LEASE_MS;
   }
 
   run(
     script: ScriptName,
     keys: readonly string[],
     args: string[],
-    isPatient?: boolean,
+    hasTimeout?: boolean,
   ): Promise<unknown> {
     const { runId, isDurable } = this.connection.server;
     const all = [runId, isDurable ? "1" : "0", this.#keepMs, ...args];
-    return this.connection.run(script, keys, all, isPatient);
+    return this.connection.run(script, keys, all, hasTimeout);
   }
 
   host(name: string, host: Host): Promise<Head | Refusal> {
@@ -155,7 +164,7 @@ class RedisEngine implements Engine, RedisNode {
   }
 
   isReady(): boolean {
-    return this.connection.isUp;
+    return this.connection.isConnected;
   }
 
   stats(): EngineStats {
@@ -168,8 +177,8 @@ class RedisEngine implements Engine, RedisNode {
   }
 
   async #read(name: string, after?: Cursor): Promise<Span | Refusal> {
-    const place = [after?.epoch ?? "", String(after?.seq ?? 0)];
-    const answer = await this.run("read", this.#rooms.keysOf(name), place);
+    const position = [after?.epoch ?? "", String(after?.seq ?? 0)];
+    const answer = await this.run("read", this.#rooms.keysOf(name), position);
     if (answer === undefined) return UNAVAILABLE;
     if (answer === null) return { epoch: newEpoch(), seq: 0, chats: [] };
     const [epoch, seq, now, entries] = answer as [string, number, number, Entry[]];
@@ -179,10 +188,60 @@ class RedisEngine implements Engine, RedisNode {
   }
 }
 
-/** What the `publish` script answered. */
+/** Reads the answer of the `publish` script. */
 function toOutcome(answer: unknown): Outcome {
   if (answer === "conflict") return { refused: answer };
   if (typeof answer !== "string" || answer === "unavailable") return UNAVAILABLE;
   const colon = answer.indexOf(":");
   return { epoch: answer.slice(0, colon), seq: Number(answer.slice(colon + 1)) };
+}
+
+/** Reads a room after a position, or all of it. */
+export type Read = (room: string, after?: Cursor) => Promise<Span | Refusal>;
+
+/** A read that has not been sent: after the lowest position of all who share it. */
+interface PendingRead extends PromiseWithResolvers<Span | Refusal> {
+  after?: Cursor;
+}
+
+/** Sends a few reads at a time; reads of a room whose turn has not come yet share one. */
+export class SharedReads {
+  readonly #pending = new Map<string, PendingRead>();
+  #sent = 0;
+
+  constructor(readonly send: Read) {}
+
+  /** The kept messages after `after`, as they are now or later: see the engine's `read`. */
+  async read(room: string, after?: Cursor): Promise<Span | Refusal> {
+    const span = await this.#enqueue(room, after);
+    if (isRefusal(span) || after?.epoch !== span.epoch) return span;
+    // A caller beyond the newest message gets all; a shared read may have brought less.
+    if (after.seq > span.seq) return await this.#enqueue(room);
+    return { ...span, chats: span.chats.filter((chat) => chat.seq > after.seq) };
+  }
+
+  #enqueue(room: string, after?: Cursor): Promise<Span | Refusal> {
+    const pending = this.#pending.get(room);
+    if (pending) {
+      const { after: lowest } = pending;
+      if (after?.epoch !== lowest?.epoch) pending.after = undefined;
+      else if (after && lowest && after.seq < lowest.seq) pending.after = after;
+      return pending.promise;
+    }
+    const read = { after, ...Promise.withResolvers<Span | Refusal>() };
+    this.#pending.set(room, read);
+    this.#sendNext();
+    return read.promise;
+  }
+
+  async #sendNext(): Promise<void> {
+    const [next] = this.#pending;
+    if (!next || this.#sent === MAX_READS) return;
+    const [room, { after, resolve }] = next;
+    this.#pending.delete(room);
+    this.#sent++;
+    resolve(await this.send(room, after));
+    this.#sent--;
+    this.#sendNext();
+  }
 }

@@ -1,11 +1,11 @@
 import { assertEquals } from "@std/assert";
 import type { Refusal } from "../../../handlers/engine/engine.ts";
-import { SharedReads } from "../../../handlers/engine/redis/reads.ts";
+import { SharedReads } from "../../../handlers/engine/redis/engine.ts";
 import type { Span } from "../../../handlers/protocol/page.ts";
 import type { Cursor } from "../../../handlers/protocol/position.ts";
 import { range } from "../contract.ts";
 
-/** Reads of rooms in epoch `e`; each waits until the test lets it go on. */
+/** Reads of rooms in epoch `e`; each waits until the test answers it. */
 function openReads() {
   const sent: { room: string; after?: Cursor; answer: (value: Span | Refusal) => void }[] = [];
   const reads = new SharedReads((room, after) =>
@@ -15,7 +15,7 @@ function openReads() {
     const span = await reads.read(room, after);
     return "refused" in span ? span.refused : span.chats.map(({ seq }) => seq);
   };
-  /** As many reads as may be under way, so that the next ones wait. */
+  /** As many reads as can be sent at once, so that the next ones wait. */
   const fill = () => range(1, 4).map((i) => read(`filler ${i}`));
   /** Answers the oldest read with what the room keeps, up to `head`. */
   const answer = async (head: number) => {
@@ -44,7 +44,7 @@ Deno.test("SharedReads sends four reads at a time, in the order of the calls", a
   assertEquals(await Promise.all(more), [[1, 2], [1, 2]]);
 });
 
-Deno.test("SharedReads has one read serve all who wait for a room, each from its place", async () => {
+Deno.test("SharedReads sends one read for all who wait for a room, each from its position", async () => {
   const { sent, read, fill, answer } = openReads();
   fill();
   const all = [5, 2, 8].map((seq) => read("r", at(seq)));
@@ -54,7 +54,7 @@ Deno.test("SharedReads has one read serve all who wait for a room, each from its
   assertEquals(await Promise.all(all), [[6, 7, 8, 9], range(3, 9), [9]]);
 });
 
-Deno.test("SharedReads gives nobody a read that was sent before", async () => {
+Deno.test("SharedReads shares no read that was already sent", async () => {
   const { sent, read, answer } = openReads();
   const both = [read("r"), read("r")];
   assertEquals(sent.length, 2);
@@ -74,7 +74,7 @@ Deno.test("SharedReads reads all where one of them needs all", async () => {
   }
 });
 
-Deno.test("SharedReads gives all to who is beyond the newest", async () => {
+Deno.test("SharedReads reads all for a caller beyond the newest message", async () => {
   const { read, fill, answer } = openReads();
   fill();
   const both = [read("r", at(2)), read("r", at(7))];

@@ -1,5 +1,5 @@
 import { assertEquals } from "@std/assert";
-import { addUp } from "../../handlers/http/figures.ts";
+import { addUp } from "../../handlers/registry/counters.ts";
 
 Deno.test("addUp() adds number by number, those of one thread alone too", () => {
   const sum = addUp([
