@@ -8,7 +8,7 @@ import { range, ROOMY } from "../engine/contract.ts";
 import { Client } from "../support/clients.ts";
 import { FakeClock, RecordingLog } from "../support/fakes.ts";
 import { eventually, granted, hear } from "../support/recorder.ts";
-import { ServerProcess } from "../support/servers.ts";
+import { ServerProcess } from "../support/process.ts";
 import type { Order, ThreadSettings } from "./threads_thread.ts";
 
 const module = import.meta.resolve("./threads_thread.ts");
