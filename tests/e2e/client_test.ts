@@ -2,7 +2,7 @@
  * The real client against a real server process, which is killed, and through a proxy that cuts.
  */
 import { assert, assertEquals, assertGreater } from "@std/assert";
-import { connect, ParleyError } from "../../handlers/client/client.js";
+import { connect, type ParleyError } from "../../handlers/client/client.js";
 import { CuttingProxy, seededRandom } from "../support/cutting_proxy.ts";
 import { soon } from "../support/inbox.ts";
 import { ServerProcess } from "../support/servers.ts";

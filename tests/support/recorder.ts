@@ -6,7 +6,7 @@
 import { type Host, isRefusal, type Refusal } from "../../handlers/engine/engine.ts";
 import type { Head } from "../../handlers/protocol/position.ts";
 import type { Chat, RoomEvent } from "../../handlers/protocol/room_event.ts";
-import { type MaybePromise } from "../../handlers/util/maybe_promise.ts";
+import type { MaybePromise } from "../../handlers/util/maybe_promise.ts";
 
 /** How long a test waits for what must come, in ms. */
 const PATIENCE_MS = 10_000;
