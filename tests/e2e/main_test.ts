@@ -10,7 +10,7 @@ import {
 import config from "../../deno.json" with { type: "json" };
 import { Client, RawClient } from "../support/clients.ts";
 import { soon } from "../support/inbox.ts";
-import { ServerProcess, TestProcess } from "../support/servers.ts";
+import { ServerProcess, TestProcess } from "../support/process.ts";
 
 /** No limit stands between a test and a full queue. */
 const UNLIMITED = ["--message-rate", "0", "--byte-rate", "0"];
@@ -38,6 +38,7 @@ async function stickAt(url: string, isEnough: (sent: number) => boolean): Promis
 
 Deno.test("the start prints one line, with the URLs to open, and they work", async () => {
   await using server = await ServerProcess.start();
+  await server.line(/ started: /);
   assertEquals(server.lines("stdout").length, 1);
   const [line] = server.lines("stdout");
   assertStringIncludes(line, `Parley ${config.version} started: ${server.url}/ `);

@@ -5,7 +5,7 @@ import { CLOSE } from "../../handlers/protocol/close_codes.ts";
 import { ERROR_TEXTS } from "../../handlers/protocol/encode.ts";
 import { settingsTable } from "../../handlers/start/help.ts";
 import { createTestApp } from "../support/fakes.ts";
-import { ROOT } from "../support/servers.ts";
+import { ROOT } from "../support/process.ts";
 
 const readme = await Deno.readTextFile(`${ROOT}README.md`);
 

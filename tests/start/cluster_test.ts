@@ -11,7 +11,7 @@ import type { Order, ThreadSettings } from "./cluster_thread.ts";
 import { range, ROOMY } from "../engine/contract.ts";
 import { FakeClock, RecordingLog } from "../support/fakes.ts";
 import { eventually, granted, hear } from "../support/recorder.ts";
-import { ServerProcess } from "../support/servers.ts";
+import { ServerProcess } from "../support/process.ts";
 
 const module = import.meta.resolve("./cluster_thread.ts");
 
