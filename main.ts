@@ -5,7 +5,6 @@
  */
 import config from "./deno.json" with { type: "json" };
 import { createParley } from "./handlers/parley.ts";
-import { type Cluster, isWorker, joinCluster } from "./handlers/start/cluster.ts";
 import { addressOf, listen, urlsOf } from "./handlers/start/listen.ts";
 import { createLog } from "./handlers/start/log.ts";
 import { parleyOptions } from "./handlers/start/options.ts";
@@ -13,24 +12,30 @@ import { helpText } from "./handlers/start/help.ts";
 import { onSignals, onUncaught } from "./handlers/start/process.ts";
 import { isOnDeploy, readSettings } from "./handlers/start/read_settings.ts";
 import { isOpenToAll, type Settings } from "./handlers/start/settings.ts";
-import { type Running, startWorkers } from "./handlers/start/threads.ts";
+import {
+  isWorker,
+  joinThreads,
+  type Running,
+  startWorkers,
+  type Threads,
+} from "./handlers/start/threads.ts";
 import { systemClock } from "./handlers/util/clock.ts";
 import type { Log } from "./handlers/util/log.ts";
 import { SettingError } from "./handlers/util/setting_error.ts";
 
-/** Serves in this thread; `cluster` are the workers of which it is one. */
-async function serve(settings: Settings, log: Log, cluster?: Cluster): Promise<Running> {
+/** Serves in this thread; `threads` are those of which it is one. */
+async function serve(settings: Settings, log: Log, threads?: Threads): Promise<Running> {
   onUncaught(log);
   const isTraced = ["true", "1"].includes(Deno.env.get("OTEL_DENO") ?? "");
   const health = {};
-  const options = await parleyOptions(settings, log, cluster);
+  const options = await parleyOptions(settings, log, threads);
   const parley = createParley({ ...options, health, isTraced });
-  const server = await listen({ settings, handler: parley.fetch, log, health, cluster });
+  const server = await listen({ settings, handler: parley.fetch, log, health, threads });
   const stop = async () => {
     await parley[Symbol.asyncDispose]();
     await server.shutdown();
   };
-  return { parley, address: addressOf(server.addr, settings), drain: parley.drain, stop };
+  return { parley, address: addressOf(server.addr, settings), stop };
 }
 
 async function main(): Promise<void> {
@@ -66,9 +71,9 @@ async function main(): Promise<void> {
 }
 
 if (isWorker()) {
-  const { cluster, settings } = await joinCluster<Settings>(systemClock);
-  const options = { worker: cluster.index };
-  await serve(settings, createLog(settings.LOG_LEVEL, settings.LOG_FORMAT, options), cluster);
+  const { threads, settings, ready } = await joinThreads<Settings>(systemClock);
+  const log = createLog(settings.LOG_LEVEL, settings.LOG_FORMAT, { worker: threads.index });
+  ready(await serve(settings, log, threads));
 } else if (import.meta.main) {
   try {
     await main();

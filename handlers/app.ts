@@ -11,7 +11,7 @@ import type { Engine } from "./engine/engine.ts";
 import { createMemoryEngine } from "./engine/memory.ts";
 import type { Turn } from "./registry/flush.ts";
 import { Registry } from "./registry/registry.ts";
-import type { Cluster } from "./start/cluster.ts";
+import type { Threads } from "./start/threads.ts";
 import { type Clock, systemClock } from "./util/clock.ts";
 import { type Log, silentLog } from "./util/log.ts";
 
@@ -29,8 +29,8 @@ export interface App extends AccessRules {
   log: Log;
   clock: Clock;
   limits: Limits;
-  /** The other workers of the process, where there are any. */
-  cluster?: Cluster;
+  /** The threads of the process, where there are several. */
+  threads?: Threads;
   health: Health;
   /** How a request becomes a socket; `denoUpgrade` but in tests. */
   upgrade: Upgrade;
@@ -68,7 +68,7 @@ export function createApp(options: AppOptions = {}): App {
     allowedOrigins: options.allowedOrigins ?? [],
     trustedProxies: options.trustedProxies ?? 0,
     tokens: options.tokens,
-    cluster: options.cluster,
+    threads: options.threads,
     health: options.health ?? {},
     isTraced: options.isTraced,
     upgrade: options.upgrade ?? denoUpgrade,

@@ -1,13 +1,14 @@
 /**
  * The real client against a real server process, which is killed, and through a proxy that cuts.
  */
-import { assert, assertEquals, assertGreater } from "@std/assert";
-import { connect, type ParleyError } from "../../handlers/client/client.js";
+import { assert, assertEquals, assertGreater, assertRejects } from "@std/assert";
+import { connect, ParleyError } from "../../handlers/client/client.js";
 import { Proxy } from "../support/proxy.ts";
 import { Random } from "../support/random.ts";
 import { SEED, sized } from "../support/run.ts";
 import { soon } from "../support/inbox.ts";
 import { ServerProcess } from "../support/process.ts";
+import { startServer } from "../support/servers.ts";
 import { range } from "../support/v1.ts";
 
 const MESSAGES = sized(1_000, 10_000);
@@ -163,4 +164,36 @@ Deno.test("across a restart every listener is told by a gap, and goes on in the 
     assertEquals(told, expected);
     assertEquals(errors, []);
   }
+});
+
+Deno.test("a small MAX_MESSAGE_BYTES passes many small messages, and refuses a large one alone", async () => {
+  await using server = await startServer({ MAX_MESSAGE_BYTES: 4_096, MESSAGE_RATE: 0 });
+  const errors: ParleyError[] = [];
+  const client = connect(`${server.url}/chat/ops`, { name: "Ann", onError: (e) => errors.push(e) });
+  for (const index of range(1, 30)) {
+    client.listen(`a-room-with-a-name-of-${"x".repeat(40)}${index}`);
+  }
+  const small = range(1, 60).map((index) => client.send("x".repeat(100) + index));
+  const large = await assertRejects(() => client.send("x".repeat(5_000)), ParleyError);
+  assertEquals(large.code, "too_big");
+  assertEquals((await Promise.all(small)).map(({ seq }) => seq), range(1, 60));
+  assertEquals((await client.send("next")).seq, 61);
+  assertEquals([client.state, errors], ["open", []]);
+  client.close();
+});
+
+Deno.test("after a refused name and a cut the old name is in the room again", async () => {
+  await using server = await startServer();
+  await using proxy = new Proxy(Number(new URL(server.url).port));
+  using _ = hurry();
+  const ann = listen(proxy, "Ann");
+  await ann.client.send("one");
+  ann.client.join("bad\nname");
+  await ann.client.send("two");
+  assertEquals(ann.errors.map(({ code }) => code), ["bad_name"]);
+  proxy.cutAll();
+  await ann.lost;
+  assertEquals((await ann.client.send("three")).seq, 3);
+  assertEquals((await ann.client.members()).members, ["Ann"]);
+  ann.client.close();
 });
