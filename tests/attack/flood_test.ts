@@ -1,11 +1,7 @@
 /** Many clients, many rooms, many addresses. */
 import { assert, assertEquals } from "@std/assert";
-<<<<<<< HEAD
 import type { RawClient } from "../support/clients.ts";
-=======
-import { RawClient } from "../support/clients.ts";
 import { sized } from "../support/run.ts";
->>>>>>> trunk
 import { Target } from "./target.ts";
 
 const encoder = new TextEncoder();
