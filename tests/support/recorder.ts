@@ -6,7 +6,7 @@
 import { type Host, isRefusal, type Refusal } from "../../handlers/engine/engine.ts";
 import type { Head } from "../../handlers/protocol/position.ts";
 import type { Chat, RoomEvent } from "../../handlers/protocol/room_event.ts";
-import { type MaybePromise } from "../../handlers/util/maybe_promise.ts";
+import type { MaybePromise } from "../../handlers/util/maybe_promise.ts";
 import { eventually, soon } from "./inbox.ts";
 import { IS_FULL } from "./run.ts";
 
