@@ -1,4 +1,6 @@
 import { assert, assertEquals, assertRejects, assertThrows } from "@std/assert";
+import { DEFAULT_LIMITS } from "../../handlers/access/limits.ts";
+import { LimitTable } from "../../handlers/access/shared_limits.ts";
 import { createMemoryEngine } from "../../handlers/engine/memory.ts";
 import { shareEngine } from "../../handlers/engine/shared.ts";
 import { checkWorkers, createWorkers } from "../../handlers/start/threads.ts";
@@ -13,11 +15,15 @@ import type { Order, ThreadSettings } from "./threads_thread.ts";
 
 const module = import.meta.resolve("./threads_thread.ts");
 
+/** Limits of the process; each worker holds a client of the address `a`. */
+const LIMITS = { maxConnections: 4, maxConnectionsPerIp: 3, postRate: 2 };
+
 /** Real workers, and the engine in this thread, which is the main thread. */
 async function launch(count: number, clock: Clock = systemClock, settings: ThreadSettings = {}) {
   const log = new RecordingLog();
   const shared = shareEngine(createMemoryEngine(ROOMY, systemClock));
-  const workers = createWorkers<ThreadSettings>({ count, module, shared, log, clock });
+  const limits = new LimitTable({ ...DEFAULT_LIMITS, ...LIMITS }, clock);
+  const workers = createWorkers<ThreadSettings>({ count, module, shared, limits, log, clock });
   const { engine } = workers;
   const { recorder } = await hear(engine, "said");
   try {
@@ -30,6 +36,7 @@ async function launch(count: number, clock: Clock = systemClock, settings: Threa
   return {
     workers,
     engine,
+    limits,
     log,
     /** What is said by the workers. */
     recorder,
@@ -62,6 +69,31 @@ Deno.test("stop() stops every worker before it ends it", async () => {
   const senders = made.recorder.chats.map(({ sender }) => sender);
   assertEquals(senders.toSorted(), ["worker-1", "worker-2"]);
   assertEquals(await made.engine.members("said"), { names: [], count: 0 });
+});
+
+Deno.test("limits count over all threads; those of a worker that dies are free again", async () => {
+  // The fake clock fills no bucket.
+  await using made = await launch(3, new FakeClock());
+  const { limits, recorder } = made;
+  assertEquals([limits.count, limits.countOf("a")], [2, 2]);
+  assertEquals([limits.acquire("a"), limits.acquire("b")], [undefined, undefined]);
+  await made.order(1, "acquire");
+  await made.order(2, "publish");
+  await recorder.until(({ chats }) => chats.length === 2);
+  const said = Object.fromEntries(recorder.chats.map(({ sender, message }) => [sender, message]));
+  assertEquals(said, { "worker-1": '"full"', "worker-2": "[0,0,500]" });
+  assertEquals(limits.tryPublish("a"), 500);
+  limits.release("b");
+  await made.order(1, "acquire");
+  await recorder.until(({ chats }) => chats.length === 3);
+  assertEquals(recorder.messages[2], '"too_many_connections"');
+  await made.order(2, "throw");
+  await recorder.until(({ events }) =>
+    events.some((event) => event.type === "status" && event.event === "leave")
+  );
+  assertEquals(limits.countOf("a"), 2);
+  await recorder.until(({ events }) => events.at(-1)?.type === "status" && events.length >= 7);
+  assertEquals(limits.countOf("a"), 3);
 });
 
 for (const order of ["throw", "reject"] as const) {
