@@ -1,0 +1,239 @@
+/**
+ * The durable engine: the memory engine, and a file that has everything it keeps.
+ *
+ * The memory engine decides at once. What changed is committed to the file, and nobody is answered
+ * or hears of anything before: what was seen or acked survives the end of the process.
+ *
+ * @module
+ */
+import type { Span } from "../protocol/page.ts";
+import type { Cursor, Head } from "../protocol/position.ts";
+import type { Members, RoomEvent, RoomSummary } from "../protocol/room_event.ts";
+import type { Clock } from "../util/clock.ts";
+import type { Log } from "../util/log.ts";
+import type { MaybePromise } from "../util/maybe_promise.ts";
+import { Committer } from "./committer.ts";
+import {
+  type Draft,
+  type Engine,
+  type EngineStats,
+  type Host,
+  isRefusal,
+  type Outcome,
+  type Refusal,
+} from "./engine.ts";
+import { MemoryEngine } from "./memory.ts";
+import { type HistoryLimits, MemoryRooms } from "./memory_rooms.ts";
+import { Restorer } from "./restore.ts";
+import { openStore, type Store } from "./store.ts";
+import type { TakeRows } from "./sqlite.ts";
+
+/** What may wait for a commit; beyond it messages are `unavailable`. */
+const MAX_WAITING_BYTES = 64_000_000;
+/** What an answer or an event is counted with beside its text. */
+const EFFECT_BYTES = 300;
+
+const UNAVAILABLE: Refusal = { refused: "unavailable" };
+
+/** How a store is opened: `take` is given what it has. */
+export type OpenStore = (take: TakeRows) => Promise<Store>;
+
+/**
+ * Makes the durable engine over a file, with everything that the file has.
+ *
+ * @throws {Error} if the file cannot be used, or another process uses it
+ */
+export async function createDurableEngine(
+  file: string,
+  limits: HistoryLimits,
+  clock: Clock,
+  log: Log,
+): Promise<Engine> {
+  try {
+    return await openDurableEngine((take) => openStore(file, take), limits, clock, log);
+  } catch (error) {
+    throw new Error(`Cannot use DATA_FILE ${file}: ${(error as Error).message}`, { cause: error });
+  }
+}
+
+/** Makes the durable engine over a store. */
+export async function openDurableEngine(
+  open: OpenStore,
+  limits: HistoryLimits,
+  clock: Clock,
+  log: Log,
+): Promise<Engine> {
+  const committer = new Committer(clock, log);
+  const rooms = new MemoryRooms(limits, clock, committer);
+  const restorer = new Restorer(rooms, committer, clock.now());
+  const store = await open((table, values) => restorer.take(table, values));
+  committer.lastRow = restorer.lastRow;
+  restorer.end();
+  committer.start(store);
+  return new DurableEngine(new MemoryEngine(rooms, clock), committer);
+}
+
+/** A host that hears events behind their commit, and behind the head that its caller waits for. */
+class CommittedHost implements Host {
+  isReleased = false;
+  /** Events that wait until the caller has the head. */
+  #held?: RoomEvent[] = [];
+
+  constructor(readonly host: Host, readonly committer: Committer) {}
+
+  get listenerCount(): number {
+    return this.host.listenerCount;
+  }
+
+  deliver(event: RoomEvent): void {
+    if (event.type === "binary") {
+      const isFull = this.committer.waitingBytes > MAX_WAITING_BYTES;
+      if (isFull || this.committer.isFailing) return;
+    }
+    const bytes = EFFECT_BYTES + (event.type === "binary" ? event.bytes.length : 0);
+    this.committer.after({ run: () => this.#deliver(event), bytes });
+  }
+
+  /** The caller has the head, or will have it in the next turn of the event loop. */
+  open(isNow: boolean): void {
+    if (isNow) this.#held = undefined;
+    else {
+      setImmediate(() => {
+        const held = this.#held ?? [];
+        this.#held = undefined;
+        for (const event of held) this.#deliver(event);
+      });
+    }
+  }
+
+  #deliver(event: RoomEvent): void {
+    if (this.isReleased) return;
+    if (this.#held) this.#held.push(event);
+    else this.host.deliver(event);
+  }
+}
+
+class DurableEngine implements Engine {
+  readonly name = "durable";
+  #hosts = new Map<string, CommittedHost>();
+  #isClosed = false;
+
+  constructor(readonly memory: MemoryEngine, readonly committer: Committer) {}
+
+  host(room: string, host: Host, address?: string): MaybePromise<Head | Refusal> {
+    if (!this.#isOpen) return UNAVAILABLE;
+    this.#forgetHost(room);
+    const committed = new CommittedHost(host, this.committer);
+    const head = this.memory.host(room, committed, address);
+    if (isRefusal(head)) return head;
+    this.#hosts.set(room, committed);
+    const isNow = this.committer.isSettled;
+    if (isNow) committed.open(isNow);
+    return this.#answer<Head | Refusal>(head, {
+      onDone: () => committed.open(false),
+      onRefused: () => {
+        if (this.#hosts.get(room) === committed) this.release(room);
+      },
+    });
+  }
+
+  release(room: string): void {
+    this.#forgetHost(room);
+    this.memory.release(room);
+  }
+
+  publish(room: string, draft: Draft): MaybePromise<Outcome> {
+    if (!this.#isOpen || this.#isFull) return UNAVAILABLE;
+    const outcome = this.memory.publish(room, draft);
+    return this.#answer(outcome, { bytes: 2 * draft.message.length });
+  }
+
+  relay(room: string, bytes: Uint8Array, from: string): void {
+    this.memory.relay(room, bytes, from);
+  }
+
+  join(room: string, member: string, name: string): MaybePromise<Refusal | undefined> {
+    if (!this.#isOpen || this.#isFull) return UNAVAILABLE;
+    const was = this.memory.memory.get(room)?.members.get(member);
+    const refusal = this.memory.join(room, member, name);
+    return this.#answer<Refusal | undefined>(refusal, {
+      onRefused: () => {
+        if (was === undefined) this.memory.leave(room, member);
+        else this.memory.join(room, member, was);
+      },
+    });
+  }
+
+  leave(room: string, member: string): void {
+    this.memory.leave(room, member);
+  }
+
+  members(room: string): MaybePromise<Members | Refusal> {
+    return this.#isOpen ? this.#answer<Members | Refusal>(this.memory.members(room)) : UNAVAILABLE;
+  }
+
+  read(room: string, after?: Cursor): MaybePromise<Span | Refusal> {
+    return this.#isOpen ? this.#answer<Span | Refusal>(this.memory.read(room, after)) : UNAVAILABLE;
+  }
+
+  rooms(after: string, limit: number): MaybePromise<RoomSummary[]> {
+    if (!this.#isOpen) return [];
+    const answer = this.#answer<RoomSummary[] | Refusal>(this.memory.rooms(after, limit));
+    if (!(answer instanceof Promise)) return isRefusal(answer) ? [] : answer;
+    return answer.then((rooms) => isRefusal(rooms) ? [] : rooms);
+  }
+
+  isReady(): boolean {
+    return this.#isOpen;
+  }
+
+  stats(): EngineStats {
+    return this.memory.stats();
+  }
+
+  async close(): Promise<void> {
+    if (this.#isClosed) return;
+    this.#isClosed = true;
+    await this.committer.close();
+    await this.memory.close();
+  }
+
+  get #isOpen(): boolean {
+    return !this.#isClosed && !this.committer.isFailing;
+  }
+
+  get #isFull(): boolean {
+    return this.committer.waitingBytes > MAX_WAITING_BYTES;
+  }
+
+  /** A value, once everything is committed that it may tell of; `unavailable` if that fails. */
+  #answer<T>(
+    value: T,
+    { bytes = 0, onDone, onRefused }: {
+      bytes?: number;
+      onDone?(): void;
+      onRefused?(): void;
+    } = {},
+  ): MaybePromise<T | Refusal> {
+    if (this.committer.isSettled) return value;
+    return new Promise((resolve) =>
+      this.committer.after({
+        run() {
+          resolve(value);
+          onDone?.();
+        },
+        refuse() {
+          resolve(UNAVAILABLE);
+          onRefused?.();
+        },
+        bytes: EFFECT_BYTES + bytes,
+      })
+    );
+  }
+
+  #forgetHost(room: string): void {
+    const known = this.#hosts.get(room);
+    if (known) known.isReleased = true;
+    this.#hosts.delete(room);
+  }
+}
