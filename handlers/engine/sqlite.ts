@@ -11,8 +11,8 @@ import { type Changes, type Table, TABLE_NAMES, TABLES, type Value, widthOf } fr
 const APPLICATION_ID = 0x50524c59;
 /** Raise it with every change of the tables: an older Parley then refuses the file. */
 const VERSION = 1;
-/** Values that one message to the main thread carries while the file is read. */
-const CHUNK_VALUES = 20_000;
+/** Rows that are read at once. */
+const CHUNK_ROWS = 4_000;
 /** Pages that are free and may stay so: they are used again soon. */
 const MAX_FREE_PAGES = 2_000;
 /** Pages that one idle moment gives back to the disk. */
@@ -28,17 +28,23 @@ export class SqliteFile {
   readonly #deletes: Record<Table, StatementSync>;
 
   /**
-   * Opens the file and locks it.
+   * Opens the file and locks it: as a new owner, or again as the one that it has.
    *
-   * @param mayCreate whether a file that is not there is made
+   * @param owner a random name of who uses the file
    * @throws {Error} if it cannot be used; the message says why
    */
-  constructor(path: string, mayCreate: boolean) {
-    if (!mayCreate) Deno.statSync(path);
+  constructor(path: string, owner: string, isAgain: boolean) {
+    // It would be made anew, without what it had.
+    if (isAgain) Deno.statSync(path);
     const database = new DatabaseSync(path);
     this.#database = database;
     try {
-      this.#prepareFile();
+      database.exec("PRAGMA locking_mode = EXCLUSIVE");
+      if (isAgain) this.#checkOwner(owner);
+      else this.#prepareFile(owner);
+      database.exec("PRAGMA synchronous = FULL");
+      database.exec("PRAGMA journal_size_limit = 16777216");
+      database.exec("PRAGMA cache_size = -16384");
       this.#puts = this.#prepareEach((table) => {
         const places = Array(widthOf(table)).fill("?").join(", ");
         return `INSERT OR REPLACE INTO ${table} VALUES (${places})`;
@@ -53,14 +59,15 @@ export class SqliteFile {
   /** Reads all rows, each table in order of its rows' numbers. */
   read(take: TakeRows): void {
     for (const table of TABLE_NAMES) {
-      let values: Value[] = [];
-      for (const row of iterate(this.#database.prepare(`SELECT * FROM ${table} ORDER BY row`))) {
-        for (const value of row) values.push(decode(value));
-        if (values.length < CHUNK_VALUES) continue;
-        take(table, values);
-        values = [];
+      const statement = this.#database.prepare(
+        `SELECT * FROM ${table} WHERE row > ? ORDER BY row LIMIT ${CHUNK_ROWS}`,
+      );
+      returnArrays(statement);
+      let last: Value = -1;
+      for (let rows; (rows = statement.all(last) as unknown as Value[][]).length > 0;) {
+        last = rows.at(-1)![0];
+        take(table, rows.flat().map(decode));
       }
-      take(table, values);
     }
   }
 
@@ -95,28 +102,22 @@ export class SqliteFile {
     this.#database.close();
   }
 
-  #prepareFile(): void {
+  #prepareFile(owner: string): void {
     const database = this.#database;
-    const pragma = (text: string) =>
-      Object.values(database.prepare(`PRAGMA ${text}`).get() ?? {})[0];
-    database.exec("PRAGMA locking_mode = EXCLUSIVE");
-    const isEmpty = pragma("page_count") === 0;
-    if (!isEmpty && pragma("application_id") !== APPLICATION_ID) {
+    const isEmpty = this.#pragma("page_count") === 0;
+    if (!isEmpty && this.#pragma("application_id") !== APPLICATION_ID) {
       throw new Error("it is a file of another program");
     }
-    const version = Number(pragma("user_version"));
+    const version = Number(this.#pragma("user_version"));
     if (version > VERSION) {
       throw new Error(
-        `it was written by a newer Parley: version ${version}, this one reads ${VERSION}`,
+        `it was written by a newer Parley: it has version ${version}, this one reads ${VERSION}`,
       );
     }
     // Has to come before the first table.
     database.exec("PRAGMA auto_vacuum = INCREMENTAL");
     database.exec("PRAGMA journal_mode = WAL");
-    database.exec("PRAGMA synchronous = FULL");
-    database.exec("PRAGMA journal_size_limit = 16777216");
-    database.exec("PRAGMA cache_size = -16384");
-    const check = pragma("quick_check(1)");
+    const check = this.#pragma("quick_check(1)");
     if (check !== "ok") throw new Error(`it is damaged: ${check}`);
     database.exec("BEGIN IMMEDIATE");
     database.exec(`PRAGMA application_id = ${APPLICATION_ID}`);
@@ -127,7 +128,18 @@ export class SqliteFile {
         `CREATE TABLE IF NOT EXISTS ${table} (row INTEGER PRIMARY KEY${columns.join("")}) STRICT`,
       );
     }
+    database.exec("CREATE TABLE IF NOT EXISTS owner (row INTEGER PRIMARY KEY, name TEXT) STRICT");
+    database.prepare("INSERT OR REPLACE INTO owner VALUES (1, ?)").run(owner);
     database.exec("COMMIT");
+  }
+
+  #checkOwner(owner: string): void {
+    const found = this.#database.prepare("SELECT name FROM owner").get();
+    if (found?.name !== owner) throw new Error("another process has used it");
+  }
+
+  #pragma(text: string): unknown {
+    return Object.values(this.#database.prepare(`PRAGMA ${text}`).get() ?? {})[0];
   }
 
   #prepareEach(sql: (table: Table) => string): Record<Table, StatementSync> {
@@ -147,8 +159,7 @@ export class SqliteFile {
   /** Gives free pages back to the disk, some at a time; an error is the next commit's, too. */
   #shrink(): void {
     try {
-      const count = this.#database.prepare("PRAGMA freelist_count").get();
-      if (Number(count?.freelist_count) < MAX_FREE_PAGES) return;
+      if (Number(this.#pragma("freelist_count")) < MAX_FREE_PAGES) return;
       this.#database.exec(`PRAGMA incremental_vacuum(${VACUUM_PAGES})`);
     } catch {
       this.#rollback();
@@ -156,10 +167,9 @@ export class SqliteFile {
   }
 }
 
-/** The rows of a query as arrays. Deno has this, its types do not yet. */
-function iterate(statement: StatementSync): Iterable<Value[]> {
+/** Makes rows arrays. Deno has this, its types do not yet. */
+function returnArrays(statement: StatementSync): void {
   (statement as unknown as { setReturnArrays(isOn: boolean): void }).setReturnArrays(true);
-  return statement.iterate() as Iterable<unknown> as Iterable<Value[]>;
 }
 
 /** Marks a text that SQLite would change (it cuts at NUL and takes no lone surrogate): JSON follows. */

@@ -9,50 +9,66 @@ import type { Changes } from "./journal.ts";
 import { SqliteFile, type TakeRows } from "./sqlite.ts";
 import { isStoreWorker, STORE_NAME } from "./store_name.ts";
 
-/** Where changes are committed, in the order they are given. */
+/** Where changes are committed, one batch after the other. */
 export interface Store {
   /** Settles when the changes are on the disk. Rejects if they may not be: give them again. */
   commit(changes: Changes): Promise<void>;
   close(): Promise<void>;
 }
 
-/** To the Worker, one at a time. It answers each, and its own start, with a {@link Reply}. */
-type Request =
-  | { open: string; mayCreate: boolean; isToRead: boolean }
-  | { commit: Changes }
-  | { close: true };
+/** To the Worker, one at a time. */
+type Request = { open: string; owner: string } | { commit: Changes } | { close: true };
 
-/** From the Worker: rows while it opens the file, then how a request ended. */
-type Reply = { rows: Parameters<TakeRows> } | { error?: string };
+/** The Worker's answer to its start and to each request. */
+type Reply = { error?: string };
 
 /**
- * Opens a store, and reads what it has.
+ * Opens a store, and reads what it has: in this thread, as copying the rows from another takes longer.
  *
- * @param take is given the rows, each table in order, before the promise settles
+ * @param take is given the rows, each table in order
  * @throws {Error} if the file cannot be used; the message says why
  */
 export async function openStore(path: string, take: TakeRows): Promise<Store> {
-  const store = new WorkerStore(path);
-  await store.open(take);
+  const owner = crypto.randomUUID();
+  const file = new SqliteFile(path, owner, false);
+  try {
+    file.read(take);
+  } finally {
+    file.close();
+  }
+  const store = new WorkerStore(path, owner);
+  await store.start();
   return store;
 }
 
 class WorkerStore implements Store {
   #worker?: Worker;
   #pending?: PromiseWithResolvers<void>;
-  #take?: TakeRows;
 
-  constructor(readonly path: string) {}
+  constructor(readonly path: string, readonly owner: string) {}
 
-  async open(take: TakeRows): Promise<void> {
-    this.#take = take;
-    await this.#start({ open: this.path, mayCreate: true, isToRead: true });
-    this.#take = undefined;
+  async start(): Promise<void> {
+    const worker = new Worker(import.meta.url, { type: "module", name: STORE_NAME });
+    this.#worker = worker;
+    worker.onmessage = ({ data: { error } }: MessageEvent<Reply>) => {
+      if (error === undefined) this.#pending?.resolve();
+      else this.#pending?.reject(new Error(error));
+    };
+    worker.onerror = (event) => {
+      event.preventDefault();
+      if (this.#worker === worker) this.#end(`its thread ended: ${event.message}`);
+    };
+    try {
+      await this.#reply();
+      await this.#request({ open: this.path, owner: this.owner });
+    } catch (error) {
+      this.#end();
+      throw error;
+    }
   }
 
   async commit(changes: Changes): Promise<void> {
-    // The one before has died. A file that is gone is not made again: it would lack what it had.
-    if (!this.#worker) await this.#start({ open: this.path, mayCreate: false, isToRead: false });
+    if (!this.#worker) await this.start();
     await this.#request({ commit: changes });
   }
 
@@ -61,27 +77,6 @@ class WorkerStore implements Store {
       if (this.#worker) await this.#request({ close: true });
     } finally {
       this.#end();
-    }
-  }
-
-  async #start(open: Request): Promise<void> {
-    const worker = new Worker(import.meta.url, { type: "module", name: STORE_NAME });
-    this.#worker = worker;
-    worker.onmessage = ({ data }: MessageEvent<Reply>) => {
-      if ("rows" in data) return this.#take?.(...data.rows);
-      if (data.error === undefined) this.#pending?.resolve();
-      else this.#pending?.reject(new Error(data.error));
-    };
-    worker.onerror = (event) => {
-      event.preventDefault();
-      if (this.#worker === worker) this.#end(`its thread ended: ${event.message}`);
-    };
-    try {
-      await this.#reply();
-      await this.#request(open);
-    } catch (error) {
-      this.#end();
-      throw error;
     }
   }
 
@@ -99,8 +94,6 @@ class WorkerStore implements Store {
     this.#worker?.terminate();
     this.#worker = undefined;
     this.#pending?.reject(new Error(reason));
-    // Nobody may wait for it any more.
-    this.#pending?.promise.catch(() => {});
   }
 }
 
@@ -110,10 +103,7 @@ function runStore(worker: { postMessage(reply: Reply): void }): void {
   const run = (request: Request) => {
     if ("commit" in request) file!.commit(request.commit);
     else if ("close" in request) file?.close();
-    else {
-      file = new SqliteFile(request.open, request.mayCreate);
-      if (request.isToRead) file.read((...rows) => worker.postMessage({ rows }));
-    }
+    else file = new SqliteFile(request.open, request.owner, true);
   };
   addEventListener("message", (event) => {
     try {
