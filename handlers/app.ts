@@ -4,33 +4,34 @@
  *
  * @module
  */
+import type { AccessRules, Visitor } from "./access/access.ts";
 import { denoUpgrade, type Upgrade } from "./access/handshake.ts";
 import { DEFAULT_LIMITS, type Limits } from "./access/limits.ts";
-import type { Grants, TokenCheck } from "./access/token.ts";
 import type { Engine } from "./engine/engine.ts";
 import { createMemoryEngine } from "./engine/memory.ts";
 import type { Turn } from "./registry/flush.ts";
 import { Registry } from "./registry/registry.ts";
-import type { Cluster } from "./start/cluster.ts";
+import type { Threads } from "./start/threads.ts";
 import { type Clock, systemClock } from "./util/clock.ts";
 import { type Log, silentLog } from "./util/log.ts";
 
+export type { RequestInfo, Visitor } from "./access/access.ts";
+
+/** What the process around a Parley knows of its health. */
+export interface Health {
+  /** Why no client should come here now; `/readyz` shows it. */
+  problem?: string;
+}
+
 /** The parts that the handlers work with. */
-export interface App {
+export interface App extends AccessRules {
   registry: Registry;
   log: Log;
   clock: Clock;
   limits: Limits;
-  /** Origins of pages that may connect; see ALLOWED_ORIGINS. */
-  allowedOrigins: string[];
-  /** Proxies in front, whose X-Forwarded-For is believed. */
-  trustedProxies: number;
-  /** Checks tokens, where they are on. */
-  tokens?: TokenCheck;
-  /** The other workers of the process, where there are any. */
-  cluster?: Cluster;
-  /** Requests are traced with their query, so that no token may stand in it. */
-  isTraced?: boolean;
+  /** The threads of the process, where there are several. */
+  threads?: Threads;
+  health: Health;
   /** How a request becomes a socket; `denoUpgrade` but in tests. */
   upgrade: Upgrade;
 }
@@ -67,24 +68,11 @@ export function createApp(options: AppOptions = {}): App {
     allowedOrigins: options.allowedOrigins ?? [],
     trustedProxies: options.trustedProxies ?? 0,
     tokens: options.tokens,
-    cluster: options.cluster,
+    threads: options.threads,
+    health: options.health ?? {},
     isTraced: options.isTraced,
     upgrade: options.upgrade ?? denoUpgrade,
   };
-}
-
-/** What the server knows of a request's other end; `Deno.ServeHandlerInfo` has it. */
-export interface RequestInfo {
-  remoteAddr: Deno.Addr;
-}
-
-/** Who asks: what the access check found out. */
-export interface Visitor {
-  /** Address and port, for the log. */
-  remote: string;
-  /** What limits count by: the address, or its /64. */
-  address: string;
-  grants: Grants;
 }
 
 /** A request on its way to a handler. */

@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { admitClient } from "./access/access.ts";
+import { checkCapacity } from "./access/access.ts";
 import { checkHandshake } from "./access/handshake.ts";
 import { Allowance } from "./access/rate_limit.ts";
 import type { Grants } from "./access/token.ts";
@@ -20,7 +20,7 @@ import { chain, type MaybePromise } from "./util/maybe_promise.ts";
 /** Makes the handler of chat sockets. */
 export function chat(app: App): Handler {
   return ({ request, url, room, visitor }) => {
-    admitClient(app, visitor);
+    checkCapacity(app, visitor);
     const dialect = checkHandshake(request);
     const { socket, response } = app.upgrade(request, {
       dialect,
@@ -128,7 +128,7 @@ class ChatSocket implements ConnectionHandler {
     const now = clock.now();
     this.#allowance ??= new Allowance(limits, now);
     const opens = type === "join" || type === "listen" || type === "leave";
-    const retry = this.#allowance.take(size, opens, now);
+    const retry = this.#allowance.tryConsume(size, opens, now);
     if (this.#allowance.isOver(now)) this.connection.close("rateLimited");
     return retry;
   }

@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { admitClient } from "./access/access.ts";
+import { checkCapacity } from "./access/access.ts";
 import { checkHandshake } from "./access/handshake.ts";
 import { TokenBucket } from "./access/rate_limit.ts";
 import type { App, Handler } from "./app.ts";
@@ -12,7 +12,7 @@ import { byteLength } from "./util/bytes.ts";
 /** Makes the handler of echo sockets. Text comes back behind `?prefix=` (`Echo: `), binary as it is. */
 export function echo(app: App): Handler {
   return ({ request, url, visitor }) => {
-    admitClient(app, visitor);
+    checkCapacity(app, visitor);
     checkHandshake(request);
     const { registry, limits, clock } = app;
     const prefix = url.searchParams.get("prefix") ?? "Echo: ";
@@ -27,8 +27,9 @@ export function echo(app: App): Handler {
     const answer = (size: number, data: string | ArrayBuffer) => {
       registry.counters.messagesIn++;
       const now = clock.now();
-      if (messages.take(1, now) + bytes.take(size, now) > 0) connection.close("rateLimited");
-      else connection.send(data);
+      if (messages.tryConsume(1, now) + bytes.tryConsume(size, now) > 0) {
+        connection.close("rateLimited");
+      } else connection.send(data);
     };
     connection.handler = {
       text: (text) => answer(byteLength(text), prefix + text),

@@ -90,11 +90,6 @@ declare module "@std/cli/parse-args" {
   ): Record<string, string | undefined> & { help: boolean; version: boolean };
 }
 
-declare module "@std/http/status" {
-  export const STATUS_CODE: Record<string, number>;
-  export const STATUS_TEXT: Record<number, string>;
-}
-
 declare module "@std/http/etag" {
   export function eTag(
     entity: string | Uint8Array,
@@ -115,4 +110,8 @@ declare module "@std/http/server-sent-event-stream" {
     retry?: number;
   }
   export class ServerSentEventStream extends TransformStream<ServerSentEventMessage, Uint8Array> {}
+}
+
+declare module "@std/text/closest-string" {
+  export function closestString(word: string, possibleWords: string[]): string;
 }

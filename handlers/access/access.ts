@@ -1,45 +1,82 @@
 /**
- * The door: who may come in. Checked before an upgrade, so that a refused browser can ask why.
+ * Who may come in, and whether there is room. Checked before an upgrade, so that a browser that was
+ * refused can ask why.
  *
  * @module
  */
-import { offeredProtocols } from "./handshake.ts";
-import type { App, RequestInfo, Visitor } from "../app.ts";
-import { HttpError } from "../http/error.ts";
+import { HttpError } from "../protocol/http_error.ts";
 import { addressGroup, clientAddress } from "./address.ts";
-import { type Grants, missingToken, OPEN_GRANTS } from "./token.ts";
+import { offeredProtocols } from "./handshake.ts";
+import type { Limits } from "./limits.ts";
+import { type Grants, missingToken, OPEN_GRANTS, type TokenCheck } from "./token.ts";
 
-/** Seconds after which a client that found the server full may come back. */
-const FULL_RETRY_SECONDS = 5;
+/** What the server knows of a request's other end; `Deno.ServeHandlerInfo` has it. */
+export interface RequestInfo {
+  remoteAddr: Deno.Addr;
+}
 
-/** What a route asks of its visitors where tokens are on. */
-export type Need = "nothing" | "token" | "admin";
+/** Who asks. */
+export interface Visitor {
+  /** Address and port, for the log. */
+  remote: string;
+  /** What limits count by: the address, or its /64. */
+  address: string;
+  grants: Grants;
+}
+
+/** What a route needs of its visitors where access is restricted. */
+export type Need = "nothing" | "grants" | "admin";
+
+/** How full the server is. */
+export interface Capacity {
+  readonly isDraining: boolean;
+  readonly isFull: boolean;
+  readonly isOverMemory: boolean;
+  /** How many clients an address has. */
+  heldBy(address: string): number;
+}
+
+/** The rules of who may come in. */
+export interface AccessRules {
+  /** Origins of pages that may connect; see ALLOWED_ORIGINS. */
+  allowedOrigins: string[];
+  /** Proxies in front, whose X-Forwarded-For is believed. */
+  trustedProxies: number;
+  /** Checks tokens, where they are on. */
+  tokens?: TokenCheck;
+  /** Requests are traced with their query, so no token may be in it. */
+  isTraced?: boolean;
+}
+
+/** What is to be authorized. */
+export interface AccessRequest {
+  request: Request;
+  url: URL;
+  info: RequestInfo;
+  need: Need;
+  room?: string;
+}
 
 /**
- * Lets a request in.
+ * Finds out who asks, and whether they may.
  *
  * @throws {HttpError} 403 for an origin or a room that is not allowed, 401 without a good token
  */
-export async function admit(
-  app: App,
-  request: Request,
-  url: URL,
-  info: RequestInfo,
-  need: Need,
-  room: string | undefined,
+export async function authorize(
+  rules: AccessRules,
+  { request, url, info, need, room }: AccessRequest,
 ): Promise<Visitor> {
-  const { tokens } = app;
   const { headers } = request;
   const origin = headers.get("origin");
-  if (origin !== null && !isAllowedOrigin(origin, app.allowedOrigins)) {
+  if (origin !== null && !isAllowedOrigin(origin, rules.allowedOrigins)) {
     throw new HttpError(403, "forbidden", "This origin is not allowed.");
   }
   const forwardedFor = headers.get("x-forwarded-for");
-  const address = clientAddress(info.remoteAddr, forwardedFor, app.trustedProxies);
+  const address = clientAddress(info.remoteAddr, forwardedFor, rules.trustedProxies);
   const remote = formatRemote(address, info.remoteAddr);
   let grants = OPEN_GRANTS;
-  if (tokens && need !== "nothing") {
-    grants = await tokens(findToken(app, headers, url));
+  if (rules.tokens && need !== "nothing") {
+    grants = await rules.tokens(findToken(rules, headers, url));
     checkGrants(grants, need, room);
   }
   return { remote, address: addressGroup(address), grants };
@@ -53,39 +90,40 @@ function checkGrants(grants: Grants, need: Need, room: string | undefined): void
 }
 
 /** The token of a request: in its header, as a subprotocol, or in its query. */
-function findToken(app: App, headers: Headers, url: URL): string {
+function findToken({ isTraced }: AccessRules, headers: Headers, url: URL): string {
   const bearer = /^Bearer +(\S+)$/i.exec(headers.get("authorization") ?? "");
   if (bearer) return bearer[1];
   const offered = offeredProtocols(headers).find((protocol) => protocol.startsWith("token."));
   if (offered) return offered.slice("token.".length);
   const token = url.searchParams.get("token");
   if (!token) throw missingToken();
-  if (app.isTraced) {
+  if (isTraced) {
     throw new HttpError(401, "bad_token", "A traced server takes no token in the URL.");
   }
   return token;
 }
 
-/** Why no new client should come here now. */
-export function closedReason({ registry }: App): "draining" | "full" | "overloaded" | undefined {
-  return registry.isDraining
-    ? "draining"
-    : registry.isFull
-    ? "full"
-    : registry.isOverMemory
-    ? "overloaded"
-    : undefined;
+/** Seconds after which a client that found the server full may come back. */
+const FULL_RETRY_SECONDS = 5;
+
+/** Why no new client should come now. */
+export function unavailableReason(
+  { isDraining, isFull, isOverMemory }: Capacity,
+): "draining" | "full" | "overloaded" | undefined {
+  return isDraining ? "draining" : isFull ? "full" : isOverMemory ? "overloaded" : undefined;
 }
 
 /**
- * Finds a place for a connection that stays: a socket or a reader of events.
+ * Checks that there is room for a connection that stays: a socket or an event stream.
  *
  * @throws {HttpError} 503 with `Retry-After` while the server drains or is full, 429 for an address
  * that has too many
  */
-export function admitClient(app: App, { address }: Visitor): void {
-  const { registry, limits } = app;
-  const reason = closedReason(app);
+export function checkCapacity(
+  { registry, limits }: { registry: Capacity; limits: Limits },
+  { address }: Visitor,
+): void {
+  const reason = unavailableReason(registry);
   if (reason) {
     const seconds = reason === "draining" ? Math.max(1, limits.drainSeconds) : FULL_RETRY_SECONDS;
     const text = `The server is ${reason}.`;
@@ -109,7 +147,7 @@ export function isAllowedOrigin(origin: string, allowed: string[]): boolean {
   });
 }
 
-/** An address as `host:port`, an IPv6 host in brackets; without a port where a proxy told it. */
+/** An address as `host:port`, an IPv6 host in brackets; without a port where a proxy gave it. */
 function formatRemote(address: string, remote: Deno.Addr): string {
   const host = address.includes(":") ? `[${address}]` : address;
   return "hostname" in remote && remote.hostname === address ? `${host}:${remote.port}` : host;

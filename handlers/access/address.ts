@@ -1,12 +1,12 @@
 /**
- * Who is at the other end: an address that limits can count by.
+ * The address of a client, as limits count it.
  *
  * @module
  */
 
 /**
  * The address of a client. Behind `trustedProxies` proxies it is the nth from the right in
- * `X-Forwarded-For`: what stands left of it, anybody may have written.
+ * `X-Forwarded-For`: anybody may have written what is left of it.
  */
 export function clientAddress(
   remote: Deno.Addr,
@@ -19,7 +19,7 @@ export function clientAddress(
   return "hostname" in remote ? remote.hostname : "unix";
 }
 
-/** What an address counts as: itself, or the /64 of an IPv6 address, which is one customer's. */
+/** What an address counts as: an IPv4 address as itself, an IPv6 one as its /64, which one customer has. */
 export function addressGroup(address: string): string {
   if (!address.includes(":")) return address;
   const mapped = /^::ffff:(\d+\.\d+\.\d+\.\d+)$/i.exec(address);
@@ -33,7 +33,7 @@ export function addressGroup(address: string): string {
     "::/64";
 }
 
-/** An IPv6 address in full, mapped IPv4 and a zone: nothing that a header holds is longer. */
+/** Longer than any IPv6 address with mapped IPv4 and a zone. */
 const MAX_LENGTH = 64;
 
 /** Some proxies write `1.2.3.4:5678` or `[::1]:5678`. */

@@ -3,11 +3,13 @@
  *
  * @module
  */
-import { HttpError } from "../http/error.ts";
+import { HttpError } from "../protocol/http_error.ts";
 import { type Dialect, PARLEY_V1 } from "../protocol/encode.ts";
 
 /**
- * Checks what the runtime does not of a handshake, and tells its dialect.
+ * Checks what the runtime does not check of a handshake.
+ *
+ * @returns the dialect that the client asks for
  *
  * @throws {HttpError} 426 without an upgrade to version 13, 400 for a bad key. RFC 6455, 4.2.1
  */
@@ -19,7 +21,7 @@ export function checkHandshake({ headers, method }: Request): Dialect {
     });
   }
   if (headers.get("sec-websocket-version") !== "13") {
-    throw new HttpError(426, "bad_version", "Only version 13 of WebSocket is spoken here.", {
+    throw new HttpError(426, "bad_version", "Only version 13 of WebSocket is supported.", {
       "sec-websocket-version": "13",
     });
   }
@@ -48,7 +50,7 @@ function splitList(header: string | null): string[] {
   return (header ?? "").split(",").map((part) => part.trim());
 }
 
-/** What Parley needs of a `WebSocket`; tests give a fake. */
+/** What Parley needs of a `WebSocket`. */
 export type Socket = Pick<
   WebSocket,
   | "binaryType"
@@ -77,7 +79,7 @@ export const denoUpgrade: Upgrade = (
   const { socket, response } = Deno.upgradeWebSocket(request, {
     idleTimeout: idleTimeoutSeconds,
   });
-  // Deno's own `protocol` option refuses a list without a blank behind each comma.
+  // Deno's own `protocol` option refuses a list without a space after each comma.
   if (dialect === "v1") {
     response.headers.set("sec-websocket-protocol", PARLEY_V1);
   }

@@ -1,27 +1,26 @@
 /**
- * Watches the memory of the process: shuts the door over MAX_RSS_MB, and gives garbage back.
+ * Watches the memory of the process: lets no new client in above MAX_RSS_MB, and collects garbage.
  *
  * @module
  */
-import type { Registry } from "../registry/registry.ts";
 import type { Clock } from "../util/clock.ts";
 import type { Log } from "../util/log.ts";
 
 const GUARD_MS = 500;
-/** An empty server that has grown so much since the last collection collects again. */
+/** A server without clients that has grown by this factor since the last collection collects again. */
 const GROWTH = 1.2;
-/** While the door is shut for memory, garbage is collected no more often than this. */
-const SHUT_MS = 10_000;
+/** While the server is over its memory, garbage is collected no more often than this. */
+const COLLECT_MS = 10_000;
 
 /** The process as the guard sees it; tests give another. */
 export interface Memory {
   /** Resident bytes. */
   rss(): number;
-  /** Collects all garbage of this thread, if the runtime lets it. */
+  /** Collects all garbage of this thread, where the runtime allows it. */
   collect(): Promise<void>;
 }
 
-/** V8's own collector. It is loaded at its first use: that takes some 50 ms. */
+/** V8's own collector. Loaded at its first use, which takes some 50 ms. */
 export const processMemory: Memory = {
   rss: () => Deno.memoryUsage().rss,
   async collect() {
@@ -33,15 +32,15 @@ export const processMemory: Memory = {
       v8.setFlagsFromString("--expose-gc");
       vm.runInNewContext("gc")();
     } catch {
-      // A host without flags of V8: it collects when it likes.
+      // A host without V8's flags collects when it likes.
     }
   },
 };
 
 /** What the guard works with. */
 export interface MemoryGuardOptions {
-  registry: Registry;
-  /** MAX_RSS_MB; 0 is no bound. */
+  registry: { isOverMemory: boolean; readonly heldCount: number };
+  /** MAX_RSS_MB; 0 = no limit. */
   maxMb: number;
   clock: Clock;
   log: Log;
@@ -49,10 +48,10 @@ export interface MemoryGuardOptions {
 }
 
 /**
- * Looks twice a second. V8 collects as it allocates, so after a crowd has gone its garbage would
- * stay, and a door that is shut for memory would let nobody in whose allocations could open it.
+ * Looks twice a second. V8 collects as it allocates: without this the garbage of a crowd that has left
+ * would stay, and a server that lets nobody in for lack of memory would never have reason to collect.
  *
- * @returns ends the watch
+ * @returns stops the watch
  */
 export function guardMemory(
   { registry, maxMb, clock, log, memory = processMemory }: MemoryGuardOptions,
@@ -61,7 +60,7 @@ export function guardMemory(
   let collectedAt = 0;
   const isDue = (rss: number) =>
     registry.isOverMemory
-      ? clock.now() - collectedAt >= SHUT_MS
+      ? clock.now() - collectedAt >= COLLECT_MS
       : registry.heldCount === 0 && rss > GROWTH * level;
   const look = async () => {
     const rss = memory.rss();

@@ -1,10 +1,10 @@
 /**
- * How much a client may do: a token bucket.
+ * How much a client may do: token buckets.
  *
  * @module
  */
 
-/** Lets `rate` units a second through, `burst` at once. A rate of 0 lets all through. */
+/** Lets `rate` units a second through, and `burst` at once. A rate of 0 lets everything through. */
 export class TokenBucket {
   #tokens: number;
   #filledAt: number;
@@ -16,23 +16,24 @@ export class TokenBucket {
   }
 
   /**
-   * Takes `units`; answers 0 if they were there, else the ms until they will be, and takes nothing.
-   * More than a whole burst is let through when the bucket is full.
+   * Consumes `units` if there are enough. A full bucket lets more than its burst through.
+   *
+   * @returns 0 if they were consumed, else the ms until they can be
    */
-  take(units: number, now: number): number {
+  tryConsume(units: number, now: number): number {
     if (this.rate === 0) return 0;
     const gained = Math.max(0, now - this.#filledAt) * this.rate / 1_000;
     this.#tokens = Math.min(this.burst, this.#tokens + gained);
     this.#filledAt = now;
     const missing = Math.min(units, this.burst) - this.#tokens;
-    // Sums of fractions are a little off: who waited as told is not refused again.
+    // Sums of fractions are slightly off: a client that waited as told is not refused again.
     if (missing > 1e-6) return Math.ceil(missing * 1_000 / this.rate);
     this.#tokens -= units;
     return 0;
   }
 
-  /** Gives back what {@link take} took for something that was not done. */
-  giveBack(units: number): void {
+  /** Undoes a {@link tryConsume} whose work was not done. */
+  refund(units: number): void {
     this.#tokens += units;
   }
 }
@@ -44,11 +45,11 @@ export class RateTable {
   /** The least recently used first. */
   #buckets = new Map<string, TokenBucket>();
 
-  /** @param rate units a second, and at once; 0 lets all through */
+  /** @param rate units a second, and at once; 0 lets everything through */
   constructor(readonly rate: number) {}
 
-  /** Takes one unit; answers 0, or the ms until there is one. */
-  take(key: string, now: number): number {
+  /** Consumes one unit of a key's bucket; returns 0, or the ms until there is one. */
+  tryConsume(key: string, now: number): number {
     if (this.rate === 0) return 0;
     const bucket = this.#buckets.get(key) ?? new TokenBucket(this.rate, this.rate, now);
     this.#buckets.delete(key);
@@ -56,11 +57,11 @@ export class RateTable {
     if (this.#buckets.size > MAX_BUCKETS) {
       this.#buckets.delete(this.#buckets.keys().next().value!);
     }
-    return bucket.take(1, now);
+    return bucket.tryConsume(1, now);
   }
 }
 
-/** Refusals that nothing interrupts for so long end the socket. */
+/** A socket whose messages have all been refused for this long is closed. */
 const MAX_REFUSED_MS = 10_000;
 
 /** Units a second, 0 for no limit; and the rooms of a connection, which it may open at once. */
@@ -71,12 +72,12 @@ export interface Rates {
   maxRoomsPerConnection: number;
 }
 
-/** Three token buckets that refuse together, and since when they do. */
+/** The three token buckets of a socket, which refuse together. */
 export class Allowance {
   readonly #messages: TokenBucket;
   readonly #bytes: TokenBucket;
   readonly #joins: TokenBucket;
-  /** When the refusals began that nothing has interrupted since; 0 without. */
+  /** When the current run of refusals began; 0 without one. */
   #refusedSince = 0;
 
   /** @param now Unix ms */
@@ -92,25 +93,25 @@ export class Allowance {
     return this.#refusedSince > 0;
   }
 
-  /** Takes a message of so many bytes, and a join if it `opens` a room; answers the ms to wait, or 0. */
-  take(size: number, opens: boolean, now: number): number {
-    const forMessage = this.#messages.take(1, now);
-    const forBytes = this.#bytes.take(size, now);
-    const forJoin = opens ? this.#joins.take(1, now) : 0;
+  /** Consumes a message of `size` bytes, and a join if it `opens` a room; returns 0, or the ms to wait. */
+  tryConsume(size: number, opens: boolean, now: number): number {
+    const forMessage = this.#messages.tryConsume(1, now);
+    const forBytes = this.#bytes.tryConsume(size, now);
+    const forJoin = opens ? this.#joins.tryConsume(1, now) : 0;
     const retry = Math.max(forMessage, forBytes, forJoin);
     if (retry === 0) {
       this.#refusedSince = 0;
       return 0;
     }
-    // What one bucket refuses costs nothing in the others.
-    if (forMessage === 0) this.#messages.giveBack(1);
-    if (forBytes === 0) this.#bytes.giveBack(size);
-    if (opens && forJoin === 0) this.#joins.giveBack(1);
+    // A message that one bucket refuses costs nothing in the others.
+    if (forMessage === 0) this.#messages.refund(1);
+    if (forBytes === 0) this.#bytes.refund(size);
+    if (opens && forJoin === 0) this.#joins.refund(1);
     this.#refusedSince ||= now;
     return retry;
   }
 
-  /** Whether refusals alone have gone on for too long. */
+  /** Whether everything has been refused for too long. */
   isOver(now: number): boolean {
     return this.isRefusing && now - this.#refusedSince >= MAX_REFUSED_MS;
   }

@@ -4,7 +4,7 @@
  * @module
  */
 import type { JWTPayload, JWTVerifyGetKey } from "jose";
-import { HttpError } from "../http/error.ts";
+import { HttpError } from "../protocol/http_error.ts";
 import { isPersonName, isServerRoom } from "../protocol/parse.ts";
 import type { Settings } from "../start/settings.ts";
 import type { Clock } from "../util/clock.ts";

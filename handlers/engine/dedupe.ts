@@ -166,27 +166,3 @@ const SESSION_BYTES = 300;
 function costOf(id: string, digest = ""): number {
   return 2 * (id.length + digest.length) + 120;
 }
-
-/** Bounds the ids that one process has others remember: those of the last two spans of {@link DEDUPE_MS}. */
-export class RepeatBudget {
-  #span = 0;
-  #bytes = 0;
-  #lastBytes = 0;
-
-  constructor(readonly maxBytes: number) {}
-
-  /** Counts an id in; tells whether there was space. */
-  take(key: IdempotencyKey, now: number): boolean {
-    const span = Math.floor(now / DEDUPE_MS);
-    if (span !== this.#span) {
-      this.#lastBytes = span === this.#span + 1 ? this.#bytes : 0;
-      this.#bytes = 0;
-      this.#span = span;
-    }
-    const { session, id, digest = "" } = key;
-    const more = session.length + id.length + digest.length + 200;
-    if (this.#bytes + this.#lastBytes + more > this.maxBytes) return false;
-    this.#bytes += more;
-    return true;
-  }
-}

@@ -23,6 +23,7 @@ import {
   type Refusal,
 } from "./engine.ts";
 import { MemoryEngine } from "./memory.ts";
+import { HostGate } from "./remote.ts";
 import { type HistoryLimits, MemoryRooms } from "./memory_rooms.ts";
 import { Restorer } from "./restore.ts";
 import { openStore, type Store } from "./store.ts";
@@ -73,72 +74,39 @@ export async function openDurableEngine(
   return new DurableEngine(new MemoryEngine(rooms, clock), committer);
 }
 
-/** A host that hears events behind their commit, and behind the head that its caller waits for. */
-class CommittedHost implements Host {
-  isReleased = false;
-  /** Events that wait until the caller has the head. */
-  #held?: RoomEvent[] = [];
-
-  constructor(readonly host: Host, readonly committer: Committer) {}
-
-  get listenerCount(): number {
-    return this.host.listenerCount;
-  }
-
-  deliver(event: RoomEvent): void {
-    if (event.type === "binary") {
-      const isFull = this.committer.waitingBytes > MAX_WAITING_BYTES;
-      if (isFull || this.committer.isFailing) return;
-    }
-    const bytes = EFFECT_BYTES + (event.type === "binary" ? event.bytes.length : 0);
-    this.committer.after({ run: () => this.#deliver(event), bytes });
-  }
-
-  /** The caller has the head, or will have it in the next turn of the event loop. */
-  open(isNow: boolean): void {
-    if (isNow) this.#held = undefined;
-    else {
-      setImmediate(() => {
-        const held = this.#held ?? [];
-        this.#held = undefined;
-        for (const event of held) this.#deliver(event);
-      });
-    }
-  }
-
-  #deliver(event: RoomEvent): void {
-    if (this.isReleased) return;
-    if (this.#held) this.#held.push(event);
-    else this.host.deliver(event);
-  }
-}
-
 class DurableEngine implements Engine {
   readonly name = "durable";
-  #hosts = new Map<string, CommittedHost>();
+  /** What the hosts hear events through: behind the commit, and behind the head. */
+  #gates = new Map<string, HostGate>();
   #isClosed = false;
 
   constructor(readonly memory: MemoryEngine, readonly committer: Committer) {}
 
   host(room: string, host: Host, address?: string): MaybePromise<Head | Refusal> {
     if (!this.#isOpen) return UNAVAILABLE;
-    this.#forgetHost(room);
-    const committed = new CommittedHost(host, this.committer);
-    const head = this.memory.host(room, committed, address);
+    const gate = new HostGate(host);
+    const deliver = (event: RoomEvent) => this.#deliver(gate, event);
+    const head = this.memory.host(room, {
+      deliver,
+      get listenerCount() {
+        return host.listenerCount;
+      },
+    }, address);
     if (isRefusal(head)) return head;
-    this.#hosts.set(room, committed);
-    const isNow = this.committer.isSettled;
-    if (isNow) committed.open(isNow);
+    this.#gates.get(room)?.close();
+    this.#gates.set(room, gate);
+    if (this.committer.isSettled) gate.open();
     return this.#answer<Head | Refusal>(head, {
-      onDone: () => committed.open(false),
+      onDone: () => gate.open(),
       onRefused: () => {
-        if (this.#hosts.get(room) === committed) this.release(room);
+        if (this.#gates.get(room) === gate) this.release(room);
       },
     });
   }
 
   release(room: string): void {
-    this.#forgetHost(room);
+    this.#gates.get(room)?.close();
+    this.#gates.delete(room);
     this.memory.release(room);
   }
 
@@ -206,7 +174,7 @@ class DurableEngine implements Engine {
     return this.committer.waitingBytes > MAX_WAITING_BYTES;
   }
 
-  /** A value, once everything is committed that it may tell of; `unavailable` if that fails. */
+  /** The value, once everything is committed that it may tell of; `unavailable` if that fails. */
   #answer<T>(
     value: T,
     { bytes = 0, onDone, onRefused }: {
@@ -231,9 +199,11 @@ class DurableEngine implements Engine {
     );
   }
 
-  #forgetHost(room: string): void {
-    const known = this.#hosts.get(room);
-    if (known) known.isReleased = true;
-    this.#hosts.delete(room);
+  /** Bytes that are not kept don't wait while the store fails: nothing would bound them. */
+  #deliver(gate: HostGate, event: RoomEvent): void {
+    const isBinary = event.type === "binary";
+    if (isBinary && (this.#isFull || !this.#isOpen)) return;
+    const bytes = EFFECT_BYTES + (isBinary ? event.bytes.length : 0);
+    this.committer.after({ run: () => gate.deliver(event), bytes });
   }
 }

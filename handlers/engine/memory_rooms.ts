@@ -51,6 +51,11 @@ interface Opened {
 export class MemoryRooms {
   /** Bytes of messages and ids over all rooms. */
   readonly budget: Budget;
+  /**
+   * The epoch of rooms that are added. It changes when a room with messages goes, so that none
+   * returns under its old epoch; a room that went unused does, without a gap for its clients.
+   */
+  #nextEpoch = newEpoch();
   #rooms = new Map<string, MemoryRoom>();
   /** Rooms without a host, the longest-empty first. */
   #empty = new Set<MemoryRoom>();
@@ -85,7 +90,7 @@ export class MemoryRooms {
     const known = this.#rooms.get(name);
     if (known) return known;
     if (!this.#makeSpace(address)) return undefined;
-    const room = this.#add(name, newEpoch(), this.journal?.nextRow(), address);
+    const room = this.#add(name, this.#nextEpoch, this.journal?.nextRow(), address);
     room.journal?.putRoom(0);
     return room;
   }
@@ -212,6 +217,7 @@ export class MemoryRooms {
   }
 
   #drop(room: MemoryRoom): void {
+    if (room.history.seq > 0) this.#nextEpoch = newEpoch();
     room.history.clear();
     room.ids.clear();
     if (room.journal) this.journal!.delete("rooms", room.journal.row);

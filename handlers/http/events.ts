@@ -7,7 +7,7 @@ import {
   type ServerSentEventMessage,
   ServerSentEventStream,
 } from "@std/http/server-sent-event-stream";
-import { admitClient } from "../access/access.ts";
+import { checkCapacity } from "../access/access.ts";
 import type { App, Handler, Visitor } from "../app.ts";
 import { isRefusal } from "../engine/engine.ts";
 import { CLOSE } from "../protocol/close_codes.ts";
@@ -17,7 +17,7 @@ import type { Reader } from "../registry/listener.ts";
 import type { Client } from "../registry/registry.ts";
 import { byteLength } from "../util/bytes.ts";
 import { runAt } from "../util/clock.ts";
-import { HttpError } from "./error.ts";
+import { HttpError } from "../protocol/http_error.ts";
 
 /** A comment that often keeps proxies from ending a quiet stream. */
 const KEEP_ALIVE_MS = 15_000;
@@ -25,7 +25,7 @@ const KEEP_ALIVE_MS = 15_000;
 /** Makes the handler of event streams; `Last-Event-ID` or `?after=` resumes. */
 export function events(app: App): Handler {
   return async ({ request, url, room: name, visitor }) => {
-    admitClient(app, visitor);
+    checkCapacity(app, visitor);
     const history = Number(url.searchParams.get("history"));
     const reader = new EventReader(app, visitor);
     const wanted = {

@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { closedReason } from "../access/access.ts";
+import { unavailableReason } from "../access/access.ts";
 import type { App, Handler } from "../app.ts";
 
 const HEADERS = { "cache-control": "no-store", "content-type": "text/plain; charset=utf-8" };
@@ -14,10 +14,10 @@ export function health(): Handler {
 }
 
 /** Makes the handler of `/readyz`: 503, with the reason, when no new client should come here. */
-export function readiness(app: App): Handler {
+export function readiness({ registry, health }: App): Handler {
   return () => {
-    const engine = app.registry.engineOf("");
-    const reason = closedReason(app) ??
+    const engine = registry.engineOf("");
+    const reason = unavailableReason(registry) ?? health.problem ??
       (!engine.isReady() ? "engine unreachable" : engine.stats().isFull ? "rooms full" : undefined);
     return new Response(`${reason ?? "ready"}\n`, {
       status: reason ? 503 : 200,

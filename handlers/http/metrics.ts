@@ -1,5 +1,6 @@
 /**
- * `/metrics` for Prometheus: the counters, read when somebody asks.
+ * What the server counts: as numbers that add up over the workers of a process, and as `/metrics` for
+ * Prometheus. Both are read when somebody asks.
  *
  * @module
  */
@@ -7,7 +8,54 @@ import process from "node:process";
 import type { Counter, Gauge } from "prom-client";
 import type { App, Handler } from "../app.ts";
 import { CLOSE } from "../protocol/close_codes.ts";
-import { allFigures, type ServerFigures } from "./figures.ts";
+import type { Figures, Histogram } from "../registry/counters.ts";
+
+/** The figures of this thread. */
+export function readFigures({ registry, threads }: Pick<App, "registry" | "threads">) {
+  const { counters } = registry;
+  const { connections, closes, refusals, recoveries } = counters;
+  const engine = registry.engineOf("");
+  const { rooms, historyBytes } = engine.stats();
+  return {
+    messagesIn: counters.messagesIn,
+    bytesIn: counters.bytesIn,
+    framesOut: counters.framesOut,
+    bytesOut: counters.bytesOut,
+    deliveries: counters.deliveries,
+    held: registry.heldCount,
+    /** A room counts once in each worker that has subscribers of it. */
+    rooms: registry.rooms.size,
+    members: counters.members,
+    queueBytes: registry.countQueueBytes(),
+    engineRooms: rooms,
+    historyBytes,
+    workers: 1,
+    /** Of the process, in Unix time; only the main thread has it. */
+    startSeconds: threads && threads.index > 0 ? 0 : performance.timeOrigin / 1_000,
+    engineReady: Number(engine.isReady()),
+    connections: { ...connections },
+    closes: { ...closes },
+    refusals: { ...refusals },
+    recoveries: { ...recoveries },
+    batchMessages: readHistogram(counters.batchSizes),
+    fanOutSeconds: readHistogram(counters.fanOutSeconds),
+  };
+}
+
+/** The figures of one worker, or of all. */
+export type ServerFigures = ReturnType<typeof readFigures>;
+
+/** The figures of the whole process. */
+export async function allFigures(
+  app: Pick<App, "registry" | "threads">,
+): Promise<ServerFigures> {
+  const own = readFigures(app);
+  return app.threads ? await app.threads.report(own) as Figures & ServerFigures : own;
+}
+
+function readHistogram({ counts, sum }: Histogram) {
+  return { sum, counts: Object.fromEntries(counts.entries()) };
+}
 
 /** A metric's values: one number, or one for each value of its label. */
 type Values = number | Record<string, number>;

@@ -11,7 +11,7 @@ import { pageOf } from "../protocol/page.ts";
 import { isPersonName, isServerRoom, isShallow } from "../protocol/parse.ts";
 import { parseCursor } from "../protocol/position.ts";
 import type { RoomSummary } from "../protocol/room_event.ts";
-import { HttpError } from "./error.ts";
+import { HttpError } from "../protocol/http_error.ts";
 
 const ROOMS_PER_PAGE = 1_000;
 const ROOMS_AT_ONCE = 10_000;
@@ -68,7 +68,7 @@ export function publishMessage(app: App): Handler {
   return async (call) => {
     const { room, request, visitor } = call;
     const { grants } = visitor;
-    const retryMs = posts.take(visitor.address, app.clock.now());
+    const retryMs = posts.tryConsume(visitor.address, app.clock.now());
     if (retryMs > 0) {
       const headers = { "retry-after": String(Math.ceil(retryMs / 1_000)) };
       throw new HttpError(429, "rate_limited", "Too many messages.", headers);

@@ -3,9 +3,9 @@
  *
  * @module
  */
-import { closedReason } from "../access/access.ts";
+import { unavailableReason } from "../access/access.ts";
 import type { App } from "../app.ts";
-import { allFigures, readFigures, type ServerFigures } from "./figures.ts";
+import { allFigures, readFigures, type ServerFigures } from "./metrics.ts";
 
 /** The server's own room that carries {@link Stats}. */
 export const STATS_ROOM = "_stats";
@@ -40,20 +40,24 @@ export interface Stats {
 export function publishStats(app: App, rssBytes: () => number): () => void {
   const { registry, clock } = app;
   const local = registry.engineOf(STATS_ROOM);
-  let last = readFigures(registry);
+  let last = readFigures(app);
   let lastAt = clock.now();
   const publish = (now: ServerFigures) => {
     // A busy process is late.
     const seconds = Math.max(MIN_SECONDS, (clock.now() - lastAt) / 1_000);
     const rssMb = Math.round(rssBytes() / 100_000) / 10;
-    const stats: Stats = { ...compare(app, last, now, seconds), rssMb, shut: closedReason(app) };
+    const stats: Stats = {
+      ...compare(app, last, now, seconds),
+      rssMb,
+      shut: unavailableReason(app.registry),
+    };
     last = now;
     lastAt = clock.now();
     local.publish(STATS_ROOM, { sender: "parley", message: JSON.stringify(stats) });
   };
   return clock.every(1_000, () => {
-    if (app.cluster) allFigures(app).then(publish);
-    else publish(readFigures(registry));
+    if (app.threads) allFigures(app).then(publish);
+    else publish(readFigures(app));
   });
 }
 

@@ -77,15 +77,9 @@ export function welcome(
   { epoch, seq }: Cursor,
   members: number,
   recovered?: boolean,
+  limits?: { messageBytes: number },
 ): string {
-  return JSON.stringify({
-    type: "welcome",
-    room,
-    epoch,
-    seq,
-    members,
-    recovered,
-  });
+  return JSON.stringify({ type: "welcome", room, epoch, seq, members, recovered, limits });
 }
 
 /** The answer to a `chat` with an `id`. */

@@ -88,6 +88,7 @@ export class Connection implements Due, EventListenerObject {
   #owner: ConnectionOwner;
   #isOpen = false;
   #isGone = false;
+  #knowsLimits = false;
   /** Objects due at the end of the turn, joined, and their bytes. */
   #due = "";
   #dueBytes = 0;
@@ -128,6 +129,13 @@ export class Connection implements Due, EventListenerObject {
         this.#end({ by: "error", code: 1006, reason: (event as ErrorEvent).message });
         if (!this.#isOpen) this.#go();
     }
+  }
+
+  /** What its first `welcome` says of the server's limits, and no later one. */
+  untoldLimits(): { messageBytes: number } | undefined {
+    if (this.#knowsLimits) return undefined;
+    this.#knowsLimits = true;
+    return { messageBytes: this.#owner.limits.maxMessageBytes };
   }
 
   /** Bytes not yet handed to the kernel, with what waits to be merged. */

@@ -33,7 +33,8 @@ export function tellWelcome(
   place: Place,
   recovered?: boolean,
 ): void {
-  const object = welcome(room, place, place.members, recovered);
+  const limits = listener.dialect === "events" ? undefined : listener.untoldLimits();
+  const object = welcome(room, place, place.members, recovered, limits);
   if (listener.dialect === "events") listener.welcome(object, place.epoch, place.seq);
   else listener.tell(object);
 }

@@ -3,50 +3,122 @@
  *
  * @module
  */
+import type { Health } from "../app.ts";
 import type { Fetch } from "../router.ts";
+import { systemClock } from "../util/clock.ts";
 import type { Log } from "../util/log.ts";
 import { SettingError } from "../util/setting_error.ts";
 import type { Settings } from "./settings.ts";
 
+/** A server that listens, and goes on when the system refuses it a connection. */
+export interface Listener {
+  readonly addr: Deno.Addr;
+  /** Takes no connection any more; done when the requests under way are answered. */
+  shutdown(): Promise<void>;
+}
+
+/** What a listener works with. */
+export interface ListenOptions {
+  settings: Settings;
+  handler: Fetch;
+  log: Log;
+  /** The listener says here why it takes no connection. */
+  health: Health;
+  /** The threads that listen on the same port, of which this one is `index`. */
+  threads?: { index: number };
+}
+
+/** Before it listens again. */
+const RETRY_MS = 250;
+/** A problem is shown so long after it was solved: load balancers look every few seconds. */
+const SHOWN_MS = 10_000;
+
 /**
  * Serves on the address that the settings name.
  *
- * @param cluster the threads that listen on the same port, of which this one is `index`
  * @throws {SettingError} if it cannot listen there, or use the certificate
  */
-export async function listen(
-  settings: Settings,
-  log: Log,
-  handler: Fetch,
-  cluster?: { index: number },
-): Promise<Deno.HttpServer<Deno.Addr>> {
-  const { PORT, HOST, SOCKET_PATH, TLS_CERT, TLS_KEY } = settings;
+export async function listen(options: ListenOptions): Promise<Listener> {
+  const { settings, threads } = options;
+  const { PORT, HOST, SOCKET_PATH, TLS_CERT } = settings;
   if (SOCKET_PATH) await removeStaleSocket(SOCKET_PATH);
-  const options = {
-    ...(SOCKET_PATH ? { path: SOCKET_PATH } : { port: PORT, hostname: HOST }),
-    ...(cluster && { reusePort: true }),
-    ...(TLS_CERT && { cert: readPem("TLS_CERT", TLS_CERT), key: readPem("TLS_KEY", TLS_KEY) }),
-    automaticCompression: true,
-    onListen() {},
-    // The router answers all errors; what comes here is a body that broke off: an evicted reader's.
-    onError(error: unknown) {
-      log.debug?.(`Cannot finish a response: ${reasonOf(error)}`, { event: "broken" });
-      return new Response(null, { status: 500 });
-    },
-  };
+  let server: Deno.HttpServer<Deno.Addr>;
   try {
     // With reusePort, a port that another process has would be shared in silence.
-    if (cluster?.index === 0) Deno.listen({ port: PORT, hostname: HOST }).close();
-    return Deno.serve(options, handler);
+    if (threads?.index === 0) Deno.listen({ port: PORT, hostname: HOST }).close();
+    server = serveAt(PORT, options);
   } catch (error) {
+    if (error instanceof SettingError) throw error;
     if (TLS_CERT && !isAboutAddress(error)) {
       throw new SettingError(
-        `Cannot use TLS_CERT ${TLS_CERT} and TLS_KEY ${TLS_KEY}: ${reasonOf(error)}`,
+        `Cannot use TLS_CERT ${TLS_CERT} and TLS_KEY ${settings.TLS_KEY}: ${reasonOf(error)}`,
       );
     }
     const where = SOCKET_PATH ? SOCKET_PATH : `${HOST}:${PORT}`;
     throw new SettingError(`Cannot listen on ${where}: ${reasonOf(error)}`);
   }
+  const { addr } = server;
+  const port = "port" in addr ? addr.port : 0;
+  let isStopping = false;
+  const keep = async () => {
+    while (!isStopping) {
+      try {
+        await server.finished;
+      } catch (error) {
+        server = await serveAgain(error, port, options, () => isStopping) ?? server;
+      }
+    }
+  };
+  keep();
+  return {
+    addr,
+    shutdown() {
+      isStopping = true;
+      return server.shutdown();
+    },
+  };
+}
+
+/** Listens anew after a failure, such as no file descriptor left; sockets that are open live on. */
+async function serveAgain(
+  error: unknown,
+  port: number,
+  options: ListenOptions,
+  isStopping: () => boolean,
+): Promise<Deno.HttpServer<Deno.Addr> | undefined> {
+  const { log, health, settings } = options;
+  const problem = "not accepting connections";
+  health.problem = problem;
+  log.error(`Cannot accept connections: ${reasonOf(error)}. Listening again`, { event: "deaf" });
+  while (!isStopping()) {
+    // Not by the clock: nothing else may keep the process alive now.
+    await new Promise<void>((resolve) => setTimeout(resolve, RETRY_MS));
+    try {
+      if (settings.SOCKET_PATH) await removeStaleSocket(settings.SOCKET_PATH);
+      const server = serveAt(port, options);
+      log.warn("Accepting connections again", { event: "listening" });
+      systemClock.after(SHOWN_MS, () => health.problem = undefined);
+      return server;
+    } catch (again) {
+      log.debug?.(`Cannot listen yet: ${reasonOf(again)}`, { event: "deaf" });
+    }
+  }
+}
+
+function serveAt(port: number, { settings, handler, log, threads }: ListenOptions) {
+  const { HOST, SOCKET_PATH, TLS_CERT, TLS_KEY } = settings;
+  return Deno.serve({
+    ...(SOCKET_PATH ? { path: SOCKET_PATH } : { port, hostname: HOST }),
+    ...(threads && { reusePort: true }),
+    ...(TLS_CERT && { cert: readPem("TLS_CERT", TLS_CERT), key: readPem("TLS_KEY", TLS_KEY) }),
+    automaticCompression: true,
+    onListen() {},
+    // The router answers all errors; what comes here is a body that broke off: an evicted reader's.
+    onError(error) {
+      log.debug?.(`Cannot finish a response: ${reasonOf(error)}`, { event: "broken" });
+      return new Response(null, { status: 500 });
+    },
+  }, handler) as Deno.HttpServer<Deno.Addr>;
 }
 
 /**

@@ -1,18 +1,18 @@
 import { assert, assertEquals, assertThrows } from "@std/assert";
 import {
-  admit,
-  admitClient,
-  closedReason,
+  authorize,
+  checkCapacity,
   isAllowedOrigin,
   type Need,
+  unavailableReason,
 } from "../../handlers/access/access.ts";
 import { checkHandshake, isUpgrade, offeredProtocols } from "../../handlers/access/handshake.ts";
 import { type Grants, OPEN_GRANTS } from "../../handlers/access/token.ts";
 import type { Visitor } from "../../handlers/app.ts";
-import { HttpError } from "../../handlers/http/error.ts";
+import { HttpError } from "../../handlers/protocol/http_error.ts";
 import { createTestApp, handshakeHeaders, infoOf, type TestAppOptions } from "../support/fakes.ts";
 
-function knock(headers: Record<string, string>, method = "GET"): Request {
+function requestOf(headers: Record<string, string>, method = "GET"): Request {
   return new Request("http://parley.test/chat", { method, headers });
 }
 
@@ -71,7 +71,7 @@ Deno.test("isAllowedOrigin() takes *.example.com as the hosts below it, not as i
 
 Deno.test("checkHandshake() tells the dialect that the client asks for", () => {
   const dialectOf = (protocols?: string) =>
-    checkHandshake(knock({
+    checkHandshake(requestOf({
       ...handshakeHeaders(),
       ...(protocols !== undefined && { "sec-websocket-protocol": protocols }),
     }));
@@ -90,21 +90,21 @@ Deno.test("checkHandshake() answers 426 to what asks for no WebSocket", async ()
   const { connection: __, ...withoutConnection } = good;
   for (
     const request of [
-      knock({}),
-      knock(withoutUpgrade),
-      knock(withoutConnection),
-      knock({ ...good, upgrade: "h2c" }),
-      knock({ ...good, connection: "close" }),
-      knock(good, "POST"),
+      requestOf({}),
+      requestOf(withoutUpgrade),
+      requestOf(withoutConnection),
+      requestOf({ ...good, upgrade: "h2c" }),
+      requestOf({ ...good, connection: "close" }),
+      requestOf(good, "POST"),
     ]
   ) assertEquals(await refusalOf(() => checkHandshake(request)), "426 upgrade_required");
-  const { headers } = assertThrows(() => checkHandshake(knock({})), HttpError);
+  const { headers } = assertThrows(() => checkHandshake(requestOf({})), HttpError);
   assertEquals(headers, { upgrade: "websocket", connection: "Upgrade" });
 });
 
 Deno.test("checkHandshake() answers 426 to another version, and names its own", async () => {
   for (const version of ["8", "14", "13, 8", "013", ""]) {
-    const request = knock({ ...handshakeHeaders(), "sec-websocket-version": version });
+    const request = requestOf({ ...handshakeHeaders(), "sec-websocket-version": version });
     assertEquals(await refusalOf(() => checkHandshake(request)), "426 bad_version");
     const { headers } = assertThrows(() => checkHandshake(request), HttpError);
     assertEquals(headers, { "sec-websocket-version": "13" });
@@ -115,11 +115,11 @@ Deno.test("checkHandshake() answers 400 to a key that is not 16 bytes of base64"
   const keys = ["", "x", "a".repeat(24), "dGhlIHNhbXBsZSBub25jZQ=", "dGhlIHNhbXBsZSBub25jZQ== x"];
   keys.push("dGhlIHNhbXBsZSBub25jZTE=", "dGhlIHNhbXBsZSBub25-ZQ==", btoa("17 bytes are here"));
   for (const key of keys) {
-    const request = knock({ ...handshakeHeaders(), "sec-websocket-key": key });
+    const request = requestOf({ ...handshakeHeaders(), "sec-websocket-key": key });
     assertEquals(await refusalOf(() => checkHandshake(request)), "400 bad_key", key);
   }
   const { "sec-websocket-key": _, ...keyless } = handshakeHeaders();
-  assertEquals(await refusalOf(() => checkHandshake(knock(keyless))), "400 bad_key");
+  assertEquals(await refusalOf(() => checkHandshake(requestOf(keyless))), "400 bad_key");
 });
 
 Deno.test("isUpgrade() reads lists of tokens in any case", () => {
@@ -137,47 +137,47 @@ Deno.test("offeredProtocols() keeps the client's order", () => {
   assertEquals(offeredProtocols(headers), ["b", "a", "c"]);
 });
 
-Deno.test("closedReason() tells why nobody new should come", () => {
-  const { app, registry } = createTestApp({ settings: { MAX_CONNECTIONS: 1 } });
-  assertEquals(closedReason(app), undefined);
+Deno.test("unavailableReason() tells why nobody new should come", () => {
+  const { registry } = createTestApp({ settings: { MAX_CONNECTIONS: 1 } });
+  assertEquals(unavailableReason(registry), undefined);
   registry.isOverMemory = true;
-  assertEquals(closedReason(app), "overloaded");
+  assertEquals(unavailableReason(registry), "overloaded");
   registry.hold("192.0.2.1");
-  assertEquals(closedReason(app), "full");
+  assertEquals(unavailableReason(registry), "full");
   registry.isDraining = true;
-  assertEquals(closedReason(app), "draining");
+  assertEquals(unavailableReason(registry), "draining");
   [registry.isDraining, registry.isOverMemory] = [false, false];
   registry.letGo("192.0.2.1");
-  assertEquals(closedReason(app), undefined);
+  assertEquals(unavailableReason(registry), undefined);
 });
 
-Deno.test("admitClient() answers 503 with Retry-After while the server is full or drains", () => {
+Deno.test("checkCapacity() answers 503 with Retry-After while the server is full or drains", () => {
   const { app, registry } = createTestApp({ settings: { MAX_CONNECTIONS: 0, DRAIN_SECONDS: 7 } });
-  const full = assertThrows(() => admitClient(app, VISITOR), HttpError);
+  const full = assertThrows(() => checkCapacity(app, VISITOR), HttpError);
   assertEquals([full.status, full.code, full.headers], [503, "full", { "retry-after": "5" }]);
   registry.isDraining = true;
-  const draining = assertThrows(() => admitClient(app, VISITOR), HttpError);
+  const draining = assertThrows(() => checkCapacity(app, VISITOR), HttpError);
   assertEquals([draining.status, draining.code], [503, "draining"]);
   assertEquals(draining.headers, { "retry-after": "7" });
 });
 
-Deno.test("admitClient() answers 429 to an address that has MAX_CONNECTIONS_PER_IP", () => {
+Deno.test("checkCapacity() answers 429 to an address that has MAX_CONNECTIONS_PER_IP", () => {
   const { app, registry } = createTestApp({ settings: { MAX_CONNECTIONS_PER_IP: 2 } });
-  admitClient(app, VISITOR);
+  checkCapacity(app, VISITOR);
   registry.hold(VISITOR.address);
   registry.hold(VISITOR.address);
-  const error = assertThrows(() => admitClient(app, VISITOR), HttpError);
+  const error = assertThrows(() => checkCapacity(app, VISITOR), HttpError);
   assertEquals([error.status, error.code], [429, "too_many_connections"]);
   assert("retry-after" in error.headers);
-  admitClient(app, { ...VISITOR, address: "192.0.2.2" });
+  checkCapacity(app, { ...VISITOR, address: "192.0.2.2" });
   registry.letGo(VISITOR.address);
-  admitClient(app, VISITOR);
+  checkCapacity(app, VISITOR);
 });
 
-/** Brings a request with these headers, or to this URL, to the door. */
+/** Authorizes a request with these headers, or to this URL. */
 function enter(
   options: TestAppOptions,
-  { headers = {}, path = "/chat/ops", need = "token", room = "ops" }: {
+  { headers = {}, path = "/chat/ops", need = "grants", room = "ops" }: {
     headers?: Record<string, string>;
     path?: string;
     need?: Need;
@@ -186,10 +186,11 @@ function enter(
 ): Promise<Visitor> {
   const url = new URL(path, "http://parley.test");
   const { app } = createTestApp(options);
-  return admit(app, new Request(url, { headers }), url, infoOf("192.0.2.1", 5), need, room);
+  const request = new Request(url, { headers });
+  return authorize(app, { request, url, info: infoOf("192.0.2.1", 5), need, room });
 }
 
-Deno.test("admit() answers 403 to a page of another origin, and lets programs in", async () => {
+Deno.test("authorize() answers 403 to a page of another origin, and lets programs in", async () => {
   const options = { settings: { ALLOWED_ORIGINS: ["https://a.example"] } };
   const origin = (origin: string) => () => enter(options, { headers: { origin } });
   assertEquals(await refusalOf(origin("https://a.example")), "none");
@@ -198,7 +199,7 @@ Deno.test("admit() answers 403 to a page of another origin, and lets programs in
   assertEquals(await refusalOf(() => enter(options, {})), "none");
 });
 
-Deno.test("admit() tells who comes, through trusted proxies too", async () => {
+Deno.test("authorize() tells who comes, through trusted proxies too", async () => {
   const headers = { "x-forwarded-for": "198.51.100.7, 2001:db8:1:2:3::4, 203.0.113.9" };
   const seen = async (TRUST_PROXY: number) => {
     const { remote, address } = await enter({ settings: { TRUST_PROXY } }, { headers });
@@ -211,7 +212,7 @@ Deno.test("admit() tells who comes, through trusted proxies too", async () => {
 
 const GRANTS: Grants = { ...OPEN_GRANTS, isAdmin: false, mayHear: (room) => room === "ops" };
 
-Deno.test("admit() finds the token in header, subprotocol or query, in this order", async () => {
+Deno.test("authorize() finds the token in header, subprotocol or query, in this order", async () => {
   const seen: string[] = [];
   const tokens = (token: string) => {
     seen.push(token);
@@ -229,7 +230,7 @@ Deno.test("admit() finds the token in header, subprotocol or query, in this orde
   assertEquals(await refusalOf(traced), "401 bad_token");
 });
 
-Deno.test("admit() checks what a route needs: nothing, a token for the room, or an admin's", async () => {
+Deno.test("authorize() checks what a route needs: nothing, a token for the room, or an admin's", async () => {
   const tokens = () => Promise.resolve(GRANTS);
   const headers = { authorization: "Bearer x" };
   assertEquals(await refusalOf(() => enter({ tokens }, {})), "401 no_token");

@@ -1,7 +1,7 @@
 import { assert, assertEquals, assertRejects } from "@std/assert";
 import { exportJWK, generateKeyPair, type JWTPayload, SignJWT, UnsecuredJWT } from "jose";
 import { createTokenCheck, type Grants, OPEN_GRANTS } from "../../handlers/access/token.ts";
-import { HttpError } from "../../handlers/http/error.ts";
+import { HttpError } from "../../handlers/protocol/http_error.ts";
 import { SettingError } from "../../handlers/util/setting_error.ts";
 import { FakeClock } from "../support/fakes.ts";
 

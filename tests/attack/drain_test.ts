@@ -3,7 +3,7 @@ import { assert, assertEquals } from "@std/assert";
 import { type Client, connect, type Receipt } from "../../handlers/client/client.js";
 import { soon } from "../support/inbox.ts";
 import { RedisServer, redisTest } from "../support/redis_server.ts";
-import { ServerProcess } from "../support/servers.ts";
+import { ServerProcess } from "../support/process.ts";
 
 const CLIENTS = 2_000;
 const DRAIN_SECONDS = 3;
@@ -83,7 +83,7 @@ Deno.test(`${CLIENTS} clients are sent away and come back to a restarted server,
     if (index % 100 === 99) await new Promise((resolve) => setTimeout(resolve, 10));
   }
   try {
-    await soon(all.in.promise, "the first welcome of all", 30_000);
+    await soon(all.in.promise, "the first welcome of all");
     const speaker = clients[0];
     speaker.join("Ann");
     const { seq } = await speaker.send("kept in memory only");
@@ -91,11 +91,11 @@ Deno.test(`${CLIENTS} clients are sent away and come back to a restarted server,
 
     const stoppedAt = performance.now();
     old.kill("SIGTERM");
-    assertEquals((await soon(old.status, "the end of the old server", 15_000)).code, 0);
+    assertEquals((await soon(old.status, "the end of the old server")).code, 0);
     const endedAt = performance.now();
     await using _fresh = await ServerProcess.start([...flags, "--port", port]);
     const startedAt = performance.now();
-    await soon(all.back.promise, "the return of all", 30_000).catch((error) => {
+    await soon(all.back.promise, "the return of all").catch((error) => {
       throw new Error(`${back.length} came back: ${error.message}`);
     });
 
@@ -165,11 +165,11 @@ redisTest("nothing that was acked is lost across a drain with the redis engine",
     await soon(receipts[0] ?? speakers[0].send("the first"), "an ack");
     await new Promise((resolve) => setTimeout(resolve, 300));
     old.kill("SIGTERM");
-    assertEquals((await soon(old.status, "the end of the old server", 15_000)).code, 0);
+    assertEquals((await soon(old.status, "the end of the old server")).code, 0);
     await using _fresh = await ServerProcess.start([...flags, "--port", port]);
-    await soon(allBack.promise, "the return of all", 15_000);
+    await soon(allBack.promise, "the return of all");
     clearInterval(timer);
-    const acked = await soon(Promise.all(receipts), "every ack", 30_000);
+    const acked = await soon(Promise.all(receipts), "every ack");
     const last = Math.max(...acked.map(([{ seq }]) => seq));
     const end = Date.now() + 10_000;
     while (!heard.has(last) && Date.now() < end) {

@@ -1,8 +1,8 @@
 /**
  * Parley in a process of its own, with a second port that tells its totals.
  *
- * Takes the flags of `main.ts`. Two lines on stdout name its address and the port of the totals; the
- * log is counted instead of written.
+ * Takes the flags of `main.ts`. A line on stdout names the port of the totals; the log is counted
+ * instead of written.
  *
  * @module
  */
@@ -10,7 +10,7 @@ import { type App, createApp } from "../../handlers/app.ts";
 import { runApp } from "../../handlers/parley.ts";
 import { addressOf, listen } from "../../handlers/start/listen.ts";
 import { parleyOptions } from "../../handlers/start/options.ts";
-import { readSettings } from "../../handlers/start/settings.ts";
+import { readSettings } from "../../handlers/start/read_settings.ts";
 import type { Log } from "../../handlers/util/log.ts";
 import type { Totals } from "./totals.ts";
 
@@ -70,8 +70,8 @@ const log: Log = {
 };
 const { settings } = command;
 const app = createApp(await parleyOptions(settings, log));
-const server = await listen(settings, log, runApp(app).fetch);
+const server = await listen({ settings, handler: runApp(app).fetch, log, health: app.health });
 const options = { port: 0, hostname: "127.0.0.1", onListen() {} };
 const control = Deno.serve(options, () => Response.json(totals(app)));
-console.log(`Parley started: ${addressOf(server.addr, settings)}`);
 console.log(`totals: http://127.0.0.1:${control.addr.port}`);
+console.error(`test server: ${addressOf(server.addr, settings)}`);

@@ -7,7 +7,7 @@ import { assert, assertEquals } from "@std/assert";
 import { ERROR_TEXTS } from "../../handlers/protocol/encode.ts";
 import { Client, RawClient } from "../support/clients.ts";
 import { soon } from "../support/inbox.ts";
-import { ServerProcess } from "../support/servers.ts";
+import { ServerProcess } from "../support/process.ts";
 import { InnocentPair } from "./pair.ts";
 import type { Totals } from "./totals.ts";
 

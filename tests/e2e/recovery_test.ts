@@ -63,8 +63,8 @@ Deno.test("a client that comes back gets every message it missed, once, in order
   await using back = await Client.open(`${url}?after=${epoch}:2`, "parley.v1");
   ann.send({ type: "chat", message: 8 });
   const [welcome, ...chats] = await take(back, 7);
-  const expected = { type: "welcome", room: "ops", epoch, seq: 2, members: 1, recovered: true };
-  assertEquals(welcome, expected);
+  const { limits: _, ...rest } = welcome;
+  assertEquals(rest, { type: "welcome", room: "ops", epoch, seq: 2, members: 1, recovered: true });
   assertEquals(chats.map(({ seq, message }) => [seq, message]), range(3, 8).map((n) => [n, n]));
 });
 

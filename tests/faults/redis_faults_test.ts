@@ -7,7 +7,7 @@ import { silentLog } from "../../handlers/util/log.ts";
 import { draft, range, ROOMY } from "../engine/contract.ts";
 import { eventually, granted, hear, type Recorder, within } from "../support/recorder.ts";
 import { RedisServer, redisTest } from "../support/redis_server.ts";
-import { Proxy } from "./proxy.ts";
+import { Proxy } from "../support/proxy.ts";
 import { Traffic } from "./traffic.ts";
 
 /** How often Redis is killed in each test. */

@@ -11,7 +11,7 @@ import { ROOMY } from "../engine/contract.ts";
 import { eventually, hear, within } from "../support/recorder.ts";
 import { RedisServer, redisTest } from "../support/redis_server.ts";
 import { hear as hearRaw, joinAs, nextOf, settled } from "../support/v1.ts";
-import { Proxy } from "./proxy.ts";
+import { Proxy } from "../support/proxy.ts";
 import { ServerNode } from "./server_node.ts";
 import { Traffic } from "./traffic.ts";
 

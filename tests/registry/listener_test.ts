@@ -6,7 +6,15 @@ import { type Reader, tellBytes, tellEvent } from "../../handlers/registry/liste
 function connection(dialect: "plain" | "v1") {
   const heard: unknown[] = [];
   const hear = (frame: unknown) => heard.push(frame);
-  const fake = { dialect, id: "1", homeRoom: "ops", send: hear, tell: hear, flush() {} };
+  const fake = {
+    dialect,
+    id: "1",
+    homeRoom: "ops",
+    send: hear,
+    tell: hear,
+    flush() {},
+    untoldLimits() {},
+  };
   return { heard, listener: fake as unknown as Connection };
 }
 

@@ -1,41 +1,60 @@
-import { assertEquals, assertMatch, assertNotMatch } from "@std/assert";
+import { assertEquals, assertGreater, assertLess, assertMatch, assertNotMatch } from "@std/assert";
 import { createLog, LOG_LEVELS } from "../../handlers/start/log.ts";
-import { silentLog } from "../../handlers/util/log.ts";
+import type { Output } from "../../handlers/start/line_writer.ts";
+import { type Log, silentLog } from "../../handlers/util/log.ts";
 
-type Method = "debug" | "info" | "warn" | "error";
+/** An output that a test reads; it takes nothing while it is stalled. */
+class FakeOutput implements Output {
+  text = "";
+  #stall?: PromiseWithResolvers<void>;
 
-/** What `task` prints, a text a call. */
-function printed(task: () => void): string[] {
-  const lines: string[] = [];
-  const methods: Method[] = ["debug", "info", "warn", "error"];
-  const originals = methods.map((method) => console[method]);
-  for (const method of methods) {
-    console[method] = (...values: unknown[]) => lines.push(values.join(" "));
+  get lines(): string[] {
+    return this.text.split("\n").slice(0, -1);
   }
-  try {
-    task();
-  } finally {
-    methods.forEach((method, index) => console[method] = originals[index]);
+
+  stall(): void {
+    this.#stall = Promise.withResolvers();
   }
-  return lines;
+
+  resume(): void {
+    this.#stall?.resolve();
+    this.#stall = undefined;
+  }
+
+  async write(bytes: Uint8Array): Promise<number> {
+    await this.#stall?.promise;
+    this.text += new TextDecoder().decode(bytes);
+    return bytes.length;
+  }
 }
 
-Deno.test("createLog() writes one line of text an event, with time and level", () => {
-  const [line, ...more] = printed(() =>
-    createLog("info", "text").info("Client connected: 127.0.0.1:5. Total clients: 1", {
-      event: "connected",
-    })
-  );
+/** What a log of this level and format writes while `task` uses it, a text a line. */
+async function written(
+  level: typeof LOG_LEVELS[number],
+  format: "text" | "json",
+  task: (log: Log) => void,
+): Promise<string[]> {
+  const [stdout, stderr] = [new FakeOutput(), new FakeOutput()];
+  const log = createLog(level, format, { stdout, stderr });
+  task(log);
+  await log.flush();
+  return [...stdout.lines, ...stderr.lines];
+}
+
+Deno.test("createLog() writes one line of text an event, with time and level", async () => {
+  const [line, ...more] = await written("info", "text", (log) => {
+    log.info("Client connected: 127.0.0.1:5. Total clients: 1", { event: "connected" });
+  });
   assertEquals(more, []);
   assertMatch(line, /^\d{4}-\d\d-\d\d .*INF/);
   assertMatch(line, /parley/);
   assertMatch(line, /Client connected: 127\.0\.0\.1:5\. Total clients: 1$/);
 });
 
-Deno.test("createLog() writes JSON with the fields beside the text", () => {
-  const [line, ...more] = printed(() =>
-    createLog("info", "json").warn("Worker 2 is silent", { event: "worker_silent", worker: 2 })
-  );
+Deno.test("createLog() writes JSON with the fields beside the text", async () => {
+  const [line, ...more] = await written("info", "json", (log) => {
+    log.warn("Worker 2 is silent", { event: "worker_silent", worker: 2 });
+  });
   assertEquals(more, []);
   const { message, level, event, worker } = JSON.parse(line);
   assertEquals({ message, level, event, worker }, {
@@ -46,22 +65,21 @@ Deno.test("createLog() writes JSON with the fields beside the text", () => {
   });
 });
 
-Deno.test("createLog() writes nothing below its level", () => {
-  LOG_LEVELS.forEach((level, index) => {
-    const lines = printed(() => {
-      const log = createLog(level, "text");
+Deno.test("createLog() writes nothing below its level", async () => {
+  for (const [index, level] of LOG_LEVELS.entries()) {
+    const lines = await written(level, "text", (log) => {
       for (const each of LOG_LEVELS) log[each]?.(`at ${each}`);
     });
     const seen = lines.map((line) => line.slice(line.lastIndexOf("at ") + 3));
     assertEquals(seen, LOG_LEVELS.slice(index));
-  });
+  }
 });
 
-Deno.test("createLog() keeps what clients wrote on one line, and braces as they are", () => {
+Deno.test("createLog() keeps what clients wrote on one line, and braces as they are", async () => {
   for (const format of ["text", "json"] as const) {
-    const [line, ...more] = printed(() =>
-      createLog("info", format).info('{name} {{x}} "a\nb\r\x1b[31m\x00\u0085"', { name: "Ann" })
-    );
+    const [line, ...more] = await written("info", format, (log) => {
+      log.info('{name} {{x}} "a\nb\r\x1b[31m\x00\u0085"', { name: "Ann" });
+    });
     assertEquals(more, []);
     // deno-lint-ignore no-control-regex
     assertNotMatch(line, /[\x00-\x1f\x85]/);
@@ -70,9 +88,41 @@ Deno.test("createLog() keeps what clients wrote on one line, and braces as they 
   }
 });
 
-Deno.test("silentLog says nothing", () => {
-  const lines = printed(() => {
-    for (const level of LOG_LEVELS) silentLog[level]?.("text", { event: "start" });
+for (const format of ["text", "json"] as const) {
+  Deno.test(`a ${format} log whose reader stalls drops lines, counts them and says so later`, async () => {
+    const [stdout, stderr] = [new FakeOutput(), new FakeOutput()];
+    const log = createLog("info", format, { stdout, stderr });
+    stdout.stall();
+    for (let i = 0; i < 300; i++) {
+      log.info("x".repeat(8_000));
+      await undefined;
+    }
+    assertGreater(log.droppedCount, 100);
+    assertLess(log.droppedCount, 200);
+    stdout.resume();
+    await log.flush();
+    assertEquals(stdout.lines.length, 300 - log.droppedCount);
+    assertMatch(stderr.text, new RegExp(`Dropped ${log.droppedCount} log lines`));
+    log.info("again");
+    await log.flush();
+    assertMatch(stdout.lines.at(-1)!, /again/);
   });
-  assertEquals(lines, []);
+}
+
+Deno.test("createLog() cuts a text that a peer has made long", async () => {
+  const [line] = await written("info", "text", (log) => log.info("x".repeat(20_000_000)));
+  assertLess(line.length, 10_000);
+});
+
+Deno.test("a log whose output is closed counts its lines as dropped", async () => {
+  const broken = { write: () => Promise.reject(new Deno.errors.BrokenPipe()) };
+  const log = createLog("info", "text", { stdout: broken, stderr: new FakeOutput() });
+  log.info("lost");
+  await log.flush();
+  assertEquals(log.droppedCount, 1);
+});
+
+Deno.test("silentLog has no line to make", () => {
+  assertEquals(silentLog.debug, undefined);
+  for (const level of ["info", "warn", "error"] as const) silentLog[level]("text");
 });

@@ -4,6 +4,7 @@
  * @module
  */
 import { type Browser, chromium } from "playwright-core";
+import { cleanEnv } from "./process.ts";
 
 /** Where Debian installs it. */
 const PATH = "/usr/bin/chromium";
@@ -31,6 +32,7 @@ export function browserTest(name: string, run: (browser: Browser) => Promise<voi
 export function launch(): Promise<Browser> {
   return chromium.launch({
     executablePath: PATH,
+    env: cleanEnv(),
     args: [
       "--headless",
       "--no-sandbox",

@@ -1,6 +1,6 @@
 /**
- * One connection to Redis, made anew whenever it is lost. Commands and the rooms' channels share it,
- * so what Redis says, answers and events alike, comes in one order.
+ * One connection to Redis, reopened whenever it is lost. Commands and channels share it, so that
+ * answers and events come in the order in which Redis made them.
  *
  * @module
  */
@@ -8,49 +8,64 @@ import type { Buffer } from "node:buffer";
 import type { createClient, RedisClientType } from "@redis/client";
 import type { Clock } from "../../util/clock.ts";
 import type { Log } from "../../util/log.ts";
-import { inspect, type RedisProcess } from "./inspect.ts";
-import { PendingCommands, TICK_MS } from "./pending.ts";
-import { join, leave, members, register, release, summary, sync } from "./presence.ts";
-import { publish, read } from "./scripts.ts";
+import { SCRIPTS } from "./scripts.ts";
 
-/** For the TCP connection, and for all until it can be used. */
+/** Time limits for the TCP connection, and for everything until the connection is usable. */
 const CONNECT_MS = { tcp: 1_500, all: 2_000 };
 const BACKOFF_MS = { first: 50, last: 1_000 };
+/** How often the connection is checked and old commands time out. */
+const TICK_MS = 200;
+/** A command times out after this many whole ticks (600 to 800 ms), and so does a silent server. */
+const TIMEOUT_TICKS = 3;
+/** The server's settings and role are read again every 5 s. */
 const INSPECT_TICKS = 25;
-const SCRIPTS = { publish, read, sync, join, leave, register, release, members, summary };
+/** More commands than this are refused at once, so that a slow Redis is not flooded. */
+const MAX_PENDING = { commands: 10_000, bytes: 64_000_000 };
+/** With these settings an answer means: on disk. */
+const DURABLE = { "appendonly": "yes", "appendfsync": "always", "no-appendfsync-on-rewrite": "no" };
 
-/** A script's name: `redis_script.ts` and `redis_presence.ts` say what each takes and answers. */
+/** The name of a script: `scripts.ts` says what each one takes and answers. */
 export type ScriptName = keyof typeof SCRIPTS;
 
-/** What a command consists of. */
+/** A part of a command. */
 export type Argument = string | Buffer;
 
-/** What a connection needs from outside. */
+/** The server process at the other end of a connection. */
+export interface RedisProcess {
+  /** Identifies this run of the process. */
+  runId: string;
+  /** Whether a crash loses nothing acked: on disk before each answer, and no replica to take over. */
+  isDurable: boolean;
+  /** Identifies the connection in Redis. */
+  clientId: string;
+}
+
+/** What a connection needs. */
 export interface ConnectionOptions {
   url: string;
   clock: Clock;
   log: Log;
-  /** Called when it stands; what this sends goes before all else. */
-  onUp: () => void;
-  /** Called for what a channel brings. */
+  /** Called when the connection is usable; what this sends goes before everything else. */
+  onConnect: () => void;
+  /** Called for each message of a channel. */
   onPush: (payload: Buffer, channel: Buffer) => void;
-  /** Called each {@link TICK_MS} with the number of the tick. */
+  /** Called every 200 ms with the number of the tick. */
   onTick: (tick: number) => void;
 }
 
 /** Keeps a connection to Redis. No method throws or rejects. */
 export class RedisConnection {
-  /** The server; the last one where the connection is lost. */
+  /** The server, or the last one if the connection is lost. */
   server: RedisProcess = { runId: "", isDurable: false, clientId: "" };
   /** When the connection was made, in Unix ms. */
-  upSince = 0;
-  /** Settles when the first attempt to connect has ended, well or not. */
-  readonly tried: Promise<void>;
+  connectedAt = 0;
+  /** Settles when the first attempt to connect has succeeded or failed. */
+  readonly firstAttempt: Promise<void>;
   #client?: RedisClientType;
   #shas = new Map<string, string>();
   readonly #pending = new PendingCommands();
   #tick = 0;
-  #lastErrorTick = -1;
+  #lastWarningTick = -1;
   #isClosed = false;
   /** Ends the attempt, the connection, or the pause before the next attempt. */
   #interrupt: (reason: string) => void = () => {};
@@ -58,56 +73,58 @@ export class RedisConnection {
   #ended: Promise<void>;
 
   constructor(create: typeof createClient, readonly options: ConnectionOptions) {
-    this.#stopTicks = options.clock.every(TICK_MS, () => this.#watch());
-    const tried = Promise.withResolvers<void>();
-    this.tried = tried.promise;
-    this.#ended = this.#run(create, tried.resolve);
+    this.#stopTicks = options.clock.every(TICK_MS, () => this.#onTick());
+    const { promise, resolve } = Promise.withResolvers<void>();
+    this.firstAttempt = promise;
+    this.#ended = this.#run(create, resolve);
   }
 
-  /** Whether it stands. */
-  get isUp(): boolean {
+  /** Whether commands can be sent now. */
+  get isConnected(): boolean {
     return this.#client !== undefined;
   }
 
   /**
-   * Sends a command. Commands keep the order of the calls; those of one turn go out together. The
-   * answer is `undefined` where none came in time or Redis refused: the outcome is unknown.
+   * Sends a command. Commands keep the order of the calls; those of one turn are sent together. The
+   * answer is `undefined` if none came in time or Redis refused: the outcome is then unknown.
    *
-   * @param isPatient waits for the answer as long as the connection lasts
+   * @param hasTimeout `false` waits for the answer as long as the connection lasts
    */
-  send(command: Argument[], isPatient = false): Promise<unknown> {
+  send(command: Argument[], hasTimeout = true): Promise<unknown> {
     const client = this.#client;
     let bytes = 0;
     for (const argument of command) bytes += argument.length;
-    if (!client || !(isPatient || this.#pending.hasSpace(bytes))) return Promise.resolve(undefined);
+    if (!client || (hasTimeout && !this.#pending.hasSpace(bytes))) {
+      return Promise.resolve(undefined);
+    }
     const onError = (error: Error) => this.#onErrorAnswer(client, error);
-    return this.#pending.add(client.sendCommand(command), bytes, isPatient, onError);
+    return this.#pending.add(client.sendCommand(command), bytes, hasTimeout, onError);
   }
 
-  /** Runs a script. */
+  /** Runs a script, like {@link send}. */
   run(
     script: ScriptName,
     keys: readonly string[],
     args: Argument[],
-    isPatient = false,
+    hasTimeout?: boolean,
   ): Promise<unknown> {
     const sha = this.#shas.get(script) ?? "";
-    return this.send(["EVALSHA", sha, String(keys.length), ...keys, ...args], isPatient);
+    return this.send(["EVALSHA", sha, String(keys.length), ...keys, ...args], hasTimeout);
   }
 
-  /** Hears channels, as long as the connection lasts. */
+  /** Subscribes to channels for as long as the connection lasts. */
   subscribe(channels: string[]): void {
     const client = this.#client;
     client?.sSubscribe(channels, this.options.onPush, true)
       .catch((error: Error) => this.#onErrorAnswer(client, error));
   }
 
-  /** Ends hearing a channel. */
+  /** Unsubscribes from a channel. */
   unsubscribe(channel: string): void {
     this.#client?.sUnsubscribe(channel, this.options.onPush, true).catch(() => {});
   }
 
-  /** Ends it for good. */
+  /** Closes the connection for good. */
   async close(): Promise<void> {
     this.#isClosed = true;
     this.#stopTicks();
@@ -115,7 +132,7 @@ export class RedisConnection {
     await this.#ended;
   }
 
-  async #run(create: typeof createClient, onTried: () => void): Promise<void> {
+  async #run(create: typeof createClient, onAttempt: () => void): Promise<void> {
     const { log, url, clock } = this.options;
     const fields = { redis: new URL(url).host };
     let backoffMs = 0;
@@ -123,9 +140,9 @@ export class RedisConnection {
       const reason = await this.#connect(create, () => {
         if (backoffMs > 0) log.info(`Redis is back at ${fields.redis}`, fields);
         backoffMs = 0;
-        onTried();
+        onAttempt();
       });
-      onTried();
+      onAttempt();
       if (this.#isClosed) return;
       if (backoffMs === 0) log.error(`Cannot reach Redis at ${fields.redis}: ${reason}`, fields);
       backoffMs = Math.min(BACKOFF_MS.last, backoffMs * 2 || BACKOFF_MS.first);
@@ -136,18 +153,18 @@ export class RedisConnection {
     }
   }
 
-  /** One connection from beginning to end; answers why it ended. */
-  async #connect(create: typeof createClient, onUp: () => void): Promise<string> {
+  /** One connection from beginning to end; returns why it ended. */
+  async #connect(create: typeof createClient, onConnect: () => void): Promise<string> {
     const client = create({
       url: this.options.url,
       RESP: 3,
       disableOfflineQueue: true,
       socket: { reconnectStrategy: false, connectTimeout: CONNECT_MS.tcp },
     });
-    const lost = Promise.withResolvers<string>();
+    const { promise, resolve } = Promise.withResolvers<string>();
     const interrupt = (reason: string) => {
       if (this.#client === client) this.#client = undefined;
-      lost.resolve(reason);
+      resolve(reason);
       client.destroy();
     };
     this.#interrupt = interrupt;
@@ -155,23 +172,23 @@ export class RedisConnection {
     const cancel = this.options.clock.after(CONNECT_MS.all, () => interrupt("no answer"));
     try {
       await client.connect();
-      const server = await this.#greet(client);
+      const server = await this.#prepare(client);
       if (client.isReady && !this.#isClosed) {
         this.server = server;
         this.#client = client;
-        this.upSince = this.options.clock.now();
-        onUp();
-        this.options.onUp();
+        this.connectedAt = this.options.clock.now();
+        onConnect();
+        this.options.onConnect();
       }
     } catch (error) {
       interrupt(reasonOf(error));
     }
     cancel();
-    return await lost.promise;
+    return await promise;
   }
 
-  /** Learns who is there, ends the last connection if it still hangs there, and loads the scripts. */
-  async #greet(client: RedisClientType): Promise<RedisProcess> {
+  /** Inspects the server, kills our last connection if it still lives there, and loads the scripts. */
+  async #prepare(client: RedisClientType): Promise<RedisProcess> {
     const server = await inspect(client);
     if (server.runId === this.server.runId) {
       await client.sendCommand(["CLIENT", "KILL", "ID", this.server.clientId]).catch(() => {});
@@ -184,18 +201,17 @@ export class RedisConnection {
     return server;
   }
 
-  /** Gives up what waits too long, and the connection when it has been silent. */
-  #watch(): void {
+  /** Times out old commands, and the connection if it is silent. */
+  #onTick(): void {
     this.#tick++;
     const hasAnswered = this.#pending.tick();
     if (this.#client && !hasAnswered) this.#interrupt("no answer");
-    if (this.#client && this.#tick % INSPECT_TICKS === 0) this.#inspect(this.#client);
+    if (this.#client && this.#tick % INSPECT_TICKS === 0) this.#inspectAgain(this.#client);
     this.send(["PING"]);
     this.options.onTick(this.#tick);
   }
 
-  /** Its setting or its role may have changed. */
-  async #inspect(client: RedisClientType): Promise<void> {
+  async #inspectAgain(client: RedisClientType): Promise<void> {
     try {
       const server = await inspect(client);
       if (client === this.#client) this.server = server;
@@ -206,10 +222,84 @@ export class RedisConnection {
 
   #onErrorAnswer(client: RedisClientType, { message }: Error): void {
     if (client !== this.#client) return;
-    if (this.#lastErrorTick !== this.#tick) this.options.log.warn(`Redis refused: ${message}`);
-    this.#lastErrorTick = this.#tick;
+    if (this.#lastWarningTick !== this.#tick) this.options.log.warn(`Redis refused: ${message}`);
+    this.#lastWarningTick = this.#tick;
     if (/^(NOSCRIPT|READONLY|LOADING|MASTERDOWN|NOPERM)/.test(message)) this.#interrupt(message);
   }
+}
+
+/** The commands of a connection that have no answer yet: bounded in number, bytes and time. */
+export class PendingCommands {
+  /** The commands that can time out, by the tick in which they were sent, oldest first. */
+  #byTick: ((answer: undefined) => void)[][] = Array.from({ length: TIMEOUT_TICKS + 1 }, () => []);
+  #commands = 0;
+  #bytes = 0;
+  #silentTicks = 0;
+
+  /** Whether a command of so many bytes may be added. */
+  hasSpace(bytes: number): boolean {
+    return this.#commands < MAX_PENDING.commands && this.#bytes + bytes <= MAX_PENDING.bytes;
+  }
+
+  /**
+   * Resolves to what `answer` brings, or to `undefined` if it fails or times out.
+   *
+   * @param hasTimeout `false` waits until `answer` settles
+   */
+  add(
+    answer: Promise<unknown>,
+    bytes: number,
+    hasTimeout: boolean,
+    onError: (error: Error) => void,
+  ): Promise<unknown> {
+    this.#commands++;
+    this.#bytes += bytes;
+    return new Promise((resolve) => {
+      if (hasTimeout) this.#byTick[TIMEOUT_TICKS].push(resolve);
+      const settle = (value: unknown) => {
+        this.#commands--;
+        this.#bytes -= bytes;
+        this.#silentTicks = 0;
+        resolve(value);
+      };
+      answer.then(settle, (error) => {
+        settle(undefined);
+        onError(error);
+      });
+    });
+  }
+
+  /** Times out old commands; returns whether the server still answers. */
+  tick(): boolean {
+    this.#byTick.push([]);
+    for (const timeOut of this.#byTick.shift()!) timeOut(undefined);
+    this.#silentTicks = this.#commands > 0 ? this.#silentTicks + 1 : 0;
+    return this.#silentTicks < TIMEOUT_TICKS;
+  }
+}
+
+/**
+ * Reads what the server is.
+ *
+ * @throws {Error} if it cannot take messages
+ */
+async function inspect(client: RedisClientType): Promise<RedisProcess> {
+  const [clientId, info, config] = await Promise.all([
+    client.sendCommand<number>(["CLIENT", "ID"]),
+    client.sendCommand<string>(["INFO", "server", "replication"]),
+    // Where CONFIG is not allowed, nothing is promised.
+    client.sendCommand<Record<string, string>>(["CONFIG", "GET", ...Object.keys(DURABLE)])
+      .catch((): Record<string, string> => ({})),
+  ]);
+  const runId = /^run_id:(\w+)/m.exec(info)?.[1];
+  if (!runId) throw new Error("it is no Redis");
+  if (/^role:(?!master)/m.test(info)) throw new Error("it is a replica");
+  const isAlone = /^connected_slaves:0\r?$/m.test(info) && /^master_replid2:0+\r?$/m.test(info);
+  return {
+    runId,
+    clientId: String(clientId),
+    isDurable: isAlone && Object.entries(DURABLE).every(([name, value]) => config[name] === value),
+  };
 }
 
 function reasonOf(error: unknown): string {

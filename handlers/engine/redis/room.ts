@@ -1,47 +1,56 @@
 /**
- * One room on one node: what the node has heard of it, and who has joined it here.
+ * One room on one node: what the node has received of it, and who has joined it here.
  *
  * @module
  */
-import type { Head } from "../../protocol/position.ts";
+import type { Buffer } from "node:buffer";
+import type { Cursor, Head } from "../../protocol/position.ts";
+import type { Chat } from "../../protocol/room_event.ts";
 import type { Host, Refusal } from "../engine.ts";
 import type { ScriptName } from "./connection.ts";
-import { type Entry, pack, RoomView, toChats } from "./view.ts";
 
 /** The node that a room is on. */
 export interface RedisNode {
   readonly id: string;
-  /** Whether other nodes have had their time to come back, so that silence means death. */
-  readonly mayBury: boolean;
-  /** Runs a script in a room; no answer: `undefined`. */
+  /** Whether other nodes have had the time to reconnect, so that a silent one is dead. */
+  readonly canRemoveNodes: boolean;
+  /** Runs a script in a room; resolves to `undefined` if no answer came. */
   run(
     script: ScriptName,
     keys: readonly string[],
     args: string[],
-    isPatient?: boolean,
+    hasTimeout?: boolean,
   ): Promise<unknown>;
 }
+
+/** An entry of a room's log as Redis gives it: its id `{seq}-{run}`, a field's name and its value. */
+export type Entry = [id: string, field: [name: string, value: string]];
 
 type SyncAnswer = [
   epoch: string,
   seq: number,
   members: number,
   version: number,
-  wasGone: number,
+  wasUnknown: number,
   hasMore: number,
   entries: Entry[],
 ];
 
+/** A member on this node, by its packed names: of the last join, and of the last one confirmed. */
+interface Member {
+  latest: { name: string };
+  confirmed?: { name: string };
+}
+
 /** A room that the node hosts, or in which it has members. */
 export class RedisRoom {
-  /** Names and their members here, packed as Redis has them. */
-  readonly #members = new Map<string, { name: string }>();
-  /** Whether Redis knows the members as they are here, or is about to. */
+  readonly #members = new Map<string, Member>();
+  /** Whether Redis has the members as they are here, or will have once it answers. */
   #isRegistered = true;
   #view?: RoomView;
   #opened?: (head: Head | Refusal) => void;
 
-  /** In every so-manieth tick, `slot` says in which, the room is compared with Redis. */
+  /** @param slot in which of the ticks the room is compared with Redis */
   constructor(
     readonly name: string,
     readonly keys: readonly string[],
@@ -49,12 +58,12 @@ export class RedisRoom {
     readonly node: RedisNode,
   ) {}
 
-  /** Who hears the room here. */
+  /** Who receives the room's events here. */
   get host(): Host | undefined {
     return this.#view?.host;
   }
 
-  /** How far the host has heard. */
+  /** The number of the last message that the host received. */
   get seq(): number {
     return this.#view?.seq ?? 0;
   }
@@ -64,12 +73,12 @@ export class RedisRoom {
     return this.#members.size;
   }
 
-  /** Whether nobody here has to do with it any more. */
+  /** Whether nobody on this node uses the room any more. */
   get isIdle(): boolean {
     return !this.#view && this.#members.size === 0 && this.#isRegistered;
   }
 
-  /** Starts hosting; the room's channel must be heard already. Answers as soon as Redis does. */
+  /** Starts hosting; the node must be subscribed to the channel. Resolves as soon as Redis answers. */
   open(host: Host): Promise<Head | Refusal> {
     this.#view = new RoomView(host, () => this.sync());
     const opened = new Promise<Head | Refusal>((resolve) => this.#opened = resolve);
@@ -85,26 +94,22 @@ export class RedisRoom {
   }
 
   /** Takes what the room's channel brings. */
-  push(payload: Parameters<RoomView["push"]>[0]): void {
+  push(payload: Buffer): void {
     this.#view?.push(payload);
   }
 
-  /** Compares with Redis, fetches what was missed, and holds the node's lease in the room. */
+  /** Compares with Redis, fetches what was missed, and renews the node's lease in the room. */
   async sync(): Promise<void> {
     const view = this.#view;
     view?.expectSync();
-    const { id, mayBury } = this.node;
-    const place = [view?.epoch ?? "", String(view?.seq ?? 0), String(view?.time ?? "")];
+    const { id, canRemoveNodes } = this.node;
+    const position = [view?.epoch ?? "", String(view?.seq ?? 0), String(view?.time ?? "")];
     const listeners = String(view?.host.listenerCount ?? -1);
-    const answer = await this.node.run(
-      "sync",
-      this.keys,
-      [...place, id, listeners, mayBury ? "1" : "0"],
-      true,
-    );
+    const args = [...position, id, listeners, canRemoveNodes ? "1" : "0"];
+    const answer = await this.node.run("sync", this.keys, args, false);
     if (!answer) return view?.failSync();
-    const [epoch, seq, members, version, wasGone, hasMore, entries] = answer as SyncAnswer;
-    if (wasGone || !this.#isRegistered) this.register();
+    const [epoch, seq, members, version, wasUnknown, hasMore, entries] = answer as SyncAnswer;
+    if (wasUnknown || !this.#isRegistered) this.register();
     if (hasMore) this.sync();
     if (!view || view !== this.#view) return;
     view.applySync({ epoch, seq, members, version, chats: toChats(entries) });
@@ -114,48 +119,52 @@ export class RedisRoom {
     if (view.seq < seq) await this.sync();
   }
 
-  /** The connection is new: nothing is handed out before {@link catchUp}. */
-  hold(): void {
-    this.#view?.hold();
+  /** The connection is new: delivers nothing before {@link catchUp}. */
+  pause(): void {
+    this.#view?.pause();
   }
 
-  /** Fetches what was missed, if that is due. */
+  /** Fetches what was missed, if nothing can be delivered without it. */
   async catchUp(): Promise<void> {
     if (this.#view?.isStale) await this.sync();
   }
 
-  /** Makes a member known. */
-  async join(member: string, as: string): Promise<Refusal | undefined> {
-    const before = this.#members.get(member);
-    const now = { name: pack(as) };
-    this.#members.set(member, now);
-    const answer = await this.node.run("join", this.keys, [this.node.id, member, now.name]);
-    if (answer !== undefined) return;
+  /** Adds a member, or renames one. If this is refused, the last confirmed name stays. */
+  async join(id: string, name: string): Promise<Refusal | undefined> {
+    const join = { name: pack(name) };
+    const member: Member = this.#members.get(id) ?? { latest: join };
+    this.#members.set(id, member);
+    member.latest = join;
+    const answer = await this.node.run("join", this.keys, [this.node.id, id, join.name]);
+    if (answer !== undefined) {
+      member.confirmed = join;
+      return;
+    }
     this.#isRegistered = false;
-    if (this.#members.get(member) === now) {
-      if (before) this.#members.set(member, before);
-      else this.#members.delete(member);
+    if (member.latest === join) {
+      if (member.confirmed) member.latest = member.confirmed;
+      else if (this.#members.get(id) === member) this.#members.delete(id);
     }
     return { refused: "unavailable" };
   }
 
-  /** Ends a membership. */
-  async leave(member: string): Promise<void> {
-    if (!this.#members.delete(member)) return;
-    const answer = await this.node.run("leave", this.keys, [this.node.id, member]);
+  /** Removes a member. */
+  async leave(id: string): Promise<void> {
+    if (!this.#members.delete(id)) return;
+    const answer = await this.node.run("leave", this.keys, [this.node.id, id]);
     if (answer === undefined) this.#isRegistered = false;
   }
 
-  /** Makes Redis's members of this node those that are here. */
+  /** Tells Redis which members are on this node. */
   async register(): Promise<void> {
     if (this.#members.size === 0 && this.#isRegistered) return;
     this.#isRegistered = true;
-    const members = [...this.#members].flatMap(([member, { name }]) => [member, name]);
-    const answer = await this.node.run("register", this.keys, [this.node.id, ...members], true);
+    const members = [...this.#members].flatMap(([id, { latest }]) => [id, latest.name]);
+    const answer = await this.node.run("register", this.keys, [this.node.id, ...members], false);
     if (answer === undefined) this.#isRegistered = false;
   }
 
-  /** The node goes: its members leave, and it hosts no more. */
+  /** Ends hosting, removes the node's members, and then the node. */
   async end(): Promise<void> {
     this.close();
     if (this.#members.size > 0) {
@@ -165,4 +174,165 @@ export class RedisRoom {
     }
     await this.node.run("release", this.keys, [this.node.id]);
   }
+}
+
+/** The head of a room, and its messages since the position that was asked for. */
+export interface Synced extends Head {
+  /** Counts the changes of who has joined. */
+  version: number;
+  chats: Chat[];
+}
+
+/** Delivers a room's events to its host in order: none twice, and none left out without a reset. */
+export class RoomView implements Cursor {
+  epoch = "";
+  seq = 0;
+  /** The time of the last message, if one was received. */
+  time?: number;
+  /** The epoch before this one: messages of it that still arrive are ignored. */
+  #lastEpoch = "";
+  #version = 0;
+  /** What came since a sync became necessary, to be delivered behind it. */
+  #queue?: Buffer[] = [];
+  #pendingSyncs = 0;
+
+  /** @param onGap called when something was missed, to start a sync */
+  constructor(readonly host: Host, readonly onGap: () => void) {}
+
+  /** Whether it delivers nothing, and no sync is on its way that would change that. */
+  get isStale(): boolean {
+    return this.#queue !== undefined && this.#pendingSyncs === 0;
+  }
+
+  /** Delivers nothing before the next sync. */
+  pause(): void {
+    this.#queue = [];
+  }
+
+  /** A sync was sent. */
+  expectSync(): void {
+    this.#pendingSyncs++;
+  }
+
+  /** A sync got no answer. What has come since may have gaps, and the next sync brings it anyway. */
+  failSync(): void {
+    this.#pendingSyncs--;
+    if (this.isStale) this.pause();
+  }
+
+  /** Delivers what a sync brought. The first one says where the room begins. */
+  applySync({ epoch, seq, members, version, chats }: Synced): void {
+    this.#pendingSyncs--;
+    const start = chats.length > 0 ? chats[0].seq - 1 : seq;
+    if (this.epoch !== epoch || start > this.seq) {
+      const isFirst = this.epoch === "";
+      if (this.epoch !== epoch) this.#lastEpoch = this.epoch;
+      this.epoch = epoch;
+      this.seq = start;
+      this.time = undefined;
+      this.#version = version;
+      if (!isFirst) this.host.deliver({ type: "reset", epoch, seq: start, members });
+    }
+    for (const chat of chats) this.#deliverChat(chat);
+  }
+
+  /** Delivers what was queued, unless another sync is on its way. */
+  resume(): void {
+    const queue = this.#queue;
+    if (!queue || this.#pendingSyncs > 0) return;
+    this.#queue = undefined;
+    for (const payload of queue) this.push(payload);
+  }
+
+  /** Takes what the room's channel brings, in its order. */
+  push(payload: Buffer): void {
+    if (!this.#queue) this.#accept(payload);
+    else if (!this.isStale) this.#queue.push(payload);
+  }
+
+  /**
+   * One of `c{epoch} {seq} {entry}`, `s{epoch} {version} {members} j{name}{old name, if any}`, the
+   * same with `l{name}`, and `b{name}{bytes}`; names are packed.
+   */
+  #accept(payload: Buffer): void {
+    if (payload[0] === BINARY) return this.#deliverBinary(payload);
+    const text = payload.toString();
+    const afterEpoch = text.indexOf(" ");
+    const afterNumber = text.indexOf(" ", afterEpoch + 1);
+    const epoch = text.slice(1, afterEpoch);
+    const number = Number(text.slice(afterEpoch + 1, afterNumber));
+    const rest = text.slice(afterNumber + 1);
+    if (epoch === this.#lastEpoch) return;
+    if (epoch !== this.epoch) this.#onGap();
+    else if (payload[0] === STATUS) this.#deliverStatus(number, rest);
+    else if (number > this.seq + 1) this.#onGap();
+    else this.#deliverChat(toChat(number, rest));
+  }
+
+  /** A sync sent from now on includes everything that came until now. */
+  #onGap(): void {
+    this.pause();
+    this.onGap();
+  }
+
+  #deliverChat(chat: Chat): void {
+    if (chat.seq !== this.seq + 1) return;
+    this.seq = chat.seq;
+    this.time = chat.time;
+    this.host.deliver({ type: "chat", chat });
+  }
+
+  #deliverStatus(version: number, text: string): void {
+    if (version <= this.#version) return;
+    this.#version = version;
+    const space = text.indexOf(" ");
+    const { text: name, end } = unpack(text, space + 2);
+    this.host.deliver({
+      type: "status",
+      event: text[space + 1] === "j" ? "join" : "leave",
+      name,
+      was: end < text.length ? unpack(text, end).text : undefined,
+      members: Number(text.slice(0, space)),
+    });
+  }
+
+  #deliverBinary(payload: Buffer): void {
+    const space = payload.indexOf(" ");
+    const end = space + 1 + Number(payload.toString("latin1", 1, space));
+    const from = payload.toString("utf8", space + 1, end);
+    this.host.deliver({ type: "binary", bytes: new Uint8Array(payload.subarray(end)), from });
+  }
+}
+
+const BINARY = "b".charCodeAt(0);
+const STATUS = "s".charCodeAt(0);
+
+/** Packs a text of any content so that more can follow: `{length} {text}`. */
+export function pack(text: string): string {
+  return `${text.length} ${text}`;
+}
+
+/** The text packed at `start`, and where it ends. */
+export function unpack(packed: string, start = 0): { text: string; end: number } {
+  const space = packed.indexOf(" ", start);
+  const end = space + 1 + Number(packed.slice(start, space));
+  return { text: packed.slice(space + 1, end), end };
+}
+
+/** The message of a log entry's value, `{time} {packed sender}{message}`. */
+export function toChat(seq: number, entry: string): Chat {
+  const space = entry.indexOf(" ");
+  const { text: sender, end } = unpack(entry, space + 1);
+  return { seq, time: Number(entry.slice(0, space)), sender, message: entry.slice(end) };
+}
+
+/** The messages of log entries; of several entries of one number the last one counts. */
+export function toChats(entries: Entry[]): Chat[] {
+  const chats: Chat[] = [];
+  for (const [id, [, value]] of entries) {
+    const chat = toChat(parseInt(id), value);
+    if (chats.at(-1)?.seq === chat.seq) chats.pop();
+    chats.push(chat);
+  }
+  return chats;
 }

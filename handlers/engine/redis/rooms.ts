@@ -1,5 +1,5 @@
 /**
- * The rooms of one node, each compared with Redis every 5 s, and the list of all that are heard.
+ * The rooms of one node, each compared with Redis every 5 s, and the list of all hosted rooms.
  *
  * @module
  */
@@ -9,13 +9,13 @@ import type { RedisConnection } from "./connection.ts";
 import { type RedisNode, RedisRoom } from "./room.ts";
 import { keysOf } from "./scripts.ts";
 
-/** Each room is compared with Redis once in so many ticks. */
+/** A room is compared with Redis once in 25 ticks of 200 ms. */
 const SYNC_TICKS = 25;
-const ROOMS_A_PAGE = 500;
-/** Rooms that catch up at the same time: Redis drops a connection that leaves it too much to send. */
-const CATCH_UP_AT_ONCE = 8;
+const PAGE_ROOMS = 500;
+/** Few rooms catch up at once: Redis drops a connection to which it has too much to send. */
+const MAX_CATCHING_UP = 8;
 
-/** What the rooms need from outside. */
+/** What the rooms of a node need. */
 export interface RedisRoomsOptions {
   node: RedisNode;
   connection: RedisConnection;
@@ -27,7 +27,7 @@ export interface RedisRoomsOptions {
 /** The rooms that a node hosts or has members in. */
 export class RedisRooms {
   readonly #rooms = new Map<string, RedisRoom>();
-  /** Names of rooms that some node hosts, in order; names that none does are taken out when met. */
+  /** The sorted set of hosted rooms; a name that no node hosts any more is removed when it is read. */
   readonly #listKey: string;
   #nextSlot = 0;
 
@@ -40,7 +40,7 @@ export class RedisRooms {
     return this.#rooms.size;
   }
 
-  /** A room, if the node has to do with it. */
+  /** A room that this node uses. */
   get(name: string): RedisRoom | undefined {
     return this.#rooms.get(name);
   }
@@ -50,7 +50,7 @@ export class RedisRooms {
     return this.#rooms.get(name)?.keys ?? keysOf(this.options.prefix, name);
   }
 
-  /** A room, made if it must be; none if MAX_ROOMS are in use here. */
+  /** A room, created if needed; `undefined` if MAX_ROOMS are in use here. */
   open(name: string): RedisRoom | undefined {
     let room = this.#rooms.get(name);
     if (!room && this.#rooms.size < this.options.maxRooms) {
@@ -61,7 +61,7 @@ export class RedisRooms {
     return room;
   }
 
-  /** Lets go of a room that nobody here has to do with; tells whether it did. */
+  /** Forgets a room that nobody here uses; returns whether it did. */
   dropIfIdle(room: RedisRoom): boolean {
     if (!room.isIdle || this.#rooms.get(room.name) !== room) return false;
     this.#rooms.delete(room.name);
@@ -78,24 +78,24 @@ export class RedisRooms {
     this.#rooms.get(channel.toString("latin1", start, channel.length - 1))?.push(payload);
   }
 
-  /** On a new connection: hear every hosted room, catch up, and tell who is here. */
+  /** On a new connection: subscribes to every hosted room, catches up, and registers the members. */
   async resume(): Promise<void> {
     const rooms = [...this.#rooms.values()];
     const hosted = rooms.filter((room) => room.host);
     if (hosted.length > 0) this.options.connection.subscribe(hosted.map((room) => room.keys[0]));
-    for (const room of hosted) room.hold();
+    for (const room of hosted) room.pause();
     this.#listHosted();
-    const waiting = rooms.values();
+    const rest = rooms.values();
     const work = async () => {
-      for (const room of waiting) {
+      for (const room of rest) {
         await room.catchUp();
         await room.register();
       }
     };
-    await Promise.all(Array.from({ length: CATCH_UP_AT_ONCE }, work));
+    await Promise.all(Array.from({ length: MAX_CATCHING_UP }, work));
   }
 
-  /** Compares the rooms whose turn it is with Redis. */
+  /** Compares with Redis the rooms whose slot this tick is. */
   onTick(tick: number): void {
     const slot = tick % SYNC_TICKS;
     for (const room of this.#rooms.values()) {
@@ -104,29 +104,28 @@ export class RedisRooms {
     if (slot === 0) this.#listHosted();
   }
 
-  /** Adds rooms to the list of those that some node hosts. */
+  /** Adds rooms to the list of hosted rooms. */
   list(names: string[]): void {
     const entries = names.flatMap((name) => ["0", name]);
     if (names.length > 0) this.options.connection.send(["ZADD", this.#listKey, ...entries]);
   }
 
-  /** Rooms that some node hosts, behind a name; those of this node where Redis is away. */
+  /** Hosted rooms after a name; without an answer from Redis those of this node. */
   async summaries(after: string, limit: number): Promise<RoomSummary[]> {
     const found: RoomSummary[] = [];
-    const page = ["BYLEX", "LIMIT", "0", String(ROOMS_A_PAGE)];
+    const page = ["BYLEX", "LIMIT", "0", String(PAGE_ROOMS)];
     for (let last = after; found.length < limit;) {
       const range = [last === "" ? "-" : `(${last}`, "+", ...page];
       const names = await this.options.connection.send(["ZRANGE", this.#listKey, ...range]);
       if (!Array.isArray(names)) return this.#summariesHere(after).slice(0, limit);
-      if (names.length === 0) break;
-      const summaries = await Promise.all(names.map((name) => this.#summarize(name)));
-      found.push(...summaries.filter((summary) => summary !== undefined));
+      found.push(...await this.#summarize(names));
+      if (names.length < PAGE_ROOMS) break;
       last = names.at(-1);
     }
     return found.slice(0, limit);
   }
 
-  /** The node goes. */
+  /** Removes the node from all rooms. */
   async end(): Promise<void> {
     const rooms = [...this.#rooms.values()];
     this.#rooms.clear();
@@ -138,16 +137,21 @@ export class RedisRooms {
     this.list([...hosted]);
   }
 
-  async #summarize(name: string): Promise<RoomSummary | undefined> {
+  async #summarize(names: string[]): Promise<RoomSummary[]> {
+    if (names.length === 0) return [];
     const { node, connection } = this.options;
-    const answer = await node.run("summary", this.keysOf(name), [node.id]);
-    if (!answer) return;
-    const [seq, members, hosts, listeners] = answer as number[];
-    const here = this.#rooms.get(name)?.host;
-    if (hosts > 0 || here) {
-      return { room: name, members, listeners: listeners + (here?.listenerCount ?? 0), seq };
+    const heads = names.map((name) => this.keysOf(name)[0]);
+    const answer = await node.run("summaries", [heads[0]], [node.id, ...heads]) as number[][];
+    const found: RoomSummary[] = [];
+    const unused: string[] = [];
+    for (const [index, [seq, members, hosts, listeners]] of (answer ?? []).entries()) {
+      const room = names[index];
+      const here = this.#rooms.get(room)?.host;
+      if (!here && hosts === 0) unused.push(room);
+      else found.push({ room, members, listeners: listeners + (here?.listenerCount ?? 0), seq });
     }
-    connection.send(["ZREM", this.#listKey, name]);
+    if (unused.length > 0) connection.send(["ZREM", this.#listKey, ...unused]);
+    return found;
   }
 
   #summariesHere(after: string): RoomSummary[] {

@@ -1,27 +1,38 @@
 /**
- * What runs inside Redis: one Lua script a step, each atomic in the room it works on.
+ * The Lua scripts that run inside Redis, each one atomic in the room it works on.
  *
- * A room's keys share the hash tag `{room}`, and its channel bears the name of its head key, so a
- * cluster could spread the rooms. Keys, in the order that every script gets them:
+ * A room's keys share the hash tag `{room}` and so one slot of a cluster; its channel has the name of
+ * its head key. The keys, in the order in which every script gets them:
  *
- * 1. the head, a hash: `epoch`, `seq`, and what the next epoch is told from
- * 2. the log, a stream: entry `{seq}-{run}` has one field, `{time} {sender}{message}`
- * 3. and 4. ids, this generation's and the last one's: a hash, `{seq}-{run} {time} {ordinal} {digest}`
+ * 1. head, a hash: `epoch`, `seq`, and what tells whether a new epoch must begin
+ * 2. log, a stream: entry `{seq}-{run}` has one field, `{time} {sender}{message}`
+ * 3. and 4. ids of this period and of the one before: a hash, session → number of ids, session and id →
+ *    `{seq}-{run} {time} {ordinal} {digest}`, `r`, ordinal modulo 1,000 and session → id
  * 5. members, a hash: `{node}/{member}` → name
  * 6. nodes, a hash: node → `{lease} {listeners}`; the lease ends at that Unix ms
  *
- * Texts of any content are packed as `{length} {text}`. What goes over the channel is told apart by
- * its first letter: see `RoomView`.
+ * Texts of any content are packed as `{length} {text}`. The first letter of what a channel carries
+ * says what it is: see `RoomView`.
  *
- * Redis keeps what a script wrote as one MULTI … EXEC. Killed while it writes that down, it forgets
- * it at the first restart, but may bring parts of it back at the second one, in the old place of its
- * file (https://github.com/valkey-io/valkey/pull/4342). Nobody was told of it, and others have got
- * its number since. So entries bear the count of server runs, of one number the last run's entry
- * counts, none is read beyond the head, and ids are written last.
+ * Redis writes what a script changed to its file as one MULTI … EXEC. If it is killed in the middle
+ * of that, it drops the part at the first restart, but may bring pieces of it back at the second one,
+ * at the same place in the file (https://github.com/valkey-io/valkey/pull/4342). Nobody was told of
+ * them, and their numbers have been given to other messages since. So every entry carries the count
+ * of server runs, of one number the last run's entry is valid, nothing beyond the head is read, and
+ * ids are written last.
  *
  * @module
  */
 import { DEDUPE_MS, IDS_PER_SESSION } from "../dedupe.ts";
+
+/** How long a node that says nothing keeps its members, in ms. */
+export const LEASE_MS = 15_000;
+/** The most messages that one `sync` answers with. */
+const SYNC_MESSAGES = 50;
+/** With this many fields a room's ids begin a new period early, unless one has a digest. */
+const MAX_ID_FIELDS = 200_000;
+/** The most names that `members` answers with. */
+export const MAX_NAMES = 1_000;
 
 /** The room's keys; the first one names its channel, too. */
 export function keysOf(prefix: string, room: string): string[] {
@@ -30,18 +41,18 @@ export function keysOf(prefix: string, room: string): string[] {
 }
 
 /**
- * Opens the room: its head, made if need be. A new epoch begins, with the numbers going on, where
- * another server process than the last one (by run id) holds the room, unless both promise that
- * nothing acked is lost. `lineage` is `{epoch}={seq} …`: which epochs ended, and where the next one
- * began; the last few. ARGV: run id, whether the server is durable (1 or 0), ms to keep the room.
+ * Opens the room: reads its head, or creates it. If another server process (by run id) has the room
+ * than before, a new epoch begins, with the numbers going on, unless both processes promise that
+ * nothing acked is lost. `lineage` is `{epoch}={seq} …`: the last few epochs and the seq at which
+ * each ended. ARGV: run id, whether the server is durable (1 or 0), ms to keep the room.
  */
-export const OPEN = `
+const OPEN = `
 local head, log, ids, old, members, nodes = unpack(KEYS)
 local run, durable, ttl = ARGV[1], ARGV[2], ARGV[3]
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
 local h = redis.call('HMGET', head,
-  'epoch', 'seq', 'run', 'durable', 'runs', 'lineage', 'version', 'since')
+  'epoch', 'seq', 'run', 'durable', 'runs', 'lineage', 'version', 'since', 'pinned')
 local epoch, seq, runs = h[1], tonumber(h[2] or 0), tonumber(h[5] or 0)
 local lineage, version = h[6] or '', tonumber(h[7] or 0)
 local function begin(isNewEpoch)
@@ -68,14 +79,16 @@ elseif h[4] ~= durable then
 end`;
 
 /**
- * Numbers, keeps and hands out a message. ARGV: HISTORY_SIZE, packed sender and message, and for a
- * message with an id: session, id, digest, whether one more id may be remembered (1 or 0).
+ * Numbers, keeps and publishes a message. ARGV: HISTORY_SIZE, packed sender and message, and for a
+ * message with an id: session, id, digest, whether one more id may be remembered (1 or 0). A session's
+ * ids without a digest stand in a ring of fields, so that a new id replaces the oldest one.
  */
-export const publish = `#!lua
+const publish = `#!lua
 ${OPEN}
 local session, id, ordinal
 if ARGV[6] then
-  if now - (h[8] or 0) >= ${DEDUPE_MS} then
+  local isFull = redis.call('HLEN', ids) >= ${MAX_ID_FIELDS} and now - (h[9] or 0) >= ${DEDUPE_MS}
+  if isFull or now - (h[8] or 0) >= ${DEDUPE_MS} then
     redis.call('UNLINK', old)
     if redis.call('EXISTS', ids) == 1 then redis.call('RENAME', ids, old) end
     redis.call('HSET', head, 'since', now)
@@ -107,16 +120,187 @@ redis.call('PEXPIRE', head, ttl)
 if id then
   ordinal = ordinal + 1
   local known = seq .. '-' .. runs .. ' ' .. now .. ' ' .. ordinal .. ' ' .. ARGV[8]
-  redis.call('HSET', ids, session, ordinal, id, known)
+  if ARGV[8] == '' then
+    local place = 'r' .. ordinal % ${IDS_PER_SESSION} .. ' ' .. session
+    local oldest = redis.call('HGET', ids, place)
+    local seen = oldest and redis.call('HGET', ids, oldest)
+    if seen and string.match(seen, '^%S+ %d+ (%d+)') + ${IDS_PER_SESSION} == ordinal then
+      redis.call('HDEL', ids, oldest)
+    end
+    redis.call('HSET', ids, session, ordinal, id, known, place, id)
+  else
+    redis.call('HSET', ids, session, ordinal, id, known)
+    redis.call('HSET', head, 'pinned', now)
+  end
   redis.call('PEXPIRE', ids, ${2 * DEDUPE_MS}, 'NX')
 end
 redis.call('SPUBLISH', head, 'c' .. epoch .. ' ' .. seq .. ' ' .. entry)
 return epoch .. ':' .. seq`;
 
-/** What is kept. ARGV: an epoch and the seq behind which to read there. Answer: epoch, seq, ms, entries. */
-export const read = `#!lua flags=allow-oom
+/** Reads the log. ARGV: the epoch and seq to read from. Answer: epoch, seq, Unix ms, entries. */
+const read = `#!lua flags=allow-oom
 if redis.call('EXISTS', KEYS[1]) == 0 then return false end
 ${OPEN}
 local from = tonumber(ARGV[5])
 if epoch ~= ARGV[4] or from > seq then from = 0 end
 return { epoch, seq, now, from < seq and range(from + 1, seq) or {} }`;
+
+/** For the scripts that change who has joined: notifies the hosts, and keeps the keys. */
+const PRESENCE = `
+local function notify(what)
+  version = redis.call('HINCRBY', head, 'version', 1)
+  redis.call('SPUBLISH', head,
+    's' .. epoch .. ' ' .. version .. ' ' .. redis.call('HLEN', members) .. ' ' .. what)
+end
+local function add(field, name)
+  local was = redis.call('HGET', members, field)
+  redis.call('HSET', members, field, name)
+  notify('j' .. name .. (was or ''))
+end
+local function remove(field)
+  local name = redis.call('HGET', members, field)
+  if not name then return end
+  redis.call('HDEL', members, field)
+  notify('l' .. name)
+end
+local function keep(node)
+  redis.call('HSETNX', nodes, node, (now + ${LEASE_MS}) .. ' -1')
+  for _, key in ipairs({ head, members, nodes }) do redis.call('PEXPIRE', key, ttl) end
+end`;
+
+/**
+ * Compares a node's position with the head and answers with what it missed; renews the node's lease;
+ * removes the members of nodes whose lease has ended. If Redis does not have the number that the node
+ * is at, or has another message there, messages were lost: a new epoch begins. ARGV: the node's epoch
+ * ('' for none), seq and last message's time ('' if unknown), node, its listeners (-1: not hosting),
+ * whether it may remove dead nodes (1 or 0). Answer: epoch, seq, members, version of the member list,
+ * whether the node was unknown, whether there is more to remove, entries of the first missed messages.
+ */
+const sync = `#!lua flags=allow-oom
+${OPEN}
+${PRESENCE}
+local at, time, node, listeners = tonumber(ARGV[5]), ARGV[6], ARGV[7], ARGV[8]
+local from = at
+if epoch == ARGV[4] then
+  local last = range(at, at)
+  local isOther = last[1] and time ~= '' and string.match(last[#last][2][2], '^%d+') ~= time
+  if isOther then from = at - 1 end
+  if isOther or seq < at then begin(true) end
+end
+if epoch ~= ARGV[4] then
+  local start = string.find(lineage, ARGV[4] .. '=', 1, true)
+  if not start then start, from = string.find(lineage, '%S+ $') or 1, math.huge end
+  for base in string.gmatch(string.sub(lineage, start), '=(%d+)') do
+    from = math.min(from, tonumber(base))
+  end
+  if from == math.huge then from = 0 end
+end
+local entries = {}
+local first = ARGV[4] ~= '' and from < seq and
+  redis.call('XRANGE', log, from + 1, seq, 'COUNT', 1)[1]
+if first then
+  local start = tonumber(string.match(first[1], '^%d+'))
+  entries = range(start, math.min(seq, start + ${SYNC_MESSAGES - 1}))
+end
+local wasGone = 1 - redis.call('HEXISTS', nodes, node)
+redis.call('HSET', nodes, node, (now + ${LEASE_MS}) .. ' ' .. listeners)
+for _, key in ipairs({ head, log, members, nodes }) do redis.call('PEXPIRE', key, ttl) end
+local hasMore, removed = 0, 0
+local leases = ARGV[9] == '1' and redis.call('HGETALL', nodes) or {}
+for i = 1, #leases, 2 do
+  if tonumber(string.match(leases[i + 1], '^%d+')) < now then
+    local cursor = '0'
+    repeat
+      local page = redis.call('HSCAN', members, cursor, 'MATCH', leases[i] .. '/*', 'COUNT', 500)
+      cursor = page[1]
+      for j = 1, #page[2], 2 do remove(page[2][j]) end
+      removed = removed + #page[2] / 2
+    until cursor == '0' or removed >= 500
+    if cursor == '0' then redis.call('HDEL', nodes, leases[i]) else hasMore = 1 end
+  end
+end
+return { epoch, seq, redis.call('HLEN', members), version, wasGone, hasMore, entries }`;
+
+/** Adds a member, or renames one. ARGV: node, member, packed name. */
+const join = `#!lua
+${OPEN}
+${PRESENCE}
+add(ARGV[4] .. '/' .. ARGV[5], ARGV[6])
+keep(ARGV[4])`;
+
+/** Removes a member. ARGV: node, member. */
+const leave = `#!lua flags=allow-oom
+${OPEN}
+${PRESENCE}
+remove(ARGV[4] .. '/' .. ARGV[5])`;
+
+/** Sets which members a node has in the room. ARGV: node; member, packed name, … */
+const register = `#!lua flags=allow-oom
+${OPEN}
+${PRESENCE}
+local isHere = {}
+for i = 5, #ARGV, 2 do
+  local field = ARGV[4] .. '/' .. ARGV[i]
+  isHere[field] = true
+  if redis.call('HGET', members, field) ~= ARGV[i + 1] then add(field, ARGV[i + 1]) end
+end
+local cursor = '0'
+repeat
+  local page = redis.call('HSCAN', members, cursor, 'MATCH', ARGV[4] .. '/*', 'COUNT', 1000)
+  cursor = page[1]
+  for i = 1, #page[2], 2 do
+    if not isHere[page[2][i]] then remove(page[2][i]) end
+  end
+until cursor == '0'
+keep(ARGV[4])
+return 1`;
+
+/** Removes a node from a room. ARGV: node. Answer: how many nodes are left. */
+const release = `#!lua flags=allow-oom
+redis.call('HDEL', KEYS[6], ARGV[4])
+return redis.call('HLEN', KEYS[6])`;
+
+/** Who has joined. Answer: their number, then packed names. */
+const members = `#!lua flags=no-writes,allow-oom
+local answer, cursor = { redis.call('HLEN', KEYS[5]) }, '0'
+repeat
+  local page = redis.call('HSCAN', KEYS[5], cursor, 'COUNT', ${MAX_NAMES})
+  cursor = page[1]
+  for i = 2, #page[2], 2 do answer[#answer + 1] = page[2][i] end
+until cursor == '0' or #answer > ${MAX_NAMES}
+return answer`;
+
+/**
+ * Rooms in short. ARGV: node, head keys. Answer, for each room: seq, members, other nodes that host
+ * it, their listeners.
+ */
+const summaries = `#!lua flags=no-writes,allow-oom,allow-cross-slot-keys
+local t = redis.call('TIME')
+local now = t[1] * 1000 + math.floor(t[2] / 1000)
+local answer = {}
+for i = 5, #ARGV do
+  local head, hosts, listeners = ARGV[i], 0, 0
+  local leases = redis.call('HGETALL', head .. ':nodes')
+  for j = 1, #leases, 2 do
+    local lease, count = string.match(leases[j + 1], '^(%d+) (-?%d+)$')
+    if leases[j] ~= ARGV[4] and tonumber(lease) >= now and tonumber(count) >= 0 then
+      hosts, listeners = hosts + 1, listeners + count
+    end
+  end
+  local seq = tonumber(redis.call('HGET', head, 'seq') or 0)
+  answer[#answer + 1] = { seq, redis.call('HLEN', head .. ':members'), hosts, listeners }
+end
+return answer`;
+
+/** All scripts by name. Each begins with the ARGV of {@link OPEN}; a doc comment names the rest. */
+export const SCRIPTS = {
+  publish,
+  read,
+  sync,
+  join,
+  leave,
+  register,
+  release,
+  members,
+  summaries,
+};

@@ -6,7 +6,7 @@ import { Recorder } from "../../support/recorder.ts";
 /** A node whose calls wait until the test answers them. */
 class FakeNode implements RedisNode {
   readonly id = "node";
-  readonly mayBury = false;
+  readonly canRemoveNodes = false;
   readonly calls: { script: string; args: string[]; answer: (answer?: unknown) => void }[] = [];
 
   run(script: string, _keys: readonly string[], args: string[]): Promise<unknown> {
@@ -33,10 +33,10 @@ function openRoom() {
 
 function synced(
   seq: number,
-  more: { wasGone?: number; hasMore?: number; entries?: number[] } = {},
+  more: { wasUnknown?: number; hasMore?: number; entries?: number[] } = {},
 ) {
   const entries = (more.entries ?? []).map((seq) => [`${seq}-1`, ["m", `5 3 Ann${seq}`]]);
-  return ["e", seq, 2, 1, more.wasGone ?? 0, more.hasMore ?? 0, entries];
+  return ["e", seq, 2, 1, more.wasUnknown ?? 0, more.hasMore ?? 0, entries];
 }
 
 const unavailable: Refusal = { refused: "unavailable" };
@@ -53,7 +53,7 @@ Deno.test("RedisRoom.open() answers with the head as soon as a sync has come", a
   assertEquals(room.seq, 7);
 });
 
-Deno.test("RedisRoom.close() answers who still waits for the head, and ignores what comes", async () => {
+Deno.test("RedisRoom.close() refuses an open() that still waits, and ignores later answers", async () => {
   const { node, room } = openRoom();
   const opened = room.open(new Recorder());
   room.close();
@@ -70,7 +70,7 @@ Deno.test("RedisRoom.sync() asks again until it has all that was missed", async 
   const recorder = new Recorder();
   room.open(recorder);
   await node.answer(synced(1));
-  room.hold();
+  room.pause();
   room.catchUp();
   room.catchUp();
   assertEquals(node.scripts, ["sync"]);
@@ -81,7 +81,7 @@ Deno.test("RedisRoom.sync() asks again until it has all that was missed", async 
   assertEquals(node.scripts, []);
 });
 
-Deno.test("RedisRoom.sync() asks again while there are members to bury", async () => {
+Deno.test("RedisRoom.sync() asks again while there are members of dead nodes", async () => {
   const { node, room } = openRoom();
   room.open(new Recorder());
   await node.answer(synced(1, { hasMore: 1 }));
@@ -90,13 +90,13 @@ Deno.test("RedisRoom.sync() asks again while there are members to bury", async (
   assertEquals(node.scripts, []);
 });
 
-Deno.test("RedisRoom registers its members where the node's lease was gone", async () => {
+Deno.test("RedisRoom registers its members where Redis does not know the node", async () => {
   const { node, room } = openRoom();
   const joined = room.join("m1", "Ann");
   assertEquals(await node.answer(null), "join node m1 3 Ann");
   assertEquals([await joined, room.memberCount], [undefined, 1]);
   room.sync();
-  await node.answer(synced(1, { wasGone: 1 }));
+  await node.answer(synced(1, { wasUnknown: 1 }));
   assertEquals(await node.answer(1), "register node m1 3 Ann");
   room.sync();
   await node.answer(synced(1));
@@ -134,6 +134,36 @@ Deno.test("RedisRoom keeps a later join though an earlier one got no answer", as
   room.sync();
   await node.answer(synced(1));
   assertEquals(await node.answer(1), "register node m1 4 Anna");
+});
+
+Deno.test("RedisRoom forgets overlapping joins that were all refused", async () => {
+  const { node, room } = openRoom();
+  const joins = [room.join("m1", "Ann"), room.join("m1", "Bea")];
+  await node.answer();
+  await node.answer();
+  assertEquals(await Promise.all(joins), [unavailable, unavailable]);
+  assertEquals(room.memberCount, 0);
+  room.register();
+  assertEquals(await node.answer(1), "register node");
+});
+
+Deno.test("RedisRoom falls back from overlapping refused renamings to the confirmed name", async () => {
+  const { node, room } = openRoom();
+  for (const name of ["Ann", "Bea", "Cleo"]) room.join("m1", name);
+  await node.answer(null);
+  await node.answer();
+  await node.answer();
+  room.register();
+  assertEquals(await node.answer(1), "register node m1 3 Ann");
+});
+
+Deno.test("RedisRoom takes no name from before a leave()", async () => {
+  const { node, room } = openRoom();
+  room.join("m1", "Ann");
+  room.leave("m1");
+  room.join("m1", "Bea");
+  for (const answer of [null, null, undefined]) await node.answer(answer);
+  assertEquals(room.memberCount, 0);
 });
 
 Deno.test("RedisRoom.leave() is made up for where it got no answer", async () => {

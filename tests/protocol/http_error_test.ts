@@ -1,5 +1,5 @@
 import { assertEquals, assertInstanceOf } from "@std/assert";
-import { HttpError } from "../../handlers/http/error.ts";
+import { HttpError } from "../../handlers/protocol/http_error.ts";
 
 Deno.test("HttpError.toResponse() is the JSON error of the protocol, with the error's headers", async () => {
   const error = new HttpError(503, "full", "The server is full.", { "retry-after": "5" });

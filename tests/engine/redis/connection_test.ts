@@ -1,5 +1,5 @@
 import { assertEquals } from "@std/assert";
-import { PendingCommands } from "../../../handlers/engine/redis/pending.ts";
+import { PendingCommands } from "../../../handlers/engine/redis/connection.ts";
 
 const never = new Promise<unknown>(() => {});
 
@@ -8,8 +8,8 @@ function pendingWith() {
   const pending = new PendingCommands();
   const outcomes: unknown[] = [];
   const errors: string[] = [];
-  const add = (answer: Promise<unknown>, bytes = 1, isPatient = false) => {
-    pending.add(answer, bytes, isPatient, (error) => errors.push(error.message))
+  const add = (answer: Promise<unknown>, bytes = 1, hasTimeout = true) => {
+    pending.add(answer, bytes, hasTimeout, (error) => errors.push(error.message))
       .then((value) => outcomes.push(value));
   };
   return { pending, outcomes, errors, add };
@@ -19,7 +19,7 @@ function turn(): Promise<void> {
   return new Promise((resolve) => setTimeout(resolve));
 }
 
-Deno.test("PendingCommands gives what the answer brings, and nothing for an error", async () => {
+Deno.test("PendingCommands resolves to the answer, and to nothing for an error", async () => {
   const { outcomes, errors, add } = pendingWith();
   add(Promise.resolve("yes"));
   add(Promise.resolve(null));
@@ -29,10 +29,10 @@ Deno.test("PendingCommands gives what the answer brings, and nothing for an erro
   assertEquals(errors, ["NOSCRIPT"]);
 });
 
-Deno.test("PendingCommands gives up a command after three whole ticks, but for a patient one", async () => {
+Deno.test("PendingCommands times out a command after three whole ticks, but not one without a timeout", async () => {
   const { pending, outcomes, add } = pendingWith();
   add(never);
-  add(never, 1, true);
+  add(never, 1, false);
   for (const expected of [0, 0, 0, 1, 1]) {
     pending.tick();
     await turn();
@@ -41,13 +41,13 @@ Deno.test("PendingCommands gives up a command after three whole ticks, but for a
   assertEquals(outcomes, [undefined]);
 });
 
-Deno.test("PendingCommands.tick() tells when no answer comes at all", async () => {
+Deno.test("PendingCommands.tick() returns whether the server still answers", async () => {
   const { pending, add } = pendingWith();
   assertEquals(
     [pending.tick(), pending.tick(), pending.tick(), pending.tick()],
     Array(4).fill(true),
   );
-  add(never, 1, true);
+  add(never, 1, false);
   assertEquals([pending.tick(), pending.tick()], [true, true]);
   add(Promise.resolve());
   await turn();

@@ -1,10 +1,10 @@
 /**
- * A refusal over HTTP.
+ * An error over HTTP. `PROTOCOL.md`, Endpoints.
  *
  * @module
  */
 
-/** Thrown by a handler; the router makes the JSON answer of it. `PROTOCOL.md`, Endpoints. */
+/** Thrown by whatever refuses a request; the router turns it into the JSON answer. */
 export class HttpError extends Error {
   override name = "HttpError";
 
