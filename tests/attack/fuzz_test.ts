@@ -9,12 +9,12 @@ import { OPCODE } from "../support/clients.ts";
 import { soon } from "../support/inbox.ts";
 import { fuzzFrame, fuzzRawFrame, fuzzRequest, ROOMS } from "./fuzz.ts";
 import { Random } from "../support/random.ts";
-import { SEED } from "../support/run.ts";
+import { SEED, sized } from "../support/run.ts";
 import { Target } from "./target.ts";
 
-const MESSAGES = 100_000;
-const RAW_FRAMES = 20_000;
-const REQUESTS = 5_000;
+const MESSAGES = sized(4_000, 100_000);
+const RAW_FRAMES = sized(1_500, 20_000);
+const REQUESTS = sized(400, 5_000);
 const FUZZERS = 16;
 /** So many frames are sent before the fuzzer asks whether they are read. */
 const ROUND = 100;

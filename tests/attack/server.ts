@@ -12,6 +12,7 @@ import { addressOf, listen } from "../../handlers/start/listen.ts";
 import { parleyOptions } from "../../handlers/start/options.ts";
 import { readSettings } from "../../handlers/start/read_settings.ts";
 import type { Log } from "../../handlers/util/log.ts";
+import { IS_FULL } from "../support/run.ts";
 import type { Totals } from "./totals.ts";
 
 const MAX_ERRORS = 20;
@@ -20,7 +21,7 @@ let logLines = 0;
 const errors: string[] = [];
 
 function totals({ registry }: App): Totals {
-  (globalThis as { gc?: () => void }).gc?.();
+  if (IS_FULL) (globalThis as { gc?: () => void }).gc?.();
   const { rss, heapUsed, external } = Deno.memoryUsage();
   const { counters } = registry;
   const { rooms: engineRooms, historyBytes } = registry.engineOf("").stats();
