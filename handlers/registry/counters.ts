@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { CLOSE } from "../protocol/close_codes.ts";
+import type { CLOSE } from "../protocol/close_codes.ts";
 
 const SAMPLE = 64;
 

@@ -53,9 +53,9 @@ const CLEAN_CODES = new Set([1000, 1001, 1005]);
 
 /** Rooms, clients and totals of one process. */
 export class Registry implements ConnectionOwner {
-  readonly counters = new Counters();
-  readonly rooms = new Map<string, Room>();
-  readonly clients = new Set<Client>();
+  readonly counters: Counters = new Counters();
+  readonly rooms: Map<string, Room> = new Map<string, Room>();
+  readonly clients: Set<Client> = new Set<Client>();
   isDraining = false;
   /** The process uses more memory than MAX_RSS_MB. */
   isOverMemory = false;

@@ -1,6 +1,6 @@
 /** Many clients, many rooms, many addresses. */
 import { assert, assertEquals } from "@std/assert";
-import { RawClient } from "../support/clients.ts";
+import type { RawClient } from "../support/clients.ts";
 import { sized } from "../support/run.ts";
 import { Target } from "./target.ts";
 

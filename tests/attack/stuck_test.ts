@@ -1,6 +1,6 @@
 /** Peers that stop reading, or say nothing more. */
 import { assert, assertEquals } from "@std/assert";
-import { OPCODE, RawClient } from "../support/clients.ts";
+import { OPCODE, type RawClient } from "../support/clients.ts";
 import { soon } from "../support/inbox.ts";
 import { IS_FULL, sized } from "../support/run.ts";
 import { Target, weigh } from "./target.ts";

@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { type Browser, chromium } from "playwright-core";
+import { type Browser, chromium } from "npm:playwright-core@1.65.1";
 import { cleanEnv } from "./process.ts";
 
 /** Where Debian installs it. */
