@@ -4,6 +4,7 @@
  * @module
  */
 import config from "./deno.json" with { type: "json" };
+import { isStoreWorker } from "./handlers/engine/store_name.ts";
 import { createParley } from "./handlers/parley.ts";
 import { addressOf, listen, urlsOf } from "./handlers/start/listen.ts";
 import { createLog } from "./handlers/start/log.ts";
@@ -35,7 +36,8 @@ async function serve(settings: Settings, log: Log, threads?: Threads): Promise<R
     await parley[Symbol.asyncDispose]();
     await server.shutdown();
   };
-  return { parley, address: addressOf(server.addr, settings), stop };
+  const clientCount = () => parley.clientCount;
+  return { parley, clientCount, address: addressOf(server.addr, settings), stop };
 }
 
 async function main(): Promise<void> {
@@ -52,7 +54,7 @@ async function main(): Promise<void> {
     ? await serve(settings, log)
     : await startWorkers(settings, log, import.meta.url, serve);
   onSignals(log, async () => {
-    log.info(`Parley stops: ${running.parley.clientCount} clients`, { event: "stop" });
+    log.info(`Parley stops: ${running.clientCount()} clients`, { event: "stop" });
     await running.stop();
     log.info("Parley stopped", { event: "stopped" });
   });
@@ -74,6 +76,8 @@ if (isWorker()) {
   const { threads, settings, ready } = await joinThreads<Settings>(systemClock);
   const log = createLog(settings.LOG_LEVEL, settings.LOG_FORMAT, { worker: threads.index });
   ready(await serve(settings, log, threads));
+} else if (isStoreWorker()) {
+  await import("./handlers/engine/store.ts");
 } else if (import.meta.main) {
   try {
     await main();

@@ -26,15 +26,9 @@ export async function parleyOptions(
   threads?: Threads,
 ): Promise<AppOptions> {
   const { limits, ...access } = limitsAndAccess(settings);
-  const share = threads ? settings.WORKERS : 1;
   return {
     ...access,
-    limits: {
-      ...limits,
-      maxConnections: Math.ceil(limits.maxConnections / share),
-      maxConnectionsPerIp: Math.ceil(limits.maxConnectionsPerIp / share),
-      postRate: Math.ceil(limits.postRate / share),
-    },
+    limits,
     tokens: await createTokenCheck(settings, systemClock),
     engine: threads?.engine ?? await openEngine(settings, log),
     log,
@@ -50,11 +44,18 @@ export async function parleyOptions(
 export async function openEngine(settings: Settings, log: Log): Promise<Engine> {
   const clock = systemClock;
   const { limits } = limitsAndAccess(settings);
-  if (!settings.REDIS_URL) return createMemoryEngine(limits, clock);
-  const { createRedisEngine } = await import("../engine/redis/engine.ts");
+  const { DATA_FILE, REDIS_URL } = settings;
   try {
-    return await createRedisEngine(settings.REDIS_URL, limits, clock, log);
+    if (DATA_FILE) {
+      const { createDurableEngine } = await import("../engine/durable.ts");
+      return await createDurableEngine(DATA_FILE, limits, clock, log);
+    }
+    if (REDIS_URL) {
+      const { createRedisEngine } = await import("../engine/redis/engine.ts");
+      return await createRedisEngine(REDIS_URL, limits, clock, log);
+    }
   } catch (error) {
     throw new SettingError(reasonOf(error));
   }
+  return createMemoryEngine(limits, clock);
 }
