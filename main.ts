@@ -4,6 +4,7 @@
  * @module
  */
 import config from "./deno.json" with { type: "json" };
+import { isStoreWorker } from "./handlers/engine/store_name.ts";
 import { createParley } from "./handlers/parley.ts";
 import { addressOf, listen, urlsOf } from "./handlers/start/listen.ts";
 import { createLog } from "./handlers/start/log.ts";
@@ -74,6 +75,8 @@ if (isWorker()) {
   const { threads, settings, ready } = await joinThreads<Settings>(systemClock);
   const log = createLog(settings.LOG_LEVEL, settings.LOG_FORMAT, { worker: threads.index });
   ready(await serve(settings, log, threads));
+} else if (isStoreWorker()) {
+  await import("./handlers/engine/store.ts");
 } else if (import.meta.main) {
   try {
     await main();

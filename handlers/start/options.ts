@@ -50,11 +50,18 @@ export async function parleyOptions(
 export async function openEngine(settings: Settings, log: Log): Promise<Engine> {
   const clock = systemClock;
   const { limits } = limitsAndAccess(settings);
-  if (!settings.REDIS_URL) return createMemoryEngine(limits, clock);
-  const { createRedisEngine } = await import("../engine/redis/engine.ts");
+  const { DATA_FILE, REDIS_URL } = settings;
   try {
-    return await createRedisEngine(settings.REDIS_URL, limits, clock, log);
+    if (DATA_FILE) {
+      const { createDurableEngine } = await import("../engine/durable.ts");
+      return await createDurableEngine(DATA_FILE, limits, clock, log);
+    }
+    if (REDIS_URL) {
+      const { createRedisEngine } = await import("../engine/redis/engine.ts");
+      return await createRedisEngine(REDIS_URL, limits, clock, log);
+    }
   } catch (error) {
     throw new SettingError(reasonOf(error));
   }
+  return createMemoryEngine(limits, clock);
 }

@@ -100,6 +100,9 @@ function checkTogether(settings: Settings): void {
   if (settings.AUTH_SECRET && settings.AUTH_JWKS) {
     cannotUse("AUTH_JWKS", "AUTH_SECRET is set too, tokens have one kind of key");
   }
+  if (settings.DATA_FILE && settings.REDIS_URL) {
+    cannotUse("DATA_FILE", "REDIS_URL is set too, rooms are kept in one place");
+  }
   if (MAX_QUEUE_BYTES < MAX_MESSAGE_BYTES) {
     const least = `must be at least MAX_MESSAGE_BYTES (${MAX_MESSAGE_BYTES})`;
     cannotUse("MAX_QUEUE_BYTES", `${least}, is ${MAX_QUEUE_BYTES}`);

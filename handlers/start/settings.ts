@@ -65,6 +65,7 @@ export const GROUPS = {
     HISTORY_SECONDS: limit("historySeconds", "seconds that messages and empty rooms are kept"),
     HISTORY_MB: limit("historyMb", "megabytes of history, all rooms together", LARGE, 1),
     MAX_ROOMS: limit("maxRooms", "rooms, empty ones with history included"),
+    DATA_FILE: text("file that rooms are kept in over restarts, also if the machine fails"),
     REDIS_URL: text("redis:// or rediss:// URL: rooms live there, for many machines"),
   },
   "How it runs": {

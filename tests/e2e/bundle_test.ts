@@ -15,7 +15,8 @@ Deno.test("deno task bundle makes one file that serves echo, chat and page from 
   {
     // Nothing is cached and no registry answers: what it needs is in the file.
     const env = { DENO_DIR: `${folder}/cache`, NPM_CONFIG_REGISTRY: "http://127.0.0.1:1/" };
-    await using server = await ServerProcess.start([], { script: "parley.js", cwd: empty, env });
+    const flags = ["--data-file", `${folder}/data.db`];
+    await using server = await ServerProcess.start(flags, { script: "parley.js", cwd: empty, env });
     await using echo = await Client.open(`${server.ws}/echo`);
     echo.send("Hello");
     assertEquals(await echo.next(), "Echo: Hello");

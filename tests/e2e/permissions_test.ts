@@ -138,6 +138,22 @@ Deno.test("WORKERS needs to read the program, as each thread loads it", async ()
   await stop(server);
 });
 
+Deno.test("DATA_FILE needs to read the program, and its folder", async () => {
+  const folder = await Deno.makeTempDir();
+  const at = `127.0.0.1:${freePort()}`;
+  const flags = ["--host", "127.0.0.1", "--port", at.split(":")[1], "--drain-seconds", "0"];
+  const files = [`--allow-read=.,${folder}`, `--allow-write=${folder}`];
+  const permissions = [`--allow-net=${at}`, ...files, ENV];
+  await using server = await run(permissions, [...flags, "--data-file", `${folder}/parley.db`]);
+  const headers = { "content-type": "application/json" };
+  const post = { method: "POST", headers, body: "{}" };
+  const { status, body } = await fetch(`http://${at}/rooms/a/messages`, post);
+  await body?.cancel();
+  assertEquals(status, 202);
+  await stop(server);
+  await Deno.remove(folder, { recursive: true });
+});
+
 redisTest("REDIS_URL needs the way to Redis, and a variable of its client", async () => {
   await using redis = await RedisServer.start();
   const at = `127.0.0.1:${freePort()}`;
