@@ -14,6 +14,8 @@ export class MemoryStore implements Store {
   /** Why commits fail, while they do. */
   failure?: string;
   isClosed = false;
+  /** Deletes may be committed late: here they never are. */
+  skipsDeletes = false;
   readonly #tables = new Map(TABLE_NAMES.map((table) => [table, new Map<number, Value[]>()]));
   #gate?: PromiseWithResolvers<void>;
 
@@ -37,6 +39,7 @@ export class MemoryStore implements Store {
       for (let at = 0; at < puts.length; at += width) {
         rows.set(Number(puts[at]), puts.slice(at, at + width));
       }
+      if (this.skipsDeletes) continue;
       for (const row of changes.deletes[table]) rows.delete(row);
     }
   }
