@@ -1,4 +1,4 @@
-/** A person's program with `client.js` in it, through each bundler, against a real server. */
+/** A person's program with `client.js` in it, through each bundler and in Node, against a real server. */
 import { assertEquals } from "@std/assert";
 import { startServer } from "../support/servers.ts";
 
@@ -81,4 +81,34 @@ Deno.test("client.js reaches absolute URLs from a bundle of esbuild, rollup, vit
   } finally {
     await Deno.remove(folder, { recursive: true });
   }
+});
+
+/** Node 20 has its WebSocket behind this flag; newer ones know the flag, too. */
+const NODE_FLAGS = ["--experimental-websocket", "--no-warnings"];
+
+const hasNode = await new Deno.Command("node", { args: [...NODE_FLAGS, "-e", ""] }).output()
+  .then(({ success }) => success, () => false);
+
+Deno.test({
+  name: `client.js runs in Node without a build${hasNode ? "" : " [needs: Node 20]"}`,
+  ignore: !hasNode,
+  async fn() {
+    await using server = await startServer();
+    const folder = await Deno.makeTempDir();
+    try {
+      const program = PROGRAM.replace("globalThis.Deno.args[0]", "process.argv[2]");
+      await Deno.writeTextFile(`${folder}/main.mjs`, program.replace("client.js", "client.mjs"));
+      const client = await (await fetch(`${server.url}/client.js`)).text();
+      await Deno.writeTextFile(`${folder}/client.mjs`, client);
+      const node = new Deno.Command("node", {
+        args: [...NODE_FLAGS, "main.mjs", server.url],
+        cwd: folder,
+      });
+      const { stdout, stderr } = await node.output();
+      const [printed, complaints] = [stdout, stderr].map((one) => new TextDecoder().decode(one));
+      assertEquals([printed, complaints], ["lobby a:b lobby ops\n", ""]);
+    } finally {
+      await Deno.remove(folder, { recursive: true });
+    }
+  },
 });

@@ -43,7 +43,7 @@ Deno.test("deno task chat talks in a room: history, names, members", async () =>
   await ann.type("/members");
   await ann.line(/^\* 2 here: Ann, Bob$/);
   await ann.type("/name Anna");
-  await ann.line(/^\* Anna joined the chat\. \(2 here\)$/);
+  await ann.line(/^\* Ann is now Anna\. \(2 here\)$/);
   await bob.close();
   await ann.line(/^\* Bob left the chat\. \(1 here\)$/);
   await ann.type("/quit");
@@ -56,8 +56,9 @@ Deno.test("deno task chat comes back after a server restart, and sends what was 
   await using ann = chat("--name=Ann", `${server.ws}/chat/ops`);
   await ann.line(/Ann joined/);
   await server[Symbol.asyncDispose]();
-  await ann.line(/^\* reconnecting$/);
+  await ann.line(/^\* connection lost, trying again; what you write is kept and sent later$/);
   await ann.type("typed meanwhile");
+  await ann.line(/^\* waits to be sent: typed meanwhile$/);
   server = await startServer({ PORT });
   await using _server = server;
   await ann.line(/^\d\d:\d\d Ann: typed meanwhile$/);
@@ -78,6 +79,26 @@ Deno.test("deno task chat sends what is piped in, to its last line, and ends", a
   await using nobody = chat(`${server.ws}/chat/ops`);
   await nobody.line(/^\* A token is needed\.$/);
   assertEquals(await codeOf(nobody), 1);
+});
+
+Deno.test("deno task chat to a dead server says so, and keeps what was typed until there is one", async () => {
+  const listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+  const { port } = listener.addr;
+  listener.close();
+  const url = `ws://127.0.0.1:${port}/chat/ops`;
+  await using ann = chat("--name", "Ann", url);
+  await ann.type("hello?");
+  await ann.line(/^\* no answer from ws:.*, trying again; what you write is kept/);
+  await ann.line(/^\* waits to be sent: hello\?$/);
+  {
+    await using _server = await startServer({ PORT: port });
+    await ann.line(/^\d\d:\d\d Ann: hello\?$/);
+  }
+  await ann.line(/^\* connection lost/);
+  await ann.type("anybody?");
+  await ann.type("/quit");
+  await ann.line(/^\* not sent: anybody\? \(The client is closed/);
+  assertEquals(await codeOf(ann), 1);
 });
 
 Deno.test("deno task chat --help tells how, and a slip gets one line", async () => {
