@@ -19,7 +19,7 @@ import type { TrafficNode } from "./traffic.ts";
 /** No limit stands between a test and its traffic; every message is kept. */
 const FLAGS = [
   ...["--host", "127.0.0.1", "--drain-seconds", "1"],
-  ...["--message-rate", "0", "--byte-rate", "0", "--history-size", "1000000"],
+  ...["--message-rate", "0", "--byte-rate", "0", "--post-rate", "0", "--history-size", "1000000"],
   ...["--max-queue-bytes", "100000000"],
 ];
 
