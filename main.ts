@@ -34,8 +34,8 @@ async function serve(settings: Settings, log: Log, cluster?: Cluster): Promise<R
   onUncaught(log);
   const isTraced = ["true", "1"].includes(Deno.env.get("OTEL_DENO") ?? "");
   const health = {};
-  const options = await parleyOptions(settings, log, cluster);
-  const parley = createParley({ ...options, health, isTraced });
+  const options = await parleyOptions(settings, log, cluster, isTraced);
+  const parley = createParley({ ...options, health });
   const server = await listen({ settings, handler: parley.fetch, log, health, cluster });
   const stop = async () => {
     await parley[Symbol.asyncDispose]();
@@ -77,9 +77,15 @@ async function main(): Promise<void> {
   const { address } = running;
   log.info(`Parley ${config.version} started: ${urlsOf(address)}`, { event: "start", address });
   if (isOpenToAll(settings)) {
-    log.warn("Anybody may connect: set ALLOWED_ORIGINS, or AUTH_SECRET, or a loopback HOST", {
+    log.warn("Anybody may connect: set AUTH_SECRET or AUTH_JWKS, or a loopback HOST", {
       event: "open",
     });
+  }
+  if (settings.AUTH_JWKS && !settings.AUTH_ISSUER && !settings.AUTH_AUDIENCE) {
+    log.warn(
+      "Tokens that the same issuer made for other services are taken too: set AUTH_AUDIENCE or AUTH_ISSUER",
+      { event: "any_audience" },
+    );
   }
 }
 

@@ -42,7 +42,12 @@ export function events(app: App): Handler {
       });
     }
     return new Response(reader.stream.pipeThrough(new ServerSentEventStream()), {
-      headers: { "content-type": "text/event-stream", "x-accel-buffering": "no" },
+      headers: {
+        "content-type": "text/event-stream",
+        // A proxy that compresses would hold events back.
+        "cache-control": "no-store, no-transform",
+        "x-accel-buffering": "no",
+      },
     });
   };
 }
@@ -59,7 +64,7 @@ class EventReader implements Reader, Client {
   #stopExpiry: () => void = () => {};
   #address: string;
 
-  constructor(readonly app: App, { remote, address, grants }: Visitor) {
+  constructor(readonly app: App, { remote, address, rights }: Visitor) {
     this.remote = remote;
     this.stream = new ReadableStream({
       start: (controller) => {
@@ -74,9 +79,9 @@ class EventReader implements Reader, Client {
     app.registry.hold(address);
     this.#address = address;
     app.registry.add(this, "events");
-    if (grants.expiresAt !== undefined) {
+    if (rights.expiresAt !== undefined) {
       const end = () => this.close("tokenExpired");
-      this.#stopExpiry = runAt(app.clock, grants.expiresAt, end);
+      this.#stopExpiry = runAt(app.clock, rights.expiresAt, end);
     }
   }
 

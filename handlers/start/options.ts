@@ -3,7 +3,8 @@
  *
  * @module
  */
-import { createTokenCheck } from "../access/token.ts";
+import type { Authorize } from "../access/grants.ts";
+import { jwtAuthorizer } from "../access/token.ts";
 import type { AppOptions } from "../app.ts";
 import type { Engine } from "../engine/engine.ts";
 import { createMemoryEngine, type HistoryLimits } from "../engine/memory.ts";
@@ -18,12 +19,14 @@ import { limitsAndAccess, type Settings } from "./settings.ts";
  * Makes the options of a server.
  *
  * @param cluster the workers of which this thread is one
+ * @param isTraced requests are traced with their query, so no token may be in it
  * @throws {SettingError} if keys cannot be read or the engine cannot be opened
  */
 export async function parleyOptions(
   settings: Settings,
   log: Log,
   cluster?: Cluster,
+  isTraced = false,
 ): Promise<AppOptions> {
   const { limits, ...access } = limitsAndAccess(settings);
   const share = cluster ? cluster.ports.length : 1;
@@ -35,11 +38,26 @@ export async function parleyOptions(
       maxConnectionsPerIp: Math.ceil(limits.maxConnectionsPerIp / share),
       postRate: Math.ceil(limits.postRate / share),
     },
-    tokens: await createTokenCheck(settings, systemClock),
+    authorize: authorizeBy(settings, log, isTraced),
     engine: await openEngine(settings, limits, log, cluster),
     log,
     cluster,
   };
+}
+
+/** The check of tokens that the settings ask for. */
+function authorizeBy(settings: Settings, log: Log, isTraced: boolean): Authorize | undefined {
+  const { AUTH_SECRET: secret, AUTH_JWKS: jwks } = settings;
+  if (!secret && !jwks) return undefined;
+  return jwtAuthorizer({
+    secret: secret || undefined,
+    jwks: jwks || undefined,
+    issuer: settings.AUTH_ISSUER || undefined,
+    audience: settings.AUTH_AUDIENCE || undefined,
+    maxTokenSeconds: settings.MAX_TOKEN_SECONDS,
+    isTraced,
+    log,
+  });
 }
 
 /** The engine that the settings ask for; what it needs is loaded only then. */

@@ -55,23 +55,21 @@ export function oneOf<const T extends string>(
   };
 }
 
-/** Texts with commas between, each of which matches `item`; capitals do not count. */
+/** Texts with commas between, in lower case. `check` throws a SettingError for a list that cannot be used. */
 export function list(
+  value: readonly string[],
   meaning: string,
-  shown: string,
-  kind: string,
-  item: RegExp,
+  check: (items: string[]) => void,
 ): Setting<string[]> {
   return {
-    default: [],
+    default: [...value],
     meaning,
-    shown,
-    kind,
+    kind: "a list of texts",
     read(text) {
-      const items = text.toLowerCase().split(",").map((part) => part.trim()).filter((part) =>
-        part !== ""
-      );
-      return items.every((part) => item.test(part)) ? items : undefined;
+      const items = text.toLowerCase().split(",").map((part) => part.trim()).filter(Boolean);
+      if (items.length === 0) return [...value];
+      check(items);
+      return items;
     },
   };
 }

@@ -6,6 +6,7 @@
 import { SettingError } from "../util/setting_error.ts";
 import { parseArgs } from "@std/cli/parse-args";
 import { DEFAULT_LIMITS, type Limits } from "../access/limits.ts";
+import { OriginRules, SAME_ORIGIN } from "../access/origins.ts";
 import { LOG_LEVELS } from "./log.ts";
 import { list, number, oneOf, type Setting, text } from "./setting_kinds.ts";
 
@@ -28,16 +29,24 @@ export const SETTINGS = {
   ),
   LOG_FORMAT: oneOf("text", ["text", "json"], "lines of text, or of JSON"),
   ALLOWED_ORIGINS: list(
-    "origins of pages that may connect: `https://a.example`, `*.example.com`, with commas between",
-    "any",
-    "a list of origins like https://a.example or *.example.com",
-    /^(https?:\/\/[^\s/,]+|\*\.[^\s/,:*]+)$/,
+    SAME_ORIGIN,
+    "origins of pages that may connect, with commas between: `same` (the server's own), " +
+      "`https://a.example`, `*.example.com`, `null`; `*` is any",
+    (origins) => new OriginRules(origins),
   ),
   AUTH_SECRET: text(
     "",
-    "secret of HS256 tokens; with it, or AUTH_JWKS, sockets and rooms need one",
+    "secret of HS256 tokens, 32 bytes or more, or `base64:` and them in base64; with it, or " +
+      "AUTH_JWKS, sockets and rooms need a token",
   ),
   AUTH_JWKS: text("", "file or URL of the public keys of tokens (JWKS)"),
+  AUTH_ISSUER: text("", "the `iss` that a token must have", "any"),
+  AUTH_AUDIENCE: text("", "an `aud` that a token must have", "any"),
+  MAX_TOKEN_SECONDS: number(
+    0,
+    LARGE,
+    "seconds after its `iat` at which a token ends, whatever its `exp`; 0 = no limit",
+  ),
   TRUST_PROXY: number(
     0,
     100,
@@ -235,7 +244,8 @@ function checked(settings: Settings): Settings {
 /** Whether any page and program that reaches this server may use it. */
 export function isOpenToAll(settings: Settings): boolean {
   const { ALLOWED_ORIGINS, AUTH_SECRET, AUTH_JWKS, HOST, SOCKET_PATH } = settings;
-  return ALLOWED_ORIGINS.length === 0 && !AUTH_SECRET && !AUTH_JWKS && !SOCKET_PATH &&
+  const isDefault = ["same", "*"].includes(ALLOWED_ORIGINS.join());
+  return isDefault && !AUTH_SECRET && !AUTH_JWKS && !SOCKET_PATH &&
     !/^(localhost|127\.[\d.]+|::1|\[::1\])$/.test(HOST);
 }
 
