@@ -8,11 +8,12 @@ import type { AccessRules, Visitor } from "./access/access.ts";
 import { denoUpgrade, type Upgrade } from "./access/handshake.ts";
 import { DEFAULT_LIMITS, type Limits } from "./access/limits.ts";
 import { SAME_ORIGIN } from "./access/origins.ts";
+import { LimitTable, type SharedLimits } from "./access/shared_limits.ts";
 import type { Engine } from "./engine/engine.ts";
 import { createMemoryEngine } from "./engine/memory.ts";
 import type { Turn } from "./registry/flush.ts";
 import { Registry } from "./registry/registry.ts";
-import type { Cluster } from "./start/cluster.ts";
+import type { Threads } from "./start/threads.ts";
 import { type Clock, systemClock } from "./util/clock.ts";
 import { silentLog } from "./util/log.ts";
 
@@ -29,8 +30,10 @@ export interface App extends AccessRules {
   registry: Registry;
   clock: Clock;
   limits: Limits;
-  /** The other workers of the process, where there are any. */
-  cluster?: Cluster;
+  /** The limits that other threads count for too. */
+  sharedLimits: SharedLimits;
+  /** The threads of the process, where there are several. */
+  threads?: Threads;
   health: Health;
   /** The path below which everything is: `/rt`; empty for none. */
   prefix: string;
@@ -41,7 +44,7 @@ export interface App extends AccessRules {
 }
 
 /** What an {@link App} is made of; what is missing has a default. */
-export interface AppOptions extends Partial<Omit<App, "registry" | "limits">> {
+export interface AppOptions extends Partial<Omit<App, "registry" | "limits" | "sharedLimits">> {
   /** Keeps the rooms; in this process's memory by default. */
   engine?: Engine;
   limits?: Partial<Limits>;
@@ -56,12 +59,14 @@ const STATS_HISTORY = 300;
 export function createApp(options: AppOptions = {}): App {
   const { clock = systemClock, log = silentLog } = options;
   const limits = { ...DEFAULT_LIMITS, ...options.limits };
+  const sharedLimits = options.threads?.limits ?? new LimitTable(limits, clock);
   const registry = new Registry({
     engine: options.engine ?? createMemoryEngine(limits, clock),
     localEngine: createMemoryEngine({ ...limits, historySize: STATS_HISTORY }, clock),
     log,
     clock,
     limits,
+    sharedLimits,
     turn: options.turn,
   });
   return {
@@ -72,7 +77,8 @@ export function createApp(options: AppOptions = {}): App {
     allowedOrigins: options.allowedOrigins ?? SAME_ORIGIN,
     trustedProxies: options.trustedProxies ?? 0,
     authorize: options.authorize,
-    cluster: options.cluster,
+    sharedLimits,
+    threads: options.threads,
     health: options.health ?? {},
     prefix: options.prefix ?? "",
     pages: options.pages ?? true,

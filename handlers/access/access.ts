@@ -9,7 +9,6 @@ import type { Log } from "../util/log.ts";
 import { addressGroup, clientAddress, isLoopback } from "./address.ts";
 import { type Authorize, OPEN_RIGHTS, type Rights, rightsOf } from "./grants.ts";
 import { isUpgrade } from "./handshake.ts";
-import type { Limits } from "./limits.ts";
 import { OriginRules } from "./origins.ts";
 
 /** What the server knows of a request's other end; `Deno.ServeHandlerInfo` has it. */
@@ -38,8 +37,6 @@ export interface Capacity {
   readonly isDraining: boolean;
   readonly isFull: boolean;
   readonly isOverMemory: boolean;
-  /** How many clients an address has. */
-  heldBy(address: string): number;
 }
 
 /** The rules of who may come in. */
@@ -167,36 +164,9 @@ function checkRights(rights: Rights, need: Need, room: string | undefined): void
   }
 }
 
-/** Seconds after which a client that found the server full may come back. */
-const FULL_RETRY_SECONDS = 5;
-
 /** Why no new client should come now. */
 export function unavailableReason(
   { isDraining, isFull, isOverMemory }: Capacity,
 ): "draining" | "full" | "overloaded" | undefined {
   return isDraining ? "draining" : isFull ? "full" : isOverMemory ? "overloaded" : undefined;
-}
-
-/**
- * Checks that there is room for a connection that stays: a socket or an event stream.
- *
- * @throws {HttpError} 503 with `Retry-After` while the server drains or is full, 429 for an address
- * that has too many
- */
-export function checkCapacity(
-  { registry, limits }: { registry: Capacity; limits: Limits },
-  { address }: Visitor,
-): void {
-  const reason = unavailableReason(registry);
-  if (reason) {
-    const seconds = reason === "draining" ? Math.max(1, limits.drainSeconds) : FULL_RETRY_SECONDS;
-    const text = `The server is ${reason}.`;
-    throw new HttpError(503, reason, text, { "retry-after": String(seconds) });
-  }
-  const limit = limits.maxConnectionsPerIp;
-  if (limit > 0 && registry.heldBy(address) >= limit) {
-    const text = "Too many connections from this address.";
-    const headers = { "retry-after": String(FULL_RETRY_SECONDS) };
-    throw new HttpError(429, "too_many_connections", text, headers);
-  }
 }

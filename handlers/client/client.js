@@ -61,6 +61,12 @@ const encoder = new TextEncoder();
 // what a bundler makes of it may be a file's URL, or nothing.
 const MODULE_URL = import.meta.url;
 const BASE_URL = /^https?:/.test(MODULE_URL) ? MODULE_URL : globalThis.location?.href;
+/** Makes an error an uncaught one. Node has no `reportError`. */
+const raise = globalThis.reportError ?? ((error) => {
+  queueMicrotask(() => {
+    throw error;
+  });
+});
 /** For durations: the system's clock may be set at any time. */
 const now = () => performance.now();
 
@@ -586,7 +592,7 @@ export function connect(url, options = {}) {
     try {
       call();
     } catch (error) {
-      reportError(error);
+      raise(error);
     }
   }
 

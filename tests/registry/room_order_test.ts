@@ -1,6 +1,6 @@
 // One order for all listeners of a room, whatever happens to some of them in the middle.
 import { assert, assertEquals, assertLessOrEqual } from "@std/assert";
-import fc from "fast-check";
+import fc from "npm:fast-check@4.10.2";
 import type { Dialect } from "../../handlers/protocol/encode.ts";
 import { MAX_FRAME_BYTES } from "../../handlers/registry/connection.ts";
 import { Turn } from "../../handlers/registry/flush.ts";
