@@ -6,7 +6,7 @@
 import { checkHandshake } from "./access/handshake.ts";
 import { Allowance } from "./access/rate_limit.ts";
 import type { Grants } from "./access/token.ts";
-import { type ClientHandler } from "./access/slot.ts";
+import type { ClientHandler } from "./access/slot.ts";
 import type { App } from "./app.ts";
 import { isRefusal, type Refusal } from "./engine/engine.ts";
 import { ack, type ErrorCode, membersList, plainError, pong, v1Error } from "./protocol/encode.ts";
