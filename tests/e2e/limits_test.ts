@@ -264,7 +264,9 @@ Deno.test("MAX_ROOMS: no room more while all are heard; the longest-empty goes f
   assertEquals((await server.ask("/rooms/e/events")).status, 503);
   first.end();
   second.end();
-  for (const room of ["d", "e", "f"]) assertEquals((await post(server, {}, room)).status, 202);
+  for (const [i, room] of ["d", "e", "f"].entries()) {
+    assertEquals((await post(server, {}, room, `10.0.0.${i}`)).status, 202);
+  }
   assertEquals(server.engine.stats().rooms, 2);
 });
 

@@ -190,7 +190,7 @@ Deno.test("an empty room keeps its history and epoch for HISTORY_SECONDS, then b
   assertEquals({ ...anew, epoch: "" }, { seq: 0, recovered: false, epoch: "", messages: [] });
   assertNotEquals(anew.epoch, epoch);
   clock.tick(120_000);
-  assertEquals(engine.stats(), { rooms: 0, historyBytes: 0 });
+  assertEquals(engine.stats(), { rooms: 0, historyBytes: 0, isFull: false });
 });
 
 Deno.test("HISTORY_MB bounds the process: the largest room loses its oldest messages", async () => {
