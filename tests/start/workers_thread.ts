@@ -1,5 +1,5 @@
 /**
- * The module of the workers in `threads_test.ts`: each hosts a room of its own, `worker-{index}`,
+ * The module of the workers in `workers_test.ts`: each hosts a room of its own, `worker-{index}`,
  * where it takes orders, and has a member, `Worker {index}`, in the room `said`.
  *
  * @module
