@@ -13,7 +13,7 @@ import type { Turn } from "./registry/flush.ts";
 import { Registry } from "./registry/registry.ts";
 import type { Cluster } from "./start/cluster.ts";
 import { type Clock, systemClock } from "./util/clock.ts";
-import { type Log, silentLog } from "./util/log.ts";
+import { guardLog, type Log, silentLog } from "./util/log.ts";
 
 export type { RequestInfo, Visitor } from "./access/access.ts";
 
@@ -50,7 +50,8 @@ const STATS_HISTORY = 300;
 
 /** Puts an app together. */
 export function createApp(options: AppOptions = {}): App {
-  const { clock = systemClock, log = silentLog } = options;
+  const { clock = systemClock } = options;
+  const log = guardLog(options.log ?? silentLog);
   const limits = { ...DEFAULT_LIMITS, ...options.limits };
   const registry = new Registry({
     engine: options.engine ?? createMemoryEngine(limits, clock),

@@ -42,7 +42,7 @@ export function runApp(app: App): Parley {
   const stopStats = publishStats(app, () => Deno.memoryUsage().rss);
   let drained: Promise<void> | undefined;
   const drain = () =>
-    drained ??= registry.drain().then(() => within(clock, GRACE_MS, registry.allReleased()));
+    drained ??= registry.drain().then(() => within(clock, GRACE_MS, registry.slots.whenEmpty()));
   const engine = registry.engineOf("") as Engine & Partial<WorkersEngine>;
   const replacePeer = engine.replacePeer?.bind(engine);
   app.cluster?.serve({ figures: () => readFigures(registry), drain, replacePeer });

@@ -18,3 +18,20 @@ export interface Log {
 
 /** A log that writes nothing. */
 export const silentLog: Log = { info() {}, warn() {}, error() {} };
+
+/** A log whose failures are its own: what it throws stops nobody who writes a line. */
+export function guardLog(log: Log): Log {
+  const guard = (level: keyof Log): Write => (text, fields) => {
+    try {
+      log[level]!(text, fields);
+    } catch {
+      // There is no place left to say so.
+    }
+  };
+  return {
+    debug: log.debug && guard("debug"),
+    info: guard("info"),
+    warn: guard("warn"),
+    error: guard("error"),
+  };
+}

@@ -74,7 +74,7 @@ Deno.test("checkHandshake() tells the dialect that the client asks for", () => {
     checkHandshake(requestOf({
       ...handshakeHeaders(),
       ...(protocols !== undefined && { "sec-websocket-protocol": protocols }),
-    }));
+    })).name;
   assertEquals(dialectOf(), "plain");
   assertEquals(dialectOf("parley.v1"), "v1");
   assertEquals(dialectOf("soap, parley.v1"), "v1");
@@ -142,12 +142,12 @@ Deno.test("unavailableReason() tells why nobody new should come", () => {
   assertEquals(unavailableReason(registry), undefined);
   registry.isOverMemory = true;
   assertEquals(unavailableReason(registry), "overloaded");
-  registry.hold("192.0.2.1");
+  const slot = registry.slots.acquire("192.0.2.1");
   assertEquals(unavailableReason(registry), "full");
   registry.isDraining = true;
   assertEquals(unavailableReason(registry), "draining");
   [registry.isDraining, registry.isOverMemory] = [false, false];
-  registry.letGo("192.0.2.1");
+  slot.release();
   assertEquals(unavailableReason(registry), undefined);
 });
 
@@ -164,13 +164,13 @@ Deno.test("checkCapacity() answers 503 with Retry-After while the server is full
 Deno.test("checkCapacity() answers 429 to an address that has MAX_CONNECTIONS_PER_IP", () => {
   const { app, registry } = createTestApp({ settings: { MAX_CONNECTIONS_PER_IP: 2 } });
   checkCapacity(app, VISITOR);
-  registry.hold(VISITOR.address);
-  registry.hold(VISITOR.address);
+  registry.slots.acquire(VISITOR.address);
+  const slot = registry.slots.acquire(VISITOR.address);
   const error = assertThrows(() => checkCapacity(app, VISITOR), HttpError);
   assertEquals([error.status, error.code], [429, "too_many_connections"]);
   assert("retry-after" in error.headers);
   checkCapacity(app, { ...VISITOR, address: "192.0.2.2" });
-  registry.letGo(VISITOR.address);
+  slot.release();
   checkCapacity(app, VISITOR);
 });
 
