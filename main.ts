@@ -4,65 +4,45 @@
  * @module
  */
 import config from "./deno.json" with { type: "json" };
+import { isStoreWorker } from "./handlers/engine/store_name.ts";
 import { createParley } from "./handlers/parley.ts";
-import { type Cluster, isWorker, joinCluster } from "./handlers/start/cluster.ts";
 import { addressOf, listen, urlsOf } from "./handlers/start/listen.ts";
-import { createLog, type ServerLog } from "./handlers/start/log.ts";
+import { createLog } from "./handlers/start/log.ts";
 import { parleyOptions } from "./handlers/start/options.ts";
-import { helpText, isOpenToAll, readSettings, type Settings } from "./handlers/start/settings.ts";
-import { type Running, startWorkers } from "./handlers/start/threads.ts";
+import { helpText } from "./handlers/start/help.ts";
+import { onSignals, onUncaught } from "./handlers/start/process.ts";
+import { isOnDeploy, readSettings } from "./handlers/start/read_settings.ts";
+import { isOpenToAll, type Settings } from "./handlers/start/settings.ts";
+import {
+  isWorker,
+  joinThreads,
+  type Running,
+  startWorkers,
+  type Threads,
+} from "./handlers/start/threads.ts";
 import { systemClock } from "./handlers/util/clock.ts";
 import type { Log } from "./handlers/util/log.ts";
 import { SettingError } from "./handlers/util/setting_error.ts";
 
-/** How long the last lines of the log get. */
-const LAST_LINES_MS = 300;
-
-/** Keeps the process alive through an error that nothing caught: it costs a line of the log. */
-function onUncaught(log: Log): void {
-  const report = (event: Event, error: unknown) => {
-    event.preventDefault();
-    const text = error instanceof Error ? error.stack ?? error.message : String(error);
-    log.error(`Uncaught: ${text}`, { event: "uncaught" });
-  };
-  addEventListener("unhandledrejection", (event) => report(event, event.reason));
-  addEventListener("error", (event) => report(event, event.error));
-}
-
-/** Serves in this thread; `cluster` are the workers of which it is one. */
-async function serve(settings: Settings, log: Log, cluster?: Cluster): Promise<Running> {
+/** Serves in this thread; `threads` are those of which it is one. */
+async function serve(settings: Settings, log: Log, threads?: Threads): Promise<Running> {
   onUncaught(log);
   const isTraced = ["true", "1"].includes(Deno.env.get("OTEL_DENO") ?? "");
   const health = {};
-  const options = await parleyOptions(settings, log, cluster);
+  const options = await parleyOptions(settings, log, threads);
   const parley = createParley({ ...options, health, isTraced });
-  const server = await listen({ settings, handler: parley.fetch, log, health, cluster });
+  const server = await listen({ settings, handler: parley.fetch, log, health, threads });
   const stop = async () => {
     await parley[Symbol.asyncDispose]();
     await server.shutdown();
   };
-  return { parley, address: addressOf(server.addr, settings), drain: parley.drain, stop };
-}
-
-/** Ends the process after a drain at the first signal, at once at the second. */
-function onSignals({ parley, stop }: Running, log: ServerLog): void {
-  let isStopping = false;
-  const end = async () => {
-    if (isStopping) Deno.exit(1);
-    isStopping = true;
-    log.info(`Parley stops: ${parley.clientCount} clients`, { event: "stop" });
-    await stop();
-    log.info("Parley stopped", { event: "stopped" });
-    // A reader of the log that stalls must not keep the process.
-    systemClock.after(LAST_LINES_MS, () => Deno.exit(0));
-    await log.flush();
-    Deno.exit(0);
-  };
-  for (const signal of ["SIGINT", "SIGTERM"] as const) Deno.addSignalListener(signal, end);
+  const clientCount = () => parley.clientCount;
+  return { parley, clientCount, address: addressOf(server.addr, settings), stop };
 }
 
 async function main(): Promise<void> {
-  const command = readSettings(Deno.args, (name) => Deno.env.get(name));
+  const env = (name: string) => Deno.env.get(name);
+  const command = readSettings(Deno.args, env);
   if ("print" in command) {
     console.log(command.print === "help" ? helpText() : `parley ${config.version}`);
     return;
@@ -73,7 +53,11 @@ async function main(): Promise<void> {
   const running = isAlone
     ? await serve(settings, log)
     : await startWorkers(settings, log, import.meta.url, serve);
-  onSignals(running, log);
+  onSignals(log, async () => {
+    log.info(`Parley stops: ${running.clientCount()} clients`, { event: "stop" });
+    await running.stop();
+    log.info("Parley stopped", { event: "stopped" });
+  });
   const { address } = running;
   log.info(`Parley ${config.version} started: ${urlsOf(address)}`, { event: "start", address });
   if (isOpenToAll(settings)) {
@@ -81,18 +65,33 @@ async function main(): Promise<void> {
       event: "open",
     });
   }
+  if (isOnDeploy(env) && !settings.REDIS_URL) {
+    log.warn("Rooms are split over the instances of Deno Deploy: set REDIS_URL", {
+      event: "split",
+    });
+  }
 }
 
 if (isWorker()) {
-  const { cluster, settings } = await joinCluster<Settings>(systemClock);
-  const options = { worker: cluster.index };
-  await serve(settings, createLog(settings.LOG_LEVEL, settings.LOG_FORMAT, options), cluster);
+  const { threads, settings, ready } = await joinThreads<Settings>(systemClock);
+  const log = createLog(settings.LOG_LEVEL, settings.LOG_FORMAT, { worker: threads.index });
+  ready(await serve(settings, log, threads));
+} else if (isStoreWorker()) {
+  await import("./handlers/engine/store.ts");
 } else if (import.meta.main) {
   try {
     await main();
   } catch (error) {
-    if (!(error instanceof SettingError)) throw error;
-    console.error(error.message);
+    const isOfPermissions = error instanceof Deno.errors.NotCapable;
+    if (!(error instanceof SettingError) && !isOfPermissions) throw error;
+    console.error(isOfPermissions ? `Cannot start: ${error.message}` : error.message);
     Deno.exit(1);
   }
 }
+
+/** Nothing to serve: `deno serve` stops at this with a clear line. */
+export default {
+  get fetch() {
+    return undefined;
+  },
+};

@@ -7,11 +7,12 @@
 import type { AccessRules, Visitor } from "./access/access.ts";
 import { denoUpgrade, type Upgrade } from "./access/handshake.ts";
 import { DEFAULT_LIMITS, type Limits } from "./access/limits.ts";
+import { LimitTable, type SharedLimits } from "./access/shared_limits.ts";
 import type { Engine } from "./engine/engine.ts";
 import { createMemoryEngine } from "./engine/memory.ts";
 import type { Turn } from "./registry/flush.ts";
 import { Registry } from "./registry/registry.ts";
-import type { Cluster } from "./start/cluster.ts";
+import type { Threads } from "./start/threads.ts";
 import { type Clock, systemClock } from "./util/clock.ts";
 import { guardLog, type Log, silentLog } from "./util/log.ts";
 
@@ -29,15 +30,17 @@ export interface App extends AccessRules {
   log: Log;
   clock: Clock;
   limits: Limits;
-  /** The other workers of the process, where there are any. */
-  cluster?: Cluster;
+  /** The limits that other threads count for too. */
+  sharedLimits: SharedLimits;
+  /** The threads of the process, where there are several. */
+  threads?: Threads;
   health: Health;
   /** How a request becomes a socket; `denoUpgrade` but in tests. */
   upgrade: Upgrade;
 }
 
 /** What an {@link App} is made of; what is missing has a default. */
-export interface AppOptions extends Partial<Omit<App, "registry" | "limits">> {
+export interface AppOptions extends Partial<Omit<App, "registry" | "limits" | "sharedLimits">> {
   /** Keeps the rooms; in this process's memory by default. */
   engine?: Engine;
   limits?: Partial<Limits>;
@@ -53,12 +56,14 @@ export function createApp(options: AppOptions = {}): App {
   const { clock = systemClock } = options;
   const log = guardLog(options.log ?? silentLog);
   const limits = { ...DEFAULT_LIMITS, ...options.limits };
+  const sharedLimits = options.threads?.limits ?? new LimitTable(limits, clock);
   const registry = new Registry({
     engine: options.engine ?? createMemoryEngine(limits, clock),
     localEngine: createMemoryEngine({ ...limits, historySize: STATS_HISTORY }, clock),
     log,
     clock,
     limits,
+    sharedLimits,
     turn: options.turn,
   });
   return {
@@ -69,7 +74,8 @@ export function createApp(options: AppOptions = {}): App {
     allowedOrigins: options.allowedOrigins ?? [],
     trustedProxies: options.trustedProxies ?? 0,
     tokens: options.tokens,
-    cluster: options.cluster,
+    sharedLimits,
+    threads: options.threads,
     health: options.health ?? {},
     isTraced: options.isTraced,
     upgrade: options.upgrade ?? denoUpgrade,

@@ -3,10 +3,10 @@
  *
  * @module
  */
-import { checkCapacity } from "./access/access.ts";
 import { checkHandshake } from "./access/handshake.ts";
 import { Allowance } from "./access/rate_limit.ts";
-import type { App, Handler } from "./app.ts";
+import type { ClientHandler } from "./access/slot.ts";
+import type { App } from "./app.ts";
 import { isRefusal } from "./engine/engine.ts";
 import { ack, type ErrorCode, type ErrorDetails, membersList, pong } from "./protocol/encode.ts";
 import { type ClientMessage, parse } from "./protocol/parse.ts";
@@ -18,13 +18,12 @@ import { byteLength } from "./util/bytes.ts";
 import { chain, type MaybePromise } from "./util/maybe_promise.ts";
 
 /** Makes the handler of chat sockets. */
-export function chat(app: App): Handler {
-  return ({ request, url, room, visitor }) => {
-    checkCapacity(app, visitor);
+export function chat(app: App): ClientHandler {
+  return ({ request, url, room, visitor }, slot) => {
     const dialect = checkHandshake(request);
     const { idleTimeoutSeconds } = app.limits;
     const { socket, response } = app.upgrade(request, { dialect, idleTimeoutSeconds });
-    const options = { ...visitor, dialect, homeRoom: room };
+    const options = { ...visitor, slot, dialect, homeRoom: room };
     const connection = new Connection(socket, app.registry, options);
     connection.handler = new ChatSocket(app, connection, room, readWanted(url.searchParams));
     return response;
@@ -107,7 +106,8 @@ class ChatSocket implements ConnectionHandler, Member {
     if (message.type === "join") return this.#join(message, size);
     // What reaches no room is charged here.
     const opensRoom = message.type === "listen" || message.type === "leave";
-    const retry = this.app.registry.charge(this, size, opensRoom);
+    this.app.registry.counters.messagesIn++;
+    const retry = this.tryConsume(size, opensRoom);
     if (retry > 0) return this.#fail("rate_limited", message as ErrorDetails, retry);
     switch (message.type) {
       case "listen":

@@ -3,23 +3,22 @@
  *
  * @module
  */
-import { checkCapacity } from "./access/access.ts";
 import { checkHandshake } from "./access/handshake.ts";
 import { TokenBucket } from "./access/rate_limit.ts";
-import type { App, Handler } from "./app.ts";
+import type { ClientHandler } from "./access/slot.ts";
+import type { App } from "./app.ts";
 import { plain } from "./protocol/encode.ts";
 import { Connection } from "./registry/connection.ts";
 import { byteLength } from "./util/bytes.ts";
 
 /** Makes the handler of echo sockets. Text comes back behind `?prefix=` (`Echo: `), binary as it is. */
-export function echo(app: App): Handler {
-  return ({ request, url, visitor }) => {
-    checkCapacity(app, visitor);
+export function echo(app: App): ClientHandler {
+  return ({ request, url, visitor }, slot) => {
     checkHandshake(request);
     const { registry, clock, limits: { idleTimeoutSeconds, messageRate, byteRate } } = app;
     const prefix = url.searchParams.get("prefix") ?? "Echo: ";
     const { socket, response } = app.upgrade(request, { dialect: plain, idleTimeoutSeconds });
-    const options = { ...visitor, dialect: plain, kind: "echo" } as const;
+    const options = { ...visitor, slot, dialect: plain, kind: "echo" } as const;
     const connection = new Connection(socket, registry, options);
     const start = clock.now();
     const messages = new TokenBucket(messageRate, messageRate, start);

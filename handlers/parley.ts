@@ -5,9 +5,6 @@
  */
 import { guardMemory } from "./access/memory_guard.ts";
 import { type App, type AppOptions, createApp } from "./app.ts";
-import type { Engine } from "./engine/engine.ts";
-import type { WorkersEngine } from "./engine/workers.ts";
-import { readFigures } from "./http/metrics.ts";
 import { publishStats } from "./http/stats.ts";
 import { createRouter, type Fetch } from "./router.ts";
 import type { Clock } from "./util/clock.ts";
@@ -42,10 +39,7 @@ export function runApp(app: App): Parley {
   const stopStats = publishStats(app, () => Deno.memoryUsage().rss);
   let drained: Promise<void> | undefined;
   const drain = () =>
-    drained ??= registry.drain().then(() => within(clock, GRACE_MS, registry.slots.whenEmpty()));
-  const engine = registry.engineOf("") as Engine & Partial<WorkersEngine>;
-  const replacePeer = engine.replacePeer?.bind(engine);
-  app.cluster?.serve({ figures: () => readFigures(registry), drain, replacePeer });
+    drained ??= registry.drain().then(() => within(clock, GRACE_MS, registry.allReleased()));
   return {
     fetch: createRouter(app),
     drain,

@@ -111,3 +111,7 @@ declare module "@std/http/server-sent-event-stream" {
   }
   export class ServerSentEventStream extends TransformStream<ServerSentEventMessage, Uint8Array> {}
 }
+
+declare module "@std/text/closest-string" {
+  export function closestString(word: string, possibleWords: string[]): string;
+}

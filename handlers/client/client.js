@@ -1,71 +1,74 @@
 // @ts-check
+/// <reference lib="dom" />
+// @ts-self-types="./client.d.ts"
 /**
- * The Parley client for browsers and Deno: one connection that speaks `parley.v1`, comes back by
- * itself, and delivers every message of its rooms once and in order, or says by `onGap` that some
- * are missing.
+ * The Parley client for browsers, Deno, Node and Bun, without a build: one connection that speaks
+ * `parley.v1`, reconnects by itself, and delivers every message of its rooms once and in order, or
+ * reports by `onGap` that some are missing.
  *
  * @module
  */
 
-/**
- * @typedef {"connecting" | "open" | "reconnecting" | "closed"} State Only `closed` is final.
- * @typedef {{ epoch: string, seq: number }} Cursor A place in a room's order.
- * @typedef {{ room: string, epoch: string, seq: number }} Receipt Where a sent message stands.
- * @typedef {{ room: string, epoch: string, seq: number, time: number, sender: string, message: unknown }} Message
- * A chat message: `time` in Unix ms, `message` any JSON value.
- * @typedef {{ room: string, event: "join" | "leave", name: string, was?: string, members: number, message: string }} Status
- * Somebody came, went, or took another name (`was` is the old one); `members` counts who is joined.
- * @typedef {{ room: string, epoch: string, seq: number, members: number, recovered?: boolean }} Welcome
- * A room answered, at first or after a reconnect; its next message is `seq` + 1.
- * @typedef {{ room: string, from: Cursor, to: Cursor }} Gap Messages after `from` up to `to` are
- * missing. With another epoch, or `to.seq` below `from.seq`, the order starts anew after `to`.
- * @typedef {{ members: string[], count: number }} Members Names of those who joined, sorted, at
- * most 1,000; `count` is of all.
- * @typedef {ReturnType<typeof connect>} Client A connection made by `connect`. Promises it returns
- * may be ignored.
- */
+/** @import { Client, Members, Message, Options, Receipt, State, Status, Welcome } from "./client.d.ts" */
 
 /**
- * @typedef {object} Options
- * @property {string} [room] Room of the connection. Default: the URL's, else `lobby`.
- * @property {string} [name] Name to join it with. Default: none; the client listens until `join`.
- * @property {string | (() => string | Promise<string>)} [token] A JWT, or a function that is asked
- * for one at every connect.
- * @property {number} [history] How many of the room's last messages to start with. Default: 0.
- * @property {(message: Message) => void} [onMessage] Each message of each room, your own too.
- * @property {(status: Status) => void} [onStatus] Who came and went.
- * @property {(welcome: Welcome) => void} [onWelcome] A room answered.
- * @property {(gap: Gap) => void} [onGap] Messages are missing; called before any later one.
- * @property {(state: State) => void} [onState] The state changed, but by your own `close()`.
- * @property {(error: ParleyError) => void} [onError] A refusal that answers no `send`; why, when
- * `state` is `closed`.
+ * @typedef {object} Room
+ * @property {string} id
+ * @property {string} [name] The last name that the server took.
+ * @property {string[]} asked Names that it has not answered yet, in order.
+ * @property {string} [epoch]
+ * @property {number} seq
+ * @property {boolean} ready Whether this connection brought its welcome.
  */
-
 /**
- * @typedef {{ id: string, name?: string, epoch?: string, seq: number, ready: boolean }} Room
- * `ready` once this connection brought its welcome.
- * @typedef {{ resolve: (receipt: Receipt) => void, reject: (error: ParleyError) => void, room: Room, json: string, id: number, sentAt: number, epoch?: string, unsure: boolean }} Send
- * `id` is 0 while the server surely does not have it; `unsure` once an attempt had no answer.
+ * @typedef {object} Send
+ * @property {(receipt: Receipt) => void} resolve
+ * @property {(error: ParleyError) => void} reject
+ * @property {Room} room
+ * @property {string} json
+ * @property {number} id 0 while the server surely does not have it.
+ * @property {number} sentAt By the monotonic clock, in ms.
+ * @property {string} [epoch] Of the room when it was first sent.
+ * @property {boolean} unsure Whether an attempt had no answer.
+ */
+/**
  * @typedef {{ resolve: (members: Members) => void, reject: (error: ParleyError) => void }} Question
  * @typedef {{ type: "error", code: string, message: string, id?: string, room?: string, retry?: number }} Refusal
- * @typedef {{ type: "welcome" } & Welcome | { type: "chat" } & Omit<Message, "epoch"> | { type: "status" } & Status | { type: "ack", id: string } & Receipt | Refusal | { type: "members", room: string } & Members | { type: "bye", retry: number } | { type: "pong" }} ServerObject
+ * @typedef {{ type: "welcome", limits?: { messageBytes: number } } & Welcome} Welcomed
+ * @typedef {Welcomed | { type: "chat" } & Omit<Message, "epoch"> | { type: "status" } & Status | { type: "ack", id: string } & Receipt | Refusal | { type: "members", room: string } & Members | { type: "bye", retry: number } | { type: "pong" }} ServerObject
  */
 
 const DIALECT = "parley.v1";
 const MAX_FRAME_BYTES = 16_384;
 const MAX_PENDING = 10_000;
-// The server knows a session's last 1,000 ids, for 5 minutes: no more are given while one has no
-// answer, and one minute is for the way.
+// The server remembers a session's last 1,000 ids for 5 minutes: no more are given while one has no
+// answer, and one minute is left for the network.
 const MAX_UNACKED = 1_000;
 const RESEND_MS = 240_000;
 const BACKOFF_MS = 250;
 const BACKOFF_CAP_MS = 10_000;
 const STEADY_MS = 10_000;
 const HANDSHAKE_MS = 20_000;
+const MAX_TOKENS = 3;
+// Somebody who waits for an answer learns of a dead network within 14 seconds.
 const SILENCE_MS = 25_000;
-const PONG_MS = 10_000;
-const TICK_MS = 5_000;
+const WAITING_SILENCE_MS = 4_000;
+const PONG_MS = 8_000;
+const OFFLINE_PONG_MS = 3_000;
+const TICK_MS = 1_000;
 const encoder = new TextEncoder();
+// What relative URLs count from. Not in a `new URL(…)` itself, where bundlers look for files; and
+// what a bundler makes of it may be a file's URL, or nothing.
+const MODULE_URL = import.meta.url;
+const BASE_URL = /^https?:/.test(MODULE_URL) ? MODULE_URL : globalThis.location?.href;
+/** Makes an error an uncaught one. Node has no `reportError`. */
+const raise = globalThis.reportError ?? ((error) => {
+  queueMicrotask(() => {
+    throw error;
+  });
+});
+/** For durations: the system's clock may be set at any time. */
+const now = () => performance.now();
 
 /** What the server or this client refused. */
 export class ParleyError extends Error {
@@ -87,19 +90,18 @@ export class ParleyError extends Error {
 /**
  * Connects to a room of a Parley server and stays connected until `close()` or a final refusal.
  *
- * @param {string | URL} url `ws://host/chat/ops`, or a base such as `https://host`; relative to this
- * module's own URL.
- * @param {Options} [options]
- * @throws {TypeError} When `url` cannot be parsed or is none of `ws:`, `wss:`, `http:`, `https:`.
- * @throws {ParleyError} `bad_room` when the room's name is outside the grammar.
+ * @template [Body=unknown]
+ * @param {string | URL} url
+ * @param {Options<Body>} [options]
+ * @returns {Client<Body>}
  */
 export function connect(url, options = {}) {
-  const base = new URL(url, import.meta.url);
+  const base = new URL(url, URL.canParse(url) ? undefined : BASE_URL);
   if (!/^(ws|http)s?:$/.test(base.protocol)) {
     throw new TypeError(`Cannot connect to ${base}: not a ws(s) or http(s) URL`);
   }
   const [path, named] = /\/(?:chat(?:\/([^/]*))?\/?)?$/.exec(base.pathname) ?? [""];
-  const home = checkRoom(options.room ?? (named || "lobby"));
+  const home = checkRoom(options.room ?? (decode(named) || "lobby"));
   base.protocol = base.protocol.replace("http", "ws");
   base.pathname = `${base.pathname.slice(0, -path.length || undefined)}/chat/${home}`;
   base.hash = "";
@@ -121,6 +123,9 @@ export function connect(url, options = {}) {
   /** @type {ReturnType<typeof setTimeout> | undefined} */
   let timer;
   let failures = 0, notBefore = 0, openedAt = 0, heardAt = 0, deadline = 0;
+  let refusedTokens = 0, strangerStatus = 0;
+  /** The longest frame and object that the server takes; 0 until it has said so. */
+  let messageBytes = 0;
   let progress = false, leaving = false;
 
   /** @type {string[]} */
@@ -140,7 +145,8 @@ export function connect(url, options = {}) {
 
   const ticker = setInterval(tick, TICK_MS);
   globalThis.addEventListener?.("online", online);
-  enter(home).name = options.name;
+  globalThis.addEventListener?.("offline", offline);
+  addRoom(home, options.name);
   open();
 
   // The connection.
@@ -166,7 +172,7 @@ export function connect(url, options = {}) {
     } catch (cause) {
       return end(new ParleyError("closed", `Cannot connect to ${base}: ${cause}`));
     }
-    deadline = Date.now() + HANDSHAKE_MS;
+    deadline = now() + HANDSHAKE_MS;
     socket.onopen = greet;
     socket.onmessage = read;
     const headers = jwt ? { authorization: `Bearer ${jwt}` } : undefined;
@@ -174,27 +180,42 @@ export function connect(url, options = {}) {
   }
 
   /**
-   * A browser hides why a handshake failed; a plain GET of the same address tells.
+   * Asks why a handshake failed, which browsers hide, by a plain GET of the same address.
    *
    * @param {string} url @param {HeadersInit | undefined} headers @param {AbortSignal} signal
    */
   async function askWhy(url, headers, signal) {
     try {
-      const response = await fetch(url, { headers, signal, cache: "no-store" });
-      const { code, message } = await response.json().catch(() => ({}));
-      if (signal.aborted) return;
+      const request = { signal, cache: /** @type {const} */ ("no-store") };
+      const response = await fetch(url, { ...request, headers }).catch(async (error) => {
+        // A page of a foreign origin may not send a token, but may read that it is refused.
+        const blind = headers && !signal.aborted ? await fetch(url, request) : undefined;
+        if (blind?.status !== 403) throw error;
+        return blind;
+      });
       const { status } = response;
-      if (status >= 400 && status < 500 && status !== 426 && status !== 429) {
+      const { type, code, message } = (await response.json().catch(() => {})) ?? {};
+      if (signal.aborted) return;
+      notBefore = now() + (Number(response.headers.get("retry-after")) * 1000 || 0);
+      const isRefusal = type === "error" && status >= 400 && status < 500;
+      if (!isRefusal) {
+        // The page of a proxy, perhaps while the server is being replaced.
+        if (status >= 400 && status < 500 && status !== strangerStatus) {
+          report(new ParleyError(`http_${status}`, `HTTP status ${status}, trying again`));
+        }
+        strangerStatus = status;
+      } else if (status === 401 && typeof token === "function" && ++refusedTokens < MAX_TOKENS) {
+        // Perhaps it was just too old: the next one may do.
+      } else if (status !== 426 && status !== 429) {
         return end(new ParleyError(code ?? `http_${status}`, message ?? `HTTP status ${status}`));
       }
-      notBefore = Date.now() + (Number(response.headers.get("retry-after")) * 1000 || 0);
     } catch {
       // No network and no answer: only time helps.
     }
     if (!signal.aborted) lost();
   }
 
-  /** Lets go of the socket at once: on a dead network its close event may take minutes. */
+  /** Drops the socket at once: on a dead network its close event may take minutes. */
   function drop() {
     clearTimeout(timer);
     clearTimeout(pause);
@@ -205,9 +226,13 @@ export function connect(url, options = {}) {
       socket.close();
       socket = undefined;
     }
-    // Of what flew, nothing got through: less of it may, before the next cut.
+    // Nothing of what was sent got through: less of it may, before the next cut.
     if (flying.size && !acked) allowed = Math.max(1, allowed / 2);
-    deadline = lines.length = acked = 0;
+    deadline =
+      lines.length =
+      acked =
+      messageBytes =
+        0;
     progress = leaving = false;
     refused.clear();
     for (const room of rooms.values()) room.ready = false;
@@ -216,14 +241,14 @@ export function connect(url, options = {}) {
 
   function lost(code = 1006, reason = "") {
     const wasOpen = state === "open";
-    const steady = progress || Date.now() - openedAt > STEADY_MS;
+    const steady = progress || now() - openedAt > STEADY_MS;
     drop();
     const renewable = reason === "token expired" && typeof token === "function";
     if (code === 1009 || (code === 1008 && !renewable)) {
       const name = reason.replaceAll(" ", "_") || "closed";
       return end(new ParleyError(name, `Closed by the server: ${code} ${reason}`));
     }
-    // At once only after a connection that was good for something, lest two machines spin.
+    // At once only after a connection that was good for something, or two machines would spin.
     if (!wasOpen) failures ||= 1;
     else if (steady) failures = 0;
     wait(failures && backoff(failures));
@@ -234,7 +259,7 @@ export function connect(url, options = {}) {
   /** @param {number} ms On top of what the server asked for. */
   function wait(ms) {
     clearTimeout(timer);
-    timer = setTimeout(open, Math.max(0, notBefore - Date.now()) + ms);
+    timer = setTimeout(open, Math.max(0, notBefore - now()) + ms);
   }
 
   /** @param {ParleyError} error */
@@ -243,6 +268,7 @@ export function connect(url, options = {}) {
     drop();
     clearInterval(ticker);
     globalThis.removeEventListener?.("online", online);
+    globalThis.removeEventListener?.("offline", offline);
     state = "closed";
     for (const send of sends) fail(send);
     for (const id of questions.keys()) answer(id, ({ reject }) => reject(closed()));
@@ -250,22 +276,30 @@ export function connect(url, options = {}) {
     become(state);
   }
 
-  /** Notices sends past their time, a handshake that hangs, and a dead network. */
+  /** Times out old sends, a handshake that hangs, and a dead network. */
   function tick() {
-    const now = Date.now();
     for (const send of sends) if (isLate(send)) fail(send);
-    if (deadline && now >= deadline) lost();
-    else if (state === "open" && now - heardAt >= SILENCE_MS) ping();
+    const isWaiting = flying.size > 0 || questions.size > 0;
+    if (deadline) {
+      if (now() >= deadline) lost();
+    } else if (state === "open") {
+      if (now() - heardAt >= (isWaiting ? WAITING_SILENCE_MS : SILENCE_MS)) ping(PONG_MS);
+    }
   }
 
-  function ping() {
-    deadline ||= Date.now() + PONG_MS;
-    post({ type: "ping" });
+  /** @param {number} patienceMs How long to wait for a sign of life. */
+  function ping(patienceMs) {
+    deadline = Math.min(deadline || Infinity, now() + patienceMs);
+    enqueue({ type: "ping" });
   }
 
   function online() {
-    if (state === "open") ping();
+    if (state === "open") ping(PONG_MS);
     else if (timer) wait(0);
+  }
+
+  function offline() {
+    if (state === "open") ping(OFFLINE_PONG_MS);
   }
 
   // What comes in.
@@ -275,19 +309,22 @@ export function connect(url, options = {}) {
       return end(new ParleyError("bad_protocol", `${base} does not speak ${DIALECT}`));
     }
     socket.onclose = ({ code, reason }) => lost(code, reason);
-    openedAt = heardAt = Date.now();
-    deadline = 0;
+    openedAt = heardAt = now();
+    deadline = refusedTokens = strangerStatus = 0;
     state = "open";
-    for (const room of rooms.values()) if (room.id !== home || room.name !== undefined) ask(room);
-    if (!rooms.has(home)) post({ type: "leave", room: home });
-    for (const room of questions.keys()) post({ type: "members", room });
+    for (const room of rooms.values()) {
+      if (room.name !== undefined && room.name !== room.asked[0]) room.asked.unshift(room.name);
+      if (room.id !== home || room.asked.length) subscribe(room);
+    }
+    if (!rooms.has(home)) enqueue({ type: "leave", room: home });
+    for (const room of questions.keys()) enqueue({ type: "members", room });
     become(state);
   }
 
   /** @param {MessageEvent} event */
   function read({ data }) {
     const { signal } = attempt;
-    heardAt = Date.now();
+    heardAt = now();
     deadline = 0;
     for (const line of typeof data === "string" ? data.split("\n") : []) {
       if (signal.aborted) return;
@@ -312,8 +349,7 @@ export function connect(url, options = {}) {
       case "error":
         return refuse(object);
       case "status":
-        if (rooms.has(object.room)) tell(() => on.onStatus?.(object));
-        return;
+        return status(object);
       case "members":
         return answer(object.room, ({ resolve }) => {
           resolve({ members: object.members, count: object.count });
@@ -331,14 +367,28 @@ export function connect(url, options = {}) {
       }
       case "bye":
         leaving = true;
-        notBefore = Date.now() + object.retry;
+        notBefore = now() + object.retry;
         clearTimeout(timer);
         timer = setTimeout(lost, object.retry);
     }
   }
 
-  /** @param {Welcome} object */
+  /** @param {Status} object */
+  function status(object) {
+    const room = rooms.get(object.room);
+    if (!room) return;
+    const { event, name } = object;
+    const at = event === "join" ? room.asked.indexOf(name) : -1;
+    if (at >= 0) {
+      room.asked.splice(0, at + 1);
+      room.name = name;
+    }
+    notify(() => on.onStatus?.(object));
+  }
+
+  /** @param {Welcomed} object */
   function welcome(object) {
+    messageBytes ||= object.limits?.messageBytes ?? Infinity;
     const room = rooms.get(object.room);
     if (!room) return;
     const { epoch, seq, recovered } = object;
@@ -346,8 +396,8 @@ export function connect(url, options = {}) {
     const gap = from && (recovered === false || epoch !== from.epoch || seq > from.seq);
     if (!from || gap) Object.assign(room, { epoch, seq });
     room.ready = true;
-    if (gap) tell(() => on.onGap?.({ room: room.id, from, to: { epoch, seq } }));
-    tell(() => on.onWelcome?.(object));
+    if (gap) notify(() => on.onGap?.({ room: room.id, from, to: { epoch, seq } }));
+    notify(() => on.onWelcome?.(object));
   }
 
   /** @param {Omit<Message, "epoch">} object */
@@ -359,7 +409,7 @@ export function connect(url, options = {}) {
     // A hole that the server did not announce: what it kept fills it.
     if (!progress) return lost();
     room.seq = seq;
-    tell(() => on.onMessage?.({ room: id, epoch, seq, time, sender, message }));
+    notify(() => on.onMessage?.({ room: id, epoch, seq, time, sender, message }));
   }
 
   /** @param {Refusal} refusal */
@@ -373,24 +423,25 @@ export function connect(url, options = {}) {
         putBack(send, code === "unavailable");
       } else settle(send).reject(error);
     } else if (id === undefined) {
-      const asked = answer(named, ({ reject }) => reject(error));
+      const isAnswer = code !== "bad_name" && answer(named, ({ reject }) => reject(error));
       if (!later) {
+        if (!isAnswer) room?.asked.shift();
         if (room && !room.ready && room.id !== home) forget(room, error);
         report(error);
-      } else if (named && !asked) refused.add(named);
+      } else if (named && !isAnswer) refused.add(named);
     }
-    if (later) hold(retry ?? backoff(setbacks + 1));
+    if (later) pauseSends(retry ?? backoff(setbacks + 1));
   }
 
   // What goes out.
 
   /**
    * Sends no message for a while, then what was refused before anything newer. Like TCP, halves how
-   * much may fly; each ack widens it.
+   * much may be unacked; each ack widens it.
    *
    * @param {number} ms
    */
-  function hold(ms) {
+  function pauseSends(ms) {
     if (!pause) {
       allowed = Math.max(1, Math.min(allowed, acked) / 2);
       acked = 0;
@@ -400,8 +451,8 @@ export function connect(url, options = {}) {
     pause = setTimeout(() => {
       for (const id of refused) {
         const room = rooms.get(id);
-        if (room) ask(room);
-        else post({ type: "leave", room: id });
+        if (room) subscribe(room);
+        else enqueue({ type: "leave", room: id });
       }
       refused.clear();
       pause = undefined;
@@ -409,19 +460,24 @@ export function connect(url, options = {}) {
     }, ms);
   }
 
-  /** @param {string} id */
-  function enter(id) {
+  /** @param {string} id @param {string} [name] To join it with. */
+  function addRoom(id, name) {
     /** @type {Room} */
-    const room = { id: checkRoom(id), seq: 0, ready: false };
+    const room = {
+      id: checkRoom(id),
+      asked: name === undefined ? [] : [name],
+      seq: 0,
+      ready: false,
+    };
     rooms.set(id, room);
     return room;
   }
 
-  /** @param {Room} room */
-  function ask({ id, name, epoch, seq }) {
+  /** Joins a room under each name that waits for an answer, or listens to it. @param {Room} room */
+  function subscribe({ id, asked, epoch, seq }) {
     const after = epoch && `${epoch}:${seq}`;
-    if (name === undefined) post({ type: "listen", room: id, after });
-    else post({ type: "join", room: id, name, session, after });
+    for (const name of asked) enqueue({ type: "join", room: id, name, session, after });
+    if (asked.length === 0) enqueue({ type: "listen", room: id, after });
   }
 
   /** @param {Room} room @param {ParleyError} [error] Why; by default `closed`. */
@@ -461,7 +517,7 @@ export function connect(url, options = {}) {
     if (rooms.get(send.room.id) !== send.room) fail(send);
   }
 
-  /** Turns waiting sends into lines, as far as the server's memory of ids and its patience go. */
+  /** Turns waiting sends into lines, as far as the server's memory of ids and its rates allow. */
   function pump() {
     if (socket?.readyState !== WebSocket.OPEN || leaving || pause) return;
     const [oldest = lastId + 1] = sent.keys();
@@ -475,16 +531,30 @@ export function connect(url, options = {}) {
   /** @param {Send} send */
   function transmit(send) {
     const { room, json } = send;
-    if (!send.id) Object.assign(send, { id: ++lastId, sentAt: Date.now(), epoch: room.epoch });
-    else if (send.epoch !== room.epoch || isLate(send)) return fail(send);
+    if (send.id && (send.epoch !== room.epoch || isLate(send))) return fail(send);
+    const line = `{"type":"chat","room":"${room.id}","id":"${
+      send.id || lastId + 1
+    }","message":${json}}`;
+    if (isTooBig(line)) return fail(send, tooBig(room.id));
+    if (!send.id) Object.assign(send, { id: ++lastId, sentAt: now(), epoch: room.epoch });
     sent.set(send.id, send);
     flying.add(send);
-    const to = JSON.stringify(room.id);
-    lines.push(`{"type":"chat","room":${to},"id":"${send.id}","message":${json}}`);
+    lines.push(line);
+  }
+
+  /** @param {string} line */
+  function isTooBig(line) {
+    return messageBytes > 0 && line.length * 3 > messageBytes &&
+      encoder.encode(line).length > messageBytes;
+  }
+
+  /** @param {string} [room] */
+  function tooBig(room) {
+    return new ParleyError("too_big", `The server takes at most ${messageBytes} bytes`, room);
   }
 
   /** @param {Record<string, unknown>} object */
-  function post(object) {
+  function enqueue(object) {
     if (state !== "open") return;
     pump();
     lines.push(JSON.stringify(object));
@@ -500,10 +570,11 @@ export function connect(url, options = {}) {
     scheduled = false;
     pump();
     if (socket?.readyState !== WebSocket.OPEN) return;
+    const maxBytes = Math.min(MAX_FRAME_BYTES, messageBytes);
     let frame = "", bytes = 0;
     for (const line of lines.splice(0)) {
       const more = encoder.encode(line).length + 1;
-      if (frame && bytes + more > MAX_FRAME_BYTES + 1) {
+      if (frame && bytes + more > maxBytes + 1) {
         socket.send(frame);
         frame = "";
         bytes = 0;
@@ -514,43 +585,34 @@ export function connect(url, options = {}) {
     if (frame) socket.send(frame);
   }
 
-  // What the page hears.
+  // What the page is told.
 
   /** @param {() => void} call A page's mistake in it must not cost the next message. */
-  function tell(call) {
+  function notify(call) {
     try {
       call();
     } catch (error) {
-      reportError(error);
+      raise(error);
     }
   }
 
   /** @param {ParleyError} error */
   function report(error) {
-    tell(() => on.onError?.(error));
+    notify(() => on.onError?.(error));
   }
 
   /** @param {State} now */
   function become(now) {
     state = now;
-    tell(() => on.onState?.(now));
+    notify(() => on.onState?.(now));
   }
 
   return {
-    /** Where the connection is; the client leaves every state but `closed` by itself. */
     get state() {
       return state;
     },
 
-    /**
-     * Sends a message, now or once there is a connection, and again until its fate is known.
-     *
-     * @param {unknown} message Any JSON value.
-     * @param {{ room?: string }} [options] Default: the room of the connection.
-     * @returns {Promise<Receipt>} Resolves when the server keeps the message. Rejects with a
-     * `ParleyError`: `unknown` if it was sent and not answered within 4 minutes and one epoch,
-     * `busy` while 10,000 wait, `closed`, or the server's code.
-     */
+    /** @param {Body} message */
     send(message, { room: id = home } = {}) {
       return handled((resolve, reject) => {
         const room = rooms.get(id);
@@ -570,68 +632,48 @@ export function connect(url, options = {}) {
       });
     },
 
-    /**
-     * Joins a room under a name, or takes another name there. `onError` reports a refusal.
-     *
-     * @param {string} name
-     * @param {string} [id] Default: the room of the connection.
-     * @throws {ParleyError} `bad_room`
-     */
+    /** @param {string} name */
     join(name, id = home) {
-      const room = rooms.get(id) ?? enter(id);
-      room.name = name;
-      ask(room);
+      let room = rooms.get(id);
+      if (!room) room = addRoom(id, name);
+      else if (state === "open") {
+        room.asked.push(name);
+        const { epoch, seq } = room;
+        const after = epoch && `${epoch}:${seq}`;
+        return enqueue({ type: "join", room: id, name, session, after });
+      } else room.asked = [name];
+      subscribe(room);
     },
 
-    /**
-     * Hears one more room, without a name. `onWelcome` or `onError` answers.
-     *
-     * @param {string} id
-     * @throws {ParleyError} `bad_room`
-     */
+    /** @param {string} id */
     listen(id) {
-      if (!rooms.has(id)) ask(enter(id));
+      if (!rooms.has(id)) subscribe(addRoom(id));
     },
 
-    /**
-     * Leaves a room and stops hearing it. What still waits to be sent there rejects.
-     *
-     * @param {string} [id] Default: the room of the connection.
-     */
     leave(id = home) {
       const room = rooms.get(id);
       if (!room) return;
-      post({ type: "leave", room: id });
+      enqueue({ type: "leave", room: id });
       forget(room);
     },
 
-    /**
-     * Asks who has joined a room.
-     *
-     * @param {string} [id] Default: the room of the connection.
-     * @returns {Promise<Members>} Rejects with a `ParleyError`.
-     */
     members(id = home) {
       return handled((resolve, reject) => {
         if (state === "closed") throw closed(id);
         const asked = questions.get(id);
         if (asked) return asked.push({ resolve, reject });
         questions.set(id, [{ resolve, reject }]);
-        post({ type: "members", room: id });
+        enqueue({ type: "members", room: id });
       });
     },
 
-    /**
-     * Asks the token function for a fresh token and gives it to the server, best before the old one
-     * expires. Rejects when the function does.
-     */
     async refreshToken() {
       const { signal } = attempt;
       const jwt = await getToken();
-      if (!signal.aborted) post({ type: "token", token: jwt });
+      if (isTooBig(`{"type":"token","token":"${jwt}"}`)) throw tooBig();
+      if (!signal.aborted) enqueue({ type: "token", token: jwt });
     },
 
-    /** Ends the connection for good. What waits rejects; no callback is called any more. */
     close() {
       on = {};
       for (const send of sends) send.id = 0;
@@ -647,13 +689,26 @@ function backoff(failures) {
 
 /** @param {Send} send */
 function isLate({ id, sentAt }) {
-  return id > 0 && Date.now() - sentAt > RESEND_MS;
+  return id > 0 && now() - sentAt > RESEND_MS;
+}
+
+/** @param {string} [part] A part of a path; what cannot be decoded names no room. */
+function decode(part = "") {
+  try {
+    return decodeURIComponent(part);
+  } catch {
+    return part;
+  }
 }
 
 /** @param {string} id */
 function checkRoom(id) {
-  if (!/^[\w.:-]{1,64}$/.test(id)) throw new ParleyError("bad_room", `No room's name: ${id}`, id);
-  return id;
+  if (/^[\w.:-]{1,64}$/.test(id)) return id;
+  throw new ParleyError(
+    "bad_room",
+    `Cannot use room ${id}: not 1 to 64 of A-Z a-z 0-9 . _ : -`,
+    id,
+  );
 }
 
 /** @param {string} [room] */

@@ -17,6 +17,19 @@ const HELP = `Talk in a Parley room from a terminal.
 
 Each line is a message. /name NAME takes another name, /members lists who is here, /quit leaves.`;
 
+const TRYING = "trying again; what you write is kept and sent later";
+
+const STATE_TEXTS = {
+  connecting: "connecting",
+  open: "connected",
+  reconnecting: `connection lost, ${TRYING}`,
+  closed: "disconnected",
+};
+
+/** How long a server may stay silent before somebody is told; and what was piped in may wait for it. */
+const PATIENCE_MS = 1_000;
+const POLL_MS = 100;
+
 /** ANSI colours that can be read on light and dark. */
 const COLOURS = [31, 32, 33, 34, 35, 36];
 
@@ -34,7 +47,8 @@ function printable(message: unknown): string {
     .replace(/(?!\n)\p{Cc}/gu, (letter) => `\\x${letter.charCodeAt(0).toString(16)}`);
 }
 
-async function talk(url: string, flags: Record<string, string | undefined>): Promise<void> {
+/** Talks in a room until the input ends; answers whether all lines were sent. */
+async function talk(url: string, flags: Record<string, string | undefined>): Promise<boolean> {
   const name = flags.name ?? Deno.env.get("USER") ?? "Anonymous";
   const history = Number(flags.history ?? 20);
   if (!Number.isInteger(history) || history < 0) {
@@ -48,45 +62,82 @@ async function talk(url: string, flags: Record<string, string | undefined>): Pro
       const at = new Date(time).toTimeString().slice(0, 5);
       console.log(`${at} ${inColour(printable(sender))}: ${printable(message)}`);
     },
-    onStatus: ({ message, members }) => console.log(`* ${printable(message)} (${members} here)`),
+    onStatus: ({ message, name, was, members }) => {
+      const text = was === undefined ? message : `${was} is now ${name}.`;
+      console.log(`* ${printable(text)} (${members} here)`);
+    },
     onGap: () => console.log("* Some messages may be missing here."),
-    onState: (state) => console.error(`* ${state === "open" ? "connected" : state}`),
+    onState: (state) => console.error(`* ${STATE_TEXTS[state]}`),
     onError: ({ message }) => {
       console.error(`* ${printable(message)}`);
-      if (client.state === "closed") Deno.exit(1);
+      if (client.state === "closed") input.abort();
     },
   });
+  const input = new AbortController();
   console.error(`* connecting to ${url}`);
-  const asked: Promise<void>[] = [];
-  for await (const line of readLines()) {
-    if (line === "/quit") break;
+  const silence = setTimeout(() => {
+    if (client.state !== "connecting") return;
+    console.error(`* no answer from ${url}, ${TRYING}`);
+    isSilent = true;
+    for (const line of waiting.values()) showWaiting(line);
+  }, PATIENCE_MS);
+
+  let areAllSent = true, isSilent = false;
+  const waiting = new Map<Promise<void>, string>();
+  const showWaiting = (line: string) => console.error(`* waits to be sent: ${printable(line)}`);
+  const send = (line: string) => {
+    if (client.state === "reconnecting" || client.state === "connecting" && isSilent) {
+      showWaiting(line);
+    }
+    const done: Promise<void> = client.send(line).then(() => {}, ({ message }) => {
+      areAllSent = false;
+      console.error(`* not sent: ${printable(line)} (${message})`);
+    }).finally(() => waiting.delete(done));
+    waiting.set(done, line);
+  };
+  const showMembers = async () => {
+    const { members, count } = await client.members();
+    console.log(`* ${count} here: ${members.map(printable).join(", ")}`);
+  };
+
+  let isQuitting = false;
+  for await (const line of readLines(input.signal)) {
+    isQuitting = line === "/quit";
+    if (isQuitting) break;
     if (line.startsWith("/name ")) client.join(line.slice("/name ".length).trim());
     else if (line === "/members") {
-      asked.push(
-        client.members().then(({ members, count }) => {
-          console.log(`* ${count} here: ${members.map(printable).join(", ")}`);
-        }, ({ message }) => console.error(`* ${message}`)),
-      );
-    } else if (line !== "") {
-      asked.push(
-        client.send(line).then(() => {}, ({ message }) => {
-          console.error(`* Not sent: ${message}`);
-        }),
-      );
-    }
+      showMembers().catch(({ message }) => console.error(`* ${message}`));
+    } else if (line !== "") send(line);
   }
-  // What was piped in is sent before the end.
-  if (client.state !== "reconnecting") await Promise.all(asked);
+  // What was piped in is sent before the end, if there is a connection, or soon.
+  let patience = isQuitting ? 0 : PATIENCE_MS;
+  while (waiting.size > 0 && patience > 0) {
+    const { promise, resolve } = Promise.withResolvers<void>();
+    const timer = setTimeout(resolve, POLL_MS);
+    await Promise.race([promise, Promise.all(waiting.keys())]);
+    clearTimeout(timer);
+    if (client.state !== "open") patience -= POLL_MS;
+  }
+  clearTimeout(silence);
   client.close();
+  await Promise.all(waiting.keys());
+  return areAllSent && !input.signal.aborted;
 }
 
-/** The lines of the standard input. */
-async function* readLines(): AsyncGenerator<string> {
+/** The lines of the standard input, until it ends or the signal comes. */
+async function* readLines(signal: AbortSignal): AsyncGenerator<string> {
   let rest = "";
-  for await (const chunk of Deno.stdin.readable.pipeThrough(new TextDecoderStream())) {
-    const lines = (rest + chunk).split(/\r?\n/);
-    rest = lines.pop() ?? "";
-    yield* lines;
+  const text = new TextDecoderStream();
+  // Aborted while somebody types, the pipe rejects; there is nobody left to tell.
+  Deno.stdin.readable.pipeTo(text.writable, { signal }).catch(() => {});
+  try {
+    for await (const chunk of text.readable) {
+      const lines = (rest + chunk).split(/\r?\n/);
+      rest = lines.pop() ?? "";
+      yield* lines;
+    }
+  } catch (error) {
+    if (!signal.aborted) throw error;
   }
   yield rest;
 }
@@ -102,7 +153,10 @@ if (import.meta.main) {
       },
     });
     if (flags.help) console.log(HELP);
-    else await talk((flags._ as unknown as string[])[0] ?? "ws://localhost:8000/chat/lobby", flags);
+    else {
+      const [url = "ws://localhost:8000/chat/lobby"] = flags._ as unknown as string[];
+      Deno.exit(await talk(url, flags) ? 0 : 1);
+    }
   } catch (error) {
     console.error(`${(error as Error).message}: --help tells more`);
     Deno.exit(1);

@@ -1,146 +1,151 @@
 /**
- * A line between two threads: calls and their answers over a `MessagePort`, in order, one message a
- * turn of the event loop however many calls it brings.
+ * A channel between two threads: calls and their answers over a `MessagePort`, in order, one flat
+ * array a turn of the event loop however many calls it brings.
+ *
+ * A port has no backpressure, so what the other side has not confirmed yet is counted.
  *
  * @module
  */
-import type { Clock } from "../util/clock.ts";
 import { chain } from "../util/maybe_promise.ts";
 import type { Refusal } from "./engine.ts";
 
 /** Functions that the other side may call. Arguments and answers are copied (structured clone). */
 export type Calls<T> = { [Name in keyof T]: (...args: never[]) => unknown };
 
-/** What a line is made of. */
-export interface LineOptions<Ours> {
+/** What a channel is made of. */
+export interface ChannelOptions<Ours> {
   /** What this side answers. They neither throw nor reject. */
   calls: Ours;
-  /** How long the other side may take to answer, in ms. */
-  answerMs: number;
-  clock: Clock;
-  /** Called when answers are overdue, once until one comes in time. */
-  onSilence?(): void;
+  /** How many bytes may be unconfirmed before {@link Channel.isFull}. @default 64 MiB */
+  maxUnconfirmedBytes?: number;
+  /** Called each time that something is sent while the channel is full. */
+  onFull?(): void;
+  /** Called once, when the other side has closed the channel. */
+  onClose?(): void;
 }
-
-/** A call (`id` 0: nobody waits for its answer), or with no name the answer to call `id`. */
-type Entry = [id: number, name: string | null, payload: unknown];
 
 /** What a call brings, or why it brought nothing. */
 type CallAnswer<T extends Calls<T>, Name extends keyof T> = Awaited<ReturnType<T[Name]>> | Refusal;
 
-interface Asked {
-  dueAt: number;
-  next(answer: unknown): void;
-}
-
 const UNAVAILABLE: Refusal = { refused: "unavailable" };
+const MAX_UNCONFIRMED_BYTES = 64 * 1024 * 1024;
+/** What is received is confirmed in steps of so many bytes. */
+const CONFIRM_BYTES = 256 * 1024;
+/** In place of a call's name. */
+const ANSWER = 0;
+const CONFIRM = 1;
+const CLOSE = 2;
 
-/** One end of a line. `Theirs` is what the other end answers. */
-export class Line<Ours extends Calls<Ours>, Theirs extends Calls<Theirs>> {
-  #outbox: Entry[] = [];
-  /** Calls without an answer, the oldest first. */
-  #asked = new Map<number, Asked>();
+/** One end of a channel. `Theirs` is what the other end answers. */
+export class Channel<Ours extends Calls<Ours>, Theirs extends Calls<Theirs>> {
+  /** Its bytes, then a name, an id (0: nobody waits for the answer), a count and so many values each. */
+  #outbox: unknown[] = [0];
+  #outboxBytes = 0;
+  #unconfirmedBytes = 0;
+  #receivedBytes = 0;
+  #pending = new Map<number, (answer: unknown) => void>();
   #lastId = 0;
-  #isSilent = false;
   #isClosed = false;
-  #stopWatch?: () => void;
 
-  constructor(readonly port: MessagePort, readonly options: LineOptions<Ours>) {
-    port.onmessage = ({ data }) => {
-      for (const entry of data as Entry[]) this.#take(entry);
-    };
+  constructor(readonly port: MessagePort, readonly options: ChannelOptions<Ours>) {
+    port.onmessage = ({ data }) => this.#receive(data);
   }
 
-  /** Calls, and wants no answer. */
-  tell<Name extends keyof Theirs & string>(
+  /** Whether the other side is so far behind that nothing more should be sent. */
+  get isFull(): boolean {
+    const { maxUnconfirmedBytes = MAX_UNCONFIRMED_BYTES } = this.options;
+    return this.#unconfirmedBytes + this.#outboxBytes > maxUnconfirmedBytes;
+  }
+
+  /** Calls without waiting for an answer. */
+  notify<Name extends keyof Theirs & string>(
     name: Name,
     ...args: Parameters<Theirs[Name]>
   ): void {
-    this.#queue([0, name, args]);
+    this.#enqueue(name, 0, args);
   }
 
-  /** Calls. A line that is closed, or an answer that is overdue, is `unavailable`. */
-  ask<Name extends keyof Theirs & string>(
+  /** Calls. While the channel is full or closed, `unavailable`. */
+  call<Name extends keyof Theirs & string>(
     name: Name,
     ...args: Parameters<Theirs[Name]>
   ): Promise<CallAnswer<Theirs, Name>> {
-    return new Promise((resolve) => this.call(resolve, name, ...args));
+    if (this.#isClosed || this.isFull) return Promise.resolve(UNAVAILABLE);
+    return new Promise((resolve) => {
+      this.#pending.set(++this.#lastId, resolve as (answer: unknown) => void);
+      this.#enqueue(name, this.#lastId, args);
+    });
   }
 
-  /** Like {@link ask}; `next` is called before anything is taken that was sent behind the answer. */
-  call<Name extends keyof Theirs & string>(
-    next: (answer: CallAnswer<Theirs, Name>) => void,
-    name: Name,
-    ...args: Parameters<Theirs[Name]>
-  ): void {
-    if (this.#isClosed) return next(UNAVAILABLE);
-    const id = ++this.#lastId;
-    this.#queue([id, name, args]);
-    const dueAt = this.options.clock.now() + this.options.answerMs;
-    this.#asked.set(id, { dueAt, next: next as Asked["next"] });
-    if (!this.#stopWatch) this.#watch(this.options.answerMs);
-  }
-
-  /** Sends what waits. What is asked still is answered as `unavailable`. */
+  /** Sends what waits, and tells the other side. Calls without an answer are `unavailable`. */
   close(): void {
     if (this.#isClosed) return;
+    this.#enqueue(CLOSE, 0, []);
     this.#flush();
     this.#isClosed = true;
     this.port.close();
-    this.#stopWatch?.();
-    this.#refuse(Infinity);
+    for (const resolve of this.#pending.values()) resolve(UNAVAILABLE);
+    this.#pending.clear();
   }
 
-  #queue(entry: Entry): void {
+  #enqueue(name: string | number, id: number, values: unknown[]): void {
     if (this.#isClosed) return;
-    if (this.#outbox.push(entry) === 1) queueMicrotask(() => this.#flush());
+    if (this.#outboxBytes === 0) setImmediate(() => this.#flush());
+    this.#outbox.push(name, id, values.length, ...values);
+    this.#outboxBytes += sizeOf(values);
+    if (name !== CLOSE && this.isFull) this.options.onFull?.();
   }
 
   #flush(): void {
-    if (this.#isClosed || this.#outbox.length === 0) return;
+    if (this.#isClosed || this.#outboxBytes === 0) return;
+    this.#outbox[0] = this.#outboxBytes;
+    this.#unconfirmedBytes += this.#outboxBytes;
     this.port.postMessage(this.#outbox);
-    this.#outbox = [];
+    this.#outbox = [0];
+    this.#outboxBytes = 0;
   }
 
-  #take([id, name, payload]: Entry): void {
-    if (this.#isClosed) return;
-    if (name === null) return this.#settle(id, payload);
-    const call = this.options.calls[name as keyof Ours];
-    chain(call(...payload as never[]), (answer) => {
-      if (id > 0) this.#queue([id, null, answer]);
-    });
-  }
-
-  #settle(id: number, answer: unknown): void {
-    const asked = this.#asked.get(id);
-    if (!asked) return;
-    this.#asked.delete(id);
-    this.#isSilent = false;
-    asked.next(answer);
-  }
-
-  #watch(ms: number): void {
-    this.#stopWatch = this.options.clock.after(ms, () => {
-      this.#stopWatch = undefined;
-      const now = this.options.clock.now();
-      if (this.#refuse(now) && !this.#isSilent) {
-        this.#isSilent = true;
-        this.options.onSilence?.();
-      }
-      const [oldest] = this.#asked.values();
-      if (oldest) this.#watch(oldest.dueAt - now);
-    });
-  }
-
-  /** Gives up on what was due by `now`; tells whether anything was. */
-  #refuse(now: number): boolean {
-    let isAny = false;
-    for (const [id, asked] of this.#asked) {
-      if (asked.dueAt > now) break;
-      this.#asked.delete(id);
-      asked.next(UNAVAILABLE);
-      isAny = true;
+  #receive(entries: unknown[]): void {
+    for (let i = 1; i < entries.length && !this.#isClosed;) {
+      const [name, id, count] = entries.slice(i, i += 3) as [string | number, number, number];
+      this.#dispatch(name, id, entries.slice(i, i += count));
     }
-    return isAny;
+    this.#receivedBytes += entries[0] as number;
+    if (this.#receivedBytes < CONFIRM_BYTES) return;
+    this.#enqueue(CONFIRM, this.#receivedBytes, []);
+    this.#receivedBytes = 0;
   }
+
+  #dispatch(name: string | number, id: number, values: unknown[]): void {
+    if (name === ANSWER) {
+      this.#pending.get(id)?.(values[0]);
+      this.#pending.delete(id);
+    } else if (name === CONFIRM) this.#unconfirmedBytes -= id;
+    else if (name === CLOSE) {
+      this.close();
+      this.options.onClose?.();
+    } else {
+      this.#answer(name as keyof Ours, id, values);
+    }
+  }
+
+  #answer(name: keyof Ours, id: number, values: unknown[]): void {
+    try {
+      const answer = this.options.calls[name](...values as never[]);
+      if (id > 0) chain(answer, (value) => this.#enqueue(ANSWER, id, [value]));
+    } catch (error) {
+      // One call's error must not cost another.
+      reportError(error);
+    }
+  }
+}
+
+/** About how many bytes a value takes on its way. */
+function sizeOf(value: unknown): number {
+  if (typeof value === "string") return value.length;
+  if (value instanceof Uint8Array) return value.byteLength;
+  if (typeof value !== "object" || value === null) return 8;
+  let bytes = 32;
+  for (const part of Object.values(value)) bytes += sizeOf(part);
+  return bytes;
 }

@@ -5,6 +5,7 @@
  */
 import type { Budget, Droppable, FairShare } from "./budget.ts";
 import type { IdempotencyKey } from "./engine.ts";
+import type { RoomJournal } from "./journal.ts";
 
 /** How long an id is remembered, in ms. */
 export const DEDUPE_MS = 5 * 60_000;
@@ -25,6 +26,8 @@ interface SeenId extends Counted {
   /** When it is forgotten, Unix ms. */
   expiresAt: number;
   digest?: string;
+  /** The number of its row, where there is a journal. */
+  row?: number;
 }
 
 /** The ids of one session, in the order they came; counted where its first id is. */
@@ -42,7 +45,7 @@ export class DedupeTable implements Droppable {
   /** Bytes of the ids without a digest. */
   #droppable = 0;
 
-  constructor(readonly budget: Budget) {}
+  constructor(readonly budget: Budget, readonly journal?: RoomJournal) {}
 
   /** The number of the first message with this id; `conflict` if its digest differs; nothing if the id is new. */
   find(key: IdempotencyKey, now: number): { seq: number } | "conflict" | undefined {
@@ -59,24 +62,16 @@ export class DedupeTable implements Droppable {
   }
 
   /** Remembers an id for {@link DEDUPE_MS}. Beyond {@link IDS_PER_SESSION}, the session's oldest is forgotten, unless it has a digest. */
-  remember(key: IdempotencyKey, seq: number, now: number, from?: string): void {
-    const { id, digest } = key;
-    const isPinned = digest !== undefined;
-    const address = isPinned ? from : undefined;
-    let session = this.#sessions.get(key.session);
-    if (!session) {
-      session = { ids: new Map(), isPinned, address };
-      this.#sessions.set(key.session, session);
-      this.#count(SESSION_BYTES, session);
-    }
-    const { ids } = session;
-    if (ids.has(id)) this.#forget(ids, id);
-    const seen = { seq, expiresAt: now + DEDUPE_MS, digest, isPinned, address };
-    ids.set(id, seen);
-    this.knownUntil = seen.expiresAt;
-    if (isPinned) this.pinnedUntil = seen.expiresAt;
-    this.#countId(costOf(id, digest), seen);
-    if (ids.size > IDS_PER_SESSION && !isPinned) this.#forget(ids, ids.keys().next().value!);
+  remember(key: IdempotencyKey, seq: number, now: number, address?: string): void {
+    const { session, id, digest } = key;
+    const expiresAt = now + DEDUPE_MS;
+    const row = this.journal?.add("ids", session, id, digest ?? null, seq, expiresAt);
+    this.#add(key, { seq, expiresAt, row, address });
+  }
+
+  /** Remembers an id that was known before. */
+  restore(key: IdempotencyKey, seq: number, expiresAt: number, row: number): void {
+    this.#add(key, { seq, expiresAt, row });
   }
 
   /** Forgets what is older than {@link DEDUPE_MS}. */
@@ -107,9 +102,36 @@ export class DedupeTable implements Droppable {
     this.expire(Infinity);
   }
 
+  #add(
+    { session: name, id, digest }: IdempotencyKey,
+    from: Pick<SeenId, "seq" | "expiresAt" | "row" | "address">,
+  ): void {
+    const isPinned = digest !== undefined;
+    const seen: SeenId = {
+      ...from,
+      address: isPinned ? from.address : undefined,
+      digest,
+      isPinned,
+    };
+    let session = this.#sessions.get(name);
+    if (!session) {
+      session = { ids: new Map(), isPinned, address: seen.address };
+      this.#sessions.set(name, session);
+      this.#count(SESSION_BYTES, session);
+    }
+    const { ids } = session;
+    if (ids.has(id)) this.#forget(ids, id);
+    ids.set(id, seen);
+    this.knownUntil = Math.max(this.knownUntil, seen.expiresAt);
+    if (isPinned) this.pinnedUntil = Math.max(this.pinnedUntil, seen.expiresAt);
+    this.#countId(costOf(id, digest), seen);
+    if (ids.size > IDS_PER_SESSION && !isPinned) this.#forget(ids, ids.keys().next().value!);
+  }
+
   #forget(ids: Map<string, SeenId>, id: string): void {
     const seen = ids.get(id)!;
     ids.delete(id);
+    if (seen.row !== undefined) this.journal?.delete("ids", seen.row);
     this.#countId(-costOf(id, seen.digest), seen);
   }
 
@@ -143,28 +165,4 @@ const SESSION_BYTES = 300;
 /** The texts of an id, in V8's wide form at worst, and its entry in the map. */
 function costOf(id: string, digest = ""): number {
   return 2 * (id.length + digest.length) + 120;
-}
-
-/** Bounds the ids that one process has others remember: those of the last two spans of {@link DEDUPE_MS}. */
-export class RepeatBudget {
-  #span = 0;
-  #bytes = 0;
-  #lastBytes = 0;
-
-  constructor(readonly maxBytes: number) {}
-
-  /** Counts an id in; tells whether there was space. */
-  take(key: IdempotencyKey, now: number): boolean {
-    const span = Math.floor(now / DEDUPE_MS);
-    if (span !== this.#span) {
-      this.#lastBytes = span === this.#span + 1 ? this.#bytes : 0;
-      this.#bytes = 0;
-      this.#span = span;
-    }
-    const { session, id, digest = "" } = key;
-    const more = session.length + id.length + digest.length + 200;
-    if (this.#bytes + this.#lastBytes + more > this.maxBytes) return false;
-    this.#bytes += more;
-    return true;
-  }
 }

@@ -62,7 +62,7 @@ export interface EngineStats {
 
 /** The contract. Calls that come from one caller take effect in the order they were made. */
 export interface Engine {
-  readonly name: "memory" | "workers" | "redis";
+  readonly name: "memory" | "durable" | "redis";
 
   /**
    * Starts hosting a room in this process. Events begin right behind the head that it answers

@@ -1,10 +1,11 @@
 /**
- * The kept messages of one room: a window on its order, bounded in count, age and bytes.
+ * The kept messages of one room: bounded in count, age and bytes.
  *
  * @module
  */
 import type { Chat } from "../protocol/room_event.ts";
 import type { Budget, Droppable } from "./budget.ts";
+import type { RoomJournal } from "./journal.ts";
 
 /** The newest messages of a room, without a gap up to `seq`. */
 export class History implements Droppable {
@@ -12,21 +13,37 @@ export class History implements Droppable {
   seq = 0;
   /** Kept messages start at `#start`: taking from the front moves no memory until half is free. */
   #chats: Chat[] = [];
+  /** The numbers of their rows, where there is a journal. */
+  #rows: number[] = [];
   #start = 0;
   #bytes = 0;
 
   constructor(
     readonly limits: { historySize: number; historySeconds: number },
     readonly budget: Budget,
+    readonly journal?: RoomJournal,
   ) {}
 
   /** Appends the message that `seq` + 1 numbers. */
   append(chat: Chat): void {
     this.seq = chat.seq;
-    if (this.limits.historySize === 0) return;
-    this.#chats.push(chat);
-    this.#count(cost(chat));
-    if (this.#length > this.limits.historySize) this.dropOldest();
+    if (this.limits.historySize === 0) return this.journal?.putRoom(chat.seq);
+    const { seq, time, sender, message } = chat;
+    this.#push(chat, this.journal?.add("chats", seq, time, sender, message));
+  }
+
+  /** Appends a message that was kept before. Those before a gap are dropped. */
+  restore(chat: Chat, row: number): void {
+    if (chat.seq !== this.seq + 1) this.clear();
+    this.seq = chat.seq;
+    this.#push(chat, row);
+  }
+
+  /** The room's newest number is at least `seq`: if it is not the last kept message's, none is kept. */
+  restoreSeq(seq: number): void {
+    if (seq <= this.seq) return;
+    this.clear();
+    this.seq = seq;
   }
 
   /** The kept messages behind `seq`, oldest first. */
@@ -38,26 +55,39 @@ export class History implements Droppable {
   /** Drops what is older than HISTORY_SECONDS. */
   expire(now: number): void {
     const keptSince = now - this.limits.historySeconds * 1_000;
-    while (this.#length > 0 && this.#chats[this.#start].time < keptSince) {
-      this.dropOldest();
-    }
+    while (this.#length > 0 && this.#chats[this.#start].time < keptSince) this.dropOldest();
   }
 
   /** Drops the oldest message; tells whether there was one. */
   dropOldest(): boolean {
-    if (this.#length === 0) return false;
-    this.#count(-cost(this.#chats[this.#start]));
-    this.#start++;
-    if (this.#start * 2 > this.#chats.length) {
-      this.#chats = this.#chats.slice(this.#start);
-      this.#start = 0;
-    }
+    if (!this.#shift()) return false;
+    if (this.#length === 0) this.journal?.putRoom(this.seq);
     return true;
   }
 
-  /** Gives all its bytes back to the budget. */
+  /** Drops all messages, and gives their bytes back to the budget. */
   clear(): void {
-    while (this.dropOldest());
+    while (this.#shift());
+  }
+
+  #push(chat: Chat, row?: number): void {
+    this.#chats.push(chat);
+    if (row !== undefined) this.#rows.push(row);
+    this.#count(costOf(chat));
+    if (this.#length > this.limits.historySize) this.dropOldest();
+  }
+
+  #shift(): boolean {
+    if (this.#length === 0) return false;
+    this.#count(-costOf(this.#chats[this.#start]));
+    this.journal?.delete("chats", this.#rows[this.#start]);
+    this.#start++;
+    if (this.#start * 2 > this.#chats.length) {
+      this.#chats = this.#chats.slice(this.#start);
+      this.#rows = this.#rows.slice(this.#start);
+      this.#start = 0;
+    }
+    return true;
   }
 
   #count(bytes: number): void {
@@ -73,6 +103,6 @@ export class History implements Droppable {
 }
 
 /** What a message is counted with: its text, in V8's wide form at worst, and its fields. */
-function cost(chat: Chat): number {
+function costOf(chat: Chat): number {
   return 2 * chat.message.length + 200;
 }

@@ -67,8 +67,7 @@ export class MemoryEngine implements Engine {
     const chat = { seq: room.history.seq + 1, time: now, sender, message };
     room.history.append(chat);
     if (key) room.ids.remember(key, chat.seq, now, address);
-    const { budget } = this.memory;
-    if (budget.bytes > budget.maxBytes) this.#makeSpace();
+    this.memory.makeSpace();
     if (room.host) room.host.deliver({ type: "chat", chat });
     else this.memory.touch(room);
     return { epoch: room.epoch, seq: chat.seq };
@@ -135,12 +134,6 @@ export class MemoryEngine implements Engine {
     this.#stopSweep();
     this.memory.clear();
     return Promise.resolve();
-  }
-
-  /** Keeps to HISTORY_MB: the largest room drops its oldest messages, whoever publishes. */
-  #makeSpace(): void {
-    const { budget } = this.memory;
-    while (budget.bytes > budget.maxBytes && budget.histories.largest()?.dropOldest());
   }
 
   /** Keeps ids to their share: the room with the most forgets its oldest, but no idempotency keys. */

@@ -8,6 +8,7 @@ import { Budget } from "./budget.ts";
 import { DedupeTable } from "./dedupe.ts";
 import type { Host } from "./engine.ts";
 import { History } from "./history.ts";
+import { type Journal, RoomJournal } from "./journal.ts";
 
 /** How much an engine keeps; see the settings of the same names. */
 export interface HistoryLimits {
@@ -25,6 +26,7 @@ export interface HistoryLimits {
 export interface MemoryRoom {
   readonly name: string;
   readonly epoch: string;
+  readonly journal?: RoomJournal;
   readonly history: History;
   readonly ids: DedupeTable;
   /** Names by member. */
@@ -49,6 +51,11 @@ interface Opened {
 export class MemoryRooms {
   /** Bytes of messages and ids over all rooms. */
   readonly budget: Budget;
+  /**
+   * The epoch of rooms that are added. It changes when a room with messages goes, so that none
+   * returns under its old epoch; a room that went unused does, without a gap for its clients.
+   */
+  #nextEpoch = newEpoch();
   #rooms = new Map<string, MemoryRoom>();
   /** Rooms without a host, the longest-empty first. */
   #empty = new Set<MemoryRoom>();
@@ -56,7 +63,12 @@ export class MemoryRooms {
   /** Names of the rooms with a host, in order, until a host comes or goes. */
   #hosted?: string[];
 
-  constructor(readonly limits: HistoryLimits, readonly clock: Clock) {
+  /** @param journal where changes are written down; the memory engine alone has none */
+  constructor(
+    readonly limits: HistoryLimits,
+    readonly clock: Clock,
+    readonly journal?: Journal,
+  ) {
     this.budget = new Budget(limits.historyMb * 1_000_000);
   }
 
@@ -78,23 +90,23 @@ export class MemoryRooms {
     const known = this.#rooms.get(name);
     if (known) return known;
     if (!this.#makeSpace(address)) return undefined;
-    const room: MemoryRoom = {
-      name,
-      epoch: newEpoch(),
-      history: new History(this.limits, this.budget),
-      ids: new DedupeTable(this.budget),
-      members: new Map(),
-      emptySince: this.clock.now(),
-      openedBy: address,
-    };
-    this.#rooms.set(name, room);
-    if (address !== undefined) {
-      const opened = this.#opened.get(address) ?? { count: 0, empty: new Set() };
-      opened.count++;
-      this.#opened.set(address, opened);
-    }
-    this.#setEmpty(room, true);
+    const room = this.#add(name, this.#nextEpoch, this.journal?.nextRow(), address);
+    room.journal?.putRoom(0);
     return room;
+  }
+
+  /** Adds a room that was kept before; an older one of this name is dropped. */
+  restore(name: string, epoch: string, row: number): MemoryRoom {
+    const older = this.#rooms.get(name);
+    if (older) this.#drop(older);
+    return this.#add(name, epoch, row);
+  }
+
+  /** Ends what {@link restore} began: drops what is too much or too old by the limits of now. */
+  restored(): void {
+    while (this.size > this.limits.maxRooms && this.#dropOneOf(this.#empty));
+    this.makeSpace();
+    this.expire();
   }
 
   /** Gives a room its host, or takes it. */
@@ -140,11 +152,43 @@ export class MemoryRooms {
     }
   }
 
+  /** Keeps to HISTORY_MB: the largest room drops its oldest messages, whoever publishes. */
+  makeSpace(): void {
+    const { budget } = this;
+    while (budget.bytes > budget.maxBytes && budget.histories.largest()?.dropOldest());
+  }
+
+  /** Forgets all, without a word to the journal. */
   clear(): void {
     this.#rooms.clear();
     this.#empty.clear();
     this.#opened.clear();
     this.#hosted = undefined;
+  }
+
+  #add(name: string, epoch: string, row?: number, address?: string): MemoryRoom {
+    const { limits, budget, clock } = this;
+    const journal = row === undefined
+      ? undefined
+      : new RoomJournal(this.journal!, row, name, epoch);
+    const room: MemoryRoom = {
+      name,
+      epoch,
+      journal,
+      history: new History(limits, budget, journal),
+      ids: new DedupeTable(budget, journal),
+      members: new Map(),
+      emptySince: clock.now(),
+      openedBy: address,
+    };
+    this.#rooms.set(name, room);
+    if (address !== undefined) {
+      const opened = this.#opened.get(address) ?? { count: 0, empty: new Set() };
+      opened.count++;
+      this.#opened.set(address, opened);
+    }
+    this.#setEmpty(room, true);
+    return room;
   }
 
   /** Drops an empty room if there must be one; tells whether one more room may be added. */
@@ -173,8 +217,10 @@ export class MemoryRooms {
   }
 
   #drop(room: MemoryRoom): void {
+    if (room.history.seq > 0) this.#nextEpoch = newEpoch();
     room.history.clear();
     room.ids.clear();
+    if (room.journal) this.journal!.delete("rooms", room.journal.row);
     this.#rooms.delete(room.name);
     this.#setEmpty(room, false);
     const { openedBy } = room;

@@ -3,8 +3,8 @@
  *
  * @module
  */
-import { checkCapacity } from "../access/access.ts";
-import type { App, Handler, Visitor } from "../app.ts";
+import type { ClientHandler, Slot } from "../access/slot.ts";
+import type { App, Visitor } from "../app.ts";
 import { CLOSE } from "../protocol/close_codes.ts";
 import { events as eventsDialect } from "../protocol/encode.ts";
 import { readWanted } from "../protocol/position.ts";
@@ -18,16 +18,20 @@ const KEEP_ALIVE_MS = 15_000;
 const KEEP_ALIVE = ":\n\n";
 
 /** Makes the handler of event streams; `Last-Event-ID` or `?after=` resumes. */
-export function events(app: App): Handler {
-  return async ({ request, url, room, visitor }) => {
-    checkCapacity(app, visitor);
-    const stream = new EventStream(app.registry, visitor, request.signal);
+export function events(app: App): ClientHandler {
+  return async ({ request, url, room, visitor }, slot) => {
+    const stream = new EventStream(app.registry, visitor, slot);
     const wanted = readWanted(url.searchParams);
     wanted.after = request.headers.get("last-event-id") ?? wanted.after;
-    const refusal = await app.registry.room(room).subscribe(stream, wanted);
-    if (refusal) {
+    const opened = app.registry.room(room).subscribe(stream, wanted);
+    // While it waits nothing else tells that the client gave up.
+    if (opened instanceof Promise) {
+      request.signal.addEventListener("abort", () => stream.cancel(), { once: true });
+    }
+    const refusal = await opened;
+    if (refusal || stream.hasEnded) {
       stream.cancel();
-      throw refusalError(refusal);
+      throw refusalError(refusal ?? { refused: "unavailable" });
     }
     stream.start();
     return new Response(stream.body.pipeThrough(new TextEncoderStream()), {
@@ -42,9 +46,8 @@ class EventStream extends Subscriber {
   #controller!: ReadableStreamDefaultController<string>;
   #stopKeepAlive?: () => void;
 
-  /** @param signal aborted when the client gives up, also before the response has begun */
-  constructor(registry: Registry, visitor: Visitor, signal: AbortSignal) {
-    super(registry, { ...visitor, dialect: eventsDialect });
+  constructor(registry: Registry, visitor: Visitor, slot: Slot) {
+    super(registry, { ...visitor, slot, dialect: eventsDialect });
     this.body = new ReadableStream({
       start: (controller) => {
         this.#controller = controller;
@@ -54,7 +57,6 @@ class EventStream extends Subscriber {
       highWaterMark: registry.limits.maxQueueBytes,
       size: (text) => byteLength(text),
     });
-    signal.addEventListener("abort", () => this.cancel(), { once: true });
   }
 
   get unsentBytes(): number {

@@ -8,12 +8,10 @@ import process from "node:process";
 import type { Counter, Gauge } from "prom-client";
 import type { App, Handler } from "../app.ts";
 import { CLOSE } from "../protocol/close_codes.ts";
-import type { Histogram } from "../registry/counters.ts";
-import type { Registry } from "../registry/registry.ts";
-import { addUp, type Figures, isWorker } from "../start/cluster.ts";
+import type { Figures, Histogram } from "../registry/counters.ts";
 
-/** The figures of one worker. */
-export function readFigures(registry: Registry) {
+/** The figures of this thread. */
+export function readFigures({ registry, threads }: Pick<App, "registry" | "threads">) {
   const { counters } = registry;
   const { connections, closes, refusals, recoveries } = counters;
   const engine = registry.engineOf("");
@@ -33,7 +31,7 @@ export function readFigures(registry: Registry) {
     historyBytes,
     workers: 1,
     /** Of the process, in Unix time; only the main thread has it. */
-    startSeconds: isWorker() ? 0 : performance.timeOrigin / 1_000,
+    startSeconds: threads && threads.index > 0 ? 0 : performance.timeOrigin / 1_000,
     engineReady: Number(engine.isReady()),
     connections: { ...connections },
     closes: { ...closes },
@@ -49,10 +47,10 @@ export type ServerFigures = ReturnType<typeof readFigures>;
 
 /** The figures of the whole process. */
 export async function allFigures(
-  { cluster, registry }: Pick<App, "registry" | "cluster">,
+  app: Pick<App, "registry" | "threads">,
 ): Promise<ServerFigures> {
-  if (!cluster) return readFigures(registry);
-  return addUp(await cluster.figures()) as Figures & ServerFigures;
+  const own = readFigures(app);
+  return app.threads ? await app.threads.report(own) as Figures & ServerFigures : own;
 }
 
 function readHistogram({ counts, sum }: Histogram) {

@@ -7,6 +7,7 @@ import { eTag, ifNoneMatch } from "@std/http/etag";
 import uplotJs from "uplot/dist/uPlot.esm.js" with { type: "text" };
 import uplotCss from "uplot/dist/uPlot.min.css" with { type: "text" };
 import type { Handler } from "../app.ts";
+import clientTypes from "../client/client.d.ts" with { type: "text" };
 import clientJs from "../client/client.js" with { type: "text" };
 import chatCss from "../web/chat.css" with { type: "text" };
 import chatHtml from "../web/chat.html" with { type: "text" };
@@ -23,6 +24,7 @@ const FILES: Record<string, [text: string, type: string]> = {
   "/chat.css": [chatCss, "text/css"],
   "/messages.js": [messagesJs, "text/javascript"],
   "/client.js": [clientJs, "text/javascript"],
+  "/client.d.ts": [clientTypes, "application/typescript"],
   "/dashboard": [dashboardHtml, "text/html"],
   "/dashboard.js": [dashboardJs, "text/javascript"],
   "/dashboard.css": [dashboardCss, "text/css"],

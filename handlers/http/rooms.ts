@@ -3,7 +3,6 @@
  *
  * @module
  */
-import { RateTable } from "../access/rate_limit.ts";
 import type { App, Call, Handler } from "../app.ts";
 import { type IdempotencyKey, isRefusal } from "../engine/engine.ts";
 import { ERROR_TEXTS, v1 } from "../protocol/encode.ts";
@@ -70,9 +69,7 @@ export function readMessages({ registry, limits }: App): Handler {
  * 503 `draining`, as `/readyz` says it.
  */
 export function publishMessage(app: App): Handler {
-  const { registry, limits, clock } = app;
-  const posts = new RateTable(limits.postRate);
-  const bytes = new RateTable(limits.byteRate);
+  const { registry, limits } = app;
   return async (call) => {
     const { request, visitor: { address, grants } } = call;
     if (registry.isDraining) {
@@ -87,8 +84,7 @@ export function publishMessage(app: App): Handler {
       line: new Line(),
       name: grants.name ?? "Anonymous",
       nameIn: () => from.name,
-      tryConsume: (size) =>
-        posts.tryConsume(address, clock.now()) || bytes.tryConsume(address, clock.now(), size),
+      tryConsume: (size) => app.sharedLimits.tryPublish(address, size),
     };
     const refusal = room.checkSender(from);
     if (refusal) throw refusalError(refusal);

@@ -40,7 +40,7 @@ export interface Stats {
 export function publishStats(app: App, rssBytes: () => number): () => void {
   const { registry, clock } = app;
   const local = registry.engineOf(STATS_ROOM);
-  let last = readFigures(registry);
+  let last = readFigures(app);
   let lastAt = clock.now();
   const publish = (now: ServerFigures) => {
     // A busy process is late.
@@ -56,8 +56,8 @@ export function publishStats(app: App, rssBytes: () => number): () => void {
     local.publish(STATS_ROOM, { sender: "parley", message: JSON.stringify(stats) });
   };
   return clock.every(1_000, () => {
-    if (app.cluster) allFigures(app).then(publish);
-    else publish(readFigures(registry));
+    if (app.threads) allFigures(app).then(publish);
+    else publish(readFigures(app));
   });
 }
 

@@ -43,7 +43,12 @@ export interface Dialect {
   /** Whether it shows positions: `welcome`, history and resuming. */
   readonly hasPositions: boolean;
   /** A room's position: the next chat is `seq` + 1. */
-  welcome(room: string, head: Head, recovered?: boolean): string | undefined;
+  welcome(
+    room: string,
+    head: Head,
+    recovered?: boolean,
+    limits?: { messageBytes: number },
+  ): string | undefined;
   chat(room: string, epoch: string, chat: Chat): string;
   status(room: string, status: Status): string | undefined;
   error(code: ErrorCode, details: ErrorDetails): string | undefined;
@@ -75,8 +80,8 @@ export const v1: Dialect = {
   protocol: "parley.v1",
   isMerged: true,
   hasPositions: true,
-  welcome: (room, { epoch, seq, members }, recovered) =>
-    JSON.stringify({ type: "welcome", room, epoch, seq, members, recovered }),
+  welcome: (room, { epoch, seq, members }, recovered, limits) =>
+    JSON.stringify({ type: "welcome", room, epoch, seq, members, recovered, limits }),
   chat: (room, _epoch, { seq, time, sender, message }) =>
     `{"type":"chat","room":"${room}","seq":${seq},"time":${time},"sender":${
       JSON.stringify(sender)

@@ -34,6 +34,7 @@ export class Connection extends Subscriber implements EventListenerObject {
   readonly #socket: Socket;
   /** Objects that go out when the turn ends; there only once something was. */
   #pending?: PendingFrame;
+  #knowsLimits = false;
   /** There only while the peer is behind. */
   #backlog?: Backlog;
 
@@ -87,6 +88,12 @@ export class Connection extends Subscriber implements EventListenerObject {
       const weight = this.#backlog.weigh(bufferedAmount, frame, now);
       if (weight > limits.maxQueueBytes) this.close("tooSlow");
     }
+  }
+
+  override untoldLimits(): { messageBytes: number } | undefined {
+    if (this.#knowsLimits) return undefined;
+    this.#knowsLimits = true;
+    return { messageBytes: this.registry.limits.maxMessageBytes };
   }
 
   override notify(object: string): void {

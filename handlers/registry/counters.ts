@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { CLOSE } from "../protocol/close_codes.ts";
+import type { CLOSE } from "../protocol/close_codes.ts";
 
 const SAMPLE = 64;
 
@@ -93,4 +93,19 @@ export class Counters {
   refuse(code: string): void {
     this.refusals[code] = (this.refusals[code] ?? 0) + 1;
   }
+}
+
+/** What one thread counts: numbers, which {@link addUp} adds. */
+export type Figures = { [name: string]: number | Figures };
+
+/** The sum of what several threads count, name by name. */
+export function addUp(all: Figures[]): Figures {
+  const sums: Figures = {};
+  for (const [name, value] of all.flatMap((figures) => Object.entries(figures))) {
+    const sum = sums[name] ?? 0;
+    sums[name] = typeof value === "number"
+      ? Number(sum) + value
+      : addUp([typeof sum === "number" ? {} : sum, value]);
+  }
+  return sums;
 }

@@ -4,20 +4,20 @@
  * @module
  */
 import type { Limits } from "../access/limits.ts";
+import type { NoSlot, SharedLimits } from "../access/shared_limits.ts";
+import type { Slot } from "../access/slot.ts";
 import type { Engine } from "../engine/engine.ts";
 import { CLOSE } from "../protocol/close_codes.ts";
 import { isServerRoom } from "../protocol/parse.ts";
 import type { RoomSummary } from "../protocol/room_event.ts";
 import type { Clock } from "../util/clock.ts";
 import type { Log } from "../util/log.ts";
-import type { MaybePromise } from "../util/maybe_promise.ts";
+import { chain, type MaybePromise } from "../util/maybe_promise.ts";
 import { Audience } from "./audience.ts";
 import { Counters } from "./counters.ts";
 import { drain } from "./drain.ts";
 import { Turn } from "./flush.ts";
 import { Room } from "./room.ts";
-import type { Sender } from "./sender.ts";
-import { Slots } from "./slots.ts";
 import type { End, Subscriber } from "./subscriber.ts";
 
 /** What the registry needs from outside. */
@@ -28,6 +28,8 @@ export interface RegistryOptions {
   log: Log;
   clock: Clock;
   limits: Limits;
+  /** The limits that other threads count for too. */
+  sharedLimits: SharedLimits;
   turn?: Turn;
 }
 
@@ -36,17 +38,18 @@ const CLEAN_CODES = new Set([1000, 1001, 1005]);
 
 /** Rooms, clients and totals of one process. */
 export class Registry {
-  readonly counters = new Counters();
+  readonly counters: Counters = new Counters();
   /** Rooms with subscribers, by name. */
-  readonly rooms = new Map<string, Audience>();
+  readonly rooms: Map<string, Audience> = new Map();
   /** Sockets and event streams that are open. */
-  readonly clients = new Set<Subscriber>();
-  readonly slots = new Slots();
+  readonly clients: Set<Subscriber> = new Set();
   readonly turn: Turn;
   readonly log: Log;
   readonly clock: Clock;
   readonly limits: Limits;
   isDraining = false;
+  /** Slots of this thread: sockets and streams that the runtime still holds, evicted ones included. */
+  heldCount = 0;
   /** The process uses more memory than MAX_RSS_MB. */
   isOverMemory = false;
   readonly #engine: Engine;
@@ -54,14 +57,17 @@ export class Registry {
   /** Makes ids unique among processes. */
   readonly #idPrefix = crypto.randomUUID().slice(0, 8);
   #lastId = 0;
+  readonly #sharedLimits: SharedLimits;
+  #released?: PromiseWithResolvers<void>;
 
-  constructor({ engine, localEngine, log, clock, limits, turn = new Turn() }: RegistryOptions) {
+  constructor({ engine, localEngine, log, clock, limits, sharedLimits, turn }: RegistryOptions) {
     this.#engine = engine;
     this.#localEngine = localEngine;
     this.log = log;
     this.clock = clock;
     this.limits = limits;
-    this.turn = turn;
+    this.#sharedLimits = sharedLimits;
+    this.turn = turn ?? new Turn();
   }
 
   /** The room of this name: the way to send to it, to read it and to subscribe. */
@@ -96,19 +102,30 @@ export class Registry {
     return this.#engine.rooms(after, limit);
   }
 
-  /** Sockets and streams that the runtime still holds, evicted ones included. */
-  get heldCount(): number {
-    return this.slots.count;
-  }
-
-  /** Whether no client fits any more. A peer that was evicted but never reads counts until it is gone. */
+  /** Whether the process takes no client more. A peer that was evicted but never reads counts until it is gone. */
   get isFull(): boolean {
-    return this.heldCount >= this.limits.maxConnections;
+    return this.#sharedLimits.isFull;
   }
 
-  /** How many clients an address holds. */
-  heldBy(address: string): number {
-    return this.slots.heldBy(address);
+  /** Takes a slot for a client, or tells why there is none. */
+  acquire(address: string): MaybePromise<Slot | NoSlot> {
+    return chain(this.#sharedLimits.acquire(address), (noSlot) => {
+      if (noSlot) return noSlot;
+      this.heldCount++;
+      return new HeldSlot(address, this.#release);
+    });
+  }
+
+  readonly #release = (address: string): void => {
+    this.heldCount--;
+    this.#sharedLimits.release(address);
+    if (this.heldCount === 0) this.#released?.resolve();
+  };
+
+  /** Done when no slot is held any more. */
+  allReleased(): Promise<void> {
+    if (this.heldCount === 0) return Promise.resolve();
+    return (this.#released ??= Promise.withResolvers<void>()).promise;
   }
 
   /** Unsent bytes of all clients. */
@@ -124,16 +141,6 @@ export class Registry {
   /** A name for a subscriber that no other process gives. */
   nextId(): string {
     return `${this.#idPrefix}-${++this.#lastId}`;
-  }
-
-  /**
-   * Counts something that a client sent, and charges the sender for it.
-   *
-   * @returns 0, or the ms until it may send that
-   */
-  charge(from: Sender, size: number, opensRoom = false): number {
-    this.counters.messagesIn++;
-    return from.tryConsume(size, opensRoom);
   }
 
   /** Counts a client in. */
@@ -195,5 +202,18 @@ export class Registry {
   #logClient(text: string, fields: Record<string, unknown>): void {
     const clients = this.clients.size;
     this.log.info(`${text} Total clients: ${clients}`, { ...fields, clients });
+  }
+}
+
+/** A slot of one address. */
+class HeldSlot implements Slot {
+  #isHeld = true;
+
+  constructor(readonly address: string, readonly onRelease: (address: string) => void) {}
+
+  release(): void {
+    if (!this.#isHeld) return;
+    this.#isHeld = false;
+    this.onRelease(this.address);
   }
 }

@@ -44,13 +44,14 @@ export class Room {
 
   /** Publishes a client's message. */
   publish({ message, size, key }: Post, from: Sender): MaybePromise<Outcome | Rejection> {
-    return this.#charge(from, size) ?? from.line.run(() => {
-      const refusal = this.checkSender(from);
-      if (refusal) return refusal;
-      const text = JSON.stringify(message);
-      const sender = from.nameIn(this.name)!;
-      return this.submit({ sender, message: text, key, address: from.address });
-    });
+    return this.#charge(from, size, () =>
+      from.line.run(() => {
+        const refusal = this.checkSender(from);
+        if (refusal) return refusal;
+        const text = JSON.stringify(message);
+        const sender = from.nameIn(this.name)!;
+        return this.submit({ sender, message: text, key, address: from.address });
+      }));
   }
 
   /** Publishes what the server's own code says: here no right, rate or hook is asked. */
@@ -63,11 +64,12 @@ export class Room {
 
   /** Relays a socket's bytes to the others of the room; they are not kept. */
   relay(bytes: ArrayBuffer, from: Member): MaybePromise<Rejection | undefined> {
-    return this.#charge(from, bytes.byteLength) ?? from.line.run(() => {
-      const refusal = this.checkSender(from);
-      if (!refusal) this.engine.relay(this.name, new Uint8Array(bytes), from.subscriber.id);
-      return refusal;
-    });
+    return this.#charge(from, bytes.byteLength, () =>
+      from.line.run(() => {
+        const refusal = this.checkSender(from);
+        if (!refusal) this.engine.relay(this.name, new Uint8Array(bytes), from.subscriber.id);
+        return refusal;
+      }));
   }
 
   /** Makes a socket a member under a name, subscribed if it was not. Refused, it stays as it was. */
@@ -75,21 +77,8 @@ export class Room {
     { name: asked, size, ...wanted }: Wanted & { name?: string; size: number },
     from: Member,
   ): MaybePromise<Rejection | undefined> {
-    return this.#charge(from, size, true) ?? from.line.hold(() => {
-      const { name = asked ?? "Anonymous" } = from.grants;
-      const isOther = asked !== undefined && asked !== name;
-      if (isOther || isServerRoom(this.name) || !from.grants.maySpeak(this.name)) return FORBIDDEN;
-      const known = from.subscriber.rooms.get(this.name);
-      const opened = known ? known.refusal : this.subscribe(from.subscriber, wanted);
-      return chain(opened, (refusal) => {
-        const subscription = from.subscriber.rooms.get(this.name);
-        if (refusal || !subscription) return refusal;
-        return chain(this.#enter(subscription, name), (refusal) => {
-          if (refusal && !known) this.leave(from.subscriber);
-          return refusal;
-        });
-      });
-    });
+    const enter = () => from.line.hold(() => this.#join(asked, wanted, from));
+    return this.#charge(from, size, enter, true);
   }
 
   /** Who has joined. */
@@ -130,9 +119,39 @@ export class Room {
     return from.nameIn(this.name) === undefined ? { refused: "not_joined" } : undefined;
   }
 
-  #charge(from: Sender, size: number, opensRoom?: boolean): Rejection | undefined {
-    const retry = this.registry.charge(from, size, opensRoom);
-    return retry > 0 ? { refused: "rate_limited", retry } : undefined;
+  /** Counts what a client sent, and goes on if the sender may send so much. */
+  #charge<T>(
+    from: Sender,
+    size: number,
+    next: () => MaybePromise<T | Rejection>,
+    opensRoom = false,
+  ): MaybePromise<T | Rejection> {
+    this.registry.counters.messagesIn++;
+    return chain<number, T | Rejection>(
+      from.tryConsume(size, opensRoom),
+      (retry) => retry > 0 ? { refused: "rate_limited", retry } : next(),
+    );
+  }
+
+  #join(
+    asked: string | undefined,
+    wanted: Wanted,
+    from: Member,
+  ): MaybePromise<Rejection | undefined> {
+    const { grants, subscriber } = from;
+    const { name = asked ?? "Anonymous" } = grants;
+    const isOther = asked !== undefined && asked !== name;
+    if (isOther || isServerRoom(this.name) || !grants.maySpeak(this.name)) return FORBIDDEN;
+    const known = subscriber.rooms.get(this.name);
+    const opened = known ? known.refusal : this.subscribe(subscriber, wanted);
+    return chain<Rejection | undefined, Rejection | undefined>(opened, (refusal) => {
+      const subscription = subscriber.rooms.get(this.name);
+      if (refusal || !subscription) return refusal;
+      return chain(this.#enter(subscription, name), (refusal) => {
+        if (refusal && !known) this.leave(subscriber);
+        return refusal;
+      });
+    });
   }
 
   #enter(subscription: Subscription, name: string): MaybePromise<Rejection | undefined> {

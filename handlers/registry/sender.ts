@@ -18,12 +18,12 @@ export interface Sender {
   /** The name it has in a room; a socket has none where it has not joined. */
   nameIn(room: string): string | undefined;
   /**
-   * Charges it for a message of so many bytes.
+   * Charges it for a message of `size` bytes.
    *
    * @param opensRoom whether the message may open a room
    * @returns 0, or the ms until it may send that
    */
-  tryConsume(bytes: number, opensRoom: boolean): number;
+  tryConsume(size: number, opensRoom: boolean): MaybePromise<number>;
 }
 
 /** Keeps one sender's order where something that it sent has to wait. */

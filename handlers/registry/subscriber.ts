@@ -4,12 +4,12 @@
  * @module
  */
 import type { Visitor } from "../access/access.ts";
+import type { Slot } from "../access/slot.ts";
 import type { Grants } from "../access/token.ts";
 import { CLOSE, type Close } from "../protocol/close_codes.ts";
 import type { Dialect } from "../protocol/encode.ts";
 import { runAt } from "../util/clock.ts";
 import type { Registry } from "./registry.ts";
-import type { Slot } from "./slots.ts";
 import type { Subscription } from "./subscription.ts";
 
 /** How a subscriber ended: by a close (`code`), by an error, or by the server. */
@@ -27,6 +27,7 @@ export type SubscriberKind = "echo" | Dialect["name"];
 
 /** What each transport is made of. */
 export interface SubscriberOptions extends Visitor {
+  slot: Slot;
   dialect: Dialect;
   kind?: SubscriberKind;
   /** The room of a socket's URL, whose binary frames it gets. */
@@ -39,11 +40,13 @@ export abstract class Subscriber {
   readonly id: string;
   /** The peer's address and port, for the log. */
   readonly remote: string;
+  /** What limits count it by. */
+  readonly address: string;
   readonly dialect: Dialect;
   readonly kind: SubscriberKind;
   readonly homeRoom?: string;
   /** The rooms that it hears or is about to, by name. */
-  readonly rooms = new Map<string, Subscription>();
+  readonly rooms: Map<string, Subscription> = new Map();
   hasEnded = false;
   #grants: Grants;
   #slot: Slot;
@@ -52,9 +55,10 @@ export abstract class Subscriber {
 
   constructor(
     readonly registry: Registry,
-    { remote, address, grants, dialect, kind = dialect.name, homeRoom }: SubscriberOptions,
+    { slot, remote, address, grants, dialect, kind = dialect.name, homeRoom }: SubscriberOptions,
   ) {
-    this.#slot = registry.slots.acquire(address);
+    this.#slot = slot;
+    this.address = address;
     this.id = registry.nextId();
     this.remote = remote;
     this.#grants = grants;
@@ -70,11 +74,6 @@ export abstract class Subscriber {
   /** Ends the transport, behind the end of the subscriber. */
   protected abstract closeTransport(why: keyof typeof CLOSE): void;
 
-  /** What limits count it by. */
-  get address(): string {
-    return this.#slot.address;
-  }
-
   /** Whether it was counted in. */
   get isOpen(): boolean {
     return this.#isOpen;
@@ -88,6 +87,11 @@ export abstract class Subscriber {
   set grants(grants: Grants) {
     this.#grants = grants;
     if (this.#isOpen) this.#watchExpiry();
+  }
+
+  /** What its first `welcome` says of the server's limits, and no later one. */
+  untoldLimits(): { messageBytes: number } | undefined {
+    return undefined;
   }
 
   /** Gives the peer an object of its own: a transport that merges sends it when the turn ends. */

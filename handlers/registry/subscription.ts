@@ -95,7 +95,8 @@ export class Subscription {
     if (isResuming) counters.recoveries[page.recovered ? "complete" : "partial"]++;
     const position = { ...page, members: this.audience.head.members };
     const recovered = isResuming ? page.recovered : undefined;
-    this.#notify(subscriber.dialect.welcome(room.name, position, recovered));
+    const limits = subscriber.untoldLimits();
+    this.#notify(subscriber.dialect.welcome(room.name, position, recovered, limits));
     counters.deliveries += page.chats.length;
     for (const chat of page.chats) {
       this.#notify(subscriber.dialect.chat(room.name, page.epoch, chat));

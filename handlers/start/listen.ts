@@ -25,7 +25,7 @@ export interface ListenOptions {
   /** The listener says here why it takes no connection. */
   health: Health;
   /** The threads that listen on the same port, of which this one is `index`. */
-  cluster?: { index: number };
+  threads?: { index: number };
 }
 
 /** Before it listens again. */
@@ -39,13 +39,13 @@ const SHOWN_MS = 10_000;
  * @throws {SettingError} if it cannot listen there, or use the certificate
  */
 export async function listen(options: ListenOptions): Promise<Listener> {
-  const { settings, cluster } = options;
+  const { settings, threads } = options;
   const { PORT, HOST, SOCKET_PATH, TLS_CERT } = settings;
   if (SOCKET_PATH) await removeStaleSocket(SOCKET_PATH);
   let server: Deno.HttpServer<Deno.Addr>;
   try {
     // With reusePort, a port that another process has would be shared in silence.
-    if (cluster?.index === 0) Deno.listen({ port: PORT, hostname: HOST }).close();
+    if (threads?.index === 0) Deno.listen({ port: PORT, hostname: HOST }).close();
     server = serveAt(PORT, options);
   } catch (error) {
     if (error instanceof SettingError) throw error;
@@ -105,11 +105,11 @@ async function serveAgain(
   }
 }
 
-function serveAt(port: number, { settings, handler, log, cluster }: ListenOptions) {
+function serveAt(port: number, { settings, handler, log, threads }: ListenOptions) {
   const { HOST, SOCKET_PATH, TLS_CERT, TLS_KEY } = settings;
   return Deno.serve({
     ...(SOCKET_PATH ? { path: SOCKET_PATH } : { port, hostname: HOST }),
-    ...(cluster && { reusePort: true }),
+    ...(threads && { reusePort: true }),
     ...(TLS_CERT && { cert: readPem("TLS_CERT", TLS_CERT), key: readPem("TLS_KEY", TLS_KEY) }),
     automaticCompression: true,
     onListen() {},

@@ -6,62 +6,56 @@
 import { createTokenCheck } from "../access/token.ts";
 import type { AppOptions } from "../app.ts";
 import type { Engine } from "../engine/engine.ts";
-import { createMemoryEngine, type HistoryLimits } from "../engine/memory.ts";
+import { createMemoryEngine } from "../engine/memory.ts";
 import { systemClock } from "../util/clock.ts";
 import type { Log } from "../util/log.ts";
 import { SettingError } from "../util/setting_error.ts";
-import type { Cluster } from "./cluster.ts";
 import { reasonOf } from "./listen.ts";
 import { limitsAndAccess, type Settings } from "./settings.ts";
+import type { Threads } from "./threads.ts";
 
 /**
  * Makes the options of a server.
  *
- * @param cluster the workers of which this thread is one
+ * @param threads the threads of which this one is one, with their engine
  * @throws {SettingError} if keys cannot be read or the engine cannot be opened
  */
 export async function parleyOptions(
   settings: Settings,
   log: Log,
-  cluster?: Cluster,
+  threads?: Threads,
 ): Promise<AppOptions> {
   const { limits, ...access } = limitsAndAccess(settings);
-  const share = cluster ? cluster.ports.length : 1;
   return {
     ...access,
-    limits: {
-      ...limits,
-      maxConnections: Math.ceil(limits.maxConnections / share),
-      maxConnectionsPerIp: Math.ceil(limits.maxConnectionsPerIp / share),
-      postRate: Math.ceil(limits.postRate / share),
-    },
+    limits,
     tokens: await createTokenCheck(settings, systemClock),
-    engine: await openEngine(settings, limits, log, cluster),
+    engine: threads?.engine ?? await openEngine(settings, log),
     log,
-    cluster,
+    threads,
   };
 }
 
-/** The engine that the settings ask for; what it needs is loaded only then. */
-async function openEngine(
-  { REDIS_URL }: Settings,
-  limits: HistoryLimits,
-  log: Log,
-  cluster?: Cluster,
-): Promise<Engine> {
+/**
+ * Opens the engine that the settings ask for; what it needs is loaded only then.
+ *
+ * @throws {SettingError} if it cannot be opened
+ */
+export async function openEngine(settings: Settings, log: Log): Promise<Engine> {
   const clock = systemClock;
-  if (REDIS_URL) {
-    const { createRedisEngine } = await import("../engine/redis/engine.ts");
-    const share = cluster ? cluster.ports.length : 1;
-    const { historyMb, maxRooms } = limits;
-    const own = { ...limits, historyMb: historyMb / share, maxRooms: Math.ceil(maxRooms / share) };
-    try {
-      return await createRedisEngine(REDIS_URL, own, clock, log);
-    } catch (error) {
-      throw new SettingError(reasonOf(error));
+  const { limits } = limitsAndAccess(settings);
+  const { DATA_FILE, REDIS_URL } = settings;
+  try {
+    if (DATA_FILE) {
+      const { createDurableEngine } = await import("../engine/durable.ts");
+      return await createDurableEngine(DATA_FILE, limits, clock, log);
     }
+    if (REDIS_URL) {
+      const { createRedisEngine } = await import("../engine/redis/engine.ts");
+      return await createRedisEngine(REDIS_URL, limits, clock, log);
+    }
+  } catch (error) {
+    throw new SettingError(reasonOf(error));
   }
-  if (!cluster) return createMemoryEngine(limits, clock);
-  const { createWorkersEngine } = await import("../engine/workers.ts");
-  return createWorkersEngine({ ports: cluster.ports, limits, clock, log });
+  return createMemoryEngine(limits, clock);
 }

@@ -1,235 +1,127 @@
 /**
- * The settings: one table gives the parsing, `--help` and the README's table.
+ * The settings, one a line: the table gives the parsing, `--help` and the table of `handlers/README.md`.
  *
  * @module
  */
-import { SettingError } from "../util/setting_error.ts";
-import { parseArgs } from "@std/cli/parse-args";
 import { DEFAULT_LIMITS, type Limits } from "../access/limits.ts";
 import { LOG_LEVELS } from "./log.ts";
-import { list, number, oneOf, type Setting, text } from "./setting_kinds.ts";
+
+/** One setting: its variable is NAME, its flag `--name`. */
+export interface Setting<T> {
+  default: T;
+  /** What it means, with its unit. */
+  meaning: string;
+  /** How the default is shown, where it is not the value itself. */
+  shown?: string;
+  /** The value; nothing if the text is none. */
+  read(text: string): T | undefined;
+  /** What a text must be: "a whole number from 0 to 65535". */
+  kind: string;
+  /** Its name among the {@link Limits}. */
+  limit?: keyof Limits;
+}
 
 const LARGE = 1e15 - 1;
 
+/** Every setting by the name of its variable, in the groups that `--help` shows. */
+export const GROUPS = {
+  "Where it listens": {
+    PORT: number(8000, "TCP port; 0 takes a free one", 65_535),
+    HOST: text("address to listen on", "0.0.0.0", /^(\[?[\da-f:.]+\]?|[a-z\d](\.?[a-z\d-])*)$/i),
+    SOCKET_PATH: text("listen on this Unix domain socket instead of a port"),
+    TLS_CERT: text("PEM file of the certificate: with TLS_KEY it serves wss:// and https://"),
+    TLS_KEY: text("PEM file of the private key"),
+  },
+  "Who may connect": {
+    ALLOWED_ORIGINS: list(
+      "pages that may connect, with commas between: https://a.example, *.example.com",
+      "any",
+      "a list of origins like https://a.example or *.example.com",
+      /^(https?:\/\/[^\s/,]+|\*\.[^\s/,:*]+)$/,
+    ),
+    AUTH_SECRET: text("secret of HS256 tokens; with it, or AUTH_JWKS, clients need one"),
+    AUTH_JWKS: text("file or URL of the public keys of tokens (JWKS)"),
+    TRUST_PROXY: number(0, "proxies in front, whose X-Forwarded-For is believed", 100),
+  },
+  "What a client may use": {
+    MAX_CONNECTIONS: limit("maxConnections", "clients at once; one more gets 503"),
+    MAX_CONNECTIONS_PER_IP: limit("maxConnectionsPerIp", "clients from one address; 0 = any"),
+    MAX_MESSAGE_BYTES: limit("maxMessageBytes", "bytes of a message or a request's body"),
+    MAX_QUEUE_BYTES: limit("maxQueueBytes", "unsent bytes at which a client is closed with 1013"),
+    MAX_ROOMS_PER_CONNECTION: limit("maxRoomsPerConnection", "rooms that one socket hears"),
+    MESSAGE_RATE: limit("messageRate", "messages a second from one socket; 0 = any"),
+    BYTE_RATE: limit("byteRate", "bytes a second from one socket; 0 = any"),
+    JOIN_RATE: limit("joinRate", "joins and listens a second from one socket; 0 = any"),
+    POST_RATE: limit("postRate", "requests to publish a second from one address; 0 = any"),
+    // The runtime's timers hold at most 2^31 ms.
+    IDLE_TIMEOUT: limit(
+      "idleTimeoutSeconds",
+      "seconds until a silent peer goes; 0 = never",
+      2147483,
+    ),
+  },
+  "What it keeps": {
+    HISTORY_SIZE: limit("historySize", "messages kept a room"),
+    HISTORY_SECONDS: limit("historySeconds", "seconds that messages and empty rooms are kept"),
+    HISTORY_MB: limit("historyMb", "megabytes of history, all rooms together", LARGE, 1),
+    MAX_ROOMS: limit("maxRooms", "rooms, empty ones with history included"),
+    DATA_FILE: text("file that rooms are kept in over restarts, also if the machine fails"),
+    REDIS_URL: text("redis:// or rediss:// URL: rooms live there, for many machines"),
+  },
+  "How it runs": {
+    LOG_LEVEL: oneOf("info", LOG_LEVELS, "least severe level that is logged"),
+    LOG_FORMAT: oneOf("text", ["text", "json"], "lines of text, or of JSON"),
+    WORKERS: {
+      default: 1,
+      meaning: "threads that serve one port; auto: one a core",
+      kind: "auto or a whole number from 1 to 64",
+      read(text: string) {
+        if (text === "auto") return navigator.hardwareConcurrency;
+        return /^\d{1,2}$/.test(text) && +text >= 1 && +text <= 64 ? +text : undefined;
+      },
+    },
+    MAX_RSS_MB: limit("maxRssMb", "megabytes above which no client is let in; 0 = any"),
+    DRAIN_SECONDS: limit("drainSeconds", "seconds over which clients are sent away at the end"),
+  },
+};
+
 /** Every setting, by the name of its variable. */
 export const SETTINGS = {
-  PORT: number(8000, 65_535, "TCP port; 0 takes a free one"),
-  HOST: text("0.0.0.0", "address to listen on", "0.0.0.0"),
-  SOCKET_PATH: text("", "listen on this Unix domain socket instead of a port"),
-  TLS_CERT: text(
-    "",
-    "PEM file of the certificate; with TLS_KEY the server speaks wss:// and https://",
-  ),
-  TLS_KEY: text("", "PEM file of the private key"),
-  LOG_LEVEL: oneOf(
-    "info",
-    LOG_LEVELS,
-    "least severe level that is logged: debug, info, warn, error",
-  ),
-  LOG_FORMAT: oneOf("text", ["text", "json"], "lines of text, or of JSON"),
-  ALLOWED_ORIGINS: list(
-    "origins of pages that may connect: `https://a.example`, `*.example.com`, with commas between",
-    "any",
-    "a list of origins like https://a.example or *.example.com",
-    /^(https?:\/\/[^\s/,]+|\*\.[^\s/,:*]+)$/,
-  ),
-  AUTH_SECRET: text(
-    "",
-    "secret of HS256 tokens; with it, or AUTH_JWKS, sockets and rooms need one",
-  ),
-  AUTH_JWKS: text("", "file or URL of the public keys of tokens (JWKS)"),
-  TRUST_PROXY: number(
-    0,
-    100,
-    "proxies in front: the nth X-Forwarded-For address from the right is the client's",
-  ),
-  MAX_CONNECTIONS: number(
-    DEFAULT_LIMITS.maxConnections,
-    LARGE,
-    "clients at once; one more gets 503",
-  ),
-  MAX_CONNECTIONS_PER_IP: number(
-    DEFAULT_LIMITS.maxConnectionsPerIp,
-    LARGE,
-    "clients at once from one address (IPv6: one /64); 0 = no limit",
-  ),
-  MAX_MESSAGE_BYTES: number(
-    DEFAULT_LIMITS.maxMessageBytes,
-    LARGE,
-    "bytes of a message or a request body",
-  ),
-  MAX_QUEUE_BYTES: number(
-    DEFAULT_LIMITS.maxQueueBytes,
-    LARGE,
-    "unsent bytes of a client; above, it is closed with 1013, so it must hold the largest frame",
-  ),
-  MAX_ROOMS: number(DEFAULT_LIMITS.maxRooms, LARGE, "rooms, empty ones with history included"),
-  MAX_ROOMS_PER_CONNECTION: number(
-    DEFAULT_LIMITS.maxRoomsPerConnection,
-    LARGE,
-    "rooms that one socket hears",
-  ),
-  MAX_RSS_MB: number(
-    DEFAULT_LIMITS.maxRssMb,
-    LARGE,
-    "megabytes of the process above which no client is let in; 0 = no limit",
-  ),
-  MESSAGE_RATE: number(
-    DEFAULT_LIMITS.messageRate,
-    LARGE,
-    "messages a second from one connection; 0 = no limit",
-  ),
-  BYTE_RATE: number(
-    DEFAULT_LIMITS.byteRate,
-    LARGE,
-    "bytes a second from one connection; 0 = no limit",
-  ),
-  JOIN_RATE: number(
-    DEFAULT_LIMITS.joinRate,
-    LARGE,
-    "joins and listens a second from one connection; 0 = no limit",
-  ),
-  POST_RATE: number(
-    DEFAULT_LIMITS.postRate,
-    LARGE,
-    "requests to publish a second from one address; 0 = no limit",
-  ),
-  // The runtime's timers hold at most 2^31 ms.
-  IDLE_TIMEOUT: number(
-    DEFAULT_LIMITS.idleTimeoutSeconds,
-    2_147_483,
-    "seconds of silence until a peer that answers no ping goes, pinged at half of it; 0 = never",
-  ),
-  HISTORY_SIZE: number(DEFAULT_LIMITS.historySize, LARGE, "messages kept a room"),
-  HISTORY_SECONDS: number(
-    DEFAULT_LIMITS.historySeconds,
-    LARGE,
-    "seconds that messages and empty rooms are kept",
-  ),
-  HISTORY_MB: number(
-    DEFAULT_LIMITS.historyMb,
-    LARGE,
-    "megabytes of history, all rooms together",
-    1,
-  ),
-  WORKERS: {
-    default: 1,
-    meaning: "workers on one port, each on a core of its own; `auto`: one a core",
-    kind: "auto or a whole number from 1 to 64",
-    read: (text: string) => {
-      if (text === "auto") return navigator.hardwareConcurrency;
-      return /^\d{1,2}$/.test(text) && +text >= 1 && +text <= 64 ? +text : undefined;
-    },
-  },
-  REDIS_URL: text("", "`redis://` or `rediss://` URL: rooms live there, for many machines"),
-  DRAIN_SECONDS: number(
-    DEFAULT_LIMITS.drainSeconds,
-    LARGE,
-    "seconds over which clients are sent away at the end",
-  ),
+  ...GROUPS["Where it listens"],
+  ...GROUPS["Who may connect"],
+  ...GROUPS["What a client may use"],
+  ...GROUPS["What it keeps"],
+  ...GROUPS["How it runs"],
 } satisfies Record<string, Setting<unknown>>;
 
-type Name = keyof typeof SETTINGS;
+/** The name of a setting. */
+export type Name = keyof typeof SETTINGS;
 
 /** The settings' values, by the name of their variables. */
 export type Settings = {
-  -readonly [K in Name]: typeof SETTINGS[K] extends Setting<infer T> ? T
-    : never;
+  -readonly [K in Name]: typeof SETTINGS[K] extends Setting<infer T> ? T : never;
 };
 
 /** The flag of a setting: `MAX_ROOMS` is `max-rooms`. */
-function flagOf(name: string): string {
+export function flagOf(name: string): string {
   return name.toLowerCase().replaceAll("_", "-");
 }
 
-/** All defaults, for tests and for those who embed Parley. */
+/** All defaults. */
 export function defaultSettings(): Settings {
-  return Object.fromEntries(
-    Object.entries(SETTINGS).map(([name, setting]) => [name, setting.default]),
-  ) as Settings;
+  const all = Object.entries(SETTINGS).map(([name, setting]) => [name, setting.default]);
+  return Object.fromEntries(all) as Settings;
 }
 
 /** What settings say of limits and access, as `createParley` takes it. */
 export function limitsAndAccess(settings: Settings) {
+  const limits = Object.entries<Setting<unknown>>(SETTINGS)
+    .flatMap(([name, { limit }]) => limit ? [[limit, settings[name as Name]]] : []);
   return {
-    limits: limitsOf(settings),
+    limits: Object.fromEntries(limits) as Limits,
     allowedOrigins: settings.ALLOWED_ORIGINS,
     trustedProxies: settings.TRUST_PROXY,
   };
-}
-
-/** The limits among the settings, by their names in code: `MAX_ROOMS` is `maxRooms`. */
-function limitsOf(settings: Settings): Limits {
-  const names = Object.keys(settings) as Name[];
-  const limits = names.map((name) => [limitNameOf(name), settings[name]] as const);
-  return Object.fromEntries(limits.filter(([name]) => name in DEFAULT_LIMITS)) as unknown as Limits;
-}
-
-function limitNameOf(name: string): string {
-  if (name === "IDLE_TIMEOUT") return "idleTimeoutSeconds";
-  return name.toLowerCase().replace(/_(.)/g, (_, letter) => letter.toUpperCase());
-}
-
-/** What was asked on the command line: to run with these settings, or to print something. */
-export type Command = { print: "help" | "version" } | { settings: Settings };
-
-/**
- * Reads flags, then variables, then defaults.
- *
- * @param env gives a variable's text
- * @throws {SettingError} if a flag is unknown or a value cannot be used
- */
-export function readSettings(
-  args: string[],
-  env: (name: string) => string | undefined,
-): Command {
-  const names = Object.keys(SETTINGS) as Name[];
-  // Behind it flags are not looked for: `deno task start -- --port 80` would lose the port.
-  if (args.includes("--")) notUnderstood("--");
-  const flags = parseArgs(args, {
-    string: names.map(flagOf),
-    boolean: ["help", "version"],
-    alias: { h: "help" },
-    unknown: notUnderstood,
-  });
-  if (flags.help) return { print: "help" };
-  if (flags.version) return { print: "version" };
-  const settings: Record<string, unknown> = {};
-  for (const name of names) {
-    const setting: Setting<unknown> = SETTINGS[name];
-    // An empty variable is none; a flag without a value is a slip.
-    const text = flags[flagOf(name)] ?? (env(name) || undefined);
-    const value = text === undefined ? setting.default : setting.read(String(text));
-    if (value === undefined) {
-      throw new SettingError(
-        `Cannot use ${name}: must be ${setting.kind}, is ${JSON.stringify(text)}`,
-      );
-    }
-    settings[name] = value;
-  }
-  return { settings: checked(settings as Settings) };
-}
-
-function notUnderstood(argument: string): never {
-  throw new SettingError(`Cannot understand ${JSON.stringify(argument)}: --help lists the flags`);
-}
-
-function checked(settings: Settings): Settings {
-  if ((settings.TLS_CERT === "") !== (settings.TLS_KEY === "")) {
-    const [has, lacks] = settings.TLS_CERT ? ["TLS_CERT", "TLS_KEY"] : ["TLS_KEY", "TLS_CERT"];
-    throw new SettingError(`Cannot use ${has}: ${lacks} is missing, TLS needs both`);
-  }
-  if (settings.TLS_CERT && settings.SOCKET_PATH) {
-    throw new SettingError(
-      `Cannot use TLS_CERT: SOCKET_PATH ${settings.SOCKET_PATH} is without TLS`,
-    );
-  }
-  if (settings.AUTH_SECRET && settings.AUTH_JWKS) {
-    throw new SettingError(
-      "Cannot use AUTH_JWKS: AUTH_SECRET is set too, tokens have one kind of key",
-    );
-  }
-  return settings;
 }
 
 /** Whether any page and program that reaches this server may use it. */
@@ -239,32 +131,56 @@ export function isOpenToAll(settings: Settings): boolean {
     !/^(localhost|127\.[\d.]+|::1|\[::1\])$/.test(HOST);
 }
 
-/** The text of `--help`. */
-export function helpText(): string {
-  const rows = Object.entries(SETTINGS).map(([name, { meaning, ...setting }]) =>
-    `  --${flagOf(name).padEnd(26)}${name.padEnd(26)}${meaning} (${shownDefault(setting)})`
-  );
-  return `Parley: a real-time server for WebSockets with HTTP beside them.
-
-  deno run -A main.ts [flags]
-
-  flag                        variable                  meaning (default)
-${rows.join("\n")}
-  --help, --version`;
+/** A whole number from `min` to `max`. */
+function number(value: number, meaning: string, max = LARGE, min = 0): Setting<number> {
+  return {
+    default: value,
+    meaning,
+    kind: `a whole number from ${min} to ${max}`,
+    read(text) {
+      const number = /^\d{1,15}$/.test(text) ? Number(text) : NaN;
+      return number >= min && number <= max ? number : undefined;
+    },
+  };
 }
 
-/** The README's table of settings, in Markdown. */
-export function settingsTable(): string {
-  const rows = Object.entries(SETTINGS).map(([name, { meaning, ...setting }]) =>
-    `| \`${name}\` | \`--${flagOf(name)}\` | ${shownDefault(setting)} | ${meaning} |`
-  );
-  return [
-    "| variable | flag | default | meaning |",
-    "| --- | --- | --- | --- |",
-    ...rows,
-  ].join("\n");
+/** One of the {@link Limits}. */
+function limit(name: keyof Limits, meaning: string, max?: number, min?: number): Setting<number> {
+  return { ...number(DEFAULT_LIMITS[name], meaning, max, min), limit: name };
 }
 
-function shownDefault(setting: { default: unknown; shown?: string }): string {
-  return setting.shown ?? String(setting.default);
+/** A text; off where it is empty and has no default. */
+function text(meaning: string, value = "", form?: RegExp): Setting<string> {
+  return {
+    default: value,
+    meaning,
+    shown: value || "off",
+    kind: form ? "an IP address or a host name" : "a text",
+    read: (text) => !form || form.test(text) ? text : undefined,
+  };
+}
+
+/** One of a few words, in capitals or not. */
+function oneOf<const T extends string>(value: T, all: readonly T[], meaning: string): Setting<T> {
+  return {
+    default: value,
+    meaning: `${meaning}: ${all.join(", ")}`,
+    kind: `one of ${all.join(", ")}`,
+    read: (text) => all.find((one) => one === text.toLowerCase().replace(/^warning$/, "warn")),
+  };
+}
+
+/** Texts with commas between, each of which matches `item`; capitals do not count. */
+function list(meaning: string, shown: string, kind: string, item: RegExp): Setting<string[]> {
+  return {
+    default: [],
+    meaning,
+    shown,
+    kind,
+    read(text) {
+      const items = text.toLowerCase().split(",").map((part) => part.trim())
+        .filter((part) => part !== "");
+      return items.every((part) => item.test(part)) ? items : undefined;
+    },
+  };
 }

@@ -1,38 +1,80 @@
 /**
- * The main thread of several workers, worker 0 itself: it starts the others, restarts those that
- * die, sends their clients away and asks for their figures.
+ * Several threads in one process, all on one port. The main thread, 0, has the engine and serves
+ * clients too; it starts the workers and restarts those that die: their clients are lost, nothing else.
  *
  * @module
  */
-import { Line } from "../engine/channel.ts";
-import { isRefusal } from "../engine/engine.ts";
-import { createMesh, type Ports } from "../engine/workers.ts";
+import { LimitTable, type SharedLimits } from "../access/shared_limits.ts";
+import { Channel } from "../engine/channel.ts";
+import { type Engine, isRefusal } from "../engine/engine.ts";
+import type { SharedEngine } from "../engine/shared.ts";
 import type { Parley } from "../parley.ts";
+import { addUp, type Figures } from "../registry/counters.ts";
 import { type Clock, systemClock } from "../util/clock.ts";
-import { SettingError } from "../util/setting_error.ts";
 import type { Log } from "../util/log.ts";
-import {
-  checkWorkers,
-  type Cluster,
-  CONTROL_ANSWER_MS,
-  type LocalWorker,
-  type MainCalls,
-  type Restarted,
-  type Start,
-  WORKER_NAME,
-  type WorkerCalls,
-} from "./cluster.ts";
-import type { Settings } from "./settings.ts";
+import { SettingError } from "../util/setting_error.ts";
+import { openEngine } from "./options.ts";
+import { limitsAndAccess, type Settings } from "./settings.ts";
+
+/** The threads of the process, as one of them sees the others. */
+export interface Threads {
+  /** Which of them this one is; the main thread is 0. */
+  readonly index: number;
+  /** The engine that all of them use. */
+  readonly engine: Engine;
+  /** The limits that count for all of them. */
+  readonly limits: SharedLimits;
+  /**
+   * Reports what this one counts, once a second at least: it is its sign of life. Answers the sum of
+   * all, of the others as they reported last.
+   */
+  report(figures: Figures): Promise<Figures>;
+}
 
 /** A server that listens. */
 export interface Running {
   parley: Parley;
+  /** How many clients there are, in all threads. */
+  clientCount(): number;
   /** Where it listens: `http://127.0.0.1:8000`, or the path of its socket. */
   address: string;
-  drain(): Promise<void>;
   /** Drains it, then ends it. */
   stop(): Promise<void>;
 }
+
+/** What the main thread asks a worker. */
+interface WorkerCalls {
+  stop(): Promise<void>;
+}
+
+/** What the main thread answers a report with. */
+interface Report {
+  sum: Figures;
+  isFull: boolean;
+}
+
+/** What a worker asks the main thread. */
+interface MainCalls {
+  ready(): void;
+  report(figures: Figures): Report;
+  acquire: SharedLimits["acquire"];
+  release: SharedLimits["release"];
+  tryPublish: SharedLimits["tryPublish"];
+}
+
+/** The first message to a worker; its ports, for control and engine, come with it. */
+interface Start<Settings> {
+  index: number;
+  settings: Settings;
+}
+
+/** What the names of the workers begin with; their index follows. */
+const WORKER_NAME = "parley ";
+/** In so much time a worker must have reported. */
+const BEAT_MS = 5_000;
+const MAX_MISSED_BEATS = 2;
+/** Before another try where a worker died before it served. */
+const RETRY_MS = 1_000;
 
 /**
  * Serves in this thread and in WORKERS - 1 others.
@@ -45,11 +87,15 @@ export async function startWorkers(
   settings: Settings,
   log: Log,
   module: string,
-  serve: (settings: Settings, log: Log, cluster: Cluster) => Promise<Running>,
+  serve: (settings: Settings, log: Log, threads: Threads) => Promise<Running>,
 ): Promise<Running> {
   const count = settings.WORKERS;
   checkWorkers(count, settings.SOCKET_PATH);
-  const workers = createWorkers<Settings>({ count, module, log, clock: systemClock });
+  const { shareEngine } = await import("../engine/shared.ts");
+  const shared = shareEngine(await openEngine(settings, log));
+  const clock = systemClock;
+  const limits = new LimitTable(limitsAndAccess(settings).limits, clock);
+  const workers = createWorkers<Settings>({ count, module, shared, limits, log, clock });
   const main = await serve(settings, log, workers);
   const PORT = Number(new URL(main.address).port);
   try {
@@ -59,104 +105,186 @@ export async function startWorkers(
   }
   return {
     ...main,
-    drain: () => workers.drain(),
+    clientCount: () => limits.count,
     async stop() {
-      await workers.drain();
-      workers.end();
+      await Promise.all([main.parley.drain(), workers.stop()]);
       await main.stop();
     },
   };
 }
 
+/** Whether this thread is a worker, which has to call {@link joinThreads}. */
+export function isWorker(): boolean {
+  const { name } = globalThis as { name?: string };
+  return "WorkerGlobalScope" in globalThis && name?.startsWith(WORKER_NAME) === true;
+}
+
+/** A worker's place among the threads, and the settings that all run with. */
+export interface Place<Settings> {
+  threads: Threads;
+  settings: Settings;
+  /** Says that the worker serves; `stop` drains and ends it. */
+  ready(running: Pick<Running, "stop">): void;
+}
+
+/** In a worker: waits for its place. */
+export async function joinThreads<Settings>(clock: Clock): Promise<Place<Settings>> {
+  const { data, ports: [control, port] } = await firstMessage<Start<Settings>>();
+  const { remoteEngine } = await import("../engine/remote.ts");
+  const running = Promise.withResolvers<Pick<Running, "stop">>();
+  let isFull = false;
+  const channel = new Channel<WorkerCalls, MainCalls>(control, {
+    calls: { stop: async () => (await running.promise).stop() },
+  });
+  return {
+    settings: data.settings,
+    threads: {
+      index: data.index,
+      engine: remoteEngine(port, clock),
+      limits: {
+        async acquire(address) {
+          const noSlot = await channel.call("acquire", address);
+          return isRefusal(noSlot) ? "full" : noSlot;
+        },
+        release: (address) => channel.notify("release", address),
+        get isFull() {
+          return isFull;
+        },
+        async tryPublish(address, size) {
+          const ms = await channel.call("tryPublish", address, size);
+          return isRefusal(ms) ? RETRY_MS : ms;
+        },
+      },
+      async report(figures) {
+        const report = await channel.call("report", figures);
+        if (isRefusal(report)) return figures;
+        isFull = report.isFull;
+        return report.sum;
+      },
+    },
+    ready(thread) {
+      running.resolve(thread);
+      channel.notify("ready");
+    },
+  };
+}
+
+function firstMessage<Data>(): Promise<MessageEvent<Data>> {
+  return new Promise((resolve) =>
+    addEventListener("message", (event) => resolve(event as MessageEvent<Data>), { once: true })
+  );
+}
+
+/**
+ * Checks that `count` workers can listen in one place.
+ *
+ * @throws {SettingError} if they cannot
+ */
+export function checkWorkers(count: number, socketPath: string): void {
+  if (count === 1) return;
+  if (socketPath) {
+    throw new SettingError(
+      `Cannot use WORKERS: with SOCKET_PATH there is one worker, is ${count}`,
+    );
+  }
+  if (!("listenDatagram" in Deno)) {
+    throw new SettingError(
+      `Cannot use WORKERS: a port for several needs deno run --unstable-net, is ${count}`,
+    );
+  }
+}
+
 /** What makes the workers. */
 export interface WorkersOptions {
-  /** How many there are, the main thread included. */
+  /** How many threads there are, the main thread included. */
   count: number;
   /** URL of the module that they run. */
   module: string;
+  shared: SharedEngine;
+  limits: LimitTable;
   log: Log;
   clock: Clock;
 }
 
-/** The workers, as the main thread sees them. */
-export interface Workers<Settings> extends Cluster {
+/** The threads, as the main thread sees them. */
+export interface Workers<Settings> extends Threads {
   /**
-   * Starts them; done when all serve.
+   * Starts the workers; done when all serve.
    *
    * @throws {Error} if one dies before it does
    */
   launch(settings: Settings): Promise<void>;
-  /** Sends the clients of all away, the main thread's too. */
-  drain(): Promise<void>;
-  /** Ends the others. */
-  end(): void;
+  /** Drains the workers, then ends them. */
+  stop(): Promise<void>;
 }
 
 /** One worker, from its start to its death. */
 interface Life {
-  worker: Worker;
-  line: Line<MainCalls, WorkerCalls>;
+  channel: Channel<MainCalls, WorkerCalls>;
   /** Done when it serves. */
   ready: Promise<void>;
   isReady: boolean;
+  /** What it counted when it reported last. */
+  figures: Figures;
+  missedBeats: number;
   /** Why it died, when it has. */
   death: Promise<string>;
   end(reason: string): void;
-  /** Beats that it has not answered. */
-  missedBeats: number;
 }
-
-const BEAT_MS = 5_000;
-const MAX_MISSED_BEATS = 2;
-/** Before another try where a worker died before it served. */
-const RETRY_MS = 1_000;
 
 /** Makes the main thread's place among workers that {@link Workers.launch} starts. */
 export function createWorkers<Settings>(
-  { count, module, log, clock }: WorkersOptions,
+  { count, module, shared, limits, log, clock }: WorkersOptions,
 ): Workers<Settings> {
-  const mesh = createMesh(count);
   /** By index; the main thread's place is empty. */
   const lives: (Life | undefined)[] = [undefined];
-  const local = Promise.withResolvers<LocalWorker>();
+  let mainFigures: Figures = {};
   let hasEnded = false;
   let stopBeat = () => {};
 
-  function start(index: number, settings: Settings, ports: Ports): Life {
-    const { port1, port2 } = new MessageChannel();
+  function start(index: number, settings: Settings): Life {
+    const [control, engine] = [new MessageChannel(), new MessageChannel()];
     const ready = Promise.withResolvers<void>();
     const death = Promise.withResolvers<string>();
     const worker = new Worker(module, { type: "module", name: WORKER_NAME + index });
-    const line = new Line<MainCalls, WorkerCalls>(port1, {
+    const own = limits.share();
+    const channel = new Channel<MainCalls, WorkerCalls>(control.port1, {
       calls: {
+        ...own,
         ready() {
           life.isReady = true;
           ready.resolve();
         },
-        figures: workers.figures,
+        report(figures) {
+          life.figures = figures;
+          life.missedBeats = 0;
+          return { sum: sum(), isFull: limits.isFull };
+        },
       },
-      answerMs: CONTROL_ANSWER_MS,
-      clock,
     });
+    const stopServing = shared.serve(engine.port1, () => life.end("it does not keep up"));
     const life: Life = {
-      worker,
-      line,
+      channel,
       ready: ready.promise,
       isReady: false,
+      figures: {},
+      missedBeats: 0,
       death: death.promise,
       end(reason) {
-        line.close();
+        life.figures = {};
+        channel.close();
         worker.terminate();
+        own.releaseAll();
         death.resolve(reason);
+        stopServing();
       },
-      missedBeats: 0,
     };
     worker.onerror = (event) => {
       event.preventDefault();
       life.end(event.message);
     };
     const first: Start<Settings> = { index, settings };
-    worker.postMessage(first, [port2, ...ports.filter((port) => port !== undefined)]);
+    worker.postMessage(first, [control.port2, engine.port2]);
     return life;
   }
 
@@ -171,45 +299,31 @@ export function createWorkers<Settings>(
       });
       if (!life.isReady) await new Promise<void>((resolve) => clock.after(RETRY_MS, resolve));
       if (hasEnded) return;
-      life = start(index, settings, reconnect(index));
+      life = start(index, settings);
     }
-  }
-
-  /** Gives each other worker a port to the next worker `index`; answers the other ends. */
-  function reconnect(index: number): Ports {
-    return mesh.map((_, peer) => {
-      if (peer === index) return undefined;
-      const { port1, port2 } = new MessageChannel();
-      const restarted: Restarted = { peer: index };
-      if (peer === 0) local.promise.then((main) => main.replacePeer?.(index, port1));
-      else lives[peer]?.worker.postMessage(restarted, [port1]);
-      return port2;
-    });
   }
 
   /** Ends workers that hang. */
   function beat(): void {
     for (const life of lives) {
-      if (!life) continue;
-      if (life.missedBeats >= MAX_MISSED_BEATS) life.end("it does not answer");
-      life.missedBeats++;
-      life.line.ask("figures").then(() => life.missedBeats = 0);
+      if (life && life.missedBeats++ >= MAX_MISSED_BEATS) life.end("it does not answer");
     }
   }
 
-  const workers: Workers<Settings> = {
+  function sum(): Figures {
+    return addUp([mainFigures, ...lives.flatMap((life) => life ? [life.figures] : [])]);
+  }
+
+  return {
     index: 0,
-    ports: mesh[0],
-    serve: local.resolve,
-    async figures() {
-      const main = await local.promise;
-      const answers = await Promise.all(lives.map((life) => life?.line.ask("figures") ?? []));
-      return [main.figures(), ...answers.flatMap((answer) => isRefusal(answer) ? [] : answer)];
+    engine: { ...shared.here, close: () => shared.close() },
+    limits,
+    report(figures) {
+      mainFigures = figures;
+      return Promise.resolve(sum());
     },
     async launch(settings) {
-      for (let index = 1; index < count; index++) {
-        lives[index] = start(index, settings, mesh[index]);
-      }
+      for (let index = 1; index < count; index++) lives[index] = start(index, settings);
       await Promise.all(lives.map((life) =>
         life && Promise.race([
           life.ready,
@@ -221,15 +335,11 @@ export function createWorkers<Settings>(
       for (let index = 1; index < count; index++) keep(index, settings);
       stopBeat = clock.every(BEAT_MS, beat);
     },
-    async drain() {
-      const main = await local.promise;
-      await Promise.all([main.drain(), ...lives.map((life) => life?.line.ask("drain"))]);
-    },
-    end() {
+    async stop() {
       hasEnded = true;
       stopBeat();
+      await Promise.all(lives.map((life) => life?.channel.call("stop")));
       for (const life of lives) life?.end("the process ends");
     },
   };
-  return workers;
 }

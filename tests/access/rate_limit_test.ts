@@ -1,5 +1,5 @@
 import { assert, assertEquals } from "@std/assert";
-import fc from "fast-check";
+import fc from "npm:fast-check@4.10.2";
 import { Allowance, RateTable, TokenBucket } from "../../handlers/access/rate_limit.ts";
 
 Deno.test("TokenBucket.tryConsume() lets a burst through, then the rate", () => {

@@ -1,15 +1,16 @@
 /** A server is stopped and started again under clients of ours. */
 import { assert, assertEquals } from "@std/assert";
 import { type Client, connect, type Receipt } from "../../handlers/client/client.js";
-import { soon } from "../support/inbox.ts";
+import { eventually, soon } from "../support/inbox.ts";
 import { RedisServer, redisTest } from "../support/redis_server.ts";
-import { ServerProcess } from "../support/servers.ts";
+import { IS_FULL, sized } from "../support/run.ts";
+import { ServerProcess } from "../support/process.ts";
 
-const CLIENTS = 2_000;
-const DRAIN_SECONDS = 3;
+const CLIENTS = sized(100, 2_000);
+const DRAIN_SECONDS = sized(1, 3);
 /** The even rate is looked at in so many parts of DRAIN_SECONDS. */
 const PARTS = 10;
-const ROOMS = 50;
+const ROOMS = sized(5, 50);
 
 /** Knows every socket that is opened meanwhile, so that a test can wait for their ends. */
 class Sockets implements AsyncDisposable {
@@ -44,7 +45,7 @@ function spikeOf(times: number[]): number {
   return Math.max(...counts.filter(Boolean)) / (CLIENTS / PARTS);
 }
 
-Deno.test(`${CLIENTS} clients are sent away and come back to a restarted server, both spread evenly`, async () => {
+Deno.test(`${CLIENTS} clients are sent away and come back to a restarted server`, async () => {
   const flags = [
     "--host",
     "127.0.0.1",
@@ -83,7 +84,7 @@ Deno.test(`${CLIENTS} clients are sent away and come back to a restarted server,
     if (index % 100 === 99) await new Promise((resolve) => setTimeout(resolve, 10));
   }
   try {
-    await soon(all.in.promise, "the first welcome of all", 30_000);
+    await soon(all.in.promise, "the first welcome of all");
     const speaker = clients[0];
     speaker.join("Ann");
     const { seq } = await speaker.send("kept in memory only");
@@ -91,29 +92,22 @@ Deno.test(`${CLIENTS} clients are sent away and come back to a restarted server,
 
     const stoppedAt = performance.now();
     old.kill("SIGTERM");
-    assertEquals((await soon(old.status, "the end of the old server", 15_000)).code, 0);
+    assertEquals((await soon(old.status, "the end of the old server")).code, 0);
     const endedAt = performance.now();
     await using _fresh = await ServerProcess.start([...flags, "--port", port]);
-    const startedAt = performance.now();
-    await soon(all.back.promise, "the return of all", 30_000).catch((error) => {
-      throw new Error(`${back.length} came back: ${error.message}`);
-    });
+    await soon(all.back.promise, () => `the return of all: ${back.length} came back`);
 
     const seconds = (time: number) => ((time - stoppedAt) / 1_000).toFixed(1);
-    console.log(
-      `  ${CLIENTS} clients: sent away within ${seconds(Math.max(...left))} s, at most ` +
-        `${spikeOf(left).toFixed(2)} × the even rate; old server gone after ${
-          seconds(endedAt)
-        } s, ` +
-        `new one there after ${seconds(startedAt)} s; all back from ${
-          seconds(Math.min(...back))
-        } to ` +
-        `${seconds(Math.max(...back))} s, at most ${spikeOf(back).toFixed(2)} × the even rate`,
-    );
-    assert(spikeOf(left) <= 2, "they were sent away in a spike");
-    assert(spikeOf(back) <= 2, "they came back in a spike");
-    const lastBack = Math.max(...back) - stoppedAt;
-    assert(lastBack < (2 * DRAIN_SECONDS + 2) * 1_000, `the last came back after ${lastBack} ms`);
+    if (IS_FULL) {
+      console.log(
+        `  ${CLIENTS} clients: sent away within ${seconds(Math.max(...left))} s, at most ` +
+          `${spikeOf(left).toFixed(2)} × the even rate; old server gone after ` +
+          `${seconds(endedAt)} s; back from ${seconds(Math.min(...back))} to ` +
+          `${seconds(Math.max(...back))} s, at most ${spikeOf(back).toFixed(2)} × the even rate`,
+      );
+      assert(spikeOf(left) <= 2, "they were sent away in a spike");
+      assert(spikeOf(back) <= 2, "they came back in a spike");
+    }
     assert(heard >= CLIENTS / ROOMS, "the room of the message heard it");
     assertEquals(gaps, CLIENTS, "with the memory engine, each is told once that all is new");
   } finally {
@@ -162,24 +156,20 @@ redisTest("nothing that was acked is lost across a drain with the redis engine",
     }
   }, 20);
   try {
-    await soon(receipts[0] ?? speakers[0].send("the first"), "an ack");
-    await new Promise((resolve) => setTimeout(resolve, 300));
+    await soon(speakers[0].send("the first"), "an ack");
+    await eventually(() => sent, (count) => count >= senders * 10);
     old.kill("SIGTERM");
-    assertEquals((await soon(old.status, "the end of the old server", 15_000)).code, 0);
+    assertEquals((await soon(old.status, "the end of the old server")).code, 0);
     await using _fresh = await ServerProcess.start([...flags, "--port", port]);
-    await soon(allBack.promise, "the return of all", 15_000);
+    await soon(allBack.promise, "the return of all");
     clearInterval(timer);
-    const acked = await soon(Promise.all(receipts), "every ack", 30_000);
+    const acked = await soon(Promise.all(receipts), "every ack");
     const last = Math.max(...acked.map(([{ seq }]) => seq));
-    const end = Date.now() + 10_000;
-    while (!heard.has(last) && Date.now() < end) {
-      await new Promise((resolve) => setTimeout(resolve, 20));
-    }
+    await eventually(() => heard.has(last), (isHeard) => isHeard, "the last message");
     for (const [{ seq }, message] of acked) assertEquals(heard.get(seq), message);
     assertEquals([gaps, doubles], [0, 0]);
     assertEquals(new Set(acked.map(([{ seq }]) => seq)).size, acked.length, "each was kept once");
-    assert(acked.length > senders * 50, `${acked.length} were acked`);
-    console.log(`  ${acked.length} messages were acked, none was lost or doubled`);
+    assert(acked.length > senders * 10, `${acked.length} were acked`);
   } finally {
     clearInterval(timer);
     for (const client of [listener, ...speakers]) client.close();

@@ -1,6 +1,7 @@
 /** Many clients, many rooms, many addresses. */
 import { assert, assertEquals } from "@std/assert";
-import { RawClient } from "../support/clients.ts";
+import type { RawClient } from "../support/clients.ts";
+import { sized } from "../support/run.ts";
 import { Target } from "./target.ts";
 
 const encoder = new TextEncoder();
@@ -40,7 +41,7 @@ Deno.test("a flood of connects and drops at every stage leaves nothing behind", 
     },
   ];
   const after = await target.endure("flood of connects and drops", async () => {
-    await inParallel(8_000, 100, (index) => stages[index % stages.length](index));
+    await inParallel(sized(600, 8_000), 100, (index) => stages[index % stages.length](index));
   });
   assert(after.engineRooms <= 102, `${after.engineRooms} rooms`);
 });
@@ -53,14 +54,15 @@ function handshake(path: string): Uint8Array {
 }
 
 Deno.test("a thousand rooms a second, from as many addresses, end at MAX_ROOMS", async () => {
-  await using target = await Target.start(["--max-rooms", "2000", "--trust-proxy", "1"]);
+  const maxRooms = sized(200, 2_000);
+  await using target = await Target.start(["--max-rooms", `${maxRooms}`, "--trust-proxy", "1"]);
   const seconds = 4;
   await target.endure("a thousand rooms a second", async () => {
     for (let second = 0; second < seconds; second++) {
-      const end = performance.now() + 1_000;
+      const pause = new Promise((resolve) => setTimeout(resolve, sized(0, 1_000)));
       const address = (index: number) => ({ "x-forwarded-for": `2001:db8:${second}:${index}::1` });
       // Half of them are listened to for a moment, half are posted to and never heard.
-      const hearing = inParallel(5, 5, async (index) => {
+      const hearing = inParallel(sized(1, 5), 5, async (index) => {
         const path = `/chat/r-${second}-${index}`;
         const protocol = { "sec-websocket-protocol": "parley.v1" };
         using client = await target.open(path, { ...protocol, ...address(index) });
@@ -70,26 +72,26 @@ Deno.test("a thousand rooms a second, from as many addresses, end at MAX_ROOMS",
         await client.send(lines.join("\n"));
         await client.readText();
       });
-      const posting = inParallel(500, 20, async (index) => {
+      const posting = inParallel(sized(50, 500), 20, async (index) => {
         const headers = { "content-type": "application/json", ...address(index) };
         const init = { method: "POST", headers, body: '{"message":"x"}' };
         const answer = await fetch(`${target.url}/rooms/p-${second}-${index}/messages`, init);
         await answer.body?.cancel();
         assertEquals(answer.status, 202);
       });
-      await Promise.all([hearing, posting]);
-      await new Promise((resolve) => setTimeout(resolve, Math.max(0, end - performance.now())));
+      await Promise.all([hearing, posting, pause]);
     }
     const { engineRooms } = await target.totals();
-    assert(engineRooms <= 2_000, `${engineRooms} rooms`);
+    assert(engineRooms > maxRooms / 2 && engineRooms <= maxRooms, `${engineRooms} rooms`);
   });
 });
 
-Deno.test("who asks for the list of 10,000 rooms and for history, again and again, stops nobody", async () => {
+Deno.test("who asks for a list of many rooms and for history, again and again, stops nobody", async () => {
   await using target = await Target.start();
   await target.endure("a flood of questions", async () => {
+    const listeners = sized(10, 100);
     const clients: RawClient[] = [];
-    await inParallel(100, 20, async (index) => {
+    await inParallel(listeners, 20, async (index) => {
       const client = await target.open(`/chat/l-${index}`, {
         "sec-websocket-protocol": "parley.v1",
       });
@@ -100,7 +102,7 @@ Deno.test("who asks for the list of 10,000 rooms and for history, again and agai
       await client.send(lines.join("\n"));
       clients.push(client);
     });
-    await target.until("all rooms are heard", ({ rooms }) => rooms > 10_000);
+    await target.until("all rooms are heard", ({ rooms }) => rooms > listeners * 100);
     const headers = { "content-type": "application/json" };
     const body = JSON.stringify({ message: "x".repeat(60_000) });
     for (let sent = 0; sent < 10; sent++) {
@@ -111,40 +113,37 @@ Deno.test("who asks for the list of 10,000 rooms and for history, again and agai
       });
       await answer.body?.cancel();
     }
-    const end = Date.now() + 2_000;
     const paths = ["/rooms", "/rooms?after=l-5", "/rooms/l/messages", "/rooms/l/messages?limit=1"];
-    await inParallel(20, 20, async (index) => {
-      while (Date.now() < end) {
-        const answer = await fetch(target.url + paths[index % paths.length]);
-        assertEquals(answer.status, 200);
-        await answer.arrayBuffer();
-      }
+    await inParallel(sized(100, 4_000), 20, async (index) => {
+      const answer = await fetch(target.url + paths[index % paths.length]);
+      assertEquals(answer.status, 200);
+      await answer.arrayBuffer();
     });
     for (const client of clients) client.drop();
   });
 });
 
 Deno.test("MAX_CONNECTIONS sockets of one attacker shut the door, and no longer than they stay", async () => {
-  await using target = await Target.start(["--max-connections", "300"]);
+  await using target = await Target.start(["--max-connections", "100"]);
   await target.endure("a full house", async () => {
     const clients: RawClient[] = [];
-    await inParallel(400, 50, async () => void clients.push(await target.open("/echo")));
+    await inParallel(140, 50, async () => void clients.push(await target.open("/echo")));
     const statuses = clients.map(({ status }) => status);
-    assertEquals(statuses.filter((status) => status === 101).length, 298, "and the innocent pair");
-    assertEquals(statuses.filter((status) => status === 503).length, 102);
+    assertEquals(statuses.filter((status) => status === 101).length, 98, "and the innocent pair");
+    assertEquals(statuses.filter((status) => status === 503).length, 42);
     for (const client of clients) client.drop();
     await target.until("there is place again", ({ held }) => held === 2);
   });
 });
 
 Deno.test("MAX_CONNECTIONS_PER_IP keeps places for others", async () => {
-  await using target = await Target.start(["--max-connections-per-ip", "50", "--trust-proxy", "1"]);
+  await using target = await Target.start(["--max-connections-per-ip", "20", "--trust-proxy", "1"]);
   await target.endure("a full address", async () => {
     const clients: RawClient[] = [];
     const from = { "x-forwarded-for": "203.0.113.6" };
-    await inParallel(200, 50, async () => void clients.push(await target.open("/echo", from)));
-    assertEquals(clients.filter(({ status }) => status === 101).length, 50);
-    assertEquals(clients.filter(({ status }) => status === 429).length, 150);
+    await inParallel(50, 50, async () => void clients.push(await target.open("/echo", from)));
+    assertEquals(clients.filter(({ status }) => status === 101).length, 20);
+    assertEquals(clients.filter(({ status }) => status === 429).length, 30);
     for (const client of clients) client.drop();
   });
 });
@@ -153,7 +152,7 @@ Deno.test("whoever sends far over the rates is refused, costs no log, and slows 
   await using target = await Target.start();
   const before = await target.totals();
   const after = await target.endure("a flood of refused messages", async () => {
-    const end = Date.now() + 4_000;
+    const frames = sized(150, 5_000);
     await Promise.all(Array.from({ length: 20 }, async (_, index) => {
       const protocol = index % 2 ? { "sec-websocket-protocol": "parley.v1" } : undefined;
       using client = await target.open(`/chat/noise-${index}`, protocol);
@@ -164,7 +163,9 @@ Deno.test("whoever sends far over the rates is refused, costs no log, and slows 
       const message = JSON.stringify({ type: "chat", message: "x".repeat(200) });
       const frame = Array.from({ length: 50 }, () => message).join("\n");
       try {
-        while (Date.now() < end) await client.send(index % 2 ? frame : message);
+        for (let sent = 0; sent < frames; sent++) {
+          await client.send(index % 2 ? frame : message);
+        }
       } catch {
         // The server ended it.
       }
@@ -185,8 +186,7 @@ Deno.test("twenty who shout in one room, each within its rates, drown nobody in 
       while (await client.read().catch(() => undefined));
     });
     await Promise.all(clients.map((client) => client.send('{"type":"join","name":"x"}')));
-    const end = Date.now() + 3_000;
-    while (Date.now() < end) {
+    for (let round = 0; round < sized(20, 200); round++) {
       await Promise.all(clients.map((client) => client.send('{"type":"chat","message":"hey"}')));
       await new Promise((resolve) => setTimeout(resolve, 10));
     }

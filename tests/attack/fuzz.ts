@@ -4,7 +4,7 @@
  * @module
  */
 import { OPCODE } from "../support/clients.ts";
-import type { Random } from "./random.ts";
+import type { Random } from "../support/random.ts";
 
 const TYPES = ["join", "listen", "leave", "chat", "members", "ping", "token"];
 /** The rooms in which the fuzzers meet. */

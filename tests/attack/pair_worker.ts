@@ -4,6 +4,7 @@
  * @module
  */
 /// <reference lib="deno.worker" />
+import { sized } from "../support/run.ts";
 import type { PairReport } from "./pair.ts";
 
 /** A message is due so often: half of MESSAGE_RATE as shipped. */
@@ -11,7 +12,7 @@ const EVERY_MS = 20;
 /** So many may be without an answer: half of the burst that MESSAGE_RATE allows. */
 const MAX_UNACKED = 50;
 /** An attack that is over sooner is still watched so long. */
-const MIN_MESSAGES = 20;
+const MIN_MESSAGES = sized(5, 20);
 
 const room = `innocent-${crypto.randomUUID()}`;
 const latencies: number[] = [];

@@ -1,17 +1,19 @@
 /**
  * Parley in a process of its own, with a second port that tells its totals.
  *
- * Takes the flags of `main.ts`. Two lines on stdout name its address and the port of the totals; the
- * log is counted instead of written.
+ * Takes the flags of `main.ts`. A line on stdout names the port of the totals; the log is counted
+ * instead of written.
  *
  * @module
  */
+import type { LimitTable } from "../../handlers/access/shared_limits.ts";
 import { type App, createApp } from "../../handlers/app.ts";
 import { runApp } from "../../handlers/parley.ts";
 import { addressOf, listen } from "../../handlers/start/listen.ts";
 import { parleyOptions } from "../../handlers/start/options.ts";
-import { readSettings } from "../../handlers/start/settings.ts";
+import { readSettings } from "../../handlers/start/read_settings.ts";
 import type { Log } from "../../handlers/util/log.ts";
+import { IS_FULL } from "../support/run.ts";
 import type { Totals } from "./totals.ts";
 
 const MAX_ERRORS = 20;
@@ -19,15 +21,15 @@ const MAX_ERRORS = 20;
 let logLines = 0;
 const errors: string[] = [];
 
-function totals({ registry }: App): Totals {
-  (globalThis as { gc?: () => void }).gc?.();
+function totals({ registry, sharedLimits }: App): Totals {
+  if (IS_FULL) (globalThis as { gc?: () => void }).gc?.();
   const { rss, heapUsed, external } = Deno.memoryUsage();
   const { counters } = registry;
   const { rooms: engineRooms, historyBytes } = registry.engineOf("").stats();
   return {
     clients: registry.clients.size,
     held: registry.heldCount,
-    heldHere: registry.heldBy("127.0.0.1"),
+    heldHere: (sharedLimits as LimitTable).countOf("127.0.0.1"),
     rooms: registry.rooms.size,
     engineRooms,
     historyBytes,
@@ -73,5 +75,5 @@ const app = createApp(await parleyOptions(settings, log));
 const server = await listen({ settings, handler: runApp(app).fetch, log, health: app.health });
 const options = { port: 0, hostname: "127.0.0.1", onListen() {} };
 const control = Deno.serve(options, () => Response.json(totals(app)));
-console.log(`Parley started: ${addressOf(server.addr, settings)}`);
 console.log(`totals: http://127.0.0.1:${control.addr.port}`);
+console.error(`test server: ${addressOf(server.addr, settings)}`);

@@ -1,8 +1,9 @@
 /** Peers that stop reading, or say nothing more. */
 import { assert, assertEquals } from "@std/assert";
-import { OPCODE, RawClient } from "../support/clients.ts";
+import { OPCODE, type RawClient } from "../support/clients.ts";
 import { soon } from "../support/inbox.ts";
-import { Target } from "./target.ts";
+import { IS_FULL, sized } from "../support/run.ts";
+import { Target, weigh } from "./target.ts";
 
 const V1 = { "sec-websocket-protocol": "parley.v1" };
 
@@ -10,7 +11,7 @@ const V1 = { "sec-websocket-protocol": "parley.v1" };
 async function openMany(target: Target, count: number, path: string): Promise<RawClient[]> {
   const clients: RawClient[] = [];
   while (clients.length < count) {
-    const opening = Array.from({ length: 50 }, (_, index) => {
+    const opening = Array.from({ length: Math.min(50, count) }, (_, index) => {
       return target.open(path, index % 2 ? V1 : {});
     });
     clients.push(...await Promise.all(opening));
@@ -46,17 +47,18 @@ async function stick(target: Target, count: number, maxRssMb: number): Promise<v
   const { clients, held, rooms, closes } = await target.totals();
   assertEquals([clients, held], [before.clients, before.held + count], "out at once, yet held");
   assertEquals([rooms, closes.tooSlow], [before.rooms, before.closes.tooSlow + count]);
-  console.log(`  ${Math.round(peakMb)} MB at most while ${count} were stuck`);
-  assert(peakMb < maxRssMb, `${peakMb} MB, ${maxRssMb} MB are allowed`);
+  if (IS_FULL) console.log(`  ${Math.round(peakMb)} MB at most while ${count} were stuck`);
+  weigh({ rssMb: peakMb }, maxRssMb);
   for (const client of stuck) client.drop();
 }
 
-Deno.test("500 stuck listeners under a firehose are evicted, and cost MAX_QUEUE_BYTES each at most", async () => {
+Deno.test("stuck listeners under a firehose are evicted, and cost MAX_QUEUE_BYTES each at most", async () => {
+  const count = sized(10, 500);
   await using target = await Target.start(["--post-rate", "0"]);
-  const maxRssMb = (await target.totals()).rssMb + 500 * 1.25 + 150;
-  await target.endure("500 stuck listeners", () => stick(target, 500, maxRssMb), { maxRssMb });
+  const maxRssMb = (await target.totals()).rssMb + count * 1.25 + 150;
+  await target.endure("stuck listeners", () => stick(target, count, maxRssMb), { maxRssMb });
   // The allocator keeps what was freed: a second time takes no more.
-  await target.endure("200 more", () => stick(target, 200, maxRssMb), { maxRssMb });
+  if (IS_FULL) await target.endure("200 more", () => stick(target, 200, maxRssMb), { maxRssMb });
 });
 
 /** Bytes that the server has not handed to the system, of all sockets. */
@@ -68,8 +70,8 @@ async function unsentBytes(target: Target): Promise<number> {
 Deno.test("listeners stuck behind small frames go before these cost much more than their bytes", async () => {
   const rates = ["--message-rate", "0", "--byte-rate", "0", "--post-rate", "0"];
   await using target = await Target.start(rates);
-  const count = 10;
-  // By bytes alone 28,000 frames would wait for each, and the runtime takes nearly 1 kB for one.
+  const count = sized(3, 10);
+  // The runtime takes nearly 1 kB for a frame.
   const maxRssMb = (await target.totals()).rssMb + count * 14 + 30;
   await target.endure("stuck behind small frames", async () => {
     const stuck = await Promise.all(Array.from({ length: count }, () => target.open("/chat/hose")));
@@ -86,9 +88,11 @@ Deno.test("listeners stuck behind small frames go before these cost much more th
     for (let evicted = 0; evicted < count;) {
       await speaker.send(frame);
       await new Promise((resolve) => setTimeout(resolve, 50));
-      const { closes, rssMb } = await target.totals();
-      assert(rssMb < maxRssMb, `${rssMb} MB, ${maxRssMb} MB are allowed`);
-      evicted = closes.tooSlow;
+      const totals = await target.totals();
+      weigh(totals, maxRssMb);
+      evicted = totals.closes.tooSlow;
+      // By bytes alone 28,000 frames would wait for each.
+      assert(totals.messagesIn < 10_000, `${evicted} went for ${totals.messagesIn} frames`);
     }
     for (const client of [speaker, ...stuck]) client.drop();
     await reading;
@@ -106,22 +110,24 @@ function exists(path: string): boolean {
   }
 }
 
-Deno.test({
-  name:
-    "with jemalloc (apt-get install libjemalloc2) the memory of stuck listeners goes back to the system",
-  ignore: !exists(JEMALLOC),
-  async fn() {
-    await using target = await Target.start(["--post-rate", "0"], {
-      LD_PRELOAD: JEMALLOC,
-      MALLOC_CONF: "background_thread:true,dirty_decay_ms:1000,muzzy_decay_ms:0",
-    });
-    const { rssMb } = await target.totals();
-    await target.endure("stuck listeners with jemalloc", () => stick(target, 200, rssMb + 400), {
-      maxRssMb: rssMb + 400,
-    });
-    await target.until("memory has fallen", (totals) => totals.rssMb < rssMb + 100);
-  },
-});
+// Memory alone is what it tells.
+if (IS_FULL) {
+  const name =
+    "with jemalloc (apt-get install libjemalloc2) the memory of stuck listeners goes back";
+  Deno.test({ name, ignore: !exists(JEMALLOC), fn: stickWithJemalloc });
+}
+
+async function stickWithJemalloc() {
+  await using target = await Target.start(["--post-rate", "0"], {
+    LD_PRELOAD: JEMALLOC,
+    MALLOC_CONF: "background_thread:true,dirty_decay_ms:1000,muzzy_decay_ms:0",
+  });
+  const { rssMb } = await target.totals();
+  await target.endure("stuck listeners with jemalloc", () => stick(target, 200, rssMb + 400), {
+    maxRssMb: rssMb + 400,
+  });
+  await target.until("memory has fallen", (totals) => totals.rssMb < rssMb + 100);
+}
 
 Deno.test("with IDLE_TIMEOUT=1 a peer that half-closes, dribbles, or answers no ping is gone in 2 s", async () => {
   await using target = await Target.start(["--idle-timeout", "1"]);
@@ -130,9 +136,10 @@ Deno.test("with IDLE_TIMEOUT=1 a peer that half-closes, dribbles, or answers no 
     client.drop();
   };
   await target.endure("dead peers", async () => {
-    const halfClosed = await openMany(target, 50, "/chat/dead");
-    const silent = await openMany(target, 50, "/chat/dead");
-    const dribbling = await openMany(target, 50, "/chat/dead");
+    const count = sized(10, 50);
+    const halfClosed = await openMany(target, count, "/chat/dead");
+    const silent = await openMany(target, count, "/chat/dead");
+    const dribbling = await openMany(target, count, "/chat/dead");
     for (const client of halfClosed) await (client.connection as Deno.TcpConn).closeWrite();
     // A message of 64 kB, of which a byte comes every 200 ms.
     for (const client of dribbling) await client.write(Uint8Array.of(0x81, 0xff, 0, 0, 0, 0, 0, 1));
@@ -140,16 +147,16 @@ Deno.test("with IDLE_TIMEOUT=1 a peer that half-closes, dribbles, or answers no 
       for (const client of dribbling) client.write(Uint8Array.of(0)).catch(() => {});
     }, 200);
     const all = [...halfClosed, ...silent, ...dribbling];
-    await soon(Promise.all(all.map(gone)), "the end of dead peers", 5_000);
+    await soon(Promise.all(all.map(gone)), "the end of dead peers");
     clearInterval(timer);
   });
 });
 
-Deno.test("a live peer that says nothing for long stays, as it answers the pings", async () => {
+Deno.test("a live peer that says nothing stays, as it answers the pings", async () => {
   await using target = await Target.start(["--idle-timeout", "1"]);
   using client = await target.open("/chat/quiet", V1);
   await client.readText();
-  for (let pings = 0; pings < 3; pings++) {
+  for (let pings = 0; pings < 2; pings++) {
     const frame = await soon(client.read(), "a ping");
     assertEquals(frame?.opcode, OPCODE.ping);
     await client.send(frame!.payload, { opcode: OPCODE.pong });
@@ -158,24 +165,25 @@ Deno.test("a live peer that says nothing for long stays, as it answers the pings
 });
 
 Deno.test("readers of events that stop reading are evicted, too", async () => {
+  const count = sized(5, 50);
   await using target = await Target.start(["--post-rate", "0"]);
   await target.endure("stuck readers of events", async () => {
     const request = new TextEncoder().encode(
       "GET /rooms/hose/events HTTP/1.1\r\nhost: x\r\n\r\n",
     );
-    const readers = await Promise.all(Array.from({ length: 50 }, async () => {
+    const readers = await Promise.all(Array.from({ length: count }, async () => {
       const connection = await target.dial();
       await connection.write(request);
       return connection;
     }));
-    await target.until("they are in", ({ connections }) => connections.events === 50);
+    await target.until("they are in", ({ connections }) => connections.events === count);
     for (let sent = 0; sent < 500; sent++) {
       await post(target, "hose");
       if (sent % 10 === 9 && (await target.totals()).connections.events === 0) break;
     }
     await target.until(
       "they are evicted",
-      ({ closes, held }) => closes.tooSlow === 50 && held === 2,
+      ({ closes, held }) => closes.tooSlow === count && held === 2,
     );
     for (const reader of readers) reader.close();
   });

@@ -1,7 +1,7 @@
 /** Names, rooms, keys and texts that mean something to a program, and texts that take long to read. */
 import { assert, assertEquals } from "@std/assert";
 import { Client } from "../support/clients.ts";
-import { ServerProcess } from "../support/servers.ts";
+import { ServerProcess } from "../support/process.ts";
 import { Target } from "./target.ts";
 
 const PROTOTYPE_KEYS = [

@@ -7,7 +7,8 @@
  * @module
  */
 import { RedisServer } from "../support/redis_server.ts";
-import { freePort, ServerProcess } from "./server_process.ts";
+import { freePort } from "../support/process.ts";
+import { ServerProcess } from "./server_process.ts";
 import { parleyCommand } from "./servers.ts";
 
 const ROOMS = Array.from({ length: 20 }, (_, i) => `room-${i}`);

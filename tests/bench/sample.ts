@@ -2,11 +2,11 @@
 
 import type { LoadResult, LoadSpec } from "./load.ts";
 import type { Figures } from "./results.ts";
+import { freePort } from "../support/process.ts";
 import { readEvery, type Row } from "./rows.ts";
 import {
   type ANY_CORE,
   type CommandLine,
-  freePort,
   LOAD_CORE,
   pinned,
   SERVER_CORE,

@@ -1,5 +1,7 @@
 /** Starts processes pinned to one core, waits until a server listens, and ends it. */
 
+import { cleanEnv } from "../support/process.ts";
+
 /** Core of the servers. */
 export const SERVER_CORE = 0;
 /** Whichever core the system gives. */
@@ -42,19 +44,12 @@ export function pinned(
   const pin = canPin && core !== ANY_CORE ? ["taskset", "-c", String(core)] : [];
   return new Deno.Command("sh", {
     args: ["-c", script, "sh", ...pin, ...args],
-    env,
+    clearEnv: true,
+    env: { ...cleanEnv(), ...env },
     stdin: "null",
     stdout,
     stderr: "piped",
   });
-}
-
-/** A port of 127.0.0.1 that nobody listens on. */
-export function freePort(): number {
-  const listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
-  const { port } = listener.addr as Deno.NetAddr;
-  listener.close();
-  return port;
 }
 
 async function answers(address: number | string): Promise<boolean> {

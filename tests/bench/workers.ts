@@ -8,7 +8,8 @@
  * @module
  */
 import { runLoad } from "./sample.ts";
-import { ANY_CORE, freePort, ServerProcess } from "./server_process.ts";
+import { freePort } from "../support/process.ts";
+import { ANY_CORE, ServerProcess } from "./server_process.ts";
 import { parleyCommand } from "./servers.ts";
 
 const TURNS = 3;

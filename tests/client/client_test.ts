@@ -63,6 +63,17 @@ function welcome(more: Json = {}): Json {
   return { type: "welcome", room: "lobby", epoch: "e", seq: 5, members: 1, ...more };
 }
 
+function joined(name: string): Json {
+  return {
+    type: "status",
+    room: "lobby",
+    event: "join",
+    name,
+    members: 1,
+    message: `${name} joined the chat.`,
+  };
+}
+
 function chat(seq: number, more: Json = {}): Json {
   return { type: "chat", room: "lobby", seq, time: 7, sender: "Bob", message: `m${seq}`, ...more };
 }
@@ -102,6 +113,7 @@ play("connect() finds the room in the URL, in the options, or takes the lobby", 
     [`${http}/behind/proxy/`, {}, "/behind/proxy/chat/lobby"],
     [`${http}/behind/proxy`, {}, "/behind/proxy/chat/lobby"],
     [`${http}/behind/chat/ops`, {}, "/behind/chat/ops"],
+    [`${http}/chat/a%3Ab%2Ec`, {}, "/chat/a:b.c"],
   ];
   for (const [url, options, expected] of cases) {
     const { client } = stage.connect(options, url);
@@ -115,9 +127,11 @@ play("connect() finds the room in the URL, in the options, or takes the lobby", 
 play("connect() throws for what is no address of a server", async (stage) => {
   assertThrows(() => stage.connect({}, "ftp://host/"), TypeError, "Cannot connect to ftp://host/");
   assertThrows(() => stage.connect({}, "http://"), TypeError);
-  assertThrows(() => stage.connect({ room: "a b" }), ParleyError, "No room's name: a b");
+  assertThrows(() => stage.connect({ room: "a b" }), ParleyError, "Cannot use room a b");
   assertThrows(() => stage.connect({ room: "a".repeat(65) }), ParleyError);
-  assertThrows(() => stage.connect({}, `${stage.server.url}/chat/%20`), ParleyError);
+  for (const room of ["%20", "%ZZ", "a%2Fb"]) {
+    assertThrows(() => stage.connect({}, `${stage.server.url}/chat/${room}`), ParleyError);
+  }
   const { client } = stage.connect();
   assertThrows(() => client.listen("a/b"), ParleyError);
   assertThrows(() => client.join("Ann", ""), ParleyError);
@@ -322,6 +336,42 @@ play(
     assertEquals(heard.size > 0, true);
   },
 );
+
+play("a refused name is not repeated: the one before it is", async (stage) => {
+  const { client, heard, peer } = await stage.ann();
+  peer.say(joined("Ann"));
+  assertEquals((await heard.take())[0], "status");
+  client.join("bad\n");
+  client.join("Eva");
+  client.join("taken");
+  await peer.some(3);
+  peer.say(
+    error("bad_name", { room: "lobby" }),
+    joined("Eva"),
+    error("forbidden", { room: "lobby" }),
+  );
+  for (const kind of ["error", "status", "error"]) assertEquals((await heard.take())[0], kind);
+  await peer.cut();
+  assertEquals(await heard.take(), ["state", "reconnecting"]);
+  const again = await stage.server.accept();
+  assertEquals((await again.next()).name, "Eva");
+  client.send("still here");
+  again.say(welcome({ recovered: true }));
+  assertEquals((await again.next()).message, "still here");
+
+  // What has no answer yet at the cut is asked again, behind the name that was good.
+  client.join("Maybe");
+  assertEquals((await again.next()).name, "Maybe");
+  await again.cut();
+  const third = await stage.server.accept();
+  assertEquals((await third.some(2)).map(({ name }) => name), ["Eva", "Maybe"]);
+  // Of names taken while there is no connection the last one counts.
+  await third.cut();
+  client.join("one");
+  client.join("two");
+  const fourth = await stage.server.accept();
+  assertEquals((await fourth.some(2)).map(({ name }) => name), ["Eva", "two"]);
+});
 
 play("onGap tells what is missing before any later message", async (stage) => {
   const { heard, peer } = await stage.ann();
@@ -556,12 +606,105 @@ for (const status of [400, 401, 403, 404]) {
   });
 }
 
-play("a refusal without a reason is told by its status", async (stage) => {
-  stage.server.door = () => new Response("Not Found", { status: 404 });
-  const { heard } = stage.connect();
-  const error = { code: "http_404", message: "HTTP status 404", room: undefined };
-  assertEquals(await heard.take(), ["error", error]);
+play("a proxy's own page is no refusal: it is reported once and tried again", async (stage) => {
+  using clock = new FakeClock();
+  const { client, heard, peer } = await stage.ann();
+  const pages: [number, string][] = [
+    [404, "404 page not found"],
+    [404, "404 page not found"],
+    [403, "<h1>Forbidden</h1>"],
+    [408, "{}"],
+    [421, '{"type":"about:blank","code":"x"}'],
+    [425, "null"],
+    [502, "Bad Gateway"],
+    [200, '{"type":"error","code":"captive"}'],
+    [401, '["error"]'],
+  ];
+  stage.server.door = () => new Response("", { status: 503 });
+  await peer.cut();
+  for (const [status, body] of pages) {
+    const delay = await clock.timeouts.take();
+    stage.server.door = ({ headers }) => {
+      return new Response(body, { status: headers.has("upgrade") ? 500 : status });
+    };
+    clock.advance(delay);
+  }
+  const last = await clock.timeouts.take();
+  stage.server.door = () => undefined;
+  clock.advance(last);
+  await (await stage.server.accept()).next();
+  const codes: unknown[] = [];
+  for (let value = await heard.take(); value[1] !== "open"; value = await heard.take()) {
+    codes.push(value[0] === "error" ? (value[1] as ParleyError).code : value[1]);
+  }
+  assertEquals(codes, [
+    "reconnecting",
+    ...["http_404", "http_403", "http_408", "http_421", "http_425", "http_401"],
+  ]);
+  assertEquals(client.state, "open");
 });
+
+play(
+  "a token refused at the door is asked for again, at most three times in a row",
+  async (stage) => {
+    using clock = new FakeClock();
+    let asked = 0;
+    stage.server.door = ({ headers }) => {
+      const isGood = headers.get("sec-websocket-protocol")?.endsWith("t3");
+      if (isGood) return undefined;
+      return Response.json({ type: "error", code: "token_expired", message: "Late." }, {
+        status: 401,
+      });
+    };
+    const { client, heard } = stage.connect({ token: () => `t${++asked}` });
+    for (const ms of [500, 1_000]) {
+      assertEquals(await clock.timeouts.take(), ms);
+      clock.advance(ms);
+    }
+    const peer = await stage.server.accept();
+    assertEquals(peer.protocols, "parley.v1, token.t3");
+    assertEquals(await heard.take(), ["state", "open"]);
+    // After a connection it may be refused twice again, but not three times.
+    await peer.cut();
+    assertEquals(await heard.take(), ["state", "reconnecting"]);
+    for (let i = 0; i < 3; i++) clock.advance(await clock.timeouts.take());
+    const error = { code: "token_expired", message: "Late.", room: undefined };
+    assertEquals(await heard.take(), ["error", error]);
+    assertEquals([asked, client.state], [6, "closed"]);
+  },
+);
+
+play(
+  "a page of a foreign origin, which may not send a token, learns that it is refused",
+  async (stage) => {
+    const { fetch } = globalThis;
+    const code = ["origin_not_allowed", "no_token"];
+    let status = 403;
+    stage.server.door = () => {
+      return Response.json({ type: "error", code: code[Number(status === 401)], message: "" }, {
+        status,
+      });
+    };
+    // As a browser without a preflight's leave.
+    globalThis.fetch = (url, init) => {
+      if (init?.headers) return Promise.reject(new TypeError("Failed to fetch"));
+      return fetch(url, init);
+    };
+    try {
+      using clock = new FakeClock();
+      const { heard } = stage.connect({ token: "t" });
+      assertEquals((await heard.take())[1], { code: code[0], message: "", room: undefined });
+      assertEquals(await heard.take(), ["state", "closed"]);
+      // Without its token it would be refused for want of one: that says nothing.
+      status = 401;
+      const { client } = stage.connect({ token: "t" });
+      assertEquals(await clock.timeouts.take(), 500);
+      assertEquals(client.state, "connecting");
+    } finally {
+      globalThis.fetch = fetch;
+    }
+  },
+);
 
 play(
   "a door that is open after all (426), full (503, 429) or broken is tried again",
@@ -777,16 +920,65 @@ play("no answer within 4 minutes of an open connection rejects as unknown, too",
   const { client, peer } = await stage.ann();
   const sent = client.send("sent");
   await peer.next();
-  for (let i = 0; i < 12; i++) {
-    clock.advance(20_000);
-    peer.say({ type: "pong" });
+  for (let i = 0; i < 80; i++) {
+    clock.advance(3_000);
     client.members();
     await peer.next();
     peer.say({ type: "members", room: "lobby", members: [], count: 0 });
     await client.members();
   }
-  clock.advance(5_001);
+  clock.advance(1_001);
   await assertCode(sent, "unknown");
+});
+
+play(
+  "frames keep to the server's own limit, and one message over it rejects alone",
+  async (stage) => {
+    const { client, heard } = stage.connect({ name: "Ann" });
+    for (let i = 0; i < 50; i++) client.listen(`a-room-with-a-long-name-${i}`);
+    const sends = [
+      client.send("x".repeat(5_000)),
+      client.send("é".repeat(2_000)),
+      ...Array.from({ length: 60 }, (_, i) => client.send("x".repeat(100) + i)),
+    ];
+    const serve = async (messageBytes: number | undefined) => {
+      const peer = await stage.server.accept();
+      await peer.some(51);
+      assertEquals(await heard.take(), ["state", "open"]);
+      // Before the server has said its limit, one object a frame.
+      assertEquals(peer.frames.length, 51);
+      peer.say(welcome({ limits: messageBytes && { messageBytes } }));
+      return peer;
+    };
+    const peer = await serve(4_096);
+    await assertCode(sends[0], "too_big");
+    const lines = await peer.some(61);
+    for (const frame of peer.frames) {
+      assert(new TextEncoder().encode(frame).length <= 4_096);
+    }
+    assert(peer.frames.length < 60, "messages share frames");
+    assertEquals(ids(lines), lines.map((_, i) => `${i + 1}`));
+    await assertRejects(() => client.send("é".repeat(2_048)), ParleyError, "at most 4096 bytes");
+    assertEquals(client.state, "open");
+    // What another server takes may be more: it says so, or there is no limit that it tells.
+    await peer.cut();
+    assertEquals((await heard.take())[0], "welcome");
+    assertEquals(await heard.take(), ["state", "reconnecting"]);
+    const other = await serve(undefined);
+    await other.some(61);
+    client.send("y".repeat(50_000));
+    assertEquals((await other.next()).message, "y".repeat(50_000));
+  },
+);
+
+play("a token over the server's limit is not sent", async (stage) => {
+  const { client, heard } = stage.connect({ token: () => "t".repeat(4_090) });
+  const peer = await stage.server.accept();
+  peer.say(welcome({ limits: { messageBytes: 4_096 } }));
+  await heard.take();
+  await heard.take();
+  await assertCode(client.refreshToken(), "too_big");
+  assertEquals(client.state, "open");
 });
 
 play("at most 1,000 are unanswered and 10,000 wait", async (stage) => {
@@ -962,7 +1154,9 @@ play(
   "a join, listen or leave that was refused for now is repeated, messages wait for it",
   async (stage) => {
     using clock = new FakeClock();
-    const { client, peer } = await stage.ann();
+    const { client, peer, heard } = await stage.ann();
+    peer.say(joined("Ann"));
+    assertEquals(await heard.take(), ["status", joined("Ann")]);
     client.join("Eva");
     client.listen("ops");
     client.join("Eva", "dev");
@@ -1070,28 +1264,78 @@ play("members() answers each who asked, across a reconnect, or rejects", async (
 
 // A dead network.
 
-play(
-  "25 s of silence ask for a pong, 10 s more without one bring the client back",
-  async (stage) => {
-    using clock = new FakeClock();
-    const { peer, heard } = await stage.ann();
-    clock.advance(25_000);
-    assertEquals(await peer.next(), { type: "ping" });
-    peer.say({ type: "pong" }, chat(6));
-    assertEquals(await heard.take(), heardChat(6));
-    clock.advance(20_000);
-    peer.say(chat(7));
-    assertEquals(await heard.take(), heardChat(7));
-    clock.advance(25_000);
-    assertEquals(await peer.next(), { type: "ping" });
-    clock.advance(9_999);
-    assertEquals(heard.size, 0);
-    clock.advance(1);
-    assertEquals(await heard.take(), ["state", "reconnecting"]);
-    clock.advance(0);
-    assertEquals((await stage.server.accept()).url.searchParams.get("after"), "e:7");
-  },
-);
+play("25 s of silence ask for a pong, 8 s without one bring the client back", async (stage) => {
+  using clock = new FakeClock();
+  const { peer, heard } = await stage.ann();
+  clock.advance(25_000);
+  assertEquals(await peer.next(), { type: "ping" });
+  peer.say({ type: "pong" }, chat(6));
+  assertEquals(await heard.take(), heardChat(6));
+  clock.advance(20_000);
+  peer.say(chat(7));
+  assertEquals(await heard.take(), heardChat(7));
+  clock.advance(25_000);
+  assertEquals(await peer.next(), { type: "ping" });
+  clock.advance(7_999);
+  assertEquals(heard.size, 0);
+  clock.advance(1);
+  assertEquals(await heard.take(), ["state", "reconnecting"]);
+  clock.advance(0);
+  assertEquals((await stage.server.accept()).url.searchParams.get("after"), "e:7");
+});
+
+for (const ask of ["send", "members"] as const) {
+  play(
+    `who waits for an answer to ${ask}() learns of a dead network within 15 s`,
+    async (stage) => {
+      using clock = new FakeClock();
+      const { client, peer, heard } = await stage.ann();
+      clock.advance(500);
+      if (ask === "send") client.send("hello?");
+      else client.members();
+      await peer.next();
+      clock.advance(5_000);
+      assertEquals(await peer.next(), { type: "ping" });
+      clock.advance(9_999);
+      assertEquals(await heard.take(), ["state", "reconnecting"]);
+    },
+  );
+}
+
+play("an offline event asks for a pong at once, and for it within 4 s", async (stage) => {
+  using clock = new FakeClock();
+  const { peer, heard } = await stage.ann();
+  dispatchEvent(new Event("offline"));
+  assertEquals(await peer.next(), { type: "ping" });
+  // Another network took over: all is well.
+  peer.say({ type: "pong" }, chat(6));
+  assertEquals(await heard.take(), heardChat(6));
+  clock.advance(10_000);
+  assertEquals(heard.size, 0);
+  dispatchEvent(new Event("offline"));
+  assertEquals(await peer.next(), { type: "ping" });
+  clock.advance(4_000);
+  assertEquals(await heard.take(), ["state", "reconnecting"]);
+});
+
+play("a system clock that is set ends neither sends nor the connection", async (stage) => {
+  using clock = new FakeClock();
+  const { client, peer, heard } = await stage.ann();
+  const send = client.send("patient");
+  await peer.next();
+  const { now } = Date;
+  try {
+    for (const ms of [3_600_000, -3_600_000]) {
+      Date.now = () => now() + ms;
+      clock.advance(1_000);
+    }
+  } finally {
+    Date.now = now;
+  }
+  assertEquals([heard.size, client.state], [0, "open"]);
+  peer.say(ack("1", 6));
+  assertEquals((await send).seq, 6);
+});
 
 play("a handshake that hangs is given up after 20 s", async (stage) => {
   using clock = new FakeClock();
@@ -1140,10 +1384,10 @@ play(
   "close() rejects what waits, calls nothing back, leaves no timer and no listener",
   async (stage) => {
     using clock = new FakeClock();
-    const online: string[] = [];
+    const listeners: string[] = [];
     const { addEventListener, removeEventListener } = globalThis;
-    globalThis.addEventListener = (type: string) => void online.push(`+${type}`);
-    globalThis.removeEventListener = (type: string) => void online.push(`-${type}`);
+    globalThis.addEventListener = (type: string) => void listeners.push(`+${type}`);
+    globalThis.removeEventListener = (type: string) => void listeners.push(`-${type}`);
     const { client, peer, heard } = await stage.ann();
     const sends = [client.send("refused"), client.send("flying")];
     const asked = client.members("ops");
@@ -1162,7 +1406,7 @@ play(
     assertEquals((await peer.closed).code, 1005);
     assertEquals([client.state, heard.size, clock.size], ["closed", 0, 0]);
     assertEquals(stage.server.requests.length, 1);
-    assertEquals(online, ["+online", "-online"]);
+    assertEquals(listeners, ["+online", "+offline", "-online", "-offline"]);
     Object.assign(globalThis, { addEventListener, removeEventListener });
   },
 );

@@ -158,7 +158,7 @@ export class FakeClock implements Disposable {
   /** The delay of each `setTimeout`, in the order they were set. */
   readonly timeouts = new Inbox<number>("a timeout");
   #timers = new Map<number, Timer>();
-  #now = Date.now();
+  #now = Math.round(performance.now());
   #lastId = 1_000_000;
   #undo: () => void;
 
@@ -169,7 +169,7 @@ export class FakeClock implements Disposable {
       setInterval: globalThis.setInterval,
       clearInterval: globalThis.clearInterval,
     };
-    const { now } = Date;
+    const { now } = performance;
     const { random } = Math;
     const clear = (id?: number) => void this.#timers.delete(id ?? 0);
     Object.assign(globalThis, {
@@ -182,11 +182,11 @@ export class FakeClock implements Disposable {
       clearTimeout: clear,
       clearInterval: clear,
     });
-    Date.now = () => this.#now;
+    performance.now = () => this.#now;
     Math.random = () => this.random;
     this.#undo = () => {
       Object.assign(globalThis, real);
-      Date.now = now;
+      performance.now = now;
       Math.random = random;
     };
   }

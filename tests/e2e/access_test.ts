@@ -4,7 +4,8 @@ import { createTokenCheck } from "../../handlers/access/token.ts";
 import type { Settings } from "../../handlers/start/settings.ts";
 import { Client, RawClient } from "../support/clients.ts";
 import { createTestApp, type FakeSocket, type TestApp } from "../support/fakes.ts";
-import { ServerProcess, startServer } from "../support/servers.ts";
+import { ServerProcess } from "../support/process.ts";
+import { startServer } from "../support/servers.ts";
 
 const SECRET = "a secret of thirty-two characters";
 
@@ -424,11 +425,11 @@ Deno.test("a token never stands in the log, whatever becomes of it", async () =>
   for (const path of [`/rooms?token=${bad}`, `/rooms?token=${good}`, `/no%?token=${good}`]) {
     await fetch(server.url + path).then((answer) => answer.body?.cancel());
   }
-  const text = JSON.stringify(server.log.entries);
+  const text = JSON.stringify(server.log.lines);
   for (const token of [good, bad]) {
     for (const part of token.split(".").slice(1)) assert(!text.includes(part), "it is in the log");
   }
-  assert(server.log.entries.length > 2);
+  assert(server.log.lines.length > 2);
 });
 
 Deno.test("no answer shows a token, a secret or a stack", async () => {

@@ -2,7 +2,7 @@
 import { assertEquals, assertLess } from "@std/assert";
 import { RawClient } from "../support/clients.ts";
 import { soon } from "../support/inbox.ts";
-import { ServerProcess } from "../support/servers.ts";
+import { ServerProcess } from "../support/process.ts";
 
 const CONNECTIONS = 1_000;
 const AT_ONCE = 100;

@@ -1,14 +1,17 @@
 /**
  * The real client against a real server process, which is killed, and through a proxy that cuts.
  */
-import { assert, assertEquals, assertGreater } from "@std/assert";
+import { assert, assertEquals, assertGreater, assertRejects } from "@std/assert";
 import { connect, ParleyError } from "../../handlers/client/client.js";
-import { CuttingProxy, seededRandom } from "../support/cutting_proxy.ts";
+import { Proxy } from "../support/proxy.ts";
+import { Random } from "../support/random.ts";
+import { SEED, sized } from "../support/run.ts";
 import { soon } from "../support/inbox.ts";
-import { ServerProcess } from "../support/servers.ts";
+import { ServerProcess } from "../support/process.ts";
+import { startServer } from "../support/servers.ts";
 import { range } from "../support/v1.ts";
 
-const MESSAGES = 10_000;
+const MESSAGES = sized(1_000, 10_000);
 const UNLIMITED = ["--message-rate", "0", "--byte-rate", "0", "--join-rate", "0"];
 
 /** What a client was told, in the order it was told. */
@@ -17,7 +20,7 @@ type Told =
   | { type: "gap"; from: { epoch: string; seq: number }; to: { epoch: string; seq: number } };
 
 /** A client of room `ops`, and all that it was told. */
-function listen(proxy: CuttingProxy, name?: string) {
+function listen(proxy: Proxy, name?: string) {
   const told: Told[] = [];
   const errors: ParleyError[] = [];
   let expected = Infinity;
@@ -42,7 +45,7 @@ function listen(proxy: CuttingProxy, name?: string) {
     expected = count;
     complete = Promise.withResolvers();
     if (told.length >= count) complete.resolve();
-    return soon(complete.promise, `thing ${count} of ${told.length}`, 60_000);
+    return soon(complete.promise, `thing ${count} of ${told.length}`);
   };
   return { client, told, errors, until, welcomed: welcomed.promise, lost: lost.promise };
 }
@@ -58,13 +61,8 @@ function hurry(): Disposable {
   };
 }
 
-function portOf(server: ServerProcess): number {
-  return Number(new URL(server.url).port);
-}
-
-Deno.test("10,000 messages through hundreds of cuts arrive once, in order, and all are acked", async () => {
-  const seed = Date.now() | 0;
-  const random = seededRandom(seed);
+Deno.test(`${MESSAGES} messages through many cuts arrive once, in order, and all are acked`, async () => {
+  const random = new Random(SEED);
   await using server = await ServerProcess.start([
     ...UNLIMITED,
     "--history-size",
@@ -72,13 +70,13 @@ Deno.test("10,000 messages through hundreds of cuts arrive once, in order, and a
     "--max-queue-bytes",
     "100000000",
   ]);
-  await using proxy = new CuttingProxy(portOf(server));
+  await using proxy = new Proxy(server.port);
   using _ = hurry();
   const talkers = ["Ann", "Bob"].map((name) => listen(proxy, name));
   const all = [...talkers, ...range(1, 6).map(() => listen(proxy))];
   await Promise.all(all.map(({ welcomed }) => welcomed));
   // Many short lives; some of them long enough for a frame of 64 kB.
-  const bytes = () => 1_000 * 256 ** random();
+  const bytes = () => 1_000 * 256 ** random.next();
   proxy.bytesUntilCut = () => ({ up: bytes(), down: bytes() });
   proxy.cutAll();
   const receipts = await Promise.all(talkers.map(({ client }, talker) =>
@@ -89,7 +87,7 @@ Deno.test("10,000 messages through hundreds of cuts arrive once, in order, and a
   await Promise.all(all.map(({ until }) => until(MESSAGES)));
   for (const { client } of all) client.close();
 
-  const hint = `with seed ${seed}`;
+  const hint = `with seed ${SEED}`;
   const [[{ epoch }]] = receipts;
   const messages = new Map<number, unknown>();
   for (const [talker, places] of receipts.entries()) {
@@ -108,19 +106,18 @@ Deno.test("10,000 messages through hundreds of cuts arrive once, in order, and a
     assert(JSON.stringify(told) === JSON.stringify(order), `a client's view differs, ${hint}`);
     assertEquals(errors, []);
   }
-  assertGreater(proxy.cutCount, 200, hint);
+  assertGreater(proxy.endCount, sized(20, 200), hint);
 });
 
 Deno.test("where no window of 1,000 gets through before the next cut, smaller ones do", async () => {
-  const seed = Date.now() | 0;
-  const random = seededRandom(seed);
+  const random = new Random(SEED);
   await using server = await ServerProcess.start([...UNLIMITED, "--history-size", "2000"]);
-  await using proxy = new CuttingProxy(portOf(server));
+  await using proxy = new Proxy(server.port);
   using _ = hurry();
-  proxy.bytesUntilCut = () => ({ up: 20_000 + 10_000 * random(), down: Infinity });
+  proxy.bytesUntilCut = () => ({ up: 20_000 + 10_000 * random.next(), down: Infinity });
   const { client, told, until } = listen(proxy, "Ann");
   const sends = Promise.all(range(1, 2_000).map((message) => client.send(message)));
-  const places = await soon(sends, `all acks with seed ${seed}`, 30_000);
+  const places = await soon(sends, `all acks with seed ${SEED}`);
   await until(2_000);
   client.close();
   assertEquals(places.map(({ seq }) => seq), range(1, 2_000));
@@ -130,7 +127,7 @@ Deno.test("where no window of 1,000 gets through before the next cut, smaller on
 Deno.test("across a restart every listener is told by a gap, and goes on in the new epoch", async () => {
   const settings = [...UNLIMITED, "--history-size", "1000"];
   await using first = await ServerProcess.start(settings);
-  await using proxy = new CuttingProxy(portOf(first));
+  await using proxy = new Proxy(first.port);
   using _ = hurry();
   const ann = listen(proxy, "Ann");
   const listeners = [ann, listen(proxy), listen(proxy)];
@@ -144,8 +141,8 @@ Deno.test("across a restart every listener is told by a gap, and goes on in the 
   await ann.lost;
   const during = range(101, 200).map((message) => ann.client.send(message));
   await using second = await ServerProcess.start(settings);
-  proxy.targetPort = portOf(second);
-  const places = await soon(Promise.all(during), "acks of the second server", 30_000);
+  proxy.targetPort = second.port;
+  const places = await soon(Promise.all(during), "acks of the second server");
   const after = await Promise.all(range(201, 300).map((message) => ann.client.send(message)));
   await Promise.all(listeners.map(({ until }) => until(301)));
   for (const { client } of listeners) client.close();
@@ -167,4 +164,36 @@ Deno.test("across a restart every listener is told by a gap, and goes on in the 
     assertEquals(told, expected);
     assertEquals(errors, []);
   }
+});
+
+Deno.test("a small MAX_MESSAGE_BYTES passes many small messages, and refuses a large one alone", async () => {
+  await using server = await startServer({ MAX_MESSAGE_BYTES: 4_096, MESSAGE_RATE: 0 });
+  const errors: ParleyError[] = [];
+  const client = connect(`${server.url}/chat/ops`, { name: "Ann", onError: (e) => errors.push(e) });
+  for (const index of range(1, 30)) {
+    client.listen(`a-room-with-a-name-of-${"x".repeat(40)}${index}`);
+  }
+  const small = range(1, 60).map((index) => client.send("x".repeat(100) + index));
+  const large = await assertRejects(() => client.send("x".repeat(5_000)), ParleyError);
+  assertEquals(large.code, "too_big");
+  assertEquals((await Promise.all(small)).map(({ seq }) => seq), range(1, 60));
+  assertEquals((await client.send("next")).seq, 61);
+  assertEquals([client.state, errors], ["open", []]);
+  client.close();
+});
+
+Deno.test("after a refused name and a cut the old name is in the room again", async () => {
+  await using server = await startServer();
+  await using proxy = new Proxy(Number(new URL(server.url).port));
+  using _ = hurry();
+  const ann = listen(proxy, "Ann");
+  await ann.client.send("one");
+  ann.client.join("bad\nname");
+  await ann.client.send("two");
+  assertEquals(ann.errors.map(({ code }) => code), ["bad_name"]);
+  proxy.cutAll();
+  await ann.lost;
+  assertEquals((await ann.client.send("three")).seq, 3);
+  assertEquals((await ann.client.members()).members, ["Ann"]);
+  ann.client.close();
 });

@@ -2,14 +2,13 @@
 import { assert, assertEquals } from "@std/assert";
 import { Client } from "../support/clients.ts";
 import { soon } from "../support/inbox.ts";
-import { TestProcess } from "../support/servers.ts";
+import { TestProcess } from "../support/process.ts";
 
 Deno.test("a server without file descriptors keeps its sockets and listens again", {
   ignore: Deno.build.os === "windows",
 }, async () => {
-  const script = 'ulimit -n 100; exec "$0" run -A main.ts --host 127.0.0.1 --port 0';
-  const args = ["-c", script, Deno.execPath()];
-  await using server = new TestProcess(args, { command: "sh" });
+  const command = "ulimit -n 100; exec deno run -A main.ts --host 127.0.0.1 --port 0";
+  await using server = new TestProcess(command);
   const [url] = /http:\/\/[^\s/]+/.exec(await server.line(/ started: /))!;
   await using echo = await Client.open(`${url.replace("http", "ws")}/echo`);
   const port = Number(new URL(url).port);

@@ -3,7 +3,7 @@
  */
 import { assertEquals, assertGreaterOrEqual } from "@std/assert";
 import { browserTest } from "../support/browser.ts";
-import { CuttingProxy } from "../support/cutting_proxy.ts";
+import { Proxy } from "../support/proxy.ts";
 import { startServer } from "../support/servers.ts";
 import { range } from "../support/v1.ts";
 
@@ -25,7 +25,7 @@ function openStream(): void {
 browserTest("an EventSource goes on after cuts without loss", async (browser) => {
   await using server = await startServer();
   const { registry } = server;
-  await using proxy = new CuttingProxy(Number(new URL(server.url).port));
+  await using proxy = new Proxy(Number(new URL(server.url).port));
   const page = await browser.newPage();
   const told = (count: number, last: Told) =>
     page.waitForFunction(

@@ -47,7 +47,7 @@ async function assertWell(server: TestServer): Promise<void> {
   await using client = await Client.open(`${server.ws}/echo`);
   client.send("x");
   assertEquals(await client.next(), "Echo: x");
-  assertEquals(server.log.entries.filter(({ level }) => level === "error"), []);
+  assertEquals(server.log.lines.filter(({ level }) => level === "error"), []);
   assertEquals(server.registry.heldCount, 1);
 }
 

@@ -1,4 +1,5 @@
 /** Each limit, on as shipped: a test sets only what would take it too long to fill. */
+import type { LimitTable } from "../../handlers/access/shared_limits.ts";
 import { assert, assertEquals, assertRejects } from "@std/assert";
 import { createTestApp, type FakeSocket, infoOf, type TestApp } from "../support/fakes.ts";
 import { startServer } from "../support/servers.ts";
@@ -252,8 +253,9 @@ Deno.test("POST_RATE counts an IPv6 /64 as one address", async () => {
 
 Deno.test("MAX_ROOMS: no room more while all are heard; the longest-empty goes first", async () => {
   const server = createTestApp({ settings: { MAX_ROOMS: 2 } });
-  const [first, second] = [await server.connect("/chat/a"), await server.connect("/chat/b")];
-  const third = await server.connect("/chat/c", { dialect: "v1" });
+  const first = await server.connect("/chat/a");
+  const second = await server.connect("/chat/b", { info: infoOf("192.0.2.2") });
+  const third = await server.connect("/chat/c", { dialect: "v1", info: infoOf("192.0.2.3") });
   assertEquals((await take(third)).map(({ type, code }) => [type, code]), [[
     "error",
     "too_many_rooms",
@@ -263,7 +265,9 @@ Deno.test("MAX_ROOMS: no room more while all are heard; the longest-empty goes f
   assertEquals((await server.ask("/rooms/e/events")).status, 503);
   first.end();
   second.end();
-  for (const room of ["d", "e", "f"]) assertEquals((await post(server, {}, room)).status, 202);
+  for (const room of ["d", "e", "f"]) {
+    assertEquals((await post(server, {}, room, `of ${room}`)).status, 202);
+  }
   assertEquals(server.engine.stats().rooms, 2);
 });
 
@@ -316,7 +320,7 @@ Deno.test("MAX_CONNECTIONS_PER_IP: one address cannot take the places of others"
   socket.end();
   await reader.body!.cancel();
   await server.connect("/chat", { info });
-  assertEquals(server.registry.heldBy("10.0.0.1"), 1);
+  assertEquals((server.app.sharedLimits as LimitTable).countOf("10.0.0.1"), 1);
 });
 
 Deno.test("MAX_CONNECTIONS_PER_IP behind a proxy counts by what TRUST_PROXY names", async () => {
@@ -346,7 +350,8 @@ Deno.test("counts by address leave nothing behind", async () => {
     const socket = await server.connect("/echo", { info: infoOf(address(index)) });
     socket.drop();
   }
-  const left = Array.from({ length: 2_000 }, (_, index) => server.registry.heldBy(address(index)));
+  const limits = server.app.sharedLimits as LimitTable;
+  const left = Array.from({ length: 2_000 }, (_, index) => limits.countOf(address(index)));
   assertEquals(left.every((count) => count === 0), true);
   assertEquals([server.registry.heldCount, server.registry.clients.size], [0, 0]);
 });

@@ -10,7 +10,7 @@ import {
 import config from "../../deno.json" with { type: "json" };
 import { Client, RawClient } from "../support/clients.ts";
 import { soon } from "../support/inbox.ts";
-import { ServerProcess, TestProcess } from "../support/servers.ts";
+import { ServerProcess, TestProcess } from "../support/process.ts";
 
 /** No limit stands between a test and a full queue. */
 const UNLIMITED = ["--message-rate", "0", "--byte-rate", "0"];
@@ -38,6 +38,7 @@ async function stickAt(url: string, isEnough: (sent: number) => boolean): Promis
 
 Deno.test("the start prints one line, with the URLs to open, and they work", async () => {
   await using server = await ServerProcess.start();
+  await server.line(/ started: /);
   assertEquals(server.lines("stdout").length, 1);
   const [line] = server.lines("stdout");
   assertStringIncludes(line, `Parley ${config.version} started: ${server.url}/ `);
@@ -68,7 +69,7 @@ Deno.test("the page comes with the script and the style that it names", async ()
 Deno.test("--help lists the settings, --version tells the version", async () => {
   const help = await run(["--help"]);
   assertEquals([help.code, help.stderr], [0, []]);
-  for (const word of ["--port", "MAX_QUEUE_BYTES", "--version", "8000"]) {
+  for (const word of ["--port", "--max-queue-bytes", "--version", "8000"]) {
     assertStringIncludes(help.stdout.join("\n"), word);
   }
   const version = await run(["--version"]);
@@ -113,7 +114,7 @@ Deno.test("a start that cannot be is one line on stderr and exit code 1", async 
       "an unknown flag",
       ["--prot", "1"],
       {},
-      'Cannot understand "--prot": --help lists the flags',
+      'Cannot understand "--prot": did you mean --port?',
     ],
   ];
   for (const [name, flags, env, message] of cases) {

@@ -1,7 +1,7 @@
 /** Deno's own OpenTelemetry beside the server. */
 import { assert, assertEquals } from "@std/assert";
 import { Inbox } from "../support/inbox.ts";
-import { ServerProcess } from "../support/servers.ts";
+import { ServerProcess } from "../support/process.ts";
 
 Deno.test("with OTEL_DENO=true the server answers as ever, and its requests are traced", async () => {
   const exported = new Inbox<{ path: string; body: string }>("an export");

@@ -2,8 +2,9 @@
 import { assertEquals, assertMatch } from "@std/assert";
 import { exportJWK, generateKeyPair, SignJWT } from "jose";
 import { Client, RawClient } from "../support/clients.ts";
-import { freePort, RedisServer, redisTest } from "../support/redis_server.ts";
-import { ROOT, TestProcess } from "../support/servers.ts";
+import { RedisServer, redisTest } from "../support/redis_server.ts";
+import { SECRET, sign } from "../support/jwt.ts";
+import { freePort, ROOT, TestProcess } from "../support/process.ts";
 
 const readme = await Deno.readTextFile(`${ROOT}README.md`);
 const [, COMMAND] = readme.match(/```sh\n(deno run --no-prompt [^]*?)```/)!;
@@ -32,11 +33,10 @@ Deno.test("the README's command: a server needs its port and its variables, and 
   const at = `127.0.0.1:${port}`;
   const args = COMMAND.replace("8000", `${port}`).split(/[\s\\]+/).slice(1, -1);
   const flags = ["--port", `${port}`, "--drain-seconds", "0", "--max-rss-mb", "2000"];
-  await using server = new TestProcess([...args, ...flags, "--auth-secret", "x".repeat(32)]);
+  await using server = new TestProcess([...args, ...flags, "--auth-secret", SECRET]);
   await server.line(/ started: /);
   const claims = { sub: "Ann", admin: true, publish: true };
-  const token = await new SignJWT(claims).setProtectedHeader({ alg: "HS256" })
-    .sign(new TextEncoder().encode("x".repeat(32)));
+  const token = await sign(claims);
   const headers = { authorization: `Bearer ${token}`, "content-type": "application/json" };
   for (const path of ["/", "/dashboard", "/readyz", "/metrics", "/rooms", "/rooms/a/messages"]) {
     const { status, body } = await fetch(`http://${at}${path}`, { headers });
@@ -110,15 +110,16 @@ Deno.test("a start that lacks a permission ends with one line that names it", as
   const port = freePort();
   const net = `--allow-net=0.0.0.0:${port}`;
   const path = `/tmp/parley-${crypto.randomUUID()}.sock`;
+  const at = ["--port", String(port)];
   const starts: [string[], string[]][] = [
-    [[], []],
-    [[net], ["--tls-cert", CERT, "--tls-key", KEY]],
-    [[net], ["--auth-jwks", CERT]],
+    [[], at],
+    [[net], [...at, "--tls-cert", CERT, "--tls-key", KEY]],
+    [[net], [...at, "--auth-jwks", CERT]],
     [[`--allow-net=unix:${path}`], ["--socket-path", path]],
   ];
   for (const [permissions, flags] of starts) {
-    const args = ["run", "--no-prompt", ...permissions, ENV, "main.ts", "--port", `${port}`];
-    await using server = new TestProcess([...args, ...flags]);
+    const args = ["run", "--no-prompt", ...permissions, ENV, "main.ts", ...flags];
+    await using server = new TestProcess(args);
     assertEquals((await server.status).code, 1);
     assertEquals(server.lines().length, 1, server.lines().join(" | "));
     assertMatch(server.lines()[0], /^Cannot (listen on|read) \S+: Requires (net|read) access to /);
@@ -135,6 +136,22 @@ Deno.test("WORKERS needs to read the program, as each thread loads it", async ()
   assertEquals(await client.next(), "Echo: x");
   await client.close();
   await stop(server);
+});
+
+Deno.test("DATA_FILE needs to read the program, and its folder", async () => {
+  const folder = await Deno.makeTempDir();
+  const at = `127.0.0.1:${freePort()}`;
+  const flags = ["--host", "127.0.0.1", "--port", at.split(":")[1], "--drain-seconds", "0"];
+  const files = [`--allow-read=.,${folder}`, `--allow-write=${folder}`];
+  const permissions = [`--allow-net=${at}`, ...files, ENV];
+  await using server = await run(permissions, [...flags, "--data-file", `${folder}/parley.db`]);
+  const headers = { "content-type": "application/json" };
+  const post = { method: "POST", headers, body: "{}" };
+  const { status, body } = await fetch(`http://${at}/rooms/a/messages`, post);
+  await body?.cancel();
+  assertEquals(status, 202);
+  await stop(server);
+  await Deno.remove(folder, { recursive: true });
 });
 
 redisTest("REDIS_URL needs the way to Redis, and a variable of its client", async () => {

@@ -5,10 +5,10 @@
  * @module
  */
 import { assert, assertEquals, assertMatch } from "@std/assert";
-import { Command, run } from "../support/command.ts";
 import { Inbox } from "../support/inbox.ts";
-import { freePort, RedisServer } from "../support/redis_server.ts";
-import { ROOT, startServer } from "../support/servers.ts";
+import { RedisServer } from "../support/redis_server.ts";
+import { freePort, ROOT, run, TestProcess } from "../support/process.ts";
+import { startServer } from "../support/servers.ts";
 
 /** How a paragraph ends before a block that is not run here. */
 const MARK = /\((takes long|needs jsr\.io|needs systemd|needs two nodes)\):$/;
@@ -59,8 +59,8 @@ async function missingProgram(text: string): Promise<string | undefined> {
   );
   if (text.includes("redis://")) programs.push("redis-server");
   for (const program of programs) {
-    await using search = new Command(`command -v ${program}`, ROOT);
-    if (await search.code !== 0) return program;
+    await using search = new TestProcess(`command -v ${program}`);
+    if (!(await search.status).success) return program;
   }
 }
 
@@ -69,10 +69,10 @@ async function makeDesk(): Promise<AsyncDisposable & { project: string; empty: s
   const folder = await Deno.makeTempDir();
   const desk = { project: `${folder}/project`, empty: `${folder}/empty` };
   for (const path of Object.values(desk)) await Deno.mkdir(path);
-  await run(`cp -r deno.json deno.lock main.ts handlers tests ${desk.project}`, ROOT);
+  await run(`cp -r deno.json deno.lock main.ts handlers tests ${desk.project}`);
   await run(
     "cp tests/tls/localhost.pem cert.pem; cp tests/tls/localhost.key key.pem",
-    desk.project,
+    { cwd: desk.project },
   );
   // An HTTP error is a failure.
   await Deno.writeTextFile(`${desk.empty}/.curlrc`, "fail");
@@ -97,17 +97,17 @@ async function perform(text: string, desk: { project: string; empty: string }): 
   let cwd = desk.project;
   for (const command of commands) {
     // The first use fetches it.
-    if (command.startsWith("npx")) await run("npx -y deno@2.9.6 --version", cwd);
+    if (command.startsWith("npx")) await run("npx -y deno@2.9.6 --version", { cwd });
     if (command.startsWith("cd ")) {
       cwd = command.slice("cd ".length);
     } else if (isServer(command)) {
-      const server = running.use(new Command(command, cwd, env));
+      const server = running.use(new TestProcess(command, { cwd, env }));
       const [url] = / http:[^ ]+/.exec(await server.line(/ started: /)) ?? [];
       if (url) assertEquals(await (await fetch(`${url.trim()}readyz`)).text(), "ready\n");
     } else if (command.startsWith("curl -N")) {
-      await running.use(new Command(command, cwd, env)).line(/^data:/);
+      await running.use(new TestProcess(command, { cwd, env })).line(/^data:/);
     } else {
-      await run(command, cwd, env);
+      await run(command, { cwd, env });
     }
   }
 }
@@ -121,7 +121,7 @@ async function runClient(text: string, { empty }: { empty: string }): Promise<vo
   );
   // Else the next run would get this port's client from the cache.
   const env = { DENO_DIR: `${empty}/cache` };
-  await using client = new Command("deno run -A client.js", empty, env);
+  await using client = new TestProcess("deno run -A client.js", { cwd: empty, env });
   await client.line(/^open$/);
   await client.line(/^Ann: Hello$/);
 }
@@ -179,6 +179,6 @@ Deno.test("each block and command of the README is run, marked, or run by anothe
 Deno.test("each command tells its flags with --help", async () => {
   const tasks = ["chat", "bench", "soak", "attack", "faults"].map((task) => `deno task ${task}`);
   await Promise.all(["deno run -A main.ts", ...tasks].map(async (command) => {
-    assertMatch(await run(`${command} --help`, ROOT), RegExp(`^ *${command} \\[flags\\]`, "m"));
+    assertMatch(await run(`${command} --help`), RegExp(`^ *${command} \\[flags\\]`, "m"));
   }));
 });

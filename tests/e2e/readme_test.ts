@@ -3,9 +3,9 @@ import { assert, assertEquals, assertMatch } from "@std/assert";
 import config from "../../deno.json" with { type: "json" };
 import { CLOSE } from "../../handlers/protocol/close_codes.ts";
 import { ERROR_TEXTS } from "../../handlers/protocol/encode.ts";
-import { settingsTable } from "../../handlers/start/settings.ts";
+import { settingsTable } from "../../handlers/start/help.ts";
 import { createTestApp } from "../support/fakes.ts";
-import { ROOT } from "../support/servers.ts";
+import { ROOT } from "../support/process.ts";
 
 const readme = await Deno.readTextFile(`${ROOT}README.md`);
 
@@ -19,7 +19,7 @@ function cells(table: string): string[][] {
 Deno.test("the README's table of settings is the code's", () => {
   const [, table] = readme.match(/<!-- settings -->\n([^]*)<!-- \/settings -->/)!;
   const hint =
-    `deno eval 'import { settingsTable } from "./handlers/start/settings.ts"; console.log(settingsTable())'`;
+    `deno eval 'import { settingsTable } from "./handlers/start/help.ts"; console.log(settingsTable())'`;
   assertEquals(cells(table), cells(settingsTable()), `the table to paste: ${hint}`);
 });
 

@@ -3,7 +3,7 @@
  * without gap and repeat, or is told.
  */
 import { assert, assertEquals } from "@std/assert";
-import fc from "fast-check";
+import fc from "npm:fast-check@4.10.2";
 import type { Cursor } from "../../handlers/protocol/position.ts";
 import { Turn } from "../../handlers/registry/flush.ts";
 import { createTestApp } from "../support/fakes.ts";

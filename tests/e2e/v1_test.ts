@@ -48,18 +48,22 @@ Deno.test("plain and v1 clients share a room and see one order, each in its dial
   assertEquals(timeless(first), { ...expected, message: { deep: [1, null, "é"] } });
 });
 
-Deno.test("the first thing heard of a room is its welcome", async () => {
+Deno.test("the first thing heard of a room is its welcome, the very first with limits", async () => {
   await using server = await startServer();
   const { client, welcome } = await hear(`${server.ws}/chat/ops`);
   await using ann = client;
   const { epoch, ...rest } = welcome;
   assertMatch(String(epoch), /^[\w-]{8,64}$/);
-  assertEquals(rest, { type: "welcome", room: "ops", seq: 0, members: 0 });
+  const limits = { messageBytes: 65_536 };
+  assertEquals(rest, { type: "welcome", room: "ops", seq: 0, members: 0, limits });
   sayAll(ann, [{ type: "join", name: "Ann" }, { type: "chat", message: 1 }]);
   await nextOf(ann, "chat");
   const later = await hear(`${server.ws}/chat/ops`);
   await using _bob = later.client;
-  assertEquals(later.welcome, { type: "welcome", room: "ops", epoch, seq: 1, members: 1 });
+  const second = { type: "welcome", room: "ops", epoch, seq: 1, members: 1, limits };
+  assertEquals(later.welcome, second);
+  sayAll(later.client, [{ type: "listen", room: "dev" }]);
+  assertEquals("limits" in await nextOf(later.client, "welcome"), false);
   const lobby = await hear(`${server.ws}/chat`);
   await using _eve = lobby.client;
   assertEquals(lobby.welcome.room, "lobby");

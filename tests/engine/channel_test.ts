@@ -1,13 +1,11 @@
 import { assertEquals } from "@std/assert";
-import { Line, type LineOptions } from "../../handlers/engine/channel.ts";
-import type { Refusal } from "../../handlers/engine/engine.ts";
-import { FakeClock } from "../support/fakes.ts";
+import { Channel, type ChannelOptions } from "../../handlers/engine/channel.ts";
 
 /** What the far end answers. */
 interface Far {
   double(value: number): number;
   later(value: number): Promise<number>;
-  note(value: number): void;
+  note(value: unknown): void;
 }
 
 /** What the near end answers. */
@@ -15,38 +13,34 @@ interface Near {
   hear(value: number): void;
 }
 
-const ANSWER_MS = 900;
-const UNAVAILABLE: Refusal = { refused: "unavailable" };
+const UNAVAILABLE = { refused: "unavailable" as const };
 
-/** The near end of a line; `far` is the port of the other. */
-function makeNear(hear: Near["hear"] = () => {}, onSilence?: () => void) {
-  const clock = new FakeClock();
+/** The near end of a channel; `far` is the port of the other. */
+function makeNear({ hear = () => {}, ...options }: Partial<Near & ChannelOptions<Near>> = {}) {
   const { port1, port2: far } = new MessageChannel();
-  const options: LineOptions<Near> = { calls: { hear }, answerMs: ANSWER_MS, clock, onSilence };
-  const line = new Line<Near, Far>(port1, options);
+  const channel = new Channel<Near, Far>(port1, { calls: { hear }, ...options });
   const close = () => {
-    line.close();
+    channel.close();
     far.close();
   };
-  return { line, far, clock, [Symbol.dispose]: close };
+  return { channel, far, [Symbol.dispose]: close };
 }
 
 /** A far end, and what was noted there. */
-function makeFar(port: MessagePort) {
-  const noted: number[] = [];
-  const line: Line<Far, Near> = new Line<Far, Near>(port, {
+function makeFar(port: MessagePort, onClose?: () => void) {
+  const noted: unknown[] = [];
+  const channel: Channel<Far, Near> = new Channel<Far, Near>(port, {
     calls: {
       double(value) {
-        queueMicrotask(() => line.tell("hear", value));
+        queueMicrotask(() => channel.notify("hear", value));
         return value * 2;
       },
       later: (value) => Promise.resolve(value + 1),
       note: (value) => void noted.push(value),
     },
-    answerMs: ANSWER_MS,
-    clock: new FakeClock(),
+    onClose,
   });
-  return { line, noted };
+  return { channel, noted };
 }
 
 /** The next messages of a port, raw. */
@@ -59,68 +53,78 @@ function messages(port: MessagePort, count: number): Promise<unknown[][]> {
   });
 }
 
-Deno.test("ask() is answered by value or by promise; calls arrive in their order", async () => {
+Deno.test("call() is answered by value or by promise; calls arrive in their order", async () => {
   using near = makeNear();
   const far = makeFar(near.far);
-  near.line.tell("note", 1);
-  const doubled = near.line.ask("double", 21);
-  near.line.tell("note", 2);
+  near.channel.notify("note", 1);
+  const doubled = near.channel.call("double", 21);
+  near.channel.notify("note", [2, "two"]);
   assertEquals(await doubled, 42);
-  assertEquals(far.noted, [1, 2]);
-  assertEquals(await near.line.ask("later", 1), 2);
+  assertEquals(far.noted, [1, [2, "two"]]);
+  assertEquals(await near.channel.call("later", 1), 2);
 });
 
-Deno.test("a turn's calls travel in one message", async () => {
+Deno.test("a turn's calls travel in one flat array", async () => {
   using near = makeNear();
   const arrived = messages(near.far, 2);
-  for (let value = 0; value < 5; value++) near.line.tell("note", value);
-  await new Promise((resolve) => setTimeout(resolve));
-  near.line.tell("note", 5);
-  assertEquals((await arrived).map((message) => message.length), [5, 1]);
+  near.channel.notify("note", 1);
+  await Promise.resolve();
+  near.channel.notify("note", 2);
+  await new Promise((resolve) => setImmediate(resolve));
+  near.channel.notify("note", 3);
+  assertEquals((await arrived).map((message) => message.slice(1)), [
+    ["note", 0, 1, 1, "note", 0, 1, 2],
+    ["note", 0, 1, 3],
+  ]);
 });
 
-Deno.test("call() goes on before anything that was sent behind the answer is taken", async () => {
-  const heard: (number | string)[] = [];
-  using near = makeNear((value) => heard.push(value));
-  makeFar(near.far);
-  for (const value of [1, 2]) near.line.call(() => heard.push(`answer ${value}`), "double", value);
-  await near.line.ask("later", 3);
-  assertEquals(heard, ["answer 1", "answer 2", 1, 2]);
-});
-
-Deno.test("ask() is unavailable when the answer is overdue; the silence is told once", async () => {
-  let silences = 0;
-  using near = makeNear(undefined, () => silences++);
-  const { line, clock } = near;
-  const first = line.ask("double", 1);
-  clock.tick(500);
-  const second = line.ask("double", 2);
-  clock.tick(400);
-  assertEquals(await first, UNAVAILABLE);
-  assertEquals(await Promise.race([second, Promise.resolve("waits")]), "waits");
-  clock.tick(500);
-  assertEquals(await second, UNAVAILABLE);
-  assertEquals(silences, 1);
-
-  makeFar(near.far);
-  assertEquals(await line.ask("double", 3), 6);
-  near.far.onmessage = null;
-  const third = line.ask("double", 4);
-  clock.tick(900);
-  assertEquals(await third, UNAVAILABLE);
-  assertEquals(silences, 2);
-});
-
-Deno.test("close() sends what waits, and leaves nobody without an answer", async () => {
+Deno.test("close() sends what waits, tells the other side, and leaves no call without an answer", async () => {
   using near = makeNear();
-  const { line, clock } = near;
-  const arrived = messages(near.far, 1);
-  const asked = line.ask("double", 1);
-  line.tell("note", 2);
-  line.close();
-  assertEquals(await asked, UNAVAILABLE);
-  assertEquals((await arrived)[0].length, 2);
-  assertEquals(await line.ask("double", 1), UNAVAILABLE);
-  line.tell("note", 3);
-  assertEquals(clock.timerCount, 0);
+  const { channel } = near;
+  const closed = Promise.withResolvers<void>();
+  const far = makeFar(near.far, closed.resolve);
+  const pending = channel.call("double", 1);
+  channel.notify("note", 2);
+  channel.close();
+  assertEquals(await pending, UNAVAILABLE);
+  await closed.promise;
+  assertEquals(far.noted, [2]);
+  assertEquals(await channel.call("double", 1), UNAVAILABLE);
+  assertEquals(await far.channel.call("hear", 1), UNAVAILABLE);
+  channel.notify("note", 3);
+});
+
+Deno.test("a channel is full while the other side confirms nothing, and refuses calls", async () => {
+  let fullCount = 0;
+  using near = makeNear({ maxUnconfirmedBytes: 1_000_000, onFull: () => fullCount++ });
+  const { channel } = near;
+  const values = ["x".repeat(400_000), new Uint8Array(400_000), { nested: ["x".repeat(400_000)] }];
+  const full = values.map((value) => {
+    channel.notify("note", value);
+    return channel.isFull;
+  });
+  assertEquals([full, fullCount], [[false, false, true], 1]);
+  assertEquals(await channel.call("double", 1), UNAVAILABLE);
+  await new Promise((resolve) => setImmediate(resolve));
+  assertEquals(channel.isFull, true);
+
+  const far = makeFar(near.far);
+  const confirmed = new Promise((resolve) => far.channel.port.addEventListener("message", resolve));
+  await confirmed;
+  // What the far end sends behind its confirmation comes after it.
+  const { promise, resolve } = Promise.withResolvers<void>();
+  channel.options.calls.hear = () => resolve();
+  far.channel.notify("hear", 1);
+  await promise;
+  assertEquals([channel.isFull, far.noted.length], [false, 3]);
+  assertEquals(await channel.call("double", 2), 4);
+});
+
+Deno.test("what is sent for long is confirmed on the way", async () => {
+  using near = makeNear({ maxUnconfirmedBytes: 1_000_000 });
+  makeFar(near.far);
+  for (let i = 0; i < 10; i++) {
+    near.channel.notify("note", "x".repeat(300_000));
+    assertEquals(await near.channel.call("later", i), i + 1);
+  }
 });

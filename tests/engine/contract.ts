@@ -4,13 +4,7 @@
  * @module
  */
 import { assert, assertEquals, assertNotEquals } from "@std/assert";
-import {
-  type Draft,
-  type Engine,
-  type Host,
-  type IdempotencyKey,
-  type Outcome,
-} from "../../handlers/engine/engine.ts";
+import type { Draft, Engine, Host, IdempotencyKey, Outcome } from "../../handlers/engine/engine.ts";
 import type { HistoryLimits } from "../../handlers/engine/memory.ts";
 import type { Cursor } from "../../handlers/protocol/position.ts";
 import { eventually, granted, hear, Recorder } from "../support/recorder.ts";

@@ -1,10 +1,5 @@
 import { assert, assertEquals } from "@std/assert";
-import {
-  DEDUPE_MS,
-  DedupeTable,
-  IDS_PER_SESSION,
-  RepeatBudget,
-} from "../../handlers/engine/dedupe.ts";
+import { DEDUPE_MS, DedupeTable, IDS_PER_SESSION } from "../../handlers/engine/dedupe.ts";
 import type { IdempotencyKey } from "../../handlers/engine/engine.ts";
 import { Budget } from "../../handlers/engine/budget.ts";
 import { range } from "./contract.ts";
@@ -97,14 +92,4 @@ Deno.test("DedupeTable.expire() and clear() give back every byte, to every share
   assert(budget.bytes > 0 && budget.bytes === budget.ids.used + budget.pinnedIds.used);
   table.clear();
   assertEquals([budget.bytes, budget.ids.used, budget.pinnedIds.used], [0, 0, 0]);
-});
-
-Deno.test("RepeatBudget.take() holds the ids of ten minutes within its bytes", () => {
-  const budget = new RepeatBudget(1_000);
-  const take = (count: number, now: number) =>
-    range(1, count).filter((id) => budget.take(key(id), now)).length;
-  assertEquals(take(3, 0), 3);
-  assertEquals(take(3, DEDUPE_MS), 1);
-  assertEquals(take(3, 2 * DEDUPE_MS), 3);
-  assertEquals(take(9, 4 * DEDUPE_MS), 4);
 });

@@ -27,6 +27,22 @@ Deno.test("the memory engine answers in the same call", () => {
   assertEquals(recorder.messages, ["1"]);
 });
 
+Deno.test("a room that went unused returns under its epoch, one with messages never", async () => {
+  const { clock, engine } = engineWith({ historySeconds: 1 });
+  const open = async () => (await granted(engine.host("r", new Recorder()))).epoch;
+  const unused = await open();
+  for (let i = 0; i < 2; i++) {
+    engine.release("r");
+    assertEquals(engine.stats().rooms, 0);
+    assertEquals(await open(), unused);
+  }
+  engine.release("r");
+  await granted(engine.publish("r", draft("x")));
+  clock.tick(10_000);
+  assertEquals(engine.stats().rooms, 0);
+  assertNotEquals(await open(), unused);
+});
+
 Deno.test("at MAX_ROOMS the longest-empty room goes first, and no room with a host", async () => {
   const { clock, engine } = engineWith({ maxRooms: 3 });
   const epochs: Record<string, string> = {};

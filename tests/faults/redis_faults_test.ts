@@ -7,11 +7,12 @@ import { silentLog } from "../../handlers/util/log.ts";
 import { draft, range, ROOMY } from "../engine/contract.ts";
 import { eventually, granted, hear, type Recorder, within } from "../support/recorder.ts";
 import { RedisServer, redisTest } from "../support/redis_server.ts";
-import { Proxy } from "./proxy.ts";
+import { Proxy } from "../support/proxy.ts";
+import { sized } from "../support/run.ts";
 import { Traffic } from "./traffic.ts";
 
 /** How often Redis is killed in each test. */
-const ROUNDS = Number(Deno.env.get("FAULT_ROUNDS") ?? 20);
+const ROUNDS = sized(2, 20);
 const ROOMS = ["one", "two", "three"];
 
 type Node = Engine & AsyncDisposable;
@@ -72,7 +73,7 @@ redisTest("a Redis that comes back empty begins new epochs at 1", async () => {
   await using one = await startNode(server.port);
   await using two = await startNode(server.port);
   await using traffic = await Traffic.start([one, two], ROOMS);
-  for (let round = 0; round < 5; round++) {
+  for (let round = 0; round < ROUNDS; round++) {
     await untilReady(one, two);
     await traffic.flow(100);
     await server.stop("SIGKILL");
@@ -82,7 +83,7 @@ redisTest("a Redis that comes back empty begins new epochs at 1", async () => {
   await traffic.stop();
   await traffic.check({ mayReset: true });
   for (const { recorder } of traffic.views) {
-    assertEquals(resetsOf(recorder).map(({ seq }) => seq), [0, 0, 0, 0, 0]);
+    assertEquals(resetsOf(recorder).map(({ seq }) => seq), Array(ROUNDS).fill(0));
   }
 });
 

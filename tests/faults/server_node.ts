@@ -10,8 +10,8 @@ import type { Draft, Engine, Host, Outcome } from "../../handlers/engine/engine.
 import type { Head } from "../../handlers/protocol/position.ts";
 import { connect } from "../../handlers/client/client.js";
 import { Client, type Fields } from "../support/clients.ts";
-import { ServerProcess } from "../support/servers.ts";
-import { Proxy } from "./proxy.ts";
+import { ServerProcess } from "../support/process.ts";
+import { Proxy } from "../support/proxy.ts";
 import type { TrafficNode } from "./traffic.ts";
 
 /** No limit stands between a test and its traffic; every message is kept. */

@@ -11,12 +11,13 @@ import { ROOMY } from "../engine/contract.ts";
 import { eventually, hear, within } from "../support/recorder.ts";
 import { RedisServer, redisTest } from "../support/redis_server.ts";
 import { hear as hearRaw, joinAs, nextOf, settled } from "../support/v1.ts";
-import { Proxy } from "./proxy.ts";
+import { Proxy } from "../support/proxy.ts";
+import { sized } from "../support/run.ts";
 import { ServerNode } from "./server_node.ts";
 import { Traffic } from "./traffic.ts";
 
 /** How often Redis is killed, or a server; servers are drained half as often. */
-const ROUNDS = Number(Deno.env.get("FAULT_ROUNDS") ?? 4);
+const ROUNDS = sized(2, 20);
 const ROOMS = ["one", "two"];
 
 /** A durable Redis, and two servers on it, of which the first reaches it through a proxy. */

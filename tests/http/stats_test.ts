@@ -1,8 +1,7 @@
 import { assertEquals, assertGreater } from "@std/assert";
 import { isRefusal } from "../../handlers/engine/engine.ts";
-import { readFigures } from "../../handlers/http/metrics.ts";
 import { publishStats, type Stats, STATS_ROOM } from "../../handlers/http/stats.ts";
-import type { Figures } from "../../handlers/start/cluster.ts";
+import { addUp } from "../../handlers/registry/counters.ts";
 import { createTestApp, type TestAppOptions } from "../support/fakes.ts";
 
 /** A server whose figures are published, and a look at the last ones. */
@@ -79,13 +78,12 @@ Deno.test("publishStats() tells rates by the second, even if a busy process look
 
 Deno.test("publishStats() tells no rate while a worker is started again", async () => {
   const { app, registry, clock, all } = createWatched();
-  const figures = () => readFigures(registry) as unknown as Figures;
-  let workers = [figures, figures];
-  app.cluster = {
+  let count = 2;
+  app.threads = {
     index: 0,
-    ports: [],
-    serve() {},
-    figures: () => Promise.resolve(workers.map((read) => read())),
+    engine: registry.engineOf(""),
+    limits: app.sharedLimits,
+    report: (figures) => Promise.resolve(addUp(Array(count).fill(figures))),
   };
   const messagesIn = async () => {
     clock.tick(1_000);
@@ -95,9 +93,9 @@ Deno.test("publishStats() tells no rate while a worker is started again", async 
   await messagesIn();
   registry.counters.messagesIn += 5;
   assertEquals(await messagesIn(), 10);
-  workers = [figures];
+  count = 1;
   assertEquals(await messagesIn(), 0);
-  workers = [figures, figures];
+  count = 2;
   assertEquals(await messagesIn(), 0);
   registry.counters.messagesIn = 0;
   assertEquals(await messagesIn(), 0);

@@ -1,5 +1,5 @@
 import { assert, assertEquals } from "@std/assert";
-import fc from "fast-check";
+import fc from "npm:fast-check@4.10.2";
 import { type ErrorCode, plain, v1 } from "../../handlers/protocol/encode.ts";
 import {
   type ClientMessage,

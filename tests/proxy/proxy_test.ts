@@ -6,8 +6,7 @@ import { assert, assertEquals, assertMatch } from "@std/assert";
 import type { Totals } from "../attack/totals.ts";
 import { Client, RawClient } from "../support/clients.ts";
 import { soon } from "../support/inbox.ts";
-import { freePort } from "../support/redis_server.ts";
-import { ROOT, TestProcess } from "../support/servers.ts";
+import { freePort, ROOT, TestProcess } from "../support/process.ts";
 
 const encoder = new TextEncoder();
 
@@ -84,6 +83,7 @@ class Front implements AsyncDisposable {
       await Deno.writeTextFile(file, text);
       const proxy = new Deno.Command(program.path, {
         args: program.args(file, directory),
+        clearEnv: true,
         env: { HOME: directory, XDG_DATA_HOME: directory, XDG_CONFIG_HOME: directory },
         stdout: "null",
         stderr: "null",
@@ -215,7 +215,7 @@ for (const program of [NGINX, CADDY]) {
   proxyTest(program, `${name} ends a connection that says nothing`, async () => {
     await using front = await Front.start(program);
     using connection = await front.dial();
-    await soon(ended(connection), "the end of a silent connection", 5_000);
+    await soon(ended(connection), "the end of a silent connection");
   });
 
   proxyTest(program, `${name} ends headers that never end`, async () => {
@@ -225,7 +225,7 @@ for (const program of [NGINX, CADDY]) {
     const timer = setInterval(() => {
       connection.write(encoder.encode("x-more: x\r\n")).catch(() => {});
     }, 200);
-    await soon(ended(connection), "the end of endless headers", 5_000);
+    await soon(ended(connection), "the end of endless headers");
     clearInterval(timer);
   });
 
@@ -238,7 +238,7 @@ for (const program of [NGINX, CADDY]) {
         "POST /rooms/ops/messages HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n";
       using connection = await front.dial();
       await connection.write(encoder.encode(`${head}content-length: 100\r\n\r\n{"mess`));
-      await soon(ended(connection), "the end of a body that stopped", 5_000);
+      await soon(ended(connection), "the end of a body that stopped");
       using big = await front.dial();
       await big.write(
         encoder.encode(`${head}content-length: 9999999\r\nconnection: close\r\n\r\n{`),
@@ -263,7 +263,7 @@ for (const program of [NGINX, CADDY]) {
       using connection = await front.dial();
       const head = `POST /rooms/ops/messages HTTP/1.1\r\nhost: x\r\n${lengths}\r\n\r\n`;
       await connection.write(encoder.encode(`${head}{}${hidden}`));
-      const answer = await soon(ended(connection), `the end after ${lengths}`, 5_000);
+      const answer = await soon(ended(connection), `the end after ${lengths}`);
       assert(!/ (202|404) /.test(answer), `${lengths}: ${answer}`);
     }
     const { messagesIn } = await front.until("it lives", () => true);

@@ -26,7 +26,9 @@ function connect({ dialect = plain, maxQueueBytes = 1_000_000, maxMessageBytes =
     ends.push(end);
   };
   const visitor = { remote: "192.0.2.1:5", address: "192.0.2.1", grants: OPEN_GRANTS };
-  const connection = new Connection(socket, registry, { ...visitor, dialect });
+  let held = 1;
+  const slot = { release: () => held-- };
+  const connection = new Connection(socket, registry, { ...visitor, slot, dialect });
   connection.handler = {
     ready: () => calls.push("open"),
     text: (text) => calls.push(`text ${text}`),
@@ -38,9 +40,8 @@ function connect({ dialect = plain, maxQueueBytes = 1_000_000, maxMessageBytes =
     turn.flush();
     socket.take();
   };
-  const held = () => registry.heldCount;
   const { counters } = registry;
-  return { socket, turn, counters, clock, connection, calls, ends, held, subscribe };
+  return { socket, turn, counters, clock, connection, calls, ends, held: () => held, subscribe };
 }
 
 /** A JSON object of so many UTF-8 bytes: its text is Korean, three bytes a character. */

@@ -1,6 +1,6 @@
 // One order for all listeners of a room, whatever happens to some of them in the middle.
 import { assert, assertEquals, assertLessOrEqual } from "@std/assert";
-import fc from "fast-check";
+import fc from "npm:fast-check@4.10.2";
 import { MAX_FRAME_BYTES } from "../../handlers/registry/pending_frame.ts";
 import { Turn } from "../../handlers/registry/flush.ts";
 import { createTestApp, type FakeSocket } from "../support/fakes.ts";

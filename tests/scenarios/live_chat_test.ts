@@ -4,7 +4,7 @@
  */
 import { assertEquals, assertGreaterOrEqual } from "@std/assert";
 import { connect, type Message, type Receipt } from "../../handlers/client/client.js";
-import { CuttingProxy } from "../support/cutting_proxy.ts";
+import { Proxy } from "../support/proxy.ts";
 import { Journal } from "../support/inbox.ts";
 import { startServer } from "../support/servers.ts";
 import { range } from "../support/v1.ts";
@@ -33,7 +33,7 @@ function enter(url: string, name: string, away: number[]) {
 
 Deno.test("live chat: connections break all the time, and nothing is lost or doubled", async () => {
   await using server = await startServer({ HISTORY_SIZE: 1_000 });
-  await using proxy = new CuttingProxy(Number(new URL(server.url).port));
+  await using proxy = new Proxy(Number(new URL(server.url).port));
   const away: number[] = [];
   const people = PEOPLE.map((name) => enter(`ws://127.0.0.1:${proxy.port}/chat/ops`, name, away));
   using stack = new DisposableStack();

@@ -5,7 +5,7 @@
 import { assertEquals } from "@std/assert";
 import { type JWTPayload, SignJWT } from "jose";
 import { connect, type Message } from "../../handlers/client/client.js";
-import { CuttingProxy } from "../support/cutting_proxy.ts";
+import { Proxy } from "../support/proxy.ts";
 import { Inbox } from "../support/inbox.ts";
 import { startServer, type TestServer } from "../support/servers.ts";
 import { range } from "../support/v1.ts";
@@ -37,7 +37,7 @@ async function notify(server: TestServer, token: string, user: string, text: str
 Deno.test("notifications: a room a user, tokens, delivered after being offline", async () => {
   await using server = await startServer({ AUTH_SECRET });
   const { port } = new URL(server.url);
-  await using network = new CuttingProxy(Number(port));
+  await using network = new Proxy(Number(port));
   const shop = await sign({ sub: "shop", rooms: ["user:*"], publish: true });
   const users = range(1, USERS).map((number) => `u${number}`);
 

@@ -1,12 +1,7 @@
-import { assert, assertEquals, assertStringIncludes, assertThrows } from "@std/assert";
-import {
-  defaultSettings,
-  helpText,
-  readSettings,
-  SETTINGS,
-  type Settings,
-  settingsTable,
-} from "../../handlers/start/settings.ts";
+import { assert, assertEquals, assertMatch, assertStringIncludes, assertThrows } from "@std/assert";
+import { helpText, settingsTable } from "../../handlers/start/help.ts";
+import { readSettings } from "../../handlers/start/read_settings.ts";
+import { defaultSettings, SETTINGS, type Settings } from "../../handlers/start/settings.ts";
 import { SettingError } from "../../handlers/util/setting_error.ts";
 
 const NAMES = Object.keys(SETTINGS);
@@ -37,7 +32,7 @@ Deno.test("readSettings() takes flags before variables before defaults", () => {
   assertEquals(read(["--port", "9001"], env).PORT, 9001);
   assertEquals(read(["--port=9002"], env).PORT, 9002);
   assertEquals(read(["--port=9002"], env).HOST, "::1");
-  assertEquals(read(["--max-queue-bytes", "5"]).MAX_QUEUE_BYTES, 5);
+  assertEquals(read(["--max-rooms", "5"]).MAX_ROOMS, 5);
 });
 
 Deno.test("readSettings() takes an empty variable as none", () => {
@@ -112,8 +107,7 @@ Deno.test("readSettings() reads a list of origins", () => {
 });
 
 Deno.test("readSettings() refuses a flag or a word that it does not know", () => {
-  const text = 'Cannot understand "--prot": --help lists the flags';
-  assertEquals(refusal(["--prot", "80"]), text);
+  assertEquals(refusal(["--prot", "80"]), 'Cannot understand "--prot": did you mean --port?');
   assertEquals(refusal(["8000"]), 'Cannot understand "8000": --help lists the flags');
   assertStringIncludes(refusal(["--no-port"]), "Cannot understand");
   assertEquals(refusal(["--", "--port", "80"]), 'Cannot understand "--": --help lists the flags');
@@ -138,15 +132,54 @@ Deno.test("readSettings() prints instead of running when asked to", () => {
   assertEquals(readSettings(["--version"], () => undefined), { print: "version" });
 });
 
-Deno.test("helpText() names every setting with flag, default and meaning", () => {
-  const lines = helpText().split("\n");
+Deno.test("readSettings() takes warning and capitals as a level of the log", () => {
+  assertEquals(read(["--log-level", "WARNING"]).LOG_LEVEL, "warn");
+  assertEquals(read([], { LOG_LEVEL: "Debug" }).LOG_LEVEL, "debug");
+});
+
+Deno.test("readSettings() takes a number below zero for a value, not for a flag", () => {
+  for (const args of [["--message-rate", "-1"], ["--message-rate=-1"]]) {
+    assertMatch(refusal(args), /^Cannot use MESSAGE_RATE: must be a whole number .* is "-1"$/);
+  }
+});
+
+Deno.test("readSettings() names HOST where another program's variable is no host", () => {
+  const HOST = "x86_64-conda-linux-gnu";
+  const text = `Cannot use HOST: must be an IP address or a host name, is "${HOST}"`;
+  assertEquals(refusal([], { HOST }), text);
+  for (const host of ["127.0.0.1", "::", "[::1]", "localhost", "a-b.example", "fe80::1"]) {
+    assertEquals(read(["--host", host]).HOST, host);
+  }
+});
+
+Deno.test("readSettings() refuses settings that cannot go together", () => {
+  assertEquals(
+    refusal(["--max-queue-bytes", "10"]),
+    "Cannot use MAX_QUEUE_BYTES: must be at least MAX_MESSAGE_BYTES (65536), is 10",
+  );
+  assertEquals(
+    refusal(["--port", "80", "--socket-path", "/run/x"]),
+    "Cannot use PORT: SOCKET_PATH /run/x is set too, it listens in one place",
+  );
+  // A platform that sets PORT for every program says nothing by it.
+  assertEquals(read(["--socket-path", "/run/x"], { PORT: "80" }).SOCKET_PATH, "/run/x");
+});
+
+Deno.test("readSettings() keeps less where Deno Deploy has less memory, unless told otherwise", () => {
+  for (const name of ["DENO_DEPLOYMENT_ID", "DENO_DEPLOY"]) {
+    const { HISTORY_MB, MAX_RSS_MB } = read([], { [name]: "1" });
+    assertEquals([HISTORY_MB, MAX_RSS_MB], [64, 400]);
+  }
+  assertEquals(read(["--history-mb", "9"], { DENO_DEPLOYMENT_ID: "x" }).HISTORY_MB, 9);
+});
+
+Deno.test("helpText() names every setting with flag, meaning and default, in 80 columns", () => {
+  const text = helpText();
+  for (const line of text.split("\n")) assert(line.length <= 80, line);
+  const flat = text.replace(/\s+/g, " ");
   for (const [name, { meaning, default: value }] of Object.entries(SETTINGS)) {
-    const flag = `--${name.toLowerCase().replaceAll("_", "-")}`;
-    const line = lines.find((line) => line.startsWith(`  ${flag} `));
-    assert(line, `${flag} is missing`);
-    assertStringIncludes(line, ` ${name} `);
-    assertStringIncludes(line, meaning);
-    if (typeof value === "number" && value > 0) assertStringIncludes(line, `(${value})`);
+    assertStringIncludes(flat, ` --${name.toLowerCase().replaceAll("_", "-")} ${meaning} (`);
+    if (typeof value === "number" && value > 0) assertStringIncludes(flat, `${meaning} (${value})`);
   }
 });
 

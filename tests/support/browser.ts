@@ -3,7 +3,8 @@
  *
  * @module
  */
-import { type Browser, chromium } from "playwright-core";
+import { type Browser, chromium } from "npm:playwright-core@1.65.1";
+import { cleanEnv } from "./process.ts";
 
 /** Where Debian installs it. */
 const PATH = "/usr/bin/chromium";
@@ -31,6 +32,7 @@ export function browserTest(name: string, run: (browser: Browser) => Promise<voi
 export function launch(): Promise<Browser> {
   return chromium.launch({
     executablePath: PATH,
+    env: cleanEnv(),
     args: [
       "--headless",
       "--no-sandbox",

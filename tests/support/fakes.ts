@@ -13,6 +13,7 @@ import { createRouter, type Fetch } from "../../handlers/router.ts";
 import { defaultSettings, limitsAndAccess, type Settings } from "../../handlers/start/settings.ts";
 import type { Clock } from "../../handlers/util/clock.ts";
 import type { Log } from "../../handlers/util/log.ts";
+import { Journal } from "./inbox.ts";
 
 /** Time that stands still until {@link FakeClock.tick} turns its hands. */
 export class FakeClock implements Clock {
@@ -165,9 +166,9 @@ export interface LogLine {
   fields: Record<string, unknown>;
 }
 
-/** A log that keeps its lines. */
+/** A log that keeps its lines, and that a test can wait on. */
 export class RecordingLog implements Log {
-  readonly lines: LogLine[] = [];
+  readonly #journal = new Journal<LogLine>();
   readonly debug?: Log["info"];
   readonly info = this.#write("info");
   readonly warn = this.#write("warn");
@@ -176,6 +177,10 @@ export class RecordingLog implements Log {
   /** @param isDebug whether it keeps lines of level `debug` */
   constructor(isDebug = false) {
     if (isDebug) this.debug = this.#write("debug");
+  }
+
+  get lines(): LogLine[] {
+    return this.#journal.entries;
   }
 
   /** The `event` field of each line. */
@@ -188,8 +193,17 @@ export class RecordingLog implements Log {
     return this.lines.filter(({ fields }) => fields.event === event);
   }
 
+  /** The first line of this event, written or to come, that `test` takes. */
+  when(
+    event: string,
+    test: (fields: Record<string, unknown>) => boolean = () => true,
+  ): Promise<LogLine> {
+    const isIt = ({ fields }: LogLine) => fields.event === event && test(fields);
+    return this.#journal.find(isIt, `"${event}" in the log`);
+  }
+
   #write(level: keyof Log): Log["info"] {
-    return (text, fields = {}) => void this.lines.push({ level, text, fields });
+    return (text, fields = {}) => this.#journal.add({ level, text, fields });
   }
 }
 

@@ -1,20 +1,48 @@
 /**
- * A queue to wait on.
+ * Waiting, with one limit for all of it.
  *
  * @module
  */
 
-/** How long a test waits for what must come. */
-export const PATIENCE_MS = 10_000;
+/** How long a test waits for what must come: long enough for a machine that is busy with other work. */
+export const PATIENCE_MS = 60_000;
+/** Between two looks at what tells nobody that it has changed. */
+const LOOK_MS = 10;
+// A test may put its own in their place.
+const { setTimeout, clearTimeout } = globalThis;
 
 /** Gives `promise`, or fails with what did not come. */
-export async function soon<T>(promise: Promise<T>, what: string, ms = PATIENCE_MS): Promise<T> {
+export async function soon<T>(promise: Promise<T>, what: string | (() => string)): Promise<T> {
   const { promise: late, reject } = Promise.withResolvers<never>();
-  const timer = setTimeout(() => reject(new Error(`${what}: not within ${ms} ms`)), ms);
+  const timer = setTimeout(() => {
+    reject(new Error(`${typeof what === "string" ? what : what()}: not within ${PATIENCE_MS} ms`));
+  }, PATIENCE_MS);
   try {
     return await Promise.race([promise, late]);
   } finally {
     clearTimeout(timer);
+  }
+}
+
+/** Asks again and again until `isDone` holds for the answer, which it returns. */
+export async function eventually<T>(
+  ask: () => T | Promise<T>,
+  isDone: (value: T) => boolean,
+  what: string = `${isDone}`,
+): Promise<T> {
+  let value: T | undefined;
+  let isOver = false;
+  const asking = (async () => {
+    for (;;) {
+      value = await ask();
+      if (isOver || isDone(value)) return value;
+      await new Promise((resolve) => setTimeout(resolve, LOOK_MS));
+    }
+  })();
+  try {
+    return await soon(asking, () => `${what}, last ${JSON.stringify(value)}`);
+  } finally {
+    isOver = true;
   }
 }
 

@@ -3,6 +3,8 @@
  *
  * @module
  */
+import { eventually } from "./inbox.ts";
+import { cleanEnv, freePort } from "./process.ts";
 
 const BINARY = "redis-server";
 
@@ -57,14 +59,13 @@ export class RedisServer implements AsyncDisposable {
     const all = { port: String(port), bind: "127.0.0.1", dir: directory, ...settings };
     this.#process = new Deno.Command(BINARY, {
       args: Object.entries(all).flatMap(([name, value]) => [`--${name}`, value]),
+      clearEnv: true,
+      env: cleanEnv(),
       stdout: "null",
       stderr: "null",
     }).spawn();
-    const deadline = Date.now() + 10_000;
-    while (await this.command("PING").catch(String) !== "PONG") {
-      if (Date.now() > deadline) throw new Error(`Cannot start ${BINARY} on port ${port}`);
-      await new Promise((resolve) => setTimeout(resolve, 5));
-    }
+    const isUp = (answer: string) => answer === "PONG";
+    await eventually(() => this.command("PING").catch(String), isUp, `${BINARY} on port ${port}`);
   }
 
   /** Ends it: SIGKILL, as a crash, or SIGTERM. */
@@ -114,21 +115,5 @@ export class RedisServer implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     await this.stop();
     await Deno.remove(this.directory, { recursive: true });
-  }
-}
-
-/**
- * A port that nobody uses, and that no client's own end gets by chance while the server is away:
- * below the range from which systems take those.
- */
-export function freePort(): number {
-  while (true) {
-    const port = 15_000 + Math.floor(Math.random() * 15_000);
-    try {
-      Deno.listen({ hostname: "127.0.0.1", port }).close();
-      return port;
-    } catch (error) {
-      if (!(error instanceof Deno.errors.AddrInUse)) throw error;
-    }
   }
 }

@@ -15,7 +15,8 @@ export class TestSubscriber extends Subscriber {
 
   constructor(registry: Registry, dialect: Dialect = events, homeRoom?: string) {
     const visitor = { remote: "192.0.2.1:5", address: "192.0.2.1", grants: OPEN_GRANTS };
-    super(registry, { ...visitor, dialect, homeRoom });
+    const slot = { release() {} };
+    super(registry, { ...visitor, slot, dialect, homeRoom });
     this.open();
   }
 

@@ -4,7 +4,7 @@
  * @module
  */
 import { assertEquals } from "@std/assert";
-import type { Browser, BrowserContextOptions, Page } from "playwright-core";
+import type { Browser, BrowserContextOptions, Page } from "npm:playwright-core@1.65.1";
 import { browserTest } from "./browser.ts";
 import { startServer, type TestServer } from "./servers.ts";
 

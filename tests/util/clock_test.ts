@@ -1,6 +1,7 @@
 import { assert, assertEquals, assertLess } from "@std/assert";
 import { runAt, systemClock } from "../../handlers/util/clock.ts";
 import { FakeClock } from "../support/fakes.ts";
+import { run } from "../support/process.ts";
 
 /** Keeps the event loop alive while the clock's own timers do not. */
 async function awake<T>(task: (resolve: (value: T) => void) => void): Promise<T> {
@@ -53,8 +54,7 @@ Deno.test("systemClock keeps no process alive", async () => {
   const code = `import { systemClock } from "${clock}";
     systemClock.after(3_600_000, () => {});
     systemClock.every(3_600_000, () => {});`;
-  const { success } = await new Deno.Command(Deno.execPath(), { args: ["eval", code] }).output();
-  assert(success);
+  await run(["eval", code]);
 });
 
 Deno.test("FakeClock.tick() runs what falls due, in order, each at its time", () => {

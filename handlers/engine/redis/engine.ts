@@ -10,7 +10,7 @@ import type { Cursor, Head } from "../../protocol/position.ts";
 import type { Members, RoomSummary } from "../../protocol/room_event.ts";
 import type { Clock } from "../../util/clock.ts";
 import type { Log } from "../../util/log.ts";
-import { RepeatBudget } from "../dedupe.ts";
+import { DEDUPE_MS } from "../dedupe.ts";
 import {
   type Draft,
   type Engine,
@@ -29,6 +29,8 @@ import { LEASE_MS, MAX_NAMES } from "./scripts.ts";
 const UNAVAILABLE: Refusal = { refused: "unavailable" };
 /** Few reads at once: Redis drops a connection to which it has too much to send. */
 const MAX_READS = 4;
+/** How long a list of rooms is shared, in ms. */
+const LIST_MS = 1_000;
 
 /**
  * Creates the Redis engine. Resolves when the first attempt to connect has succeeded or failed; after
@@ -61,8 +63,10 @@ class RedisEngine implements Engine, RedisNode {
   readonly id = newEpoch() + newEpoch();
   readonly connection: RedisConnection;
   readonly #rooms: RedisRooms;
-  readonly #reads = new SharedReads((name, after) => this.#read(name, after));
-  readonly #repeats: RepeatBudget;
+  readonly #queue = new ReadQueue();
+  readonly #reads = new SharedReads(this.#queue, (name, after) => this.#read(name, after));
+  readonly #keys: KeyBudget;
+  readonly #lists = new Map<string, { until: number; rooms: Promise<RoomSummary[]> }>();
   readonly #keepMs: string;
 
   constructor(
@@ -73,7 +77,7 @@ class RedisEngine implements Engine, RedisNode {
     readonly clock: Clock,
     log: Log,
   ) {
-    this.#repeats = new RepeatBudget(limits.historyMb * 250_000);
+    this.#keys = new KeyBudget(limits.historyMb * 250_000);
     // A hosted room must outlive the time between two comparisons.
     this.#keepMs = String(Math.max(limits.historySeconds * 1_000, LEASE_MS));
     this.connection = new RedisConnection(createClient, {
@@ -123,8 +127,11 @@ class RedisEngine implements Engine, RedisNode {
   publish(name: string, { sender, message, key }: Draft): Promise<Outcome> {
     const args = [String(this.limits.historySize), pack(sender) + message];
     if (key) {
-      const mayRemember = this.#repeats.take(key, this.clock.now());
-      args.push(key.session, key.id, key.digest ?? "", mayRemember ? "1" : "0");
+      const { session, id, digest = "" } = key;
+      // A session's ids replace its oldest ones; keys with a digest must stay for their five minutes.
+      const bytes = session.length + id.length + digest.length + 200;
+      const hasSpace = digest === "" || this.#keys.tryConsume(bytes, this.clock.now());
+      args.push(session, id, digest, hasSpace ? "1" : "0");
     }
     this.#rooms.get(name)?.catchUp();
     return this.run("publish", this.#rooms.keysOf(name), args).then(toOutcome);
@@ -147,20 +154,32 @@ class RedisEngine implements Engine, RedisNode {
     room?.leave(member).then(() => this.#rooms.dropIfIdle(room));
   }
 
-  async members(name: string): Promise<Members | Refusal> {
-    const answer = await this.run("members", this.#rooms.keysOf(name), []);
-    if (!answer) return UNAVAILABLE;
-    const [count, ...names] = answer as [number, ...string[]];
-    const sorted = names.map((name) => unpack(name).text).sort();
-    return { names: sorted.slice(0, MAX_NAMES), count };
+  members(name: string): Promise<Members | Refusal> {
+    return this.#queue.share(`members ${name}`, async () => {
+      const answer = await this.run("members", this.#rooms.keysOf(name), []);
+      if (!answer) return UNAVAILABLE;
+      const [count, ...names] = answer as [number, ...string[]];
+      const sorted = names.map((name) => unpack(name).text).sort();
+      return { names: sorted.slice(0, MAX_NAMES), count };
+    });
   }
 
   read(name: string, after?: Cursor): Promise<Span | Refusal> {
     return this.#reads.read(name, after);
   }
 
+  /** A list is shared for a second: it costs Redis much, and is never quite up to date anyway. */
   rooms(after: string, limit: number): Promise<RoomSummary[]> {
-    return this.#rooms.summaries(after, limit);
+    const now = this.clock.now();
+    for (const [key, { until }] of this.#lists) if (until <= now) this.#lists.delete(key);
+    const key = `rooms ${limit} ${after}`;
+    let list = this.#lists.get(key);
+    if (!list) {
+      const rooms = this.#queue.share(key, () => this.#rooms.summaries(after, limit));
+      list = { until: now + LIST_MS, rooms };
+      this.#lists.set(key, list);
+    }
+    return list.rooms;
   }
 
   isReady(): boolean {
@@ -196,20 +215,67 @@ function toOutcome(answer: unknown): Outcome {
   return { epoch: answer.slice(0, colon), seq: Number(answer.slice(colon + 1)) };
 }
 
+/** Bounds the bytes of what Redis remembers for this node: of this period of 5 minutes and the last one. */
+export class KeyBudget {
+  #period = 0;
+  #bytes = 0;
+  #lastBytes = 0;
+
+  constructor(readonly maxBytes: number) {}
+
+  /** Counts bytes in, if there is space; returns whether there was. */
+  tryConsume(bytes: number, now: number): boolean {
+    const period = Math.floor(now / DEDUPE_MS);
+    if (period !== this.#period) {
+      this.#lastBytes = period === this.#period + 1 ? this.#bytes : 0;
+      this.#bytes = 0;
+      this.#period = period;
+    }
+    if (this.#bytes + this.#lastBytes + bytes > this.maxBytes) return false;
+    this.#bytes += bytes;
+    return true;
+  }
+}
+
+/** Runs few reads at a time, in the order of the calls, so that reads never crowd out messages. */
+export class ReadQueue {
+  readonly #waiting = new Map<string, () => void>();
+  readonly #shared = new Map<string, Promise<unknown>>();
+  #running = 0;
+
+  /** Runs a read when its turn comes. Calls with the same key share one until it starts. */
+  share<T>(key: string, read: () => Promise<T>): Promise<T> {
+    const shared = this.#shared.get(key);
+    if (shared) return shared as Promise<T>;
+    const { promise, resolve } = Promise.withResolvers<T>();
+    this.#shared.set(key, promise);
+    this.#waiting.set(key, async () => {
+      this.#shared.delete(key);
+      this.#running++;
+      resolve(await read());
+      this.#running--;
+      this.#next();
+    });
+    this.#next();
+    return promise;
+  }
+
+  #next(): void {
+    const [first] = this.#waiting;
+    if (!first || this.#running === MAX_READS) return;
+    this.#waiting.delete(first[0]);
+    first[1]();
+  }
+}
+
 /** Reads a room after a position, or all of it. */
 export type Read = (room: string, after?: Cursor) => Promise<Span | Refusal>;
 
-/** A read that has not been sent: after the lowest position of all who share it. */
-interface PendingRead extends PromiseWithResolvers<Span | Refusal> {
-  after?: Cursor;
-}
-
-/** Sends a few reads at a time; reads of a room whose turn has not come yet share one. */
+/** Reads of logs; those of a room whose turn has not come yet share one, from the lowest position. */
 export class SharedReads {
-  readonly #pending = new Map<string, PendingRead>();
-  #sent = 0;
+  readonly #lowest = new Map<string, { after?: Cursor }>();
 
-  constructor(readonly send: Read) {}
+  constructor(readonly queue: ReadQueue, readonly send: Read) {}
 
   /** The kept messages after `after`, as they are now or later: see the engine's `read`. */
   async read(room: string, after?: Cursor): Promise<Span | Refusal> {
@@ -221,27 +287,14 @@ export class SharedReads {
   }
 
   #enqueue(room: string, after?: Cursor): Promise<Span | Refusal> {
-    const pending = this.#pending.get(room);
-    if (pending) {
-      const { after: lowest } = pending;
-      if (after?.epoch !== lowest?.epoch) pending.after = undefined;
-      else if (after && lowest && after.seq < lowest.seq) pending.after = after;
-      return pending.promise;
-    }
-    const read = { after, ...Promise.withResolvers<Span | Refusal>() };
-    this.#pending.set(room, read);
-    this.#sendNext();
-    return read.promise;
-  }
-
-  async #sendNext(): Promise<void> {
-    const [next] = this.#pending;
-    if (!next || this.#sent === MAX_READS) return;
-    const [room, { after, resolve }] = next;
-    this.#pending.delete(room);
-    this.#sent++;
-    resolve(await this.send(room, after));
-    this.#sent--;
-    this.#sendNext();
+    const lowest = this.#lowest.get(room);
+    if (!lowest) this.#lowest.set(room, { after });
+    else if (after?.epoch !== lowest.after?.epoch) lowest.after = undefined;
+    else if (after && lowest.after && after.seq < lowest.after.seq) lowest.after = after;
+    return this.queue.share(`read ${room}`, () => {
+      const { after } = this.#lowest.get(room)!;
+      this.#lowest.delete(room);
+      return this.send(room, after);
+    });
   }
 }

@@ -118,9 +118,8 @@ export class RedisRooms {
       const range = [last === "" ? "-" : `(${last}`, "+", ...page];
       const names = await this.options.connection.send(["ZRANGE", this.#listKey, ...range]);
       if (!Array.isArray(names)) return this.#summariesHere(after).slice(0, limit);
-      if (names.length === 0) break;
-      const summaries = await Promise.all(names.map((name) => this.#summarize(name)));
-      found.push(...summaries.filter((summary) => summary !== undefined));
+      found.push(...await this.#summarize(names));
+      if (names.length < PAGE_ROOMS) break;
       last = names.at(-1);
     }
     return found.slice(0, limit);
@@ -138,16 +137,21 @@ export class RedisRooms {
     this.list([...hosted]);
   }
 
-  async #summarize(name: string): Promise<RoomSummary | undefined> {
+  async #summarize(names: string[]): Promise<RoomSummary[]> {
+    if (names.length === 0) return [];
     const { node, connection } = this.options;
-    const answer = await node.run("summary", this.keysOf(name), [node.id]);
-    if (!answer) return;
-    const [seq, members, hosts, listeners] = answer as number[];
-    const here = this.#rooms.get(name)?.host;
-    if (hosts > 0 || here) {
-      return { room: name, members, listeners: listeners + (here?.listenerCount ?? 0), seq };
+    const heads = names.map((name) => this.keysOf(name)[0]);
+    const answer = await node.run("summaries", [heads[0]], [node.id, ...heads]) as number[][];
+    const found: RoomSummary[] = [];
+    const unused: string[] = [];
+    for (const [index, [seq, members, hosts, listeners]] of (answer ?? []).entries()) {
+      const room = names[index];
+      const here = this.#rooms.get(room)?.host;
+      if (!here && hosts === 0) unused.push(room);
+      else found.push({ room, members, listeners: listeners + (here?.listenerCount ?? 0), seq });
     }
-    connection.send(["ZREM", this.#listKey, name]);
+    if (unused.length > 0) connection.send(["ZREM", this.#listKey, ...unused]);
+    return found;
   }
 
   #summariesHere(after: string): RoomSummary[] {

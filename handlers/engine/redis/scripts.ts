@@ -6,7 +6,8 @@
  *
  * 1. head, a hash: `epoch`, `seq`, and what tells whether a new epoch must begin
  * 2. log, a stream: entry `{seq}-{run}` has one field, `{time} {sender}{message}`
- * 3. and 4. ids of this period and of the one before: a hash, `{seq}-{run} {time} {ordinal} {digest}`
+ * 3. and 4. ids of this period and of the one before: a hash, session → number of ids, session and id →
+ *    `{seq}-{run} {time} {ordinal} {digest}`, `r`, ordinal modulo 1,000 and session → id
  * 5. members, a hash: `{node}/{member}` → name
  * 6. nodes, a hash: node → `{lease} {listeners}`; the lease ends at that Unix ms
  *
@@ -28,6 +29,8 @@ import { DEDUPE_MS, IDS_PER_SESSION } from "../dedupe.ts";
 export const LEASE_MS = 15_000;
 /** The most messages that one `sync` answers with. */
 const SYNC_MESSAGES = 50;
+/** With this many fields a room's ids begin a new period early, unless one has a digest. */
+const MAX_ID_FIELDS = 200_000;
 /** The most names that `members` answers with. */
 export const MAX_NAMES = 1_000;
 
@@ -49,7 +52,7 @@ local run, durable, ttl = ARGV[1], ARGV[2], ARGV[3]
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
 local h = redis.call('HMGET', head,
-  'epoch', 'seq', 'run', 'durable', 'runs', 'lineage', 'version', 'since')
+  'epoch', 'seq', 'run', 'durable', 'runs', 'lineage', 'version', 'since', 'pinned')
 local epoch, seq, runs = h[1], tonumber(h[2] or 0), tonumber(h[5] or 0)
 local lineage, version = h[6] or '', tonumber(h[7] or 0)
 local function begin(isNewEpoch)
@@ -77,13 +80,15 @@ end`;
 
 /**
  * Numbers, keeps and publishes a message. ARGV: HISTORY_SIZE, packed sender and message, and for a
- * message with an id: session, id, digest, whether one more id may be remembered (1 or 0).
+ * message with an id: session, id, digest, whether one more id may be remembered (1 or 0). A session's
+ * ids without a digest stand in a ring of fields, so that a new id replaces the oldest one.
  */
 const publish = `#!lua
 ${OPEN}
 local session, id, ordinal
 if ARGV[6] then
-  if now - (h[8] or 0) >= ${DEDUPE_MS} then
+  local isFull = redis.call('HLEN', ids) >= ${MAX_ID_FIELDS} and now - (h[9] or 0) >= ${DEDUPE_MS}
+  if isFull or now - (h[8] or 0) >= ${DEDUPE_MS} then
     redis.call('UNLINK', old)
     if redis.call('EXISTS', ids) == 1 then redis.call('RENAME', ids, old) end
     redis.call('HSET', head, 'since', now)
@@ -115,7 +120,18 @@ redis.call('PEXPIRE', head, ttl)
 if id then
   ordinal = ordinal + 1
   local known = seq .. '-' .. runs .. ' ' .. now .. ' ' .. ordinal .. ' ' .. ARGV[8]
-  redis.call('HSET', ids, session, ordinal, id, known)
+  if ARGV[8] == '' then
+    local place = 'r' .. ordinal % ${IDS_PER_SESSION} .. ' ' .. session
+    local oldest = redis.call('HGET', ids, place)
+    local seen = oldest and redis.call('HGET', ids, oldest)
+    if seen and string.match(seen, '^%S+ %d+ (%d+)') + ${IDS_PER_SESSION} == ordinal then
+      redis.call('HDEL', ids, oldest)
+    end
+    redis.call('HSET', ids, session, ordinal, id, known, place, id)
+  else
+    redis.call('HSET', ids, session, ordinal, id, known)
+    redis.call('HSET', head, 'pinned', now)
+  end
   redis.call('PEXPIRE', ids, ${2 * DEDUPE_MS}, 'NX')
 end
 redis.call('SPUBLISH', head, 'c' .. epoch .. ' ' .. seq .. ' ' .. entry)
@@ -254,20 +270,27 @@ repeat
 until cursor == '0' or #answer > ${MAX_NAMES}
 return answer`;
 
-/** A room in short. ARGV: node. Answer: seq, members, other nodes that host it, their listeners. */
-const summary = `#!lua flags=no-writes,allow-oom
+/**
+ * Rooms in short. ARGV: node, head keys. Answer, for each room: seq, members, other nodes that host
+ * it, their listeners.
+ */
+const summaries = `#!lua flags=no-writes,allow-oom,allow-cross-slot-keys
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
-local hosts, listeners = 0, 0
-local leases = redis.call('HGETALL', KEYS[6])
-for i = 1, #leases, 2 do
-  local lease, count = string.match(leases[i + 1], '^(%d+) (-?%d+)$')
-  if leases[i] ~= ARGV[4] and tonumber(lease) >= now and tonumber(count) >= 0 then
-    hosts, listeners = hosts + 1, listeners + count
+local answer = {}
+for i = 5, #ARGV do
+  local head, hosts, listeners = ARGV[i], 0, 0
+  local leases = redis.call('HGETALL', head .. ':nodes')
+  for j = 1, #leases, 2 do
+    local lease, count = string.match(leases[j + 1], '^(%d+) (-?%d+)$')
+    if leases[j] ~= ARGV[4] and tonumber(lease) >= now and tonumber(count) >= 0 then
+      hosts, listeners = hosts + 1, listeners + count
+    end
   end
+  local seq = tonumber(redis.call('HGET', head, 'seq') or 0)
+  answer[#answer + 1] = { seq, redis.call('HLEN', head .. ':members'), hosts, listeners }
 end
-local seq = tonumber(redis.call('HGET', KEYS[1], 'seq') or 0)
-return { seq, redis.call('HLEN', KEYS[5]), hosts, listeners }`;
+return answer`;
 
 /** All scripts by name. Each begins with the ARGV of {@link OPEN}; a doc comment names the rest. */
 export const SCRIPTS = {
@@ -279,5 +302,5 @@ export const SCRIPTS = {
   register,
   release,
   members,
-  summary,
+  summaries,
 };

@@ -5,14 +5,17 @@ import type { Cursor } from "../../../handlers/protocol/position.ts";
 import { type Clock, systemClock } from "../../../handlers/util/clock.ts";
 import { type Log, silentLog } from "../../../handlers/util/log.ts";
 import { draft, engineContract, range, ROOMY } from "../contract.ts";
-import { Proxy } from "../../faults/proxy.ts";
 import { FakeClock } from "../../support/fakes.ts";
+import { freePort, run } from "../../support/process.ts";
+import { Proxy } from "../../support/proxy.ts";
 import { eventually, granted, hear } from "../../support/recorder.ts";
-import { freePort, RedisServer, redisTest } from "../../support/redis_server.ts";
+import { RedisServer, redisTest } from "../../support/redis_server.ts";
 
 engineContract("redis", async (limits) => {
   const server = await RedisServer.start();
-  const make = () => createRedisEngine(server.url, limits, systemClock, silentLog);
+  // A list of rooms is shared for a second: less of one here.
+  const clock = { ...systemClock, now: () => 20 * Date.now() };
+  const make = () => createRedisEngine(server.url, limits, clock, silentLog);
   const nodes = [await make(), await make()];
   return { nodes, stop: () => server[Symbol.asyncDispose]() };
 }, redisTest);
@@ -75,12 +78,8 @@ redisTest("rediss:// goes over TLS", async () => {
     const node = await createRedisEngine("rediss://localhost:${port}", limits, systemClock, console);
     console.log(JSON.stringify(await node.publish("r", { sender: "Ann", message: "1" })));
     await node.close();`;
-  const { stdout, stderr } = await new Deno.Command(Deno.execPath(), {
-    args: ["eval", "--cert", certificate, code],
-    cwd: new URL("../../..", import.meta.url).pathname,
-  }).output();
-  const [out, err] = [stdout, stderr].map((bytes) => new TextDecoder().decode(bytes));
-  assertEquals(JSON.parse(out || "{}").seq, 1, err);
+  const printed = await run(["eval", "--cert", certificate, code]);
+  assertEquals(JSON.parse(printed.split("\n")[0]).seq, 1, printed);
 });
 
 redisTest("two databases of one Redis are two systems", async () => {
@@ -219,17 +218,89 @@ redisTest("ids are remembered five minutes, over two generations, and then forgo
   assert(ttl > 590_000 && ttl <= 600_000, `${ttl}`);
 });
 
-redisTest("refuses an id that it could not remember, but knows those it does", async () => {
+redisTest(
+  "ids of sockets never stop publishing; a session's new ids replace its oldest",
+  async () => {
+    await using server = await RedisServer.start();
+    await using one = await startNode(server.url, { limits: { ...ROOMY, historyMb: 0.01 } });
+    const publish = (id: number) => one.publish("r", draft("x", { session: "s", id: `${id}` }));
+    const outcomes = await Promise.all(range(1, 2_500).map(publish));
+    assertEquals(outcomes.filter(isRefusal), []);
+    // A field a place in the ring, one an id, and the session's own.
+    assertEquals(await server.command("HLEN", "parley:{r}:ids"), "2001");
+    assertEquals(await publish(1_501), outcomes[1_500]);
+    assertEquals((await granted(publish(1_500))).seq, 2_501);
+  },
+);
+
+redisTest("a room with very many ids forgets the oldest early, but no key of a POST", async () => {
   await using server = await RedisServer.start();
-  await using one = await startNode(server.url, { limits: { ...ROOMY, historyMb: 0.01 } });
-  const publish = (id: number) => one.publish("r", draft("x", { session: "s", id: `${id}` }));
-  const outcomes = await Promise.all(range(1, 20).map(publish));
-  const places = outcomes.filter((outcome) => !isRefusal(outcome));
-  assertEquals(places.length, 12);
-  assertEquals(outcomes[19], { refused: "unavailable" });
-  assertEquals(await publish(1), outcomes[0]);
-  assertEquals((await granted(one.publish("r", draft("no id")))).seq, 13);
+  await using one = await startNode(server.url);
+  const publish = (id: string, digest?: string) =>
+    granted(one.publish("r", draft("x", { session: "s", id, digest })));
+  // In parts, so that Redis is never busy for long.
+  const fill = async (first = 1) => {
+    const set = `redis.call('HSET', 'parley:{r}:ids', i, i)`;
+    await evaluate(server, `(function() for i = ${first}, ${first + 9_999} do ${set} end end)()`);
+    if (first < 190_000) await fill(first + 10_000);
+  };
+  const hasOld = () => server.command("EXISTS", "parley:{r}:ids:old");
+  const { seq } = await publish("key", "digest");
+  await fill();
+  await publish("a");
+  assertEquals([(await publish("key", "digest")).seq, await hasOld()], [seq, "0"]);
+  await server.command("HINCRBY", "parley:{r}", "pinned", "-300000");
+  const b = await publish("b");
+  assertEquals([await server.command("HLEN", "parley:{r}:ids"), await hasOld()], ["3", "1"]);
+  assertEquals((await publish("a")).seq + 1, b.seq);
 });
+
+redisTest(
+  "refuses a key of a POST that Redis could not remember, but knows those it does",
+  async () => {
+    await using server = await RedisServer.start();
+    await using one = await startNode(server.url, { limits: { ...ROOMY, historyMb: 0.01 } });
+    const publish = (id: number) =>
+      one.publish("r", draft("x", { session: "s", id: `${id}`, digest: "d" }));
+    const outcomes = await Promise.all(range(1, 20).map(publish));
+    const places = outcomes.filter((outcome) => !isRefusal(outcome));
+    assertEquals(places.length, 12);
+    assertEquals(outcomes[19], { refused: "unavailable" });
+    assertEquals(await publish(1), outcomes[0]);
+    assertEquals((await granted(one.publish("r", draft("no id")))).seq, 13);
+  },
+);
+
+redisTest("many reads at once take no message's place", async () => {
+  await using server = await RedisServer.start();
+  await using one = await startNode(server.url);
+  const reads = range(1, 11_000).flatMap((i) => [one.members(`r${i}`), one.read(`r${i}`)]);
+  assertEquals((await granted(one.publish("r", draft("x")))).seq, 1);
+  assertEquals((await Promise.all(reads)).filter(isRefusal), []);
+});
+
+redisTest(
+  "a list of rooms is shared for a second",
+  async () => {
+    await using server = await RedisServer.start();
+    let laterMs = 0;
+    const clock = { ...systemClock, now: () => laterMs };
+    await using one = await startNode(server.url, { clock });
+    await Promise.all(range(1, 501).map((i) => hear(one, `r${i}`)));
+    const count = async (name: string) => {
+      const stats = await server.command("INFO", "commandstats");
+      return Number(new RegExp(`cmdstat_${name}:calls=(\\d+)`).exec(stats)?.[1] ?? 0);
+    };
+    for (const calls of [64, 1]) {
+      const lists = await Promise.all(range(1, calls).map(() => one.rooms("", 1_000)));
+      for (const list of lists) assertEquals(list.length, 501);
+    }
+    assertEquals([await count("hgetall"), await count("zrange")], [501, 2]);
+    laterMs = 1_000;
+    await one.rooms("", 1_000);
+    assertEquals(await count("zrange"), 4);
+  },
+);
 
 redisTest("messages whose events were lost are found when heads are compared", async () => {
   await using server = await RedisServer.start();

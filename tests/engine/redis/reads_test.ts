@@ -1,6 +1,7 @@
 import { assertEquals } from "@std/assert";
+import { DEDUPE_MS } from "../../../handlers/engine/dedupe.ts";
 import type { Refusal } from "../../../handlers/engine/engine.ts";
-import { SharedReads } from "../../../handlers/engine/redis/engine.ts";
+import { KeyBudget, ReadQueue, SharedReads } from "../../../handlers/engine/redis/engine.ts";
 import type { Span } from "../../../handlers/protocol/page.ts";
 import type { Cursor } from "../../../handlers/protocol/position.ts";
 import { range } from "../contract.ts";
@@ -8,8 +9,9 @@ import { range } from "../contract.ts";
 /** Reads of rooms in epoch `e`; each waits until the test answers it. */
 function openReads() {
   const sent: { room: string; after?: Cursor; answer: (value: Span | Refusal) => void }[] = [];
-  const reads = new SharedReads((room, after) =>
-    new Promise((answer) => sent.push({ room, after, answer }))
+  const reads = new SharedReads(
+    new ReadQueue(),
+    (room, after) => new Promise((answer) => sent.push({ room, after, answer })),
   );
   const read = async (room: string, after?: Cursor) => {
     const span = await reads.read(room, after);
@@ -91,4 +93,35 @@ Deno.test("SharedReads goes on after a refusal", async () => {
   sent.shift()!.answer({ refused: "unavailable" });
   for (let i = 0; i < 4; i++) await answer(1);
   assertEquals([await first[0], await next], ["unavailable", [1]]);
+});
+
+Deno.test("ReadQueue runs four reads at a time; a call shares one that has not started", async () => {
+  const queue = new ReadQueue();
+  const started: string[] = [];
+  const ends: (() => void)[] = [];
+  const share = (key: string) =>
+    queue.share(key, () => {
+      started.push(key);
+      return new Promise<string>((resolve) => ends.push(() => resolve(`${key} ${started.length}`)));
+    });
+  const all = ["1", "2", "3", "4", "a", "1", "b", "a"].map(share);
+  assertEquals(started, ["1", "2", "3", "4"]);
+  while (started.length < 7) {
+    ends.shift()!();
+    await new Promise((resolve) => setTimeout(resolve));
+  }
+  for (const end of ends) end();
+  assertEquals(started, ["1", "2", "3", "4", "a", "1", "b"]);
+  const answers = await Promise.all(all);
+  assertEquals(answers[7], answers[4]);
+});
+
+Deno.test("KeyBudget.tryConsume() holds two periods of five minutes within its bytes", () => {
+  const budget = new KeyBudget(1_000);
+  const count = (calls: number, now: number) =>
+    range(1, calls).filter(() => budget.tryConsume(300, now)).length;
+  assertEquals(count(3, 0), 3);
+  assertEquals(count(3, DEDUPE_MS), 0);
+  assertEquals(count(3, 2 * DEDUPE_MS), 3);
+  assertEquals(count(9, 4 * DEDUPE_MS), 3);
 });

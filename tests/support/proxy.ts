@@ -1,5 +1,5 @@
 /**
- * A TCP proxy of a test's own, which can cut or swallow what goes through it.
+ * The network between two programs: a TCP proxy that cuts, swallows or holds back what it carries.
  *
  * @module
  */
@@ -8,12 +8,18 @@
 interface Pipe {
   from: Deno.Conn;
   to: Deno.Conn;
+  /** How many bytes it still carries. */
+  bytesLeft: number;
   isStalled: boolean;
   ended: Promise<void>;
 }
 
-/** Stands between a client and a server on this machine. */
+/** Carries connections from a port of its own to another. */
 export class Proxy implements AsyncDisposable {
+  /** How many bytes a new connection carries to the target, and back, before it is cut. */
+  bytesUntilCut: () => { up: number; down: number } = () => ({ up: Infinity, down: Infinity });
+  /** Connections that have ended. */
+  endCount = 0;
   readonly #listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
   readonly #pipes = new Set<Pipe>();
   readonly #accepting: Promise<void>;
@@ -21,6 +27,7 @@ export class Proxy implements AsyncDisposable {
   #mode: "pass" | "stall" | "refuse" = "pass";
   #healed = Promise.withResolvers<void>();
 
+  /** @param targetPort where connections go; it may change */
   constructor(public targetPort: number) {
     this.#accepting = this.#accept();
   }
@@ -35,11 +42,16 @@ export class Proxy implements AsyncDisposable {
     return this.#pipes.size / 2;
   }
 
+  /** Ends all connections; new ones pass. */
+  cutAll(): void {
+    for (const { from, to } of this.#pipes) close(from, to);
+    this.#release();
+  }
+
   /** Ends all connections, and each new one at once. */
   cut(): void {
     this.#mode = "refuse";
-    for (const { from, to } of this.#pipes) close(from, to);
-    this.#release();
+    this.cutAll();
   }
 
   /** Keeps its connections, but lets nothing through them: neither bytes nor an end. */
@@ -82,28 +94,32 @@ export class Proxy implements AsyncDisposable {
         close(client);
         continue;
       }
-      this.#open(client, server);
-      this.#open(server, client);
+      const { up, down } = this.bytesUntilCut();
+      this.#open(client, server, up);
+      this.#open(server, client, down);
     }
   }
 
-  #open(from: Deno.Conn, to: Deno.Conn): void {
-    const pipe = { from, to, isStalled: this.#mode === "stall", ended: Promise.resolve() };
+  #open(from: Deno.Conn, to: Deno.Conn, bytesLeft: number): void {
+    const isStalled = this.#mode === "stall";
+    const pipe = { from, to, bytesLeft, isStalled, ended: Promise.resolve() };
     this.#pipes.add(pipe);
     pipe.ended = this.#copy(pipe).catch(() => {}).finally(() => {
       close(from, to);
       this.#pipes.delete(pipe);
+      this.endCount += 0.5;
     });
   }
 
   async #copy(pipe: Pipe): Promise<void> {
     const buffer = new Uint8Array(65_536);
-    while (true) {
+    while (pipe.bytesLeft > 0) {
       const count = await pipe.from.read(buffer);
       if (pipe.isStalled) await this.#healed.promise;
       if (count === null) return;
-      let written = 0;
-      while (written < count) written += await pipe.to.write(buffer.subarray(written, count));
+      const size = Math.min(count, Math.ceil(pipe.bytesLeft));
+      pipe.bytesLeft -= size;
+      for (let sent = 0; sent < size;) sent += await pipe.to.write(buffer.subarray(sent, size));
     }
   }
 }

@@ -40,6 +40,3 @@ export class Random {
     return Uint8Array.from({ length: count }, () => this.below(256));
   }
 }
-
-/** The seed of this run: FUZZ_SEED, or 1. */
-export const SEED: number = Number(Deno.env.get("FUZZ_SEED") ?? 1);

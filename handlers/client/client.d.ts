@@ -1,0 +1,164 @@
+/**
+ * Types of the Parley client. See README.md beside this file for every option, method and error.
+ *
+ * @module
+ */
+
+/** Where the connection is. Only `closed` is final. */
+export type State = "connecting" | "open" | "reconnecting" | "closed";
+
+/** A position in a room's order. */
+export interface Cursor {
+  epoch: string;
+  seq: number;
+}
+
+/** Where a sent message stands. */
+export interface Receipt extends Cursor {
+  room: string;
+}
+
+/** A chat message. */
+export interface Message<Body = unknown> extends Receipt {
+  /** Unix milliseconds. */
+  time: number;
+  sender: string;
+  /** What was sent: any JSON value. */
+  message: Body;
+}
+
+/** Somebody joined, left, or took another name. */
+export interface Status {
+  room: string;
+  event: "join" | "leave";
+  name: string;
+  /** The old name, after a change of name. */
+  was?: string;
+  /** How many have joined now. */
+  members: number;
+  /** The same for people, in English. */
+  message: string;
+}
+
+/** A room answered, at first or after a reconnect; its next message is `seq` + 1. */
+export interface Welcome extends Receipt {
+  members: number;
+  /** After a reconnect: whether nothing is missing. */
+  recovered?: boolean;
+}
+
+/**
+ * Messages after `from` up to `to` are missing. With another epoch, or `to.seq` below `from.seq`,
+ * the order starts anew after `to`.
+ */
+export interface Gap {
+  room: string;
+  from: Cursor;
+  to: Cursor;
+}
+
+/** Who has joined a room. */
+export interface Members {
+  /** Their names, sorted, at most 1,000. */
+  members: string[];
+  /** How many there are in all. */
+  count: number;
+}
+
+/** What the server or the client refused. */
+export class ParleyError extends Error {
+  constructor(code: string, message: string, room?: string);
+  /** One of the protocol's codes or of the client's own; README.md lists them. */
+  readonly code: string;
+  /** The room it is about, where there is one. */
+  readonly room?: string;
+}
+
+/** How to connect, and whom to call. */
+export interface Options<Body = unknown> {
+  /** The room of the connection. Default: the URL's, else `lobby`. */
+  room?: string;
+  /** The name to join it with. Default: none; the client listens until `join`. */
+  name?: string;
+  /** A JWT, or a function that is called for one at every connect. */
+  token?: string | (() => string | Promise<string>);
+  /** How many of the room's last messages to start with. Default: 0. */
+  history?: number;
+  /** Each message of each room, your own too. */
+  onMessage?(message: Message<Body>): void;
+  /** Who joined, left, or took another name. */
+  onStatus?(status: Status): void;
+  /** A room answered. */
+  onWelcome?(welcome: Welcome): void;
+  /** Messages are missing; called before any later one. */
+  onGap?(gap: Gap): void;
+  /** The state changed, but by your own `close()`. */
+  onState?(state: State): void;
+  /** A refusal that answers no `send`; and why, when `state` is `closed`. */
+  onError?(error: ParleyError): void;
+}
+
+/** A connection made by {@link connect}. The promises it returns may be ignored. */
+export interface Client<Body = unknown> {
+  /** Where the connection is; the client leaves every state but `closed` by itself. */
+  readonly state: State;
+
+  /**
+   * Sends a message, now or once there is a connection, and again until its fate is known.
+   *
+   * @returns Resolves when the server keeps the message. Rejects with a {@link ParleyError}:
+   * `unknown` if it was sent and not answered within 4 minutes and one epoch, `too_big`, `busy`
+   * while 10,000 wait, `closed`, or the server's code.
+   */
+  send(message: Body, options?: { room?: string }): Promise<Receipt>;
+
+  /**
+   * Joins a room under a name, or takes another name there. `onError` reports a refusal; the name
+   * before it then stays.
+   *
+   * @param room Default: the room of the connection.
+   * @throws {ParleyError} `bad_room`
+   */
+  join(name: string, room?: string): void;
+
+  /**
+   * Listens to one more room, without a name. `onWelcome` or `onError` answers.
+   *
+   * @throws {ParleyError} `bad_room`
+   */
+  listen(room: string): void;
+
+  /**
+   * Leaves a room and stops listening to it. What still waits to be sent there rejects.
+   *
+   * @param room Default: the room of the connection.
+   */
+  leave(room?: string): void;
+
+  /**
+   * Asks who has joined a room. Rejects with a {@link ParleyError}.
+   *
+   * @param room Default: the room of the connection.
+   */
+  members(room?: string): Promise<Members>;
+
+  /**
+   * Calls the token function for a fresh token and gives it to the server, best before the old one
+   * expires. Rejects when the function does.
+   */
+  refreshToken(): Promise<void>;
+
+  /** Ends the connection for good. What waits rejects; no callback is called any more. */
+  close(): void;
+}
+
+/**
+ * Connects to a room of a Parley server and stays connected until `close()` or a final refusal.
+ *
+ * @typeParam Body The type of the messages, which nothing checks at run time.
+ * @param url `wss://host/chat/ops`, or a base such as `https://host`; a relative one counts from
+ * the module's own URL, in a bundle from the page's.
+ * @throws {TypeError} When `url` cannot be parsed or is none of `ws:`, `wss:`, `http:`, `https:`.
+ * @throws {ParleyError} `bad_room` when the room's name is outside the grammar.
+ */
+export function connect<Body = unknown>(url: string | URL, options?: Options<Body>): Client<Body>;

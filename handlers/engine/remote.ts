@@ -1,0 +1,223 @@
+/**
+ * The engine of another thread, over a `MessagePort`: that thread shares it (`shared.ts`).
+ *
+ * @module
+ */
+import type { Head } from "../protocol/position.ts";
+import type { RoomEvent } from "../protocol/room_event.ts";
+import { type Clock, systemClock } from "../util/clock.ts";
+import type { MaybePromise } from "../util/maybe_promise.ts";
+import { Channel } from "./channel.ts";
+import { type Engine, type Host, isRefusal, type Outcome, type Refusal } from "./engine.ts";
+
+/** What the owner answers. A hosting has an id, so that events of an ended one are told from a new one's. */
+export interface OwnerCalls {
+  host(
+    ...args: [room: string, hosting: number, listenerCount: number, address?: string]
+  ): MaybePromise<Head | Refusal>;
+  release(room: string, hosting: number): void;
+  publish(
+    ...args: [
+      room: string,
+      sender: string,
+      message: string,
+      session?: string,
+      id?: string,
+      digest?: string,
+      address?: string,
+    ]
+  ): MaybePromise<Outcome>;
+  relay: Engine["relay"];
+  join: Engine["join"];
+  leave: Engine["leave"];
+  members: Engine["members"];
+  read: Engine["read"];
+  rooms: Engine["rooms"];
+  /** Once a second: the listeners of each hosting where they changed, id and count by turns. */
+  report(listeners: number[]): void;
+}
+
+/** What a remote engine is told. */
+export interface RemoteCalls {
+  event(hosting: number, ...event: FlatEvent): void;
+  /** At the start, and in answer to each report. */
+  state(name: Engine["name"], isReady: boolean, isFull?: boolean): void;
+}
+
+/** A room event's values: an array costs 0.4 of the nested objects to copy. */
+type FlatEvent =
+  | [type: "chat", seq: number, time: number, sender: string, message: string]
+  | [type: "status", event: "join" | "leave", name: string, members: number, was?: string]
+  | [type: "binary", bytes: Uint8Array, from: string]
+  | [type: "reset", epoch: string, seq: number, members: number];
+
+const REPORT_MS = 1_000;
+/** With more of them unanswered the owner hangs. */
+const MAX_UNANSWERED_REPORTS = 2;
+
+/** Holds events back until who asked to host has seen the head that they follow. */
+export class HostGate implements Host {
+  #held?: RoomEvent[] = [];
+  #isClosed = false;
+
+  constructor(readonly host: Host) {}
+
+  get listenerCount(): number {
+    return this.host.listenerCount;
+  }
+
+  deliver(event: RoomEvent): void {
+    if (this.#held) this.#held.push(event);
+    else if (!this.#isClosed) this.host.deliver(event);
+  }
+
+  /** Lets events through from the next turn on: promises of the head come first. */
+  open(): void {
+    setImmediate(() => {
+      for (const event of this.#held ?? []) if (!this.#isClosed) this.host.deliver(event);
+      this.#held = undefined;
+    });
+  }
+
+  /** Lets nothing through any more. */
+  close(): void {
+    this.#isClosed = true;
+  }
+}
+
+/** A room that a remote engine hosts. */
+interface Hosting {
+  id: number;
+  gate: HostGate;
+  /** The listeners that the owner knows of. */
+  listenerCount: number;
+}
+
+/** The engine that another thread shares over this port. It is ready when the owner has said so. */
+export function remoteEngine(port: MessagePort, clock: Clock = systemClock): Engine {
+  const byRoom = new Map<string, Hosting>();
+  const byId = new Map<number, Hosting>();
+  let lastId = 0;
+  let name: Engine["name"] = "memory";
+  let isReady = false;
+  let isFull: boolean | undefined;
+  let unansweredReports = 0;
+  const channel = new Channel<RemoteCalls, OwnerCalls>(port, {
+    calls: {
+      event: (hosting, ...event) => byId.get(hosting)?.gate.deliver(unflatten(event)),
+      state(...state) {
+        unansweredReports = 0;
+        [name, isReady, isFull] = state;
+      },
+    },
+    onClose: () => end(),
+  });
+  const stopReports = clock.every(REPORT_MS, () => {
+    const changed: number[] = [];
+    for (const hosting of byId.values()) {
+      const { listenerCount } = hosting.gate;
+      if (listenerCount === hosting.listenerCount) continue;
+      hosting.listenerCount = listenerCount;
+      changed.push(hosting.id, listenerCount);
+    }
+    unansweredReports++;
+    channel.notify("report", changed);
+  });
+
+  function forget(name: string, hosting: Hosting): void {
+    hosting.gate.close();
+    byId.delete(hosting.id);
+    if (byRoom.get(name) === hosting) byRoom.delete(name);
+  }
+
+  function end(): void {
+    isReady = false;
+    stopReports();
+    for (const [name, hosting] of byRoom) forget(name, hosting);
+  }
+
+  return {
+    get name() {
+      return name;
+    },
+    async host(name, host, address) {
+      const { listenerCount } = host;
+      const hosting = { id: ++lastId, gate: new HostGate(host), listenerCount };
+      byRoom.set(name, hosting);
+      byId.set(hosting.id, hosting);
+      const head = await channel.call("host", name, hosting.id, listenerCount, address);
+      if (isRefusal(head)) forget(name, hosting);
+      else hosting.gate.open();
+      return head;
+    },
+    release(name) {
+      const hosting = byRoom.get(name);
+      if (!hosting) return;
+      forget(name, hosting);
+      channel.notify("release", name, hosting.id);
+    },
+    publish: (room, { sender, message, key, address }) =>
+      channel.call("publish", room, sender, message, key?.session, key?.id, key?.digest, address),
+    relay(room, bytes, from) {
+      if (!channel.isFull) channel.notify("relay", room, whole(bytes), from);
+    },
+    join: (room, member, name) => channel.call("join", room, member, name),
+    leave: (room, member) => channel.notify("leave", room, member),
+    members: (room) => channel.call("members", room),
+    read: (room, after) => channel.call("read", room, after),
+    async rooms(after, limit) {
+      const rooms = await channel.call("rooms", after, limit);
+      return isRefusal(rooms) ? [] : rooms;
+    },
+    isReady: () => isReady && unansweredReports <= MAX_UNANSWERED_REPORTS,
+    // The owner counts the rooms and bytes.
+    stats: () => ({ rooms: 0, historyBytes: 0, isFull }),
+    close() {
+      end();
+      channel.close();
+      return Promise.resolve();
+    },
+  };
+}
+
+/** The event's values. */
+export function flatten(event: RoomEvent): FlatEvent {
+  switch (event.type) {
+    case "chat": {
+      const { seq, time, sender, message } = event.chat;
+      return ["chat", seq, time, sender, message];
+    }
+    case "status":
+      return ["status", event.event, event.name, event.members, event.was];
+    case "binary":
+      return ["binary", whole(event.bytes), event.from];
+    case "reset":
+      return ["reset", event.epoch, event.seq, event.members];
+  }
+}
+
+function unflatten(flat: FlatEvent): RoomEvent {
+  switch (flat[0]) {
+    case "chat": {
+      const [type, seq, time, sender, message] = flat;
+      return { type, chat: { seq, time, sender, message } };
+    }
+    case "status": {
+      const [type, event, name, members, was] = flat;
+      return { type, event, name, members, was };
+    }
+    case "binary": {
+      const [type, bytes, from] = flat;
+      return { type, bytes, from };
+    }
+    case "reset": {
+      const [type, epoch, seq, members] = flat;
+      return { type, epoch, seq, members };
+    }
+  }
+}
+
+/** Bytes whose copy takes nothing else of the buffer behind them along. */
+function whole(bytes: Uint8Array): Uint8Array {
+  return bytes.length === bytes.buffer.byteLength ? bytes : bytes.slice();
+}

@@ -1,0 +1,229 @@
+/**
+ * One engine for several threads: the thread that owns it shares it.
+ *
+ * @module
+ */
+import type { Head } from "../protocol/position.ts";
+import type { RoomEvent } from "../protocol/room_event.ts";
+import { chain, type MaybePromise } from "../util/maybe_promise.ts";
+import { Channel } from "./channel.ts";
+import { type Engine, type Host, isRefusal, type Refusal } from "./engine.ts";
+import { flatten, HostGate, type OwnerCalls, type RemoteCalls } from "./remote.ts";
+
+/** An engine that several threads use. */
+export interface SharedEngine {
+  /** The engine as this thread uses it; closing it ends only this use. */
+  readonly here: Engine;
+  /**
+   * Serves a {@link remoteEngine}. The answer ends that: the other thread hosts nothing any more, and
+   * who joined through it leaves.
+   *
+   * @param onFull the other thread does not take what it is sent, and should be ended
+   */
+  serve(port: MessagePort, onFull?: () => void): () => void;
+  /** Ends all of it, the engine too. */
+  close(): Promise<void>;
+}
+
+/** Shares an engine between this thread and others. */
+export function shareEngine(engine: Engine): SharedEngine {
+  const rooms = new Map<string, SharedRoom>();
+  const stops = new Set<() => void>();
+  const here = createUse(engine, rooms);
+  return {
+    here,
+    serve(port, onFull) {
+      const use = createUse(engine, rooms);
+      const hostings = new Map<number, { listenerCount: number }>();
+      const channel = new Channel<OwnerCalls, RemoteCalls>(port, {
+        calls: {
+          ...use,
+          host(room, hosting, listenerCount, address) {
+            const host: Host = {
+              listenerCount,
+              deliver: (event) => channel.notify("event", hosting, ...flatten(event)),
+            };
+            hostings.set(hosting, host);
+            return use.host(room, host, address);
+          },
+          release(room, hosting) {
+            hostings.delete(hosting);
+            use.release(room);
+          },
+          publish(room, sender, message, session, id = "", digest, address) {
+            const key = session === undefined ? undefined : { session, id, digest };
+            return use.publish(room, { sender, message, key, address });
+          },
+          report(listeners) {
+            for (let i = 0; i < listeners.length; i += 2) {
+              const hosting = hostings.get(listeners[i]);
+              if (hosting) hosting.listenerCount = listeners[i + 1];
+            }
+            tellState();
+          },
+        },
+        onFull,
+        onClose: () => stop(),
+      });
+      const stop = () => {
+        stops.delete(stop);
+        channel.close();
+        use.close();
+      };
+      const tellState = () =>
+        channel.notify("state", engine.name, engine.isReady(), engine.stats().isFull);
+      stops.add(stop);
+      tellState();
+      return stop;
+    },
+    async close() {
+      for (const stop of stops) stop();
+      await here.close();
+      await engine.close();
+    },
+  };
+}
+
+/** The engine as one thread uses it; its end takes its hosts and members along. */
+function createUse(engine: Engine, rooms: Map<string, SharedRoom>): Engine {
+  /** By room, who joined here, granted or still asked for. */
+  const joined = new Map<string, Map<string, { isGranted: boolean; pending: number }>>();
+  const use: Engine = {
+    name: engine.name,
+    host(name, host, address) {
+      const room = rooms.get(name) ?? new SharedRoom(name, engine, address);
+      rooms.set(name, room);
+      return chain(room.add(use, host), (head) => {
+        if (isRefusal(head) && rooms.get(name) === room) rooms.delete(name);
+        return head;
+      });
+    },
+    release(name) {
+      const room = rooms.get(name);
+      if (!room?.delete(use) || !room.isEmpty) return;
+      rooms.delete(name);
+      engine.release(name);
+    },
+    publish: (room, draft) => engine.publish(room, draft),
+    relay: (room, bytes, from) => engine.relay(room, bytes, from),
+    join(room, member, name) {
+      const members = joined.get(room) ?? new Map();
+      joined.set(room, members);
+      const known = members.get(member) ?? { isGranted: false, pending: 0 };
+      members.set(member, known);
+      known.pending++;
+      return chain(engine.join(room, member, name), (refusal) => {
+        known.pending--;
+        if (!refusal) known.isGranted = true;
+        else if (!known.isGranted && known.pending === 0) forget(room, member, known);
+        return refusal;
+      });
+    },
+    leave(room, member) {
+      if (forget(room, member)) engine.leave(room, member);
+    },
+    members: (room) => engine.members(room),
+    read: (room, after) => engine.read(room, after),
+    rooms: (after, limit) => engine.rooms(after, limit),
+    isReady: () => engine.isReady(),
+    stats: () => engine.stats(),
+    close() {
+      for (const name of rooms.keys()) use.release(name);
+      for (const [room, members] of joined) {
+        for (const member of members.keys()) use.leave(room, member);
+      }
+      return Promise.resolve();
+    },
+  };
+
+  function forget(room: string, member: string, known?: unknown): boolean {
+    const members = joined.get(room);
+    if (!members?.has(member) || (known && members.get(member) !== known)) return false;
+    members.delete(member);
+    if (members.size === 0) joined.delete(room);
+    return true;
+  }
+  return use;
+}
+
+/** The one host that an engine knows of a room: it stands for the host of each thread. */
+class SharedRoom implements Host {
+  /** Where the hosts are; none before the engine has answered. */
+  #head?: Head;
+  #opened: MaybePromise<Head | Refusal>;
+  #hosts = new Map<Engine, Host>();
+  /** What came behind a head that is still on its way here as a promise. */
+  #early: RoomEvent[] = [];
+  /** Events that a delivery itself caused: they wait until every thread has the one before. */
+  #queued: RoomEvent[] = [];
+  #isDelivering = false;
+
+  constructor(name: string, engine: Engine, address?: string) {
+    this.#opened = chain(engine.host(name, this, address), (head) => {
+      if (isRefusal(head)) return head;
+      this.#head = { ...head };
+      for (const event of this.#early) this.#follow(event);
+      this.#early = [];
+      return head;
+    });
+  }
+
+  get isEmpty(): boolean {
+    return this.#hosts.size === 0;
+  }
+
+  get listenerCount(): number {
+    return this.#hosts.values().reduce((sum, host) => sum + host.listenerCount, 0);
+  }
+
+  add(use: Engine, host: Host): MaybePromise<Head | Refusal> {
+    if (this.#head) {
+      this.#hosts.set(use, host);
+      return { ...this.#head };
+    }
+    const gate = new HostGate(host);
+    this.#hosts.set(use, gate);
+    return chain(this.#opened, (head) => {
+      gate.open();
+      return head;
+    });
+  }
+
+  delete(use: Engine): boolean {
+    const host = this.#hosts.get(use);
+    if (host instanceof HostGate) host.close();
+    return this.#hosts.delete(use);
+  }
+
+  deliver(event: RoomEvent): void {
+    this.#queued.push(event);
+    if (this.#isDelivering) return;
+    this.#isDelivering = true;
+    for (let next = this.#queued.shift(); next; next = this.#queued.shift()) this.#hand(next);
+    this.#isDelivering = false;
+  }
+
+  #hand(event: RoomEvent): void {
+    if (this.#head) this.#follow(event);
+    else this.#early.push(event);
+    for (const [use, host] of [...this.#hosts]) {
+      // Who hosts again meanwhile has this event in its head.
+      if (this.#hosts.get(use) !== host) continue;
+      try {
+        host.deliver(event);
+      } catch (error) {
+        // One thread's error must not cost another its message.
+        reportError(error);
+      }
+    }
+  }
+
+  #follow(event: RoomEvent): void {
+    const head = this.#head!;
+    if (event.type === "chat") head.seq = event.chat.seq;
+    else if (event.type === "status") head.members = event.members;
+    else if (event.type === "reset") {
+      this.#head = { epoch: event.epoch, seq: event.seq, members: event.members };
+    }
+  }
+}

@@ -1,0 +1,51 @@
+/**
+ * The settings for people: `--help`, and the table of `handlers/README.md`.
+ *
+ * @module
+ */
+import { flagOf, GROUPS, type Setting, SETTINGS } from "./settings.ts";
+
+/** The text of `--help`, for a terminal of 80 columns. */
+export function helpText(): string {
+  const groups = Object.entries(GROUPS).map(([title, settings]) => {
+    const rows = Object.entries<Setting<unknown>>(settings)
+      .map(([name, setting]) => helpRow(name, setting));
+    return `${title}:\n${rows.join("\n")}`;
+  });
+  return `Parley: a real-time server for WebSockets with HTTP beside them.
+
+  deno run -A main.ts [flags]
+
+  deno run -A main.ts --port 9000 --log-level debug
+  deno run -A main.ts --host 127.0.0.1 --allowed-origins https://app.example
+  REDIS_URL=redis://10.0.0.5 WORKERS=auto deno run -A main.ts
+
+Each flag is a variable, too: --max-rooms is MAX_ROOMS. A flag wins.
+
+${groups.join("\n\n")}
+
+  --help, --version`;
+}
+
+/** A flag, and its meaning in lines of at most 80 columns. */
+function helpRow(name: string, setting: Setting<unknown>): string {
+  const lines = [`  --${flagOf(name)}`.padEnd(28)];
+  for (const word of `${setting.meaning} (${shownDefault(setting)})`.split(" ")) {
+    if (`${lines.at(-1)} ${word}`.length > 80) lines.push(" ".repeat(28));
+    lines.push(`${lines.pop()} ${word}`);
+  }
+  return lines.join("\n");
+}
+
+/** The table of settings, in Markdown. */
+export function settingsTable(): string {
+  const rows = Object.entries<Setting<unknown>>(SETTINGS).map(([name, setting]) =>
+    `| \`${name}\` | \`--${flagOf(name)}\` | ${shownDefault(setting)} | ${setting.meaning} |`
+  );
+  const head = ["| variable | flag | default | meaning |", "| --- | --- | --- | --- |"];
+  return [...head, ...rows].join("\n");
+}
+
+function shownDefault(setting: Setting<unknown>): string {
+  return setting.shown ?? String(setting.default);
+}

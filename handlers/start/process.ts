@@ -1,0 +1,44 @@
+/**
+ * The process around a server: its signals, and errors that nothing caught.
+ *
+ * @module
+ */
+import type { Log } from "../util/log.ts";
+import type { ServerLog } from "./log.ts";
+
+/** How long the last lines of the log get, in ms. */
+const LAST_LINES_MS = 300;
+
+/** Runs `stop` and ends the process at the first SIGINT or SIGTERM; a second one ends it at once. */
+export function onSignals(log: ServerLog, stop: () => Promise<void>): void {
+  let isStopping = false;
+  const end = async () => {
+    if (isStopping) Deno.exit(1);
+    isStopping = true;
+    await stop();
+    // A reader of the log that stalls must not keep the process.
+    setTimeout(() => Deno.exit(0), LAST_LINES_MS);
+    await log.flush();
+    Deno.exit(0);
+  };
+  for (const signal of ["SIGINT", "SIGTERM"] as const) Deno.addSignalListener(signal, end);
+}
+
+/** Keeps the process alive through an error that nothing caught: it costs a line of the log. */
+export function onUncaught(log: Log): void {
+  const report = (event: Event, error: unknown) => {
+    const text = error instanceof Error ? error.stack ?? error.message : String(error);
+    // `deno serve` wants a default export, which Parley's start is not: it listens itself.
+    if (text.includes("registerDeclarativeServer")) {
+      console.error(
+        "Cannot run under deno serve: start Parley with deno run -A main.ts, " +
+          "or serve a file of your own with export default createParley()",
+      );
+      Deno.exit(1);
+    }
+    event.preventDefault();
+    log.error(`Uncaught: ${text}`, { event: "uncaught" });
+  };
+  addEventListener("unhandledrejection", (event) => report(event, event.reason));
+  addEventListener("error", (event) => report(event, event.error));
+}

@@ -1,0 +1,56 @@
+/**
+ * The module of the workers in `threads_test.ts`: each hosts a room of its own, `worker-{index}`,
+ * where it takes orders, and has a member, `Worker {index}`, in the room `said`.
+ *
+ * @module
+ */
+import { isWorker, joinThreads } from "../../handlers/start/threads.ts";
+import { systemClock } from "../../handlers/util/clock.ts";
+
+/** What the workers of the test run with. */
+export interface ThreadSettings {
+  /** This worker dies before it serves. */
+  failing?: number;
+}
+
+/** What a worker can be told to do. */
+export type Order = "throw" | "reject" | "close" | "hang" | "report" | "acquire" | "publish";
+
+/** How often a worker reports, in ms. */
+const REPORT_MS = 5;
+
+if (isWorker()) {
+  const { threads, settings, ready } = await joinThreads<ThreadSettings>(systemClock);
+  const { index, engine, limits, report } = threads;
+  if (settings.failing === index) throw new Error("no port is free");
+  const room = `worker-${index}`;
+  const figures = { [room]: 1, all: 1 };
+  const say = (text: unknown) =>
+    engine.publish("said", { sender: room, message: JSON.stringify(text) });
+  const obey: Record<Order, () => unknown> = {
+    throw() {
+      throw new Error("thrown");
+    },
+    reject: () => void Promise.reject(new Error("rejected")),
+    close: () => self.close(),
+    hang() {
+      while (true);
+    },
+    report: async () => say(await report(figures)),
+    acquire: async () => say(await limits.acquire("a")),
+    publish: async () => {
+      const waits = [1, 2, 3].map(() => limits.tryPublish("a", 1));
+      say(await Promise.all(waits));
+    },
+  };
+  await limits.acquire("a");
+  await engine.join("said", room, `Worker ${index}`);
+  await engine.host(room, {
+    listenerCount: 1,
+    deliver(event) {
+      if (event.type === "chat") obey[JSON.parse(event.chat.message) as Order]?.();
+    },
+  });
+  setInterval(() => report(figures), REPORT_MS);
+  ready({ stop: async () => void await say("stopped") });
+}
