@@ -3,10 +3,11 @@
  *
  * @module
  */
+import type { Rights } from "./access/grants.ts";
 import { checkHandshake } from "./access/handshake.ts";
 import { Allowance } from "./access/rate_limit.ts";
 import type { ClientHandler } from "./access/slot.ts";
-import type { App } from "./app.ts";
+import type { App, Visitor } from "./app.ts";
 import { isRefusal } from "./engine/engine.ts";
 import { ack, type ErrorCode, type ErrorDetails, membersList, pong } from "./protocol/encode.ts";
 import { type ClientMessage, parse } from "./protocol/parse.ts";
@@ -25,7 +26,8 @@ export function chat(app: App): ClientHandler {
     const { socket, response } = app.upgrade(request, { dialect, idleTimeoutSeconds });
     const options = { ...visitor, slot, dialect, homeRoom: room };
     const connection = new Connection(socket, app.registry, options);
-    connection.handler = new ChatSocket(app, connection, room, readWanted(url.searchParams));
+    const wanted = readWanted(url.searchParams);
+    connection.handler = new ChatSocket(app, connection, room, wanted, visitor.renew);
     return response;
   };
 }
@@ -54,15 +56,16 @@ class ChatSocket implements ConnectionHandler, Member {
     readonly subscriber: Connection,
     readonly home: string,
     readonly wanted: Wanted,
+    readonly renewRights: Visitor["renew"],
   ) {
     this.#session = `connection:${subscriber.id}`;
   }
 
-  get grants() {
-    return this.subscriber.grants;
+  get rights(): Rights {
+    return this.subscriber.rights;
   }
 
-  get address() {
+  get address(): string {
     return this.subscriber.address;
   }
 
@@ -81,6 +84,7 @@ class ChatSocket implements ConnectionHandler, Member {
 
   ready(): void {
     this.#subscribe(this.home, this.wanted);
+    for (const room of this.rights.listen) this.#subscribe(room, {});
   }
 
   text(text: string): void {
@@ -170,17 +174,17 @@ class ChatSocket implements ConnectionHandler, Member {
   /** Takes a fresh token, unless one that was sent later counts already. */
   async #renew(token: string): Promise<void> {
     const number = ++this.#sentTokens;
-    const grants = await this.app.tokens?.(token).catch(() => undefined);
+    const rights = await this.renewRights?.(token).catch(() => undefined);
     if (this.subscriber.hasEnded || number < this.#usedToken) return;
-    const { subject, name } = this.grants;
-    if (!grants || grants.subject !== subject || grants.name !== name) {
+    const { subject, name } = this.rights;
+    if (!rights || rights.subject !== subject || rights.name !== name) {
       return this.#fail("forbidden", {});
     }
     this.#usedToken = number;
-    this.subscriber.grants = grants;
-    if (!grants.mayHear(this.home)) return this.subscriber.close("notAllowed");
+    this.subscriber.rights = rights;
+    if (!rights.maySubscribe(this.home)) return this.subscriber.close("notAllowed");
     for (const { room } of [...this.subscriber.rooms.values()]) {
-      if (grants.mayHear(room.name)) continue;
+      if (rights.maySubscribe(room.name)) continue;
       room.leave(this.subscriber);
       this.#fail("forbidden", { room: room.name });
     }

@@ -19,8 +19,8 @@ export interface SharedLimits {
   release(address: string): void;
   /** Whether MAX_CONNECTIONS clients are counted in. */
   readonly isFull: boolean;
-  /** Charges an address for a request to publish `size` bytes; returns 0, or the ms until it may. */
-  tryPublish(address: string, size: number): MaybePromise<number>;
+  /** Charges a visitor for a request to publish `size` bytes; returns 0, or the ms until it may. */
+  tryPublish(key: string, size: number): MaybePromise<number>;
 }
 
 /** The limits in the thread that counts for all; its answers come at once. */
@@ -65,9 +65,9 @@ export class LimitTable implements SharedLimits {
     else this.#byAddress.delete(address);
   }
 
-  tryPublish(address: string, size: number): number {
+  tryPublish(key: string, size: number): number {
     const now = this.clock.now();
-    return this.#posts.tryConsume(address, now) || this.#bytes.tryConsume(address, now, size);
+    return this.#posts.tryConsume(key, now) || this.#bytes.tryConsume(key, now, size);
   }
 
   /** The same limits for another thread; `releaseAll` counts out its clients when it has died. */
@@ -92,7 +92,7 @@ export class LimitTable implements SharedLimits {
       get isFull() {
         return table.isFull;
       },
-      tryPublish: (address, size) => table.tryPublish(address, size),
+      tryPublish: (key, size) => table.tryPublish(key, size),
       releaseAll() {
         for (const [address, count] of held) for (let i = 0; i < count; i++) table.release(address);
         held.clear();

@@ -35,7 +35,12 @@ export function events(app: App): ClientHandler {
     }
     stream.start();
     return new Response(stream.body.pipeThrough(new TextEncoderStream()), {
-      headers: { "content-type": "text/event-stream", "x-accel-buffering": "no" },
+      headers: {
+        "content-type": "text/event-stream",
+        // A proxy that compresses would hold events back.
+        "cache-control": "no-store, no-transform",
+        "x-accel-buffering": "no",
+      },
     });
   };
 }

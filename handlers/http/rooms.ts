@@ -37,7 +37,7 @@ export function listRooms({ registry }: App): Handler {
       limit = ROOMS_AT_ONCE
     ) {
       const found = await registry.listRooms(after, limit);
-      rooms.push(...found.filter(({ room }) => visitor.grants.mayHear(room)));
+      rooms.push(...found.filter(({ room }) => visitor.rights.maySubscribe(room)));
       after = found.at(-1)?.room ?? "";
       isLast = found.length < limit;
     }
@@ -71,7 +71,7 @@ export function readMessages({ registry, limits }: App): Handler {
 export function publishMessage(app: App): Handler {
   const { registry, limits } = app;
   return async (call) => {
-    const { request, visitor: { address, grants } } = call;
+    const { request, visitor: { address, rights, rateKey } } = call;
     if (registry.isDraining) {
       const headers = { "retry-after": String(Math.max(1, limits.drainSeconds)) };
       throw new HttpError(503, "draining", "The server is draining.", headers);
@@ -79,21 +79,21 @@ export function publishMessage(app: App): Handler {
     const room = registry.room(call.room);
     const from: Sender & { name: string } = {
       via: "http",
-      grants,
+      rights,
       address,
       line: new Line(),
-      name: grants.name ?? "Anonymous",
+      name: rights.name ?? "Anonymous",
       nameIn: () => from.name,
-      tryConsume: (size) => app.sharedLimits.tryPublish(address, size),
+      tryConsume: (size) => rateKey === undefined ? 0 : app.sharedLimits.tryPublish(rateKey, size),
     };
     const refusal = room.checkSender(from);
     if (refusal) throw refusalError(refusal);
     const body = await readBody(call, app);
     registry.counters.bytesIn += body.length;
     const { message, sender } = readMessage(body);
-    from.name = grants.name ?? sender;
+    from.name = rights.name ?? sender;
     const id = request.headers.get("idempotency-key");
-    const key = id === null ? undefined : await readKey(id, grants.subject, body);
+    const key = id === null ? undefined : await readKey(id, rights.subject, body);
     const position = await room.publish({ message, size: byteLength(body), key }, from);
     if (isRefusal(position)) throw refusalError(position);
     return Response.json({ room: room.name, ...position }, { status: 202 });

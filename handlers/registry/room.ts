@@ -97,7 +97,7 @@ export class Room {
     if (subscriber.rooms.size >= this.registry.limits.maxRoomsPerConnection) {
       return { refused: "too_many_rooms" };
     }
-    if (!subscriber.grants.mayHear(this.name)) return FORBIDDEN;
+    if (!subscriber.rights.maySubscribe(this.name)) return FORBIDDEN;
     return this.registry.openAudience(this).subscribe(subscriber, wanted);
   }
 
@@ -114,8 +114,8 @@ export class Room {
   /** Why a sender may not send here now. */
   checkSender(from: Sender): Rejection | undefined {
     if (isServerRoom(this.name)) return FORBIDDEN;
-    if (from.via === "http" && !from.grants.mayPublish) return FORBIDDEN;
-    if (!from.grants.maySpeak(this.name)) return FORBIDDEN;
+    if (from.via === "http" && !from.rights.mayPublish) return FORBIDDEN;
+    if (!from.rights.maySpeak(this.name)) return FORBIDDEN;
     return from.nameIn(this.name) === undefined ? { refused: "not_joined" } : undefined;
   }
 
@@ -138,10 +138,10 @@ export class Room {
     wanted: Wanted,
     from: Member,
   ): MaybePromise<Rejection | undefined> {
-    const { grants, subscriber } = from;
-    const { name = asked ?? "Anonymous" } = grants;
+    const { rights, subscriber } = from;
+    const { name = asked ?? "Anonymous" } = rights;
     const isOther = asked !== undefined && asked !== name;
-    if (isOther || isServerRoom(this.name) || !grants.maySpeak(this.name)) return FORBIDDEN;
+    if (isOther || isServerRoom(this.name) || !rights.maySpeak(this.name)) return FORBIDDEN;
     const known = subscriber.rooms.get(this.name);
     const opened = known ? known.refusal : this.subscribe(subscriber, wanted);
     return chain<Rejection | undefined, Rejection | undefined>(opened, (refusal) => {

@@ -3,14 +3,14 @@
  *
  * @module
  */
-import type { Grants } from "../access/token.ts";
+import type { Rights } from "../access/grants.ts";
 import type { MaybePromise } from "../util/maybe_promise.ts";
 
 /** Whoever sends to rooms. Calls from code have none: they pass no right, rate or hook. */
 export interface Sender {
   readonly via: "socket" | "http";
   /** What it may do, as of now. */
-  readonly grants: Grants;
+  readonly rights: Rights;
   /** What limits count it by. */
   readonly address: string;
   /** The order in which its messages take effect. */

@@ -5,7 +5,7 @@
  */
 import type { Visitor } from "../access/access.ts";
 import type { Slot } from "../access/slot.ts";
-import type { Grants } from "../access/token.ts";
+import type { Rights } from "../access/grants.ts";
 import { CLOSE, type Close } from "../protocol/close_codes.ts";
 import type { Dialect } from "../protocol/encode.ts";
 import { runAt } from "../util/clock.ts";
@@ -48,20 +48,20 @@ export abstract class Subscriber {
   /** The rooms that it hears or is about to, by name. */
   readonly rooms: Map<string, Subscription> = new Map();
   hasEnded = false;
-  #grants: Grants;
+  #rights: Rights;
   #slot: Slot;
   #isOpen = false;
   #stopExpiry?: () => void;
 
   constructor(
     readonly registry: Registry,
-    { slot, remote, address, grants, dialect, kind = dialect.name, homeRoom }: SubscriberOptions,
+    { slot, remote, address, rights, dialect, kind = dialect.name, homeRoom }: SubscriberOptions,
   ) {
     this.#slot = slot;
     this.address = address;
     this.id = registry.nextId();
     this.remote = remote;
-    this.#grants = grants;
+    this.#rights = rights;
     this.dialect = dialect;
     this.kind = kind;
     this.homeRoom = homeRoom;
@@ -79,13 +79,13 @@ export abstract class Subscriber {
     return this.#isOpen;
   }
 
-  /** What it may do. Fresh grants end it when they expire, no longer when the old ones do. */
-  get grants(): Grants {
-    return this.#grants;
+  /** What it may do. Fresh rights end it when they expire, no longer when the old ones do. */
+  get rights(): Rights {
+    return this.#rights;
   }
 
-  set grants(grants: Grants) {
-    this.#grants = grants;
+  set rights(rights: Rights) {
+    this.#rights = rights;
     if (this.#isOpen) this.#watchExpiry();
   }
 
@@ -150,7 +150,7 @@ export abstract class Subscriber {
 
   #watchExpiry(): void {
     this.#stopExpiry?.();
-    const { expiresAt } = this.#grants;
+    const { expiresAt } = this.#rights;
     this.#stopExpiry = expiresAt === undefined
       ? undefined
       : runAt(this.registry.clock, expiresAt, () => this.close("tokenExpired"));

@@ -150,8 +150,8 @@ export async function joinThreads<Settings>(clock: Clock): Promise<Place<Setting
         get isFull() {
           return isFull;
         },
-        async tryPublish(address, size) {
-          const ms = await channel.call("tryPublish", address, size);
+        async tryPublish(key, size) {
+          const ms = await channel.call("tryPublish", key, size);
           return isRefusal(ms) ? RETRY_MS : ms;
         },
       },

@@ -1,6 +1,6 @@
 import { assert, assertEquals, assertLessOrEqual, assertThrows } from "@std/assert";
 import { denoUpgrade } from "../../handlers/access/handshake.ts";
-import { OPEN_GRANTS } from "../../handlers/access/token.ts";
+import { OPEN_RIGHTS } from "../../handlers/access/grants.ts";
 import { CLOSE } from "../../handlers/protocol/close_codes.ts";
 import { type Dialect, plain, v1 } from "../../handlers/protocol/encode.ts";
 import { Connection } from "../../handlers/registry/connection.ts";
@@ -25,7 +25,7 @@ function connect({ dialect = plain, maxQueueBytes = 1_000_000, maxMessageBytes =
     calls.push("end");
     ends.push(end);
   };
-  const visitor = { remote: "192.0.2.1:5", address: "192.0.2.1", grants: OPEN_GRANTS };
+  const visitor = { remote: "192.0.2.1:5", address: "192.0.2.1", rights: OPEN_RIGHTS };
   let held = 1;
   const slot = { release: () => held-- };
   const connection = new Connection(socket, registry, { ...visitor, slot, dialect });

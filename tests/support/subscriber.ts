@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { OPEN_GRANTS } from "../../handlers/access/token.ts";
+import { OPEN_RIGHTS } from "../../handlers/access/grants.ts";
 import { type Dialect, events } from "../../handlers/protocol/encode.ts";
 import type { Registry } from "../../handlers/registry/registry.ts";
 import { type Frame, Subscriber } from "../../handlers/registry/subscriber.ts";
@@ -14,7 +14,7 @@ export class TestSubscriber extends Subscriber {
   unsentBytes = 0;
 
   constructor(registry: Registry, dialect: Dialect = events, homeRoom?: string) {
-    const visitor = { remote: "192.0.2.1:5", address: "192.0.2.1", grants: OPEN_GRANTS };
+    const visitor = { remote: "192.0.2.1:5", address: "192.0.2.1", rights: OPEN_RIGHTS };
     const slot = { release() {} };
     super(registry, { ...visitor, slot, dialect, homeRoom });
     this.open();
