@@ -8,7 +8,8 @@ import type { RoomEvent } from "../protocol/room_event.ts";
 import { chain, type MaybePromise } from "../util/maybe_promise.ts";
 import { Channel } from "./channel.ts";
 import { type Engine, type Host, isRefusal, type Refusal } from "./engine.ts";
-import { flatten, HostGate, type OwnerCalls, type RemoteCalls } from "./remote.ts";
+import { HostGate } from "./host_gate.ts";
+import { flatten, type OwnerCalls, type RemoteCalls } from "./remote.ts";
 
 /** An engine that several threads use. */
 export interface SharedEngine {

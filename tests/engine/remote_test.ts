@@ -1,5 +1,6 @@
 import { assert, assertEquals } from "@std/assert";
 import type { Engine, Host, Refusal } from "../../handlers/engine/engine.ts";
+import { createDurableEngine } from "../../handlers/engine/durable.ts";
 import { createMemoryEngine } from "../../handlers/engine/memory.ts";
 import { createRedisEngine } from "../../handlers/engine/redis/engine.ts";
 import { remoteEngine } from "../../handlers/engine/remote.ts";
@@ -29,6 +30,20 @@ engineContract(
   (limits) => share(createMemoryEngine(limits, systemClock)),
 );
 engineContract("remote memory (threads)", startOwner);
+
+engineContract("shared durable", async (limits) => {
+  const folder = await Deno.makeTempDir();
+  const log = silentLog;
+  const durable = await createDurableEngine(`${folder}/p.db`, limits, systemClock, log);
+  const { nodes, stop } = await share(durable);
+  return {
+    nodes,
+    async stop() {
+      await stop();
+      await Deno.remove(folder, { recursive: true });
+    },
+  };
+});
 
 engineContract("shared redis", async (limits) => {
   const server = await RedisServer.start();
