@@ -14,6 +14,8 @@ export interface Log {
   info: Write;
   warn: Write;
   error: Write;
+  /** Lines that were dropped because nobody read fast enough, where the log counts them. */
+  readonly droppedCount?: number;
 }
 
 /** A log that writes nothing. */
