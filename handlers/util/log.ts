@@ -23,9 +23,9 @@ export const silentLog: Log = { info() {}, warn() {}, error() {} };
 
 /** A log whose failures are its own: what it throws stops nobody who writes a line. */
 export function guardLog(log: Log): Log {
-  const guard = (level: keyof Log): Write => (text, fields) => {
+  const guard = (level: "debug" | "info" | "warn" | "error"): Write => (text, fields) => {
     try {
-      log[level]!(text, fields);
+      log[level]?.(text, fields);
     } catch {
       // There is no place left to say so.
     }
@@ -35,5 +35,8 @@ export function guardLog(log: Log): Log {
     info: guard("info"),
     warn: guard("warn"),
     error: guard("error"),
+    get droppedCount() {
+      return log.droppedCount;
+    },
   };
 }
