@@ -105,8 +105,8 @@ export async function joinThreads<Settings>(clock: Clock): Promise<Place<Setting
         get isFull() {
           return isFull;
         },
-        async tryPublish(key) {
-          const ms = await channel.call("tryPublish", key);
+        async tryPublish(key, size) {
+          const ms = await channel.call("tryPublish", key, size);
           return isRefusal(ms) ? RETRY_MS : ms;
         },
       },

@@ -80,7 +80,7 @@ Deno.test("limits count over all threads; those of a worker that dies are free a
   await recorder.until(({ chats }) => chats.length === 2);
   const said = Object.fromEntries(recorder.chats.map(({ sender, message }) => [sender, message]));
   assertEquals(said, { "worker-1": '"full"', "worker-2": "[0,0,500]" });
-  assertEquals(limits.tryPublish("a"), 500);
+  assertEquals(limits.tryPublish("a", 1), 500);
   limits.release("b");
   await made.order(1, "acquire");
   await recorder.until(({ chats }) => chats.length === 3);

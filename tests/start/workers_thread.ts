@@ -39,7 +39,7 @@ if (isWorker()) {
     report: async () => say(await report(figures)),
     acquire: async () => say(await limits.acquire("a")),
     publish: async () => {
-      const waits = [1, 2, 3].map(() => limits.tryPublish("a"));
+      const waits = [1, 2, 3].map(() => limits.tryPublish("a", 1));
       say(await Promise.all(waits));
     },
   };
