@@ -36,7 +36,8 @@ async function serve(settings: Settings, log: Log, threads?: Threads): Promise<R
     await parley[Symbol.asyncDispose]();
     await server.shutdown();
   };
-  return { parley, address: addressOf(server.addr, settings), stop };
+  const clientCount = () => parley.clientCount;
+  return { parley, clientCount, address: addressOf(server.addr, settings), stop };
 }
 
 async function main(): Promise<void> {
@@ -53,7 +54,7 @@ async function main(): Promise<void> {
     ? await serve(settings, log)
     : await startWorkers(settings, log, import.meta.url, serve);
   onSignals(log, async () => {
-    log.info(`Parley stops: ${running.parley.clientCount} clients`, { event: "stop" });
+    log.info(`Parley stops: ${running.clientCount()} clients`, { event: "stop" });
     await running.stop();
     log.info("Parley stopped", { event: "stopped" });
   });

@@ -7,6 +7,7 @@
 import type { AccessRules, Visitor } from "./access/access.ts";
 import { denoUpgrade, type Upgrade } from "./access/handshake.ts";
 import { DEFAULT_LIMITS, type Limits } from "./access/limits.ts";
+import { LimitTable, type SharedLimits } from "./access/shared_limits.ts";
 import type { Engine } from "./engine/engine.ts";
 import { createMemoryEngine } from "./engine/memory.ts";
 import type { Turn } from "./registry/flush.ts";
@@ -29,6 +30,8 @@ export interface App extends AccessRules {
   log: Log;
   clock: Clock;
   limits: Limits;
+  /** The limits that other threads count for too. */
+  sharedLimits: SharedLimits;
   /** The threads of the process, where there are several. */
   threads?: Threads;
   health: Health;
@@ -37,7 +40,7 @@ export interface App extends AccessRules {
 }
 
 /** What an {@link App} is made of; what is missing has a default. */
-export interface AppOptions extends Partial<Omit<App, "registry" | "limits">> {
+export interface AppOptions extends Partial<Omit<App, "registry" | "limits" | "sharedLimits">> {
   /** Keeps the rooms; in this process's memory by default. */
   engine?: Engine;
   limits?: Partial<Limits>;
@@ -52,12 +55,14 @@ const STATS_HISTORY = 300;
 export function createApp(options: AppOptions = {}): App {
   const { clock = systemClock, log = silentLog } = options;
   const limits = { ...DEFAULT_LIMITS, ...options.limits };
+  const sharedLimits = options.threads?.limits ?? new LimitTable(limits, clock);
   const registry = new Registry({
     engine: options.engine ?? createMemoryEngine(limits, clock),
     localEngine: createMemoryEngine({ ...limits, historySize: STATS_HISTORY }, clock),
     log,
     clock,
     limits,
+    sharedLimits,
     turn: options.turn,
   });
   return {
@@ -68,6 +73,7 @@ export function createApp(options: AppOptions = {}): App {
     allowedOrigins: options.allowedOrigins ?? [],
     trustedProxies: options.trustedProxies ?? 0,
     tokens: options.tokens,
+    sharedLimits,
     threads: options.threads,
     health: options.health ?? {},
     isTraced: options.isTraced,

@@ -3,11 +3,11 @@
  *
  * @module
  */
-import { checkCapacity } from "./access/access.ts";
 import { checkHandshake } from "./access/handshake.ts";
 import { Allowance } from "./access/rate_limit.ts";
 import type { Grants } from "./access/token.ts";
-import type { App, Handler } from "./app.ts";
+import { type ClientHandler } from "./access/slot.ts";
+import type { App } from "./app.ts";
 import { isRefusal, type Refusal } from "./engine/engine.ts";
 import { ack, type ErrorCode, membersList, plainError, pong, v1Error } from "./protocol/encode.ts";
 import { type ClientMessage, isServerRoom, parse } from "./protocol/parse.ts";
@@ -18,15 +18,14 @@ import { runAt } from "./util/clock.ts";
 import { chain, type MaybePromise } from "./util/maybe_promise.ts";
 
 /** Makes the handler of chat sockets. */
-export function chat(app: App): Handler {
-  return ({ request, url, room, visitor }) => {
-    checkCapacity(app, visitor);
+export function chat(app: App): ClientHandler {
+  return ({ request, url, room, visitor }, slot) => {
     const dialect = checkHandshake(request);
     const { socket, response } = app.upgrade(request, {
       dialect,
       idleTimeoutSeconds: app.limits.idleTimeoutSeconds,
     });
-    const connection = app.registry.connect(socket, { ...visitor, dialect, kind: "chat" });
+    const connection = app.registry.connect(socket, { ...visitor, slot, dialect, kind: "chat" });
     connection.homeRoom = room;
     const history = Number(url.searchParams.get("history"));
     const wanted = {

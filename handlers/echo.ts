@@ -3,16 +3,15 @@
  *
  * @module
  */
-import { checkCapacity } from "./access/access.ts";
 import { checkHandshake } from "./access/handshake.ts";
 import { TokenBucket } from "./access/rate_limit.ts";
-import type { App, Handler } from "./app.ts";
+import type { ClientHandler } from "./access/slot.ts";
+import type { App } from "./app.ts";
 import { byteLength } from "./util/bytes.ts";
 
 /** Makes the handler of echo sockets. Text comes back behind `?prefix=` (`Echo: `), binary as it is. */
-export function echo(app: App): Handler {
-  return ({ request, url, visitor }) => {
-    checkCapacity(app, visitor);
+export function echo(app: App): ClientHandler {
+  return ({ request, url, visitor }, slot) => {
     checkHandshake(request);
     const { registry, limits, clock } = app;
     const prefix = url.searchParams.get("prefix") ?? "Echo: ";
@@ -20,7 +19,12 @@ export function echo(app: App): Handler {
       dialect: "plain",
       idleTimeoutSeconds: limits.idleTimeoutSeconds,
     });
-    const connection = registry.connect(socket, { ...visitor, dialect: "plain", kind: "echo" });
+    const connection = registry.connect(socket, {
+      ...visitor,
+      slot,
+      dialect: "plain",
+      kind: "echo",
+    });
     const now = clock.now();
     const messages = new TokenBucket(limits.messageRate, limits.messageRate, now);
     const bytes = new TokenBucket(limits.byteRate, limits.byteRate, now);

@@ -4,6 +4,7 @@
  * @module
  */
 import { isUpgrade } from "./access/handshake.ts";
+import { withSlot } from "./access/slot.ts";
 import type { App } from "./app.ts";
 import { chat } from "./chat.ts";
 import { echo } from "./echo.ts";
@@ -19,8 +20,8 @@ export type { Fetch };
 /** Makes the server's one function. A REST app can call it, a middleware can wrap it. */
 export function createRouter(app: App): Fetch {
   const { "/": page, ...files } = pages();
-  const echoSocket = echo(app);
-  const chatSocket = chat(app);
+  const echoSocket = withSlot(app, echo(app));
+  const chatSocket = withSlot(app, chat(app));
   const routes: Record<string, Route> = {
     "/": {
       need: ({ headers }) => isUpgrade(headers) ? "grants" : "nothing",
@@ -31,7 +32,7 @@ export function createRouter(app: App): Fetch {
     "/chat/{room}": { need: "grants", GET: chatSocket },
     "/rooms": { need: "grants", GET: listRooms(app) },
     "/rooms/{room}/messages": { need: "grants", GET: readMessages(app), POST: publishMessage(app) },
-    "/rooms/{room}/events": { need: "grants", GET: events(app) },
+    "/rooms/{room}/events": { need: "grants", GET: withSlot(app, events(app)) },
     "/healthz": { need: "nothing", GET: health() },
     "/readyz": { need: "nothing", GET: readiness(app) },
     "/metrics": { need: "admin", GET: metrics(app) },

@@ -7,7 +7,6 @@
 import { HttpError } from "../protocol/http_error.ts";
 import { addressGroup, clientAddress } from "./address.ts";
 import { offeredProtocols } from "./handshake.ts";
-import type { Limits } from "./limits.ts";
 import { type Grants, missingToken, OPEN_GRANTS, type TokenCheck } from "./token.ts";
 
 /** What the server knows of a request's other end; `Deno.ServeHandlerInfo` has it. */
@@ -32,8 +31,6 @@ export interface Capacity {
   readonly isDraining: boolean;
   readonly isFull: boolean;
   readonly isOverMemory: boolean;
-  /** How many clients an address has. */
-  heldBy(address: string): number;
 }
 
 /** The rules of who may come in. */
@@ -103,38 +100,11 @@ function findToken({ isTraced }: AccessRules, headers: Headers, url: URL): strin
   return token;
 }
 
-/** Seconds after which a client that found the server full may come back. */
-const FULL_RETRY_SECONDS = 5;
-
 /** Why no new client should come now. */
 export function unavailableReason(
   { isDraining, isFull, isOverMemory }: Capacity,
 ): "draining" | "full" | "overloaded" | undefined {
   return isDraining ? "draining" : isFull ? "full" : isOverMemory ? "overloaded" : undefined;
-}
-
-/**
- * Checks that there is room for a connection that stays: a socket or an event stream.
- *
- * @throws {HttpError} 503 with `Retry-After` while the server drains or is full, 429 for an address
- * that has too many
- */
-export function checkCapacity(
-  { registry, limits }: { registry: Capacity; limits: Limits },
-  { address }: Visitor,
-): void {
-  const reason = unavailableReason(registry);
-  if (reason) {
-    const seconds = reason === "draining" ? Math.max(1, limits.drainSeconds) : FULL_RETRY_SECONDS;
-    const text = `The server is ${reason}.`;
-    throw new HttpError(503, reason, text, { "retry-after": String(seconds) });
-  }
-  const limit = limits.maxConnectionsPerIp;
-  if (limit > 0 && registry.heldBy(address) >= limit) {
-    const text = "Too many connections from this address.";
-    const headers = { "retry-after": String(FULL_RETRY_SECONDS) };
-    throw new HttpError(429, "too_many_connections", text, headers);
-  }
 }
 
 /** Whether a page of this origin may connect. `*.example.com` stands for the hosts below it. */

@@ -7,8 +7,8 @@ import {
   type ServerSentEventMessage,
   ServerSentEventStream,
 } from "@std/http/server-sent-event-stream";
-import { checkCapacity } from "../access/access.ts";
-import type { App, Handler, Visitor } from "../app.ts";
+import type { ClientHandler, Slot } from "../access/slot.ts";
+import type { App, Visitor } from "../app.ts";
 import { isRefusal } from "../engine/engine.ts";
 import { CLOSE } from "../protocol/close_codes.ts";
 import { formatCursor } from "../protocol/position.ts";
@@ -23,11 +23,10 @@ import { HttpError } from "../protocol/http_error.ts";
 const KEEP_ALIVE_MS = 15_000;
 
 /** Makes the handler of event streams; `Last-Event-ID` or `?after=` resumes. */
-export function events(app: App): Handler {
-  return async ({ request, url, room: name, visitor }) => {
-    checkCapacity(app, visitor);
+export function events(app: App): ClientHandler {
+  return async ({ request, url, room: name, visitor }, slot) => {
     const history = Number(url.searchParams.get("history"));
-    const reader = new EventReader(app, visitor);
+    const reader = new EventReader(app, visitor, slot);
     const wanted = {
       after: request.headers.get("last-event-id") ?? url.searchParams.get("after") ?? undefined,
       history: Number.isInteger(history) && history > 0 ? history : 0,
@@ -57,9 +56,8 @@ class EventReader implements Reader, Client {
   #controller!: ReadableStreamDefaultController<ServerSentEventMessage>;
   #stopKeepAlive: () => void;
   #stopExpiry: () => void = () => {};
-  #address: string;
 
-  constructor(readonly app: App, { remote, address, grants }: Visitor) {
+  constructor(readonly app: App, { remote, grants }: Visitor, readonly slot: Slot) {
     this.remote = remote;
     this.stream = new ReadableStream({
       start: (controller) => {
@@ -71,8 +69,6 @@ class EventReader implements Reader, Client {
       size: ({ data = "" }) => byteLength(data) + 64,
     });
     this.#stopKeepAlive = app.clock.every(KEEP_ALIVE_MS, () => this.#send({ comment: "" }));
-    app.registry.hold(address);
-    this.#address = address;
     app.registry.add(this, "events");
     if (grants.expiresAt !== undefined) {
       const end = () => this.close("tokenExpired");
@@ -118,7 +114,7 @@ class EventReader implements Reader, Client {
     this.hasEnded = true;
     this.#stopKeepAlive();
     this.#stopExpiry();
-    this.app.registry.letGo(this.#address);
+    this.slot.release();
     this.onEnd();
     this.app.registry.remove(this, "events", end);
   }

@@ -3,7 +3,6 @@
  *
  * @module
  */
-import { RateTable } from "../access/rate_limit.ts";
 import type { App, Call, Handler } from "../app.ts";
 import { type Draft, isRefusal, type Refusal } from "../engine/engine.ts";
 import { v1Chat } from "../protocol/encode.ts";
@@ -64,11 +63,10 @@ export function readMessages({ registry, limits }: App): Handler {
 
 /** Makes the handler of `POST /rooms/{room}/messages`. */
 export function publishMessage(app: App): Handler {
-  const posts = new RateTable(app.limits.postRate);
   return async (call) => {
     const { room, request, visitor } = call;
     const { grants } = visitor;
-    const retryMs = posts.tryConsume(visitor.address, app.clock.now());
+    const retryMs = await app.sharedLimits.tryPublish(visitor.address);
     if (retryMs > 0) {
       const headers = { "retry-after": String(Math.ceil(retryMs / 1_000)) };
       throw new HttpError(429, "rate_limited", "Too many messages.", headers);

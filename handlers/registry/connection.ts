@@ -4,6 +4,7 @@
  * @module
  */
 import type { Socket } from "../access/handshake.ts";
+import type { Slot } from "../access/slot.ts";
 import { CLOSE, type Close } from "../protocol/close_codes.ts";
 import { bye, type Dialect } from "../protocol/encode.ts";
 import { byteLength, exceedsBytes } from "../util/bytes.ts";
@@ -47,8 +48,7 @@ export interface ConnectionIdentity {
   id: string;
   /** The peer's address, for the log. */
   remote: string;
-  /** What limits count the peer by. */
-  address: string;
+  slot: Slot;
   dialect: Dialect;
   kind: "echo" | "chat";
 }
@@ -74,7 +74,7 @@ const EVENTS = ["open", "message", "close", "error"] as const;
 export class Connection implements Due, EventListenerObject {
   readonly id: string;
   readonly remote: string;
-  readonly address: string;
+  readonly slot: Slot;
   readonly dialect: Dialect;
   readonly kind: "echo" | "chat";
   /** Set before the socket opens. */
@@ -98,13 +98,13 @@ export class Connection implements Due, EventListenerObject {
   constructor(
     socket: Socket,
     owner: ConnectionOwner,
-    { id, remote, address, dialect, kind }: ConnectionIdentity,
+    { id, remote, slot, dialect, kind }: ConnectionIdentity,
   ) {
     this.#socket = socket;
     this.#owner = owner;
     this.id = id;
     this.remote = remote;
-    this.address = address;
+    this.slot = slot;
     this.dialect = dialect;
     this.kind = kind;
     socket.binaryType = "arraybuffer";

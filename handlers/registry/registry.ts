@@ -5,6 +5,8 @@
  */
 import type { Socket } from "../access/handshake.ts";
 import type { Limits } from "../access/limits.ts";
+import type { NoSlot, SharedLimits } from "../access/shared_limits.ts";
+import type { Slot } from "../access/slot.ts";
 import type { Engine } from "../engine/engine.ts";
 import { CLOSE } from "../protocol/close_codes.ts";
 import type { Dialect } from "../protocol/encode.ts";
@@ -12,6 +14,7 @@ import { isServerRoom } from "../protocol/parse.ts";
 import { byteLength } from "../util/bytes.ts";
 import type { Clock } from "../util/clock.ts";
 import type { Log } from "../util/log.ts";
+import { chain, type MaybePromise } from "../util/maybe_promise.ts";
 import {
   Connection,
   type ConnectionIdentity,
@@ -39,6 +42,8 @@ export interface RegistryOptions {
   log: Log;
   clock: Clock;
   limits: Limits;
+  /** The limits that other threads count for too. */
+  sharedLimits: SharedLimits;
   turn?: Turn;
 }
 
@@ -56,7 +61,6 @@ export class Registry implements ConnectionOwner {
   isOverMemory = false;
   /** Sockets and readers that the runtime still holds, evicted ones included. */
   heldCount = 0;
-  #heldByAddress = new Map<string, number>();
   #released?: PromiseWithResolvers<void>;
   readonly #options: RegistryOptions;
   readonly limits: RegistryOptions["limits"];
@@ -98,9 +102,9 @@ export class Registry implements ConnectionOwner {
     return isServerRoom(room) ? this.#options.localEngine : this.#options.engine;
   }
 
-  /** Whether one more client fits. A peer that was evicted but never reads counts until it is gone. */
+  /** Whether the process takes no client more. A peer that was evicted but never reads counts until it is gone. */
   get isFull(): boolean {
-    return this.heldCount >= this.#options.limits.maxConnections;
+    return this.#options.sharedLimits.isFull;
   }
 
   /** Unsent bytes of all sockets. */
@@ -108,25 +112,21 @@ export class Registry implements ConnectionOwner {
     return this.clients.values().reduce((sum, client) => sum + client.unsentBytes, 0);
   }
 
-  /** How many clients an address holds. */
-  heldBy(address: string): number {
-    return this.#heldByAddress.get(address) ?? 0;
+  /** Takes a slot for a client, or tells why there is none. The runtime holds the client until its release. */
+  acquire(address: string): MaybePromise<Slot | NoSlot> {
+    const { sharedLimits } = this.#options;
+    return chain(sharedLimits.acquire(address), (noSlot) => {
+      if (noSlot) return noSlot;
+      this.heldCount++;
+      return new HeldSlot(address, this.#release);
+    });
   }
 
-  /** Counts a socket or reader that the runtime holds, until {@link letGo}. */
-  hold(address: string): void {
-    this.heldCount++;
-    this.#heldByAddress.set(address, this.heldBy(address) + 1);
-  }
-
-  /** Counts out what {@link hold} counted. */
-  letGo(address: string): void {
+  readonly #release = (address: string): void => {
     this.heldCount--;
-    const left = this.heldBy(address) - 1;
-    if (left > 0) this.#heldByAddress.set(address, left);
-    else this.#heldByAddress.delete(address);
+    this.#options.sharedLimits.release(address);
     if (this.heldCount === 0) this.#released?.resolve();
-  }
+  };
 
   /** Done when the runtime holds no client of ours any more. */
   allReleased(): Promise<void> {
@@ -146,7 +146,6 @@ export class Registry implements ConnectionOwner {
 
   /** Makes a connection of a socket that is opening. Set its handler before the next turn. */
   connect(socket: Socket, identity: Omit<ConnectionIdentity, "id">): Connection {
-    this.hold(identity.address);
     return new Connection(socket, this, { ...identity, id: this.nextId() });
   }
 
@@ -170,8 +169,8 @@ export class Registry implements ConnectionOwner {
   }
 
   /** The runtime let a socket go. */
-  gone({ address }: Connection): void {
-    this.letGo(address);
+  gone({ slot }: Connection): void {
+    slot.release();
   }
 
   /** Counts a client in. */
@@ -254,6 +253,19 @@ export class Registry implements ConnectionOwner {
     const size = isText ? byteLength(data) : data.byteLength;
     const text = `Client sent: ${remote}: ${isText ? "text" : "binary"} of ${size} bytes`;
     this.#options.log.debug?.(text, { event: "message", remote, isText, size });
+  }
+}
+
+/** A slot of one address. */
+class HeldSlot implements Slot {
+  #isHeld = true;
+
+  constructor(readonly address: string, readonly onRelease: (address: string) => void) {}
+
+  release(): void {
+    if (!this.#isHeld) return;
+    this.#isHeld = false;
+    this.onRelease(this.address);
   }
 }
 

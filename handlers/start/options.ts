@@ -26,15 +26,9 @@ export async function parleyOptions(
   threads?: Threads,
 ): Promise<AppOptions> {
   const { limits, ...access } = limitsAndAccess(settings);
-  const share = threads ? settings.WORKERS : 1;
   return {
     ...access,
-    limits: {
-      ...limits,
-      maxConnections: Math.ceil(limits.maxConnections / share),
-      maxConnectionsPerIp: Math.ceil(limits.maxConnectionsPerIp / share),
-      postRate: Math.ceil(limits.postRate / share),
-    },
+    limits,
     tokens: await createTokenCheck(settings, systemClock),
     engine: threads?.engine ?? await openEngine(settings, log),
     log,

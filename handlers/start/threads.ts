@@ -4,6 +4,7 @@
  *
  * @module
  */
+import { LimitTable, type SharedLimits } from "../access/shared_limits.ts";
 import { Channel } from "../engine/channel.ts";
 import { type Engine, isRefusal } from "../engine/engine.ts";
 import type { SharedEngine } from "../engine/shared.ts";
@@ -13,7 +14,7 @@ import { type Clock, systemClock } from "../util/clock.ts";
 import type { Log } from "../util/log.ts";
 import { SettingError } from "../util/setting_error.ts";
 import { openEngine } from "./options.ts";
-import type { Settings } from "./settings.ts";
+import { limitsAndAccess, type Settings } from "./settings.ts";
 
 /** The threads of the process, as one of them sees the others. */
 export interface Threads {
@@ -21,6 +22,8 @@ export interface Threads {
   readonly index: number;
   /** The engine that all of them use. */
   readonly engine: Engine;
+  /** The limits that count for all of them. */
+  readonly limits: SharedLimits;
   /**
    * Reports what this one counts, once a second at least: it is its sign of life. Answers the sum of
    * all, of the others as they reported last.
@@ -31,6 +34,8 @@ export interface Threads {
 /** A server that listens. */
 export interface Running {
   parley: Parley;
+  /** How many clients there are, in all threads. */
+  clientCount(): number;
   /** Where it listens: `http://127.0.0.1:8000`, or the path of its socket. */
   address: string;
   /** Drains it, then ends it. */
@@ -42,10 +47,19 @@ interface WorkerCalls {
   stop(): Promise<void>;
 }
 
+/** What the main thread answers a report with. */
+interface Report {
+  sum: Figures;
+  isFull: boolean;
+}
+
 /** What a worker asks the main thread. */
 interface MainCalls {
   ready(): void;
-  report(figures: Figures): Figures;
+  report(figures: Figures): Report;
+  acquire: SharedLimits["acquire"];
+  release: SharedLimits["release"];
+  tryPublish: SharedLimits["tryPublish"];
 }
 
 /** The first message to a worker; its ports, for control and engine, come with it. */
@@ -79,7 +93,9 @@ export async function startWorkers(
   checkWorkers(count, settings.SOCKET_PATH);
   const { shareEngine } = await import("../engine/shared.ts");
   const shared = shareEngine(await openEngine(settings, log));
-  const workers = createWorkers<Settings>({ count, module, shared, log, clock: systemClock });
+  const clock = systemClock;
+  const limits = new LimitTable(limitsAndAccess(settings).limits, clock);
+  const workers = createWorkers<Settings>({ count, module, shared, limits, log, clock });
   const main = await serve(settings, log, workers);
   const PORT = Number(new URL(main.address).port);
   try {
@@ -89,6 +105,7 @@ export async function startWorkers(
   }
   return {
     ...main,
+    clientCount: () => limits.count,
     async stop() {
       await Promise.all([main.parley.drain(), workers.stop()]);
       await main.stop();
@@ -115,6 +132,7 @@ export async function joinThreads<Settings>(clock: Clock): Promise<Place<Setting
   const { data, ports: [control, port] } = await firstMessage<Start<Settings>>();
   const { remoteEngine } = await import("../engine/remote.ts");
   const running = Promise.withResolvers<Pick<Running, "stop">>();
+  let isFull = false;
   const channel = new Channel<WorkerCalls, MainCalls>(control, {
     calls: { stop: async () => (await running.promise).stop() },
   });
@@ -123,9 +141,25 @@ export async function joinThreads<Settings>(clock: Clock): Promise<Place<Setting
     threads: {
       index: data.index,
       engine: remoteEngine(port, clock),
+      limits: {
+        async acquire(address) {
+          const noSlot = await channel.call("acquire", address);
+          return isRefusal(noSlot) ? "full" : noSlot;
+        },
+        release: (address) => channel.notify("release", address),
+        get isFull() {
+          return isFull;
+        },
+        async tryPublish(key) {
+          const ms = await channel.call("tryPublish", key);
+          return isRefusal(ms) ? RETRY_MS : ms;
+        },
+      },
       async report(figures) {
-        const sum = await channel.call("report", figures);
-        return isRefusal(sum) ? figures : sum as Figures;
+        const report = await channel.call("report", figures);
+        if (isRefusal(report)) return figures;
+        isFull = report.isFull;
+        return report.sum;
       },
     },
     ready(thread) {
@@ -167,6 +201,7 @@ export interface WorkersOptions {
   /** URL of the module that they run. */
   module: string;
   shared: SharedEngine;
+  limits: LimitTable;
   log: Log;
   clock: Clock;
 }
@@ -199,11 +234,11 @@ interface Life {
 
 /** Makes the main thread's place among workers that {@link Workers.launch} starts. */
 export function createWorkers<Settings>(
-  { count, module, shared, log, clock }: WorkersOptions,
+  { count, module, shared, limits, log, clock }: WorkersOptions,
 ): Workers<Settings> {
   /** By index; the main thread's place is empty. */
   const lives: (Life | undefined)[] = [undefined];
-  let own: Figures = {};
+  let mainFigures: Figures = {};
   let hasEnded = false;
   let stopBeat = () => {};
 
@@ -212,8 +247,10 @@ export function createWorkers<Settings>(
     const ready = Promise.withResolvers<void>();
     const death = Promise.withResolvers<string>();
     const worker = new Worker(module, { type: "module", name: WORKER_NAME + index });
+    const own = limits.share();
     const channel = new Channel<MainCalls, WorkerCalls>(control.port1, {
       calls: {
+        ...own,
         ready() {
           life.isReady = true;
           ready.resolve();
@@ -221,7 +258,7 @@ export function createWorkers<Settings>(
         report(figures) {
           life.figures = figures;
           life.missedBeats = 0;
-          return sum();
+          return { sum: sum(), isFull: limits.isFull };
         },
       },
     });
@@ -237,6 +274,7 @@ export function createWorkers<Settings>(
         life.figures = {};
         channel.close();
         worker.terminate();
+        own.releaseAll();
         death.resolve(reason);
         stopServing();
       },
@@ -273,14 +311,15 @@ export function createWorkers<Settings>(
   }
 
   function sum(): Figures {
-    return addUp([own, ...lives.flatMap((life) => life ? [life.figures] : [])]);
+    return addUp([mainFigures, ...lives.flatMap((life) => life ? [life.figures] : [])]);
   }
 
   return {
     index: 0,
     engine: { ...shared.here, close: () => shared.close() },
+    limits,
     report(figures) {
-      own = figures;
+      mainFigures = figures;
       return Promise.resolve(sum());
     },
     async launch(settings) {

@@ -1,7 +1,6 @@
 import { assert, assertEquals, assertThrows } from "@std/assert";
 import {
   authorize,
-  checkCapacity,
   isAllowedOrigin,
   type Need,
   unavailableReason,
@@ -26,8 +25,6 @@ async function refusalOf(task: () => unknown): Promise<string> {
   }
   return "none";
 }
-
-const VISITOR: Visitor = { remote: "192.0.2.1:5", address: "192.0.2.1", grants: OPEN_GRANTS };
 
 Deno.test("isAllowedOrigin() lets every page in where none is named", () => {
   assert(isAllowedOrigin("https://a.example", []));
@@ -137,41 +134,19 @@ Deno.test("offeredProtocols() keeps the client's order", () => {
   assertEquals(offeredProtocols(headers), ["b", "a", "c"]);
 });
 
-Deno.test("unavailableReason() tells why nobody new should come", () => {
+Deno.test("unavailableReason() tells why nobody new should come", async () => {
   const { registry } = createTestApp({ settings: { MAX_CONNECTIONS: 1 } });
   assertEquals(unavailableReason(registry), undefined);
   registry.isOverMemory = true;
   assertEquals(unavailableReason(registry), "overloaded");
-  registry.hold("192.0.2.1");
+  const slot = await registry.acquire("192.0.2.1");
   assertEquals(unavailableReason(registry), "full");
   registry.isDraining = true;
   assertEquals(unavailableReason(registry), "draining");
   [registry.isDraining, registry.isOverMemory] = [false, false];
-  registry.letGo("192.0.2.1");
+  assert(typeof slot === "object");
+  slot.release();
   assertEquals(unavailableReason(registry), undefined);
-});
-
-Deno.test("checkCapacity() answers 503 with Retry-After while the server is full or drains", () => {
-  const { app, registry } = createTestApp({ settings: { MAX_CONNECTIONS: 0, DRAIN_SECONDS: 7 } });
-  const full = assertThrows(() => checkCapacity(app, VISITOR), HttpError);
-  assertEquals([full.status, full.code, full.headers], [503, "full", { "retry-after": "5" }]);
-  registry.isDraining = true;
-  const draining = assertThrows(() => checkCapacity(app, VISITOR), HttpError);
-  assertEquals([draining.status, draining.code], [503, "draining"]);
-  assertEquals(draining.headers, { "retry-after": "7" });
-});
-
-Deno.test("checkCapacity() answers 429 to an address that has MAX_CONNECTIONS_PER_IP", () => {
-  const { app, registry } = createTestApp({ settings: { MAX_CONNECTIONS_PER_IP: 2 } });
-  checkCapacity(app, VISITOR);
-  registry.hold(VISITOR.address);
-  registry.hold(VISITOR.address);
-  const error = assertThrows(() => checkCapacity(app, VISITOR), HttpError);
-  assertEquals([error.status, error.code], [429, "too_many_connections"]);
-  assert("retry-after" in error.headers);
-  checkCapacity(app, { ...VISITOR, address: "192.0.2.2" });
-  registry.letGo(VISITOR.address);
-  checkCapacity(app, VISITOR);
 });
 
 /** Authorizes a request with these headers, or to this URL. */

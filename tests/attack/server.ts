@@ -6,6 +6,7 @@
  *
  * @module
  */
+import type { LimitTable } from "../../handlers/access/shared_limits.ts";
 import { type App, createApp } from "../../handlers/app.ts";
 import { runApp } from "../../handlers/parley.ts";
 import { addressOf, listen } from "../../handlers/start/listen.ts";
@@ -20,7 +21,7 @@ const MAX_ERRORS = 20;
 let logLines = 0;
 const errors: string[] = [];
 
-function totals({ registry }: App): Totals {
+function totals({ registry, sharedLimits }: App): Totals {
   if (IS_FULL) (globalThis as { gc?: () => void }).gc?.();
   const { rss, heapUsed, external } = Deno.memoryUsage();
   const { counters } = registry;
@@ -28,7 +29,7 @@ function totals({ registry }: App): Totals {
   return {
     clients: registry.clients.size,
     held: registry.heldCount,
-    heldHere: registry.heldBy("127.0.0.1"),
+    heldHere: (sharedLimits as LimitTable).countOf("127.0.0.1"),
     rooms: registry.rooms.size,
     engineRooms,
     historyBytes,

@@ -82,6 +82,7 @@ Deno.test("publishStats() tells no rate while a worker is started again", async 
   app.threads = {
     index: 0,
     engine: registry.engineOf(""),
+    limits: app.sharedLimits,
     report: (figures) => Promise.resolve(addUp(Array(count).fill(figures))),
   };
   const messagesIn = async () => {

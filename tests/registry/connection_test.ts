@@ -41,7 +41,7 @@ function connect(
   const connection = new Connection(socket, owner, {
     id: "c-1",
     remote: "192.0.2.1:5",
-    address: "192.0.2.1",
+    slot: { release() {} },
     dialect,
     kind: "chat",
   });

@@ -161,12 +161,13 @@ Deno.test("Registry.drain() gives all what was due before they go", async () => 
   }
 });
 
-Deno.test("Registry counts what one address holds", () => {
-  const { registry } = createTestApp();
-  for (const address of ["a", "a", "b"]) registry.hold(address);
-  assertEquals([registry.heldBy("a"), registry.heldBy("b"), registry.heldCount], [2, 1, 3]);
-  for (const address of ["a", "a", "b"]) registry.letGo(address);
-  assertEquals([registry.heldBy("a"), registry.heldBy("b"), registry.heldCount], [0, 0, 0]);
+Deno.test("Registry.acquire() counts a client in until its release, which counts once", async () => {
+  const { registry } = createTestApp({ settings: { MAX_CONNECTIONS: 2 } });
+  const slots = await Promise.all(["a", "a"].map((address) => registry.acquire(address)));
+  assertEquals([registry.heldCount, registry.isFull], [2, true]);
+  assertEquals(await registry.acquire("b"), "full");
+  for (const slot of [slots[0], slots[0]]) typeof slot === "object" && slot.release();
+  assertEquals([registry.heldCount, registry.isFull], [1, false]);
 });
 
 Deno.test("Registry.room() is one room a name, and goes with its last listener", async () => {

@@ -1,23 +1,27 @@
 import { assert, assertEquals, assertRejects, assertThrows } from "@std/assert";
+import { DEFAULT_LIMITS } from "../../handlers/access/limits.ts";
+import { LimitTable } from "../../handlers/access/shared_limits.ts";
 import { createMemoryEngine } from "../../handlers/engine/memory.ts";
 import { shareEngine } from "../../handlers/engine/shared.ts";
 import { checkWorkers, createWorkers } from "../../handlers/start/threads.ts";
 import { type Clock, systemClock } from "../../handlers/util/clock.ts";
 import { SettingError } from "../../handlers/util/setting_error.ts";
-import { range, ROOMY } from "../engine/contract.ts";
-import { Client } from "../support/clients.ts";
+import { ROOMY } from "../engine/contract.ts";
 import { FakeClock, RecordingLog } from "../support/fakes.ts";
 import { eventually, granted, hear } from "../support/recorder.ts";
-import { ServerProcess } from "../support/process.ts";
 import type { Order, ThreadSettings } from "./threads_thread.ts";
 
 const module = import.meta.resolve("./threads_thread.ts");
+
+/** Limits of the process; each worker holds a client of the address `a`. */
+const LIMITS = { maxConnections: 4, maxConnectionsPerIp: 3, postRate: 2 };
 
 /** Real workers, and the engine in this thread, which is the main thread. */
 async function launch(count: number, clock: Clock = systemClock, settings: ThreadSettings = {}) {
   const log = new RecordingLog();
   const shared = shareEngine(createMemoryEngine(ROOMY, systemClock));
-  const workers = createWorkers<ThreadSettings>({ count, module, shared, log, clock });
+  const limits = new LimitTable({ ...DEFAULT_LIMITS, ...LIMITS }, clock);
+  const workers = createWorkers<ThreadSettings>({ count, module, shared, limits, log, clock });
   const { engine } = workers;
   const { recorder } = await hear(engine, "said");
   try {
@@ -30,6 +34,7 @@ async function launch(count: number, clock: Clock = systemClock, settings: Threa
   return {
     workers,
     engine,
+    limits,
     log,
     /** What is said by the workers. */
     recorder,
@@ -62,6 +67,31 @@ Deno.test("stop() stops every worker before it ends it", async () => {
   const senders = made.recorder.chats.map(({ sender }) => sender);
   assertEquals(senders.toSorted(), ["worker-1", "worker-2"]);
   assertEquals(await made.engine.members("said"), { names: [], count: 0 });
+});
+
+Deno.test("limits count over all threads; those of a worker that dies are free again", async () => {
+  // The fake clock fills no bucket.
+  await using made = await launch(3, new FakeClock());
+  const { limits, recorder } = made;
+  assertEquals([limits.count, limits.countOf("a")], [2, 2]);
+  assertEquals([limits.acquire("a"), limits.acquire("b")], [undefined, undefined]);
+  await made.order(1, "acquire");
+  await made.order(2, "publish");
+  await recorder.until(({ chats }) => chats.length === 2);
+  const said = Object.fromEntries(recorder.chats.map(({ sender, message }) => [sender, message]));
+  assertEquals(said, { "worker-1": '"full"', "worker-2": "[0,0,500]" });
+  assertEquals(limits.tryPublish("a"), 500);
+  limits.release("b");
+  await made.order(1, "acquire");
+  await recorder.until(({ chats }) => chats.length === 3);
+  assertEquals(recorder.messages[2], '"too_many_connections"');
+  await made.order(2, "throw");
+  await recorder.until(({ events }) =>
+    events.some((event) => event.type === "status" && event.event === "leave")
+  );
+  assertEquals(limits.countOf("a"), 2);
+  await recorder.until(({ events }) => events.at(-1)?.type === "status" && events.length >= 7);
+  assertEquals(limits.countOf("a"), 3);
 });
 
 for (const order of ["throw", "reject"] as const) {
@@ -141,36 +171,4 @@ Deno.test("checkWorkers() takes one worker anywhere, several where a port can be
   } finally {
     Object.assign(Deno, { listenDatagram });
   }
-});
-
-Deno.test("WORKERS=2 is one server: its rooms, figures and signals are those of both", async () => {
-  await using server = await ServerProcess.start(["--workers", "2", "--drain-seconds", "0"]);
-  const clients: Client[] = [];
-  // The system spreads connections by chance: it is one in 2 ** 23 that one worker has them all.
-  for (const i of range(1, 24)) clients.push(await Client.open(`${server.ws}/chat/room-${i % 2}`));
-  const lines = server.lines();
-  assert(lines.some((line) => /parley 1: Client connected/.test(line)), "worker 1 has none");
-  assert(lines.some((line) => /parley(?: 0)?: Client connected/.test(line)), "worker 0 has none");
-  for (const client of clients.slice(0, 2)) client.send({ type: "join", name: "Ann" });
-  for (const client of clients) {
-    assertEquals(await client.nextObject(), { type: "status", message: "Ann joined the chat." });
-  }
-  // A worker reports once a second; whichever answers, it gives the sum.
-  for (let i = 0; i < 4; i++) {
-    const { rooms } = await eventually(
-      async () => await (await fetch(`${server.url}/rooms`)).json(),
-      ({ rooms }) => rooms.every(({ listeners }: { listeners: number }) => listeners === 12),
-    );
-    assertEquals(
-      rooms,
-      [0, 1].map((n) => ({ room: `room-${n}`, members: 1, listeners: 12, seq: 0 })),
-    );
-    await eventually(
-      async () => await (await fetch(`${server.url}/metrics`)).text(),
-      (metrics) => metrics.includes('parley_connections{dialect="plain"} 24\n'),
-    );
-  }
-  server.kill("SIGTERM");
-  for (const { closed } of clients) assertEquals((await closed).code, 1001);
-  assertEquals((await server.status).code, 0);
 });

@@ -14,15 +14,14 @@ export interface ThreadSettings {
 }
 
 /** What a worker can be told to do. */
-export type Order = "throw" | "reject" | "close" | "hang" | "report";
+export type Order = "throw" | "reject" | "close" | "hang" | "report" | "acquire" | "publish";
 
 /** How often a worker reports, in ms. */
 const REPORT_MS = 5;
 
 if (isWorker()) {
-  const { threads: { index, engine, report }, settings, ready } = await joinThreads<ThreadSettings>(
-    systemClock,
-  );
+  const { threads, settings, ready } = await joinThreads<ThreadSettings>(systemClock);
+  const { index, engine, limits, report } = threads;
   if (settings.failing === index) throw new Error("no port is free");
   const room = `worker-${index}`;
   const figures = { [room]: 1, all: 1 };
@@ -38,7 +37,13 @@ if (isWorker()) {
       while (true);
     },
     report: async () => say(await report(figures)),
+    acquire: async () => say(await limits.acquire("a")),
+    publish: async () => {
+      const waits = [1, 2, 3].map(() => limits.tryPublish("a"));
+      say(await Promise.all(waits));
+    },
   };
+  await limits.acquire("a");
   await engine.join("said", room, `Worker ${index}`);
   await engine.host(room, {
     listenerCount: 1,

@@ -1,0 +1,99 @@
+/**
+ * Limits that count over all threads of the process, whichever of them a client comes to.
+ *
+ * @module
+ */
+import type { Clock } from "../util/clock.ts";
+import type { MaybePromise } from "../util/maybe_promise.ts";
+import type { Limits } from "./limits.ts";
+import { RateTable } from "./rate_limit.ts";
+
+/** Why there is no slot for a client. */
+export type NoSlot = "full" | "too_many_connections";
+
+/** The limits of the process, as one thread uses them. */
+export interface SharedLimits {
+  /** Counts a client in, or tells why there is no slot for it. */
+  acquire(address: string): MaybePromise<NoSlot | undefined>;
+  /** Counts a client out. */
+  release(address: string): void;
+  /** Whether MAX_CONNECTIONS clients are counted in. */
+  readonly isFull: boolean;
+  /** Counts a request to publish; answers 0, or the ms until there may be one. */
+  tryPublish(key: string): MaybePromise<number>;
+}
+
+/** The limits in the thread that counts for all; its answers come at once. */
+export class LimitTable implements SharedLimits {
+  #count = 0;
+  readonly #byAddress = new Map<string, number>();
+  readonly #posts: RateTable;
+
+  constructor(readonly limits: Limits, readonly clock: Clock) {
+    this.#posts = new RateTable(limits.postRate);
+  }
+
+  /** How many clients there are. */
+  get count(): number {
+    return this.#count;
+  }
+
+  get isFull(): boolean {
+    return this.#count >= this.limits.maxConnections;
+  }
+
+  /** How many clients an address has. */
+  countOf(address: string): number {
+    return this.#byAddress.get(address) ?? 0;
+  }
+
+  acquire(address: string): NoSlot | undefined {
+    const { maxConnectionsPerIp } = this.limits;
+    if (this.isFull) return "full";
+    const count = this.countOf(address);
+    if (maxConnectionsPerIp > 0 && count >= maxConnectionsPerIp) return "too_many_connections";
+    this.#count++;
+    this.#byAddress.set(address, count + 1);
+  }
+
+  release(address: string): void {
+    this.#count--;
+    const left = this.countOf(address) - 1;
+    if (left > 0) this.#byAddress.set(address, left);
+    else this.#byAddress.delete(address);
+  }
+
+  tryPublish(key: string): number {
+    return this.#posts.tryConsume(key, this.clock.now());
+  }
+
+  /** The same limits for another thread; `releaseAll` counts out its clients when it has died. */
+  share(): SharedLimits & { releaseAll(): void } {
+    const held = new Map<string, number>();
+    const add = (address: string, clients: number) => {
+      const count = (held.get(address) ?? 0) + clients;
+      if (count > 0) held.set(address, count);
+      else held.delete(address);
+    };
+    const table = this as LimitTable;
+    return {
+      acquire(address) {
+        const noSlot = table.acquire(address);
+        if (!noSlot) add(address, 1);
+        return noSlot;
+      },
+      release(address) {
+        table.release(address);
+        add(address, -1);
+      },
+      get isFull() {
+        return table.isFull;
+      },
+      tryPublish: (key) => table.tryPublish(key),
+      releaseAll() {
+        for (const [address, count] of held) for (let i = 0; i < count; i++) table.release(address);
+        held.clear();
+      },
+    };
+  }
+}

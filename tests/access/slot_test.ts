@@ -1,0 +1,73 @@
+import { assert, assertEquals, assertRejects } from "@std/assert";
+import { DEFAULT_LIMITS } from "../../handlers/access/limits.ts";
+import { LimitTable } from "../../handlers/access/shared_limits.ts";
+import { type ClientHandler, type Slot, withSlot } from "../../handlers/access/slot.ts";
+import type { Call } from "../../handlers/app.ts";
+import { HttpError } from "../../handlers/protocol/http_error.ts";
+import type { Settings } from "../../handlers/start/settings.ts";
+import { createTestApp, FakeClock } from "../support/fakes.ts";
+
+/** A handler behind {@link withSlot} that keeps its slots. */
+function makeHandler(settings: Partial<Settings>, inner: ClientHandler = () => new Response("in")) {
+  const { app, registry } = createTestApp({ settings });
+  const slots: Slot[] = [];
+  const handler = withSlot(app, (call, slot) => {
+    slots.push(slot);
+    return inner(call, slot);
+  });
+  const ask = async (address: string) => await handler({ visitor: { address } } as Call);
+  return { ask, registry, slots };
+}
+
+const refused = (answer: () => Promise<Response>) => assertRejects(answer, HttpError);
+
+Deno.test("withSlot() answers 503 with Retry-After while the server is full or drains", async () => {
+  const { ask, registry, slots } = makeHandler({ MAX_CONNECTIONS: 1, DRAIN_SECONDS: 7 });
+  await ask("a");
+  const full = await refused(() => ask("b"));
+  assertEquals([full.status, full.code, full.headers], [503, "full", { "retry-after": "5" }]);
+  slots[0].release();
+  registry.isDraining = true;
+  const draining = await refused(() => ask("b"));
+  assertEquals([draining.status, draining.code], [503, "draining"]);
+  assertEquals(draining.headers, { "retry-after": "7" });
+  assertEquals([slots.length, registry.heldCount], [1, 0]);
+});
+
+Deno.test("withSlot() answers 429 to an address that has MAX_CONNECTIONS_PER_IP", async () => {
+  const { ask, slots } = makeHandler({ MAX_CONNECTIONS_PER_IP: 2 });
+  await ask("a");
+  await ask("a");
+  const error = await refused(() => ask("a"));
+  assertEquals([error.status, error.code], [429, "too_many_connections"]);
+  assert("retry-after" in error.headers);
+  await ask("b");
+  slots[0].release();
+  await ask("a");
+});
+
+Deno.test("withSlot() takes the slot back from a handler that throws, once", async () => {
+  for (const isReleased of [false, true]) {
+    const { ask, registry } = makeHandler({ MAX_CONNECTIONS: 1 }, (_, slot) => {
+      if (isReleased) slot.release();
+      return Promise.reject(new HttpError(426, "upgrade_required", "Upgrade."));
+    });
+    await refused(() => ask("a"));
+    assertEquals([registry.heldCount, registry.isFull], [0, false]);
+  }
+});
+
+Deno.test("LimitTable.share() counts out the clients of a thread that died, and no others", () => {
+  const limits = { ...DEFAULT_LIMITS, maxConnections: 4, maxConnectionsPerIp: 3 };
+  const table = new LimitTable(limits, new FakeClock());
+  const thread = table.share();
+  for (const address of ["a", "a", "b"]) assertEquals(thread.acquire(address), undefined);
+  assertEquals(table.acquire("a"), undefined);
+  assertEquals([thread.isFull, thread.acquire("c")], [true, "full"]);
+  thread.release("b");
+  assertEquals([thread.isFull, thread.acquire("a")], [false, "too_many_connections"]);
+  thread.releaseAll();
+  assertEquals([table.count, table.countOf("a"), table.countOf("b")], [1, 1, 0]);
+  thread.releaseAll();
+  assertEquals(table.count, 1);
+});
