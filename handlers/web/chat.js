@@ -213,8 +213,7 @@ function stored(where, key, value) {
   }
 }
 
-byId("room").textContent = `${title} ▾`;
-byId("room").title = title;
+byId("room").textContent = byId("room").title = title;
 field("where").value = "";
 field("text").value = stored("sessionStorage", `draft.${room}`) ?? "";
 const fixedName = nameInToken();
