@@ -13,13 +13,7 @@ import { helpText } from "./handlers/start/help.ts";
 import { onSignals, onUncaught } from "./handlers/start/process.ts";
 import { isOnDeploy, readSettings } from "./handlers/start/read_settings.ts";
 import { isOpenToAll, type Settings } from "./handlers/start/settings.ts";
-import {
-  isWorker,
-  joinThreads,
-  type Running,
-  startWorkers,
-  type Threads,
-} from "./handlers/start/threads.ts";
+import { isWorker, joinThreads, type Running, type Threads } from "./handlers/start/threads.ts";
 import { systemClock } from "./handlers/util/clock.ts";
 import type { Log } from "./handlers/util/log.ts";
 import { SettingError } from "./handlers/util/setting_error.ts";
@@ -29,8 +23,8 @@ async function serve(settings: Settings, log: Log, threads?: Threads): Promise<R
   onUncaught(log);
   const isTraced = ["true", "1"].includes(Deno.env.get("OTEL_DENO") ?? "");
   const health = {};
-  const options = await parleyOptions(settings, log, threads);
-  const parley = createParley({ ...options, health, isTraced });
+  const options = await parleyOptions(settings, log, threads, isTraced);
+  const parley = createParley({ ...options, health });
   const server = await listen({ settings, handler: parley.fetch, log, health, threads });
   const stop = async () => {
     await parley[Symbol.asyncDispose]();
@@ -38,6 +32,12 @@ async function serve(settings: Settings, log: Log, threads?: Threads): Promise<R
   };
   const clientCount = () => parley.clientCount;
   return { parley, clientCount, address: addressOf(server.addr, settings), stop };
+}
+
+/** Serves in this thread and in workers, which run this module too. */
+async function serveInThreads(settings: Settings, log: Log): Promise<Running> {
+  const { startWorkers } = await import("./handlers/start/workers.ts");
+  return await startWorkers(settings, log, import.meta.url, serve);
 }
 
 async function main(): Promise<void> {
@@ -50,9 +50,7 @@ async function main(): Promise<void> {
   const { settings } = command;
   const isAlone = settings.WORKERS === 1;
   const log = createLog(settings.LOG_LEVEL, settings.LOG_FORMAT, isAlone ? {} : { worker: 0 });
-  const running = isAlone
-    ? await serve(settings, log)
-    : await startWorkers(settings, log, import.meta.url, serve);
+  const running = isAlone ? await serve(settings, log) : await serveInThreads(settings, log);
   onSignals(log, async () => {
     log.info(`Parley stops: ${running.clientCount()} clients`, { event: "stop" });
     await running.stop();
@@ -61,8 +59,13 @@ async function main(): Promise<void> {
   const { address } = running;
   log.info(`Parley ${config.version} started: ${urlsOf(address)}`, { event: "start", address });
   if (isOpenToAll(settings)) {
-    log.warn("Anybody may connect: set ALLOWED_ORIGINS, or AUTH_SECRET, or a loopback HOST", {
+    log.warn("Anybody may connect: set AUTH_SECRET or AUTH_JWKS, or a loopback HOST", {
       event: "open",
+    });
+  }
+  if (settings.AUTH_JWKS && !settings.AUTH_ISSUER && !settings.AUTH_AUDIENCE) {
+    log.warn("Tokens that their issuer made for other services count too: set AUTH_AUDIENCE", {
+      event: "any_audience",
     });
   }
   if (isOnDeploy(env) && !settings.REDIS_URL) {

@@ -13,7 +13,7 @@ import { events } from "./http/events.ts";
 import { health, readiness } from "./http/health.ts";
 import { metrics } from "./http/metrics.ts";
 import { pages } from "./http/pages.ts";
-import { listRooms, publishMessage, readMessages } from "./http/rooms.ts";
+import { listMembers, listRooms, publishMessage, readMessages, readRoom } from "./http/rooms.ts";
 
 export type { Fetch };
 
@@ -25,18 +25,22 @@ export function createRouter(app: App): Fetch {
   const routes: Record<string, Route> = {
     "/": {
       need: ({ headers }) => isUpgrade(headers) ? "grants" : "nothing",
-      GET: (call) => isUpgrade(call.request.headers) ? echoSocket(call) : page(call),
+      GET: (call) => !app.pages || isUpgrade(call.request.headers) ? echoSocket(call) : page(call),
     },
     "/echo": { need: "grants", GET: echoSocket },
     "/chat": { need: "grants", room: "lobby", GET: chatSocket },
     "/chat/{room}": { need: "grants", GET: chatSocket },
     "/rooms": { need: "grants", GET: listRooms(app) },
+    "/rooms/{room}": { need: "grants", GET: readRoom(app) },
+    "/rooms/{room}/members": { need: "grants", GET: listMembers(app) },
     "/rooms/{room}/messages": { need: "grants", GET: readMessages(app), POST: publishMessage(app) },
     "/rooms/{room}/events": { need: "grants", GET: withSlot(app, events(app)) },
     "/healthz": { need: "nothing", GET: health() },
     "/readyz": { need: "nothing", GET: readiness(app) },
     "/metrics": { need: "admin", GET: metrics(app) },
   };
-  for (const [path, GET] of Object.entries(files)) routes[path] = { need: "nothing", GET };
+  for (const [path, GET] of Object.entries(files)) {
+    if (app.pages || path.startsWith("/client.")) routes[path] = { need: "nothing", GET };
+  }
   return dispatcher(app, routes);
 }

@@ -1,5 +1,5 @@
 import { assert, assertEquals, assertNotEquals, assertStringIncludes } from "@std/assert";
-import { OPEN_GRANTS } from "../../handlers/access/token.ts";
+import { OPEN_RIGHTS } from "../../handlers/access/grants.ts";
 import type { Call } from "../../handlers/app.ts";
 import { file } from "../../handlers/http/pages.ts";
 import { createTestApp } from "../support/fakes.ts";
@@ -7,7 +7,7 @@ import { createTestApp } from "../support/fakes.ts";
 /** Asks a handler with these headers. */
 async function get(handler: ReturnType<typeof file>, headers: HeadersInit = {}): Promise<Response> {
   const request = new Request("http://parley.test/", { headers });
-  const visitor = { remote: "", address: "", grants: OPEN_GRANTS };
+  const visitor = { remote: "", address: "", rights: OPEN_RIGHTS };
   const call: Call = { request, url: new URL(request.url), visitor, room: "" };
   return await handler(call);
 }
@@ -44,18 +44,25 @@ Deno.test("file() lets a page run no script but the server's own", async () => {
   await script.body?.cancel();
 });
 
-Deno.test("the page at / keeps its own policy and loads nothing that is not there", async () => {
-  const { ask } = createTestApp();
-  const response = await ask("/");
-  assertEquals(response.status, 200);
-  assertEquals(response.headers.get("content-type"), "text/html; charset=utf-8");
-  const html = await response.text();
-  assertEquals(html.match(/<script(?![^>]*\ssrc=)|<style|\son\w+=|\sstyle=/g), null);
-  const links = [...html.matchAll(/(?:src|href)="([^":]*)"/g)].map(([, path]) => path);
-  assert(links.length > 0);
-  for (const path of links) {
-    const part = await ask(`/${path}`);
-    assertEquals(part.status, 200, path);
-    await part.body?.cancel();
+Deno.test("each page keeps its own policy and loads what is there, below a prefix too", async () => {
+  for (const prefix of ["", "/a/rt"]) {
+    const { ask } = createTestApp({ prefix });
+    for (const page of [`${prefix}/`, `${prefix}/dashboard`]) {
+      const response = await ask(page);
+      assertEquals(response.status, 200);
+      assertEquals(response.headers.get("content-type"), "text/html; charset=utf-8");
+      const html = await response.text();
+      assertEquals(html.match(/<script(?![^>]*\ssrc=)|<style|\son\w+=|\sstyle=/g), null);
+      const links = [...html.matchAll(/\s(?:src|href)="((?!data:)[^"]*)"/g)].map(([, path]) =>
+        path
+      );
+      assert(links.length > 0);
+      for (const link of links) {
+        const { pathname } = new URL(link, `http://parley.test${page}`);
+        const part = await ask(pathname);
+        assertEquals(part.status, 200, pathname);
+        await part.body?.cancel();
+      }
+    }
   }
 });

@@ -13,8 +13,8 @@ export interface ServingSettings {
   port: number;
 }
 
-/** Nobody is slowed down. */
-export const UNLIMITED = { messageRate: 0, byteRate: 0, joinRate: 0 };
+/** Nobody is slowed down, and whoever comes back gets all that it missed. */
+export const UNLIMITED = { messageRate: 0, byteRate: 0, joinRate: 0, maxQueueBytes: 100_000_000 };
 
 if (isWorker()) {
   const { threads, settings: { port }, ready } = await joinThreads<ServingSettings>(systemClock);

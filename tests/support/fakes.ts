@@ -4,10 +4,9 @@
  * @module
  */
 import type { Socket, Upgrade } from "../../handlers/access/handshake.ts";
-import type { TokenCheck } from "../../handlers/access/token.ts";
+import type { Authorize } from "../../handlers/access/grants.ts";
 import { type App, createApp, type RequestInfo } from "../../handlers/app.ts";
 import type { Engine } from "../../handlers/engine/engine.ts";
-import type { Dialect } from "../../handlers/protocol/encode.ts";
 import type { Turn } from "../../handlers/registry/flush.ts";
 import type { Registry } from "../../handlers/registry/registry.ts";
 import { createRouter, type Fetch } from "../../handlers/router.ts";
@@ -214,8 +213,8 @@ export interface TestAppOptions {
   engine?: Engine;
   log?: Log;
   upgrade?: Upgrade;
-  tokens?: TokenCheck;
-  isTraced?: boolean;
+  authorize?: Authorize;
+  prefix?: string;
   /** With `new Turn(() => {})` the test ends each turn by `turn.flush()`. */
   turn?: Turn;
 }
@@ -240,13 +239,13 @@ export interface TestApp {
 
 /** How a fake socket knocks. */
 export interface HandshakeOptions {
-  dialect?: Dialect;
+  dialect?: "plain" | "v1";
   headers?: Record<string, string>;
   info?: RequestInfo;
 }
 
 /** The headers of a good handshake. The key is RFC 6455's, 1.3. */
-export function handshakeHeaders(dialect: Dialect = "plain"): Record<string, string> {
+export function handshakeHeaders(dialect: "plain" | "v1" = "plain"): Record<string, string> {
   return {
     upgrade: "websocket",
     connection: "Upgrade",
@@ -268,14 +267,14 @@ export function createTestApp(overrides: TestAppOptions = {}): TestApp {
     sockets.set(response, socket);
     return { socket, response };
   };
-  const { engine, log = recording, tokens, isTraced, turn, upgrade = fakeUpgrade } = overrides;
+  const { engine, log = recording, authorize, prefix, turn, upgrade = fakeUpgrade } = overrides;
   const app = createApp({
     ...limitsAndAccess(settings),
     engine,
     log,
     clock,
-    tokens,
-    isTraced,
+    authorize,
+    prefix,
     turn,
     upgrade,
   });
