@@ -1,5 +1,5 @@
 /**
- * The module of the workers in `threads_test.ts`: each hosts a room of its own, `worker-{index}`,
+ * The module of the workers in `workers_test.ts`: each hosts a room of its own, `worker-{index}`,
  * where it takes orders, and has a member, `Worker {index}`, in the room `said`.
  *
  * @module
@@ -24,7 +24,7 @@ if (isWorker()) {
   const { index, engine, limits, report } = threads;
   if (settings.failing === index) throw new Error("no port is free");
   const room = `worker-${index}`;
-  const figures = { [room]: 1, all: 1 };
+  const figures = { [room]: 1, all: 1, messagesIn: 5 };
   const say = (text: unknown) =>
     engine.publish("said", { sender: room, message: JSON.stringify(text) });
   const obey: Record<Order, () => unknown> = {
