@@ -3,13 +3,19 @@
  *
  * @module
  */
-import type { ClientHandler, Slot } from "../access/slot.ts";
-import type { App, Visitor } from "../app.ts";
+import type { ClientHandler } from "../access/slot.ts";
+import type { App } from "../app.ts";
 import { CLOSE } from "../protocol/close_codes.ts";
 import { events as eventsDialect } from "../protocol/encode.ts";
 import { readWanted } from "../protocol/position.ts";
 import type { Registry } from "../registry/registry.ts";
-import { type End, type Frame, Subscriber } from "../registry/subscriber.ts";
+import type { Rejection } from "../registry/room.ts";
+import {
+  type End,
+  type Frame,
+  Subscriber,
+  type SubscriberOptions,
+} from "../registry/subscriber.ts";
 import { byteLength } from "../util/bytes.ts";
 import { refusalError } from "./rooms.ts";
 
@@ -22,18 +28,14 @@ const QUERY_ID = /^(?:evs_)?last[-_]?event[-_]?id$/i;
 /** Makes the handler of event streams; `Last-Event-ID` or `?after=` resumes. */
 export function events(app: App): ClientHandler {
   return async ({ request, url, room, visitor }, slot) => {
-    const stream = new EventStream(app.registry, visitor, slot);
+    const stream = new EventStream(app.registry, { ...visitor, slot, signal: request.signal });
     const wanted = readWanted(url.searchParams);
     wanted.after = lastEventId(request.headers, url.searchParams) ?? wanted.after;
     const opened = app.registry.room(room).subscribe(stream, wanted);
-    // While it waits nothing else tells that the client gave up.
-    if (opened instanceof Promise) {
-      request.signal.addEventListener("abort", () => stream.cancel(), { once: true });
-    }
-    const refusal = await opened;
-    if (refusal || stream.hasEnded) {
+    const refusal = await Promise.race([opened, stream.gone]);
+    if (refusal) {
       stream.cancel();
-      throw refusalError(refusal ?? { refused: "unavailable" });
+      throw refusalError(refusal);
     }
     stream.start();
     return new Response(stream.body.pipeThrough(new TextEncoderStream()), {
@@ -59,8 +61,10 @@ class EventStream extends Subscriber {
   #controller!: ReadableStreamDefaultController<string>;
   #stopKeepAlive?: () => void;
 
-  constructor(registry: Registry, visitor: Visitor, slot: Slot) {
-    super(registry, { ...visitor, slot, dialect: eventsDialect });
+  readonly #gone = Promise.withResolvers<Rejection>();
+
+  constructor(registry: Registry, options: Omit<SubscriberOptions, "dialect">) {
+    super(registry, { ...options, dialect: eventsDialect });
     this.body = new ReadableStream({
       start: (controller) => {
         this.#controller = controller;
@@ -70,6 +74,11 @@ class EventStream extends Subscriber {
       highWaterMark: registry.limits.maxQueueBytes,
       size: (text) => byteLength(text),
     });
+  }
+
+  /** The end of the stream before it has begun, as an answer to its request. */
+  get gone(): Promise<Rejection> {
+    return this.#gone.promise;
   }
 
   get unsentBytes(): number {
@@ -102,6 +111,7 @@ class EventStream extends Subscriber {
 
   protected override end(end: End): void {
     this.#stopKeepAlive?.();
+    this.#gone.resolve({ refused: "unavailable" });
     super.end(end);
     this.release();
   }
