@@ -13,7 +13,7 @@ import { events } from "./http/events.ts";
 import { health, readiness } from "./http/health.ts";
 import { metrics } from "./http/metrics.ts";
 import { pages } from "./http/pages.ts";
-import { listRooms, publishMessage, readMessages } from "./http/rooms.ts";
+import { listRooms, publishMessage, publishNote, readMessages } from "./http/rooms.ts";
 
 export type { Fetch };
 
@@ -32,6 +32,7 @@ export function createRouter(app: App): Fetch {
     "/chat/{room}": { need: "grants", GET: chatSocket },
     "/rooms": { need: "grants", GET: listRooms(app) },
     "/rooms/{room}/messages": { need: "grants", GET: readMessages(app), POST: publishMessage(app) },
+    "/rooms/{room}/notes": { need: "grants", POST: publishNote(app) },
     "/rooms/{room}/events": { need: "grants", GET: withSlot(app, events(app)) },
     "/healthz": { need: "nothing", GET: health() },
     "/readyz": { need: "nothing", GET: readiness(app) },

@@ -4,10 +4,10 @@
  *
  * @module
  */
-import { Buffer } from "node:buffer";
+import type { Buffer } from "node:buffer";
 import type { Span } from "../../protocol/page.ts";
 import type { Cursor, Head } from "../../protocol/position.ts";
-import type { Members, RoomSummary } from "../../protocol/room_event.ts";
+import type { Members, RoomSummary, Transient } from "../../protocol/room_event.ts";
 import type { Clock } from "../../util/clock.ts";
 import type { Log } from "../../util/log.ts";
 import { DEDUPE_MS } from "../dedupe.ts";
@@ -22,7 +22,7 @@ import {
 } from "../engine.ts";
 import { type HistoryLimits, newEpoch } from "../memory.ts";
 import { RedisConnection, type ScriptName } from "./connection.ts";
-import { type Entry, pack, type RedisNode, toChats, unpack } from "./room.ts";
+import { type Entry, pack, type RedisNode, toChats, toPayload, unpack } from "./room.ts";
 import { RedisRooms } from "./rooms.ts";
 import { LEASE_MS, MAX_NAMES } from "./scripts.ts";
 
@@ -137,10 +137,8 @@ class RedisEngine implements Engine, RedisNode {
     return this.run("publish", this.#rooms.keysOf(name), args).then(toOutcome);
   }
 
-  relay(name: string, bytes: Uint8Array, from: string): void {
-    const sender = Buffer.from(from);
-    const payload = Buffer.concat([Buffer.from(`b${sender.length} `), sender, bytes]);
-    this.connection.send(["SPUBLISH", this.#rooms.keysOf(name)[0], payload]);
+  relay(name: string, event: Transient): void {
+    this.connection.send(["SPUBLISH", this.#rooms.keysOf(name)[0], toPayload(event)]);
   }
 
   join(name: string, member: string, as: string): Promise<Refusal | undefined> {
