@@ -4,13 +4,20 @@
  *
  * @module
  */
-import type { Draft, Engine, IdempotencyKey, Outcome, Refusal } from "../engine/engine.ts";
+import {
+  type Draft,
+  type Engine,
+  type IdempotencyKey,
+  isRefusal,
+  type Outcome,
+  type Refusal,
+} from "../engine/engine.ts";
 import type { From } from "../hooks/hooks.ts";
 import type { ErrorCode } from "../protocol/encode.ts";
 import type { Span } from "../protocol/page.ts";
 import { isServerRoom } from "../protocol/parse.ts";
 import type { Cursor, Wanted } from "../protocol/position.ts";
-import type { Members } from "../protocol/room_event.ts";
+import type { Members, RoomSummary } from "../protocol/room_event.ts";
 import { chain, type MaybePromise } from "../util/maybe_promise.ts";
 import type { Registry } from "./registry.ts";
 import type { Sender } from "./sender.ts";
@@ -76,7 +83,7 @@ export class Room {
     return this.#charge(from, bytes.byteLength, () =>
       from.line.run(() => {
         // A hook on messages could not read bytes.
-        if (this.registry.hooks.hooks.onMessage) return FORBIDDEN;
+        if (this.registry.hooks.has("onMessage")) return FORBIDDEN;
         const refusal = this.checkSender(from);
         if (refusal) return refusal;
         const event = { bytes: new Uint8Array(bytes), from: from.subscriber.id } as const;
@@ -93,10 +100,26 @@ export class Room {
     return this.#charge(from, size, enter, true);
   }
 
-  /** Who has joined. */
-  members(from: Member): MaybePromise<Members | Rejection> {
-    if (!from.subscriber.rooms.has(this.name)) return { refused: "not_joined" };
+  /** Who has joined; a socket must be subscribed to ask. */
+  members(from?: Member): MaybePromise<Members | Rejection> {
+    if (from && !from.subscriber.rooms.has(this.name)) return { refused: "not_joined" };
     return this.engine.members(this.name);
+  }
+
+  /** What the list of rooms says of this one; zeros where nobody knows it. */
+  summary(): MaybePromise<RoomSummary | Refusal> {
+    const room = this.name;
+    return chain<RoomSummary[], RoomSummary | Refusal>(
+      this.engine.rooms(nameBefore(room), 1),
+      ([found]) => {
+        if (found?.room === room) return found;
+        // Without subscribers it is in no list, but may have messages.
+        return chain<Span | Refusal, RoomSummary | Refusal>(
+          this.engine.read(room),
+          (span) => isRefusal(span) ? span : { room, members: 0, listeners: 0, seq: span.seq },
+        );
+      },
+    );
   }
 
   /** The kept messages behind a cursor. */
@@ -106,6 +129,8 @@ export class Room {
 
   /** Subscribes: `welcome` first, then what was missed, then all that comes. */
   subscribe(subscriber: Subscriber, wanted: Wanted): MaybePromise<Rejection | undefined> {
+    // What waited behind a join is dropped when its socket ends.
+    if (subscriber.hasEnded) return { refused: "unavailable" };
     if (subscriber.rooms.size >= this.registry.limits.maxRoomsPerConnection) {
       return { refused: "too_many_rooms" };
     }
@@ -155,24 +180,22 @@ export class Room {
     from: Sender,
     next: (sender: string, text: string) => MaybePromise<T>,
   ): MaybePromise<T | Rejection> {
-    const ask = () => {
-      const refusal = this.checkSender(from);
-      if (refusal) return refusal;
-      return this.registry.hooks.message(this.#from(from, from.nameIn(this.name)!), message, kind);
-    };
-    return this.#charge(
-      from,
-      size,
-      () =>
-        chain<string | Rejection, T | Rejection>(
-          from.line.hold<string | Rejection>(ask),
-          (text) => {
-            if (typeof text !== "string") return text;
-            // It may have lost its rights, or left, while the hook took its time.
-            return this.checkSender(from) ?? next(from.nameIn(this.name)!, text);
-          },
-        ),
-    );
+    return this.#charge(from, size, () => {
+      const send = (text: string) => this.checkSender(from) ?? next(from.nameIn(this.name)!, text);
+      // On a message's way nothing is made for a hook that is not there.
+      if (!this.registry.hooks.has("onMessage")) {
+        return from.line.run(() => send(JSON.stringify(message)));
+      }
+      const asked = from.line.hold<string | Rejection>(() =>
+        this.checkSender(from) ??
+          this.registry.hooks.message(this.#from(from, from.nameIn(this.name)!), message, kind)
+      );
+      // The sender may have lost its rights, or left, while the hook took its time.
+      return chain<string | Rejection, T | Rejection>(
+        asked,
+        (text) => typeof text === "string" ? send(text) : text,
+      );
+    });
   }
 
   #from({ via, rights }: Sender, name: string): From {
@@ -228,4 +251,9 @@ export class Room {
       this.registry.addMember(subscriber, name, this.name, isNew);
     });
   }
+}
+
+/** The last text before a room's name that could be a name: `~` is behind all letters of names. */
+function nameBefore(name: string): string {
+  return name.slice(0, -1) + String.fromCharCode(name.charCodeAt(name.length - 1) - 1) + "~";
 }

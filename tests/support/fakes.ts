@@ -4,10 +4,8 @@
  * @module
  */
 import type { Socket, Upgrade } from "../../handlers/access/handshake.ts";
-import type { Authorize } from "../../handlers/access/grants.ts";
 import { type App, type AppOptions, createApp, type RequestInfo } from "../../handlers/app.ts";
 import type { Engine } from "../../handlers/engine/engine.ts";
-import type { Turn } from "../../handlers/registry/flush.ts";
 import type { Registry } from "../../handlers/registry/registry.ts";
 import { createRouter, type Fetch } from "../../handlers/router.ts";
 import { defaultSettings, limitsAndAccess, type Settings } from "../../handlers/start/settings.ts";
