@@ -292,13 +292,14 @@ export class RoomView implements Cursor {
 
   /**
    * One of `c{epoch} {seq} {entry}`, `s{epoch} {version} {members} j{name}{old name, if any}`, the
-   * same with `l{name}`, and `b{name}{bytes}`; names are packed.
+   * same with `l{name}`, `n{entry}`, and `b{name}{bytes}`; names are packed.
    */
   #accept(payload: Buffer): void {
     if (payload[0] === BINARY) return this.#deliverBinary(payload);
     const text = payload.toString();
     if (payload[0] === NOTE) {
-      return this.host.deliver({ type: "note", note: toChat(0, text.slice(1)) });
+      const { time, sender, message } = toChat(0, text.slice(1));
+      return this.host.deliver({ type: "note", note: { time, sender, message } });
     }
     const afterEpoch = text.indexOf(" ");
     const afterNumber = text.indexOf(" ", afterEpoch + 1);
