@@ -1,7 +1,8 @@
 import { assert, assertEquals, assertRejects } from "@std/assert";
 import { DEFAULT_LIMITS } from "../../handlers/access/limits.ts";
 import { LimitTable } from "../../handlers/access/shared_limits.ts";
-import { type ClientHandler, type Slot, withSlot } from "../../handlers/access/slot.ts";
+import { type Slot, withSlot } from "../../handlers/access/slot.ts";
+import type { ClientHandler } from "../../handlers/app.ts";
 import type { Call } from "../../handlers/app.ts";
 import { HttpError } from "../../handlers/protocol/http_error.ts";
 import type { Settings } from "../../handlers/start/settings.ts";
