@@ -3,7 +3,6 @@ import { DEFAULT_LIMITS } from "../../handlers/access/limits.ts";
 import { LimitTable } from "../../handlers/access/shared_limits.ts";
 import { type Slot, type SlotHandler, withSlot } from "../../handlers/access/slot.ts";
 import type { Call } from "../../handlers/app.ts";
-import type { Call } from "../../handlers/app.ts";
 import { HttpError } from "../../handlers/protocol/http_error.ts";
 import type { Settings } from "../../handlers/start/settings.ts";
 import { createTestApp, FakeClock } from "../support/fakes.ts";
