@@ -9,6 +9,7 @@ import { denoUpgrade, type Upgrade } from "./access/handshake.ts";
 import { DEFAULT_LIMITS, type Limits } from "./access/limits.ts";
 import { SAME_ORIGIN } from "./access/origins.ts";
 import { LimitTable, type SharedLimits } from "./access/shared_limits.ts";
+import type { SlotHandler } from "./access/slot.ts";
 import type { Engine } from "./engine/engine.ts";
 import { createMemoryEngine } from "./engine/memory.ts";
 import type { Turn } from "./registry/flush.ts";
@@ -101,3 +102,6 @@ export interface Call {
 
 /** Answers a call. */
 export type Handler = (call: Call) => Response | Promise<Response>;
+
+/** Answers a call of a client that stays. */
+export type ClientHandler = SlotHandler<Call>;

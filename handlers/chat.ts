@@ -6,8 +6,7 @@
 import type { Rights } from "./access/grants.ts";
 import { checkHandshake } from "./access/handshake.ts";
 import { Allowance } from "./access/rate_limit.ts";
-import type { ClientHandler } from "./access/slot.ts";
-import type { App, Visitor } from "./app.ts";
+import type { App, ClientHandler, Visitor } from "./app.ts";
 import { isRefusal } from "./engine/engine.ts";
 import { ack, type ErrorCode, type ErrorDetails, membersList, pong } from "./protocol/encode.ts";
 import { type ClientMessage, parse } from "./protocol/parse.ts";
