@@ -244,7 +244,7 @@ for (const program of [NGINX, CADDY]) {
 }
 
 proxyTest(NGINX, "nginx ends a listener that reads no more, and Parley lets it go", async () => {
-  await using front = await Front.start(NGINX, "--post-rate", "0");
+  await using front = await Front.start(NGINX, "--post-rate", "0", "--byte-rate", "0");
   using stuck = await RawClient.open(`${front.ws}/chat/hose`);
   assertEquals(stuck.status, 101);
   const body = JSON.stringify({ message: "x".repeat(60_000) });
