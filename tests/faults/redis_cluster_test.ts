@@ -144,8 +144,9 @@ fullTest("Sentinel names the next primary when the first one is killed", async (
     for (const port of ports) {
       await eventually(async () => {
         using connection = await Deno.connect({ port });
-        await connection.write(new TextEncoder().encode("SENTINEL MASTERS\r\nQUIT\r\n"));
-        return await new Response(connection.readable).text();
+        await connection.write(new TextEncoder().encode("SENTINEL MASTERS\r\n"));
+        const buffer = new Uint8Array(16_384);
+        return new TextDecoder().decode(buffer.subarray(0, await connection.read(buffer) ?? 0));
       }, (text) => /num-slaves\r\n\$1\r\n1/.test(text) && /sentinels\r\n\$1\r\n2/.test(text));
     }
     await first.stop("SIGKILL");
