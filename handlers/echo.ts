@@ -5,8 +5,7 @@
  */
 import { checkHandshake } from "./access/handshake.ts";
 import { TokenBucket } from "./access/rate_limit.ts";
-import type { ClientHandler } from "./access/slot.ts";
-import type { App } from "./app.ts";
+import type { App, ClientHandler } from "./app.ts";
 import { plain } from "./protocol/encode.ts";
 import { Connection } from "./registry/connection.ts";
 import { byteLength } from "./util/bytes.ts";
@@ -17,8 +16,9 @@ export function echo(app: App): ClientHandler {
     checkHandshake(request);
     const { registry, clock, limits: { idleTimeoutSeconds, messageRate, byteRate } } = app;
     const prefix = url.searchParams.get("prefix") ?? "Echo: ";
+    const { signal } = request;
     const { socket, response } = app.upgrade(request, { dialect: plain, idleTimeoutSeconds });
-    const options = { ...visitor, slot, dialect: plain, kind: "echo" } as const;
+    const options = { ...visitor, slot, signal, dialect: plain, kind: "echo" } as const;
     const connection = new Connection(socket, registry, options);
     const start = clock.now();
     const messages = new TokenBucket(messageRate, messageRate, start);

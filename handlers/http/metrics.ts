@@ -54,6 +54,20 @@ export function readFigures({ registry, threads, authorize, log }: FiguresOf) {
 /** The figures of one worker, or of all. */
 export type ServerFigures = ReturnType<typeof readFigures>;
 
+/** The figures that only grow. */
+const TOTALS: (keyof ServerFigures)[] = [
+  ...["messagesIn", "bytesIn", "framesOut", "bytesOut", "deliveries"] as const,
+  ...["keyFailures", "logDropped", "closes", "refusals", "recoveries"] as const,
+  ...["batchMessages", "fanOutSeconds"] as const,
+];
+
+/** What still counts of a thread that has ended: a total must not fall. */
+export function totalsOf(figures: Figures): Figures {
+  return Object.fromEntries(
+    Object.entries(figures).filter(([name]) => TOTALS.some((total) => total === name)),
+  );
+}
+
 /** The figures of the whole process. */
 export async function allFigures(app: FiguresOf): Promise<ServerFigures> {
   const own = readFigures(app);

@@ -56,10 +56,10 @@ Deno.test("the page comes with the script and the style that it names", async ()
   const page = await fetch(`${server.url}/`);
   assertMatch(page.headers.get("content-type") ?? "", /^text\/html/);
   const html = await page.text();
-  const files = [...html.matchAll(/(?:src|href)="(\/[^"]*)"/g)].map(([, path]) => path);
+  const files = [...html.matchAll(/\s(?:src|href)="((?!data:)[^"]*)"/g)].map(([, path]) => path);
   assertGreater(files.length, 1);
   for (const path of files) {
-    const file = await fetch(server.url + path);
+    const file = await fetch(new URL(path, server.url));
     assertEquals(file.status, 200, path);
     assertGreater((await file.text()).length, 0, path);
   }
@@ -96,6 +96,18 @@ Deno.test("a start that cannot be is one line on stderr and exit code 1", async 
       ["--tls-key", "y.pem"],
       {},
       "Cannot use TLS_KEY: TLS_CERT is missing, TLS needs both",
+    ],
+    [
+      "a short secret",
+      ["--auth-secret", "s"],
+      {},
+      "Cannot use AUTH_SECRET: it has 1 bytes, at least 32 are needed",
+    ],
+    [
+      "an origin that no page has",
+      ["--allowed-origins", "same,https://a.example/"],
+      {},
+      'Cannot use ALLOWED_ORIGINS: no browser sends the origin "https://a.example/", write https://a.example',
     ],
     [
       "a bad flag's value",
@@ -204,6 +216,14 @@ Deno.test("the log tells who came, joined, left and why each connection ended", 
   );
   await server.line(/Client evicted: 127\.0\.0\.1:\d+: too slow \(1013\)\. Total clients: 1$/);
   assertEquals(server.lines().filter((line) => line.includes("[ERR]")), []);
+});
+
+Deno.test("LOG_LEVEL=debug tells of each message, and says nothing of what is in it", async () => {
+  await using server = await ServerProcess.start(["--log-level", "debug"]);
+  await using echo = await Client.open(`${server.ws}/echo`);
+  echo.send("a secret");
+  await server.line(/Client sent: 127\.0\.0\.1:\d+: text of 8 bytes$/);
+  assert(!server.lines().some((line) => line.includes("secret")));
 });
 
 Deno.test("a client that vanishes while it is written to is no line of level error", async () => {

@@ -18,6 +18,7 @@ const ELSEWHERE: Record<string, string> = {
   "npx -y deno@2.9.6 test -A": "would run this test again; CI runs the same tests",
   "deno test -A": "would run this test again; CI runs it",
   "deno test -A tests/attack": "a part of deno test -A",
+  "deno task test:fast": "a part of deno test -A",
   ".ci/run": "is CI",
   "deno run -A": "tests/examples/examples_test.ts runs it with the two files that are meant",
   "apt-get install libjemalloc2": "CI installs it",
