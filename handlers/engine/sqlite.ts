@@ -106,8 +106,10 @@ export class SqliteFile {
 
   #prepareFile(owner: string): void {
     const database = this.#database;
-    const isEmpty = this.#pragma("page_count") === 0;
-    if (!isEmpty && this.#pragma("application_id") !== APPLICATION_ID) {
+    const schema = database.prepare("SELECT count(*) AS count FROM sqlite_schema").get();
+    // Empty is also what a process that was killed in its very first moment leaves.
+    const mayBe = schema?.count === 0 ? [0, APPLICATION_ID] : [APPLICATION_ID];
+    if (!mayBe.includes(Number(this.#pragma("application_id")))) {
       throw new Error("it is a file of another program");
     }
     const version = Number(this.#pragma("user_version"));
