@@ -7,9 +7,9 @@ import type { App, Call, Handler } from "../app.ts";
 import { type IdempotencyKey, isRefusal } from "../engine/engine.ts";
 import { ERROR_TEXTS, v1 } from "../protocol/encode.ts";
 import { HttpError } from "../protocol/http_error.ts";
-import { pageOf } from "../protocol/page.ts";
+import { pageBefore, pageOf } from "../protocol/page.ts";
 import { isPersonName, isShallow } from "../protocol/parse.ts";
-import { parseCursor } from "../protocol/position.ts";
+import { type Cursor, parseCursor } from "../protocol/position.ts";
 import type { RoomSummary } from "../protocol/room_event.ts";
 import type { Rejection } from "../registry/room.ts";
 import { Line, type Sender } from "../registry/sender.ts";
@@ -65,16 +65,20 @@ export function listMembers({ registry }: App): Handler {
   };
 }
 
-/** Makes the handler of `GET /rooms/{room}/messages`. */
+/** Makes the handler of `GET /rooms/{room}/messages`: forward by `?after=`, backward by `?before=`. */
 export function readMessages({ registry, limits }: App): Handler {
-  return async ({ url, room }) => {
-    const after = url.searchParams.get("after") ?? undefined;
+  return async ({ url: { searchParams }, room }) => {
+    const after = searchParams.get("after") ?? undefined;
     const cursor = parseCursor(after);
-    const limit = readLimit(url.searchParams.get("limit"));
+    const before = readBefore(searchParams);
+    const limit = readLimit(searchParams.get("limit"));
     const span = await registry.room(room).read(cursor);
     if (isRefusal(span)) throw refusalError(span);
     // No more than a socket may have unsent: a client that does not read holds the whole answer.
-    const page = pageOf(span, cursor, limit, limits.maxQueueBytes / 2);
+    const maxBytes = limits.maxQueueBytes / 2;
+    const page = before
+      ? pageBefore(span, before, limit, maxBytes)
+      : pageOf(span, cursor, limit, maxBytes);
     const recovered = page.recovered && (after === undefined) === (cursor === undefined);
     const head = JSON.stringify({ room, epoch: page.epoch, seq: page.seq, recovered });
     const messages = page.chats.map((chat) => v1.chat(room, page.epoch, chat));
@@ -135,6 +139,14 @@ async function readPost(call: Call, app: App) {
   const { message, sender } = readMessage(body);
   from.name = rights.name ?? sender;
   return { room, from, body, post: { message, size: byteLength(body) } };
+}
+
+function readBefore(query: URLSearchParams): Cursor | undefined {
+  const text = query.get("before");
+  if (text === null) return undefined;
+  const before = parseCursor(text);
+  if (before && !query.has("after")) return before;
+  throw new HttpError(400, "bad_cursor", "before must be a cursor, and stand without after.");
 }
 
 function readLimit(text: string | null): number {
