@@ -37,7 +37,8 @@ export class SqliteFile {
     // A file that is gone would be made anew, without what it had.
     if (isAgain) Deno.statSync(path);
     else createFile(path);
-    const database = new DatabaseSync(path);
+    // A thread that died lets go of the file a moment later.
+    const database = new DatabaseSync(path, { timeout: isAgain ? 2_000 : 0 });
     this.#database = database;
     try {
       database.exec("PRAGMA locking_mode = EXCLUSIVE");
