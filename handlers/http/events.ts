@@ -3,8 +3,7 @@
  *
  * @module
  */
-import type { ClientHandler } from "../access/slot.ts";
-import type { App } from "../app.ts";
+import type { App, ClientHandler } from "../app.ts";
 import { CLOSE } from "../protocol/close_codes.ts";
 import { events as eventsDialect } from "../protocol/encode.ts";
 import { readWanted } from "../protocol/position.ts";
@@ -17,7 +16,7 @@ import {
   type SubscriberOptions,
 } from "../registry/subscriber.ts";
 import { byteLength } from "../util/bytes.ts";
-import { refusalError } from "./rooms.ts";
+import { refusalError } from "./error.ts";
 
 /** A comment that often keeps proxies from ending a quiet stream. */
 const KEEP_ALIVE_MS = 15_000;
