@@ -29,8 +29,8 @@ async function serve(settings: Settings, log: Log, threads?: Threads): Promise<R
   onUncaught(log);
   const isTraced = ["true", "1"].includes(Deno.env.get("OTEL_DENO") ?? "");
   const health = {};
-  const options = await parleyOptions(settings, log, threads);
-  const parley = createParley({ ...options, health, isTraced });
+  const options = await parleyOptions(settings, log, threads, isTraced);
+  const parley = createParley({ ...options, health });
   const server = await listen({ settings, handler: parley.fetch, log, health, threads });
   const stop = async () => {
     await parley[Symbol.asyncDispose]();
@@ -61,8 +61,13 @@ async function main(): Promise<void> {
   const { address } = running;
   log.info(`Parley ${config.version} started: ${urlsOf(address)}`, { event: "start", address });
   if (isOpenToAll(settings)) {
-    log.warn("Anybody may connect: set ALLOWED_ORIGINS, or AUTH_SECRET, or a loopback HOST", {
+    log.warn("Anybody may connect: set AUTH_SECRET or AUTH_JWKS, or a loopback HOST", {
       event: "open",
+    });
+  }
+  if (settings.AUTH_JWKS && !settings.AUTH_ISSUER && !settings.AUTH_AUDIENCE) {
+    log.warn("Tokens that their issuer made for other services count too: set AUTH_AUDIENCE", {
+      event: "any_audience",
     });
   }
   if (isOnDeploy(env) && !settings.REDIS_URL) {

@@ -7,6 +7,7 @@
 import type { AccessRules, Visitor } from "./access/access.ts";
 import { denoUpgrade, type Upgrade } from "./access/handshake.ts";
 import { DEFAULT_LIMITS, type Limits } from "./access/limits.ts";
+import { SAME_ORIGIN } from "./access/origins.ts";
 import { LimitTable, type SharedLimits } from "./access/shared_limits.ts";
 import type { Engine } from "./engine/engine.ts";
 import { createMemoryEngine } from "./engine/memory.ts";
@@ -14,7 +15,7 @@ import type { Turn } from "./registry/flush.ts";
 import { Registry } from "./registry/registry.ts";
 import type { Threads } from "./start/threads.ts";
 import { type Clock, systemClock } from "./util/clock.ts";
-import { type Log, silentLog } from "./util/log.ts";
+import { silentLog } from "./util/log.ts";
 
 export type { RequestInfo, Visitor } from "./access/access.ts";
 
@@ -27,7 +28,6 @@ export interface Health {
 /** The parts that the handlers work with. */
 export interface App extends AccessRules {
   registry: Registry;
-  log: Log;
   clock: Clock;
   limits: Limits;
   /** The limits that other threads count for too. */
@@ -35,6 +35,10 @@ export interface App extends AccessRules {
   /** The threads of the process, where there are several. */
   threads?: Threads;
   health: Health;
+  /** The path below which everything is: `/rt`; empty for none. */
+  prefix: string;
+  /** Whether the pages are served: chat and dashboard. */
+  pages: boolean;
   /** How a request becomes a socket; `denoUpgrade` but in tests. */
   upgrade: Upgrade;
 }
@@ -70,13 +74,14 @@ export function createApp(options: AppOptions = {}): App {
     log,
     clock,
     limits,
-    allowedOrigins: options.allowedOrigins ?? [],
+    allowedOrigins: options.allowedOrigins ?? SAME_ORIGIN,
     trustedProxies: options.trustedProxies ?? 0,
-    tokens: options.tokens,
+    authorize: options.authorize,
     sharedLimits,
     threads: options.threads,
     health: options.health ?? {},
-    isTraced: options.isTraced,
+    prefix: options.prefix ?? "",
+    pages: options.pages ?? true,
     upgrade: options.upgrade ?? denoUpgrade,
   };
 }

@@ -5,9 +5,9 @@
  */
 import { checkHandshake } from "./access/handshake.ts";
 import { Allowance } from "./access/rate_limit.ts";
-import type { Grants } from "./access/token.ts";
-import { type ClientHandler } from "./access/slot.ts";
-import type { App } from "./app.ts";
+import type { Rights } from "./access/grants.ts";
+import type { ClientHandler } from "./access/slot.ts";
+import type { App, Visitor } from "./app.ts";
 import { isRefusal, type Refusal } from "./engine/engine.ts";
 import { ack, type ErrorCode, membersList, plainError, pong, v1Error } from "./protocol/encode.ts";
 import { type ClientMessage, isServerRoom, parse } from "./protocol/parse.ts";
@@ -32,7 +32,7 @@ export function chat(app: App): ClientHandler {
       after: url.searchParams.get("after") ?? undefined,
       history: Number.isInteger(history) && history > 0 ? history : 0,
     };
-    new ChatSocket(app, connection, visitor.grants, room, wanted);
+    new ChatSocket(app, connection, visitor, room, wanted);
     return response;
   };
 }
@@ -59,7 +59,8 @@ class ChatSocket implements ConnectionHandler {
   /** Made at the first message: an idle socket has none. */
   #allowance?: Allowance;
   #pending = 0;
-  #grants: Grants;
+  #rights: Rights;
+  #renewRights?: Visitor["renew"];
   /** What it wants of the past, until it is open. */
   #wanted?: Wanted;
   #stopExpiry?: () => void;
@@ -69,11 +70,12 @@ class ChatSocket implements ConnectionHandler {
   constructor(
     readonly app: App,
     readonly connection: Connection,
-    grants: Grants,
+    { rights, renew }: Visitor,
     readonly home: string,
     wanted: Wanted,
   ) {
-    this.#grants = grants;
+    this.#rights = rights;
+    this.#renewRights = renew;
     this.#wanted = wanted;
     connection.handler = this;
   }
@@ -117,7 +119,7 @@ class ChatSocket implements ConnectionHandler {
     if (retry > 0) return this.#fail("rate_limited", {}, retry);
     const membership = this.#memberships.get(this.home);
     if (membership?.name === undefined) return this.#fail("not_joined", {});
-    if (!this.#grants.maySpeak(this.home)) return this.#fail("forbidden", {});
+    if (!this.#rights.maySpeak(this.home)) return this.#fail("forbidden", {});
     membership.room.engine.relay(this.home, new Uint8Array(data), this.connection.id);
   }
 
@@ -160,7 +162,7 @@ class ChatSocket implements ConnectionHandler {
     if (isServerRoom(room)) return this.#fail("forbidden", message);
     const membership = this.#memberships.get(room);
     if (membership?.name === undefined) return this.#fail("not_joined", message);
-    if (!this.#grants.maySpeak(room)) return this.#fail("forbidden", message);
+    if (!this.#rights.maySpeak(room)) return this.#fail("forbidden", message);
     const session = this.#session ?? `connection:${this.connection.id}`;
     const draft = {
       sender: membership.name,
@@ -176,7 +178,7 @@ class ChatSocket implements ConnectionHandler {
 
   #join(message: Extract<ClientMessage, { type: "join" }>): void {
     const { room = this.home, session } = message;
-    const { name = message.name ?? "Anonymous" } = this.#grants;
+    const { name = message.name ?? "Anonymous" } = this.#rights;
     const isOther = message.name !== undefined && message.name !== name;
     if (isServerRoom(room) || isOther) return this.#fail("forbidden", message);
     if (!this.#memberships.has(room)) this.#hear(room, message);
@@ -204,7 +206,7 @@ class ChatSocket implements ConnectionHandler {
     if (this.#memberships.size >= this.app.limits.maxRoomsPerConnection) {
       return this.#fail("too_many_rooms", { room: name });
     }
-    if (!this.#grants.mayHear(name)) return this.#fail("forbidden", { room: name });
+    if (!this.#rights.maySubscribe(name)) return this.#fail("forbidden", { room: name });
     const membership: Membership = { room: this.app.registry.room(name) };
     this.#memberships.set(name, membership);
     const { after, history } = wanted;
@@ -236,16 +238,15 @@ class ChatSocket implements ConnectionHandler {
 
   /** Takes a fresh token. One that cannot hear this room ends the socket. */
   async #renew(token: string): Promise<void> {
-    const { tokens } = this.app;
-    const grants = await tokens?.(token).catch(() => undefined);
+    const rights = await this.#renewRights?.(token).catch(() => undefined);
     if (this.connection.hasEnded) return;
-    const isSame = grants?.subject === this.#grants.subject && grants.name === this.#grants.name;
-    if (!grants || !isSame) return this.#fail("forbidden", {});
-    this.#grants = grants;
+    const isSame = rights?.subject === this.#rights.subject && rights.name === this.#rights.name;
+    if (!rights || !isSame) return this.#fail("forbidden", {});
+    this.#rights = rights;
     this.#watchExpiry();
-    if (!grants.mayHear(this.home)) return this.connection.close("notAllowed");
+    if (!rights.maySubscribe(this.home)) return this.connection.close("notAllowed");
     for (const room of this.#memberships.keys()) {
-      if (grants.mayHear(room)) continue;
+      if (rights.maySubscribe(room)) continue;
       this.#leave(room);
       this.#fail("forbidden", { room });
     }
@@ -253,7 +254,7 @@ class ChatSocket implements ConnectionHandler {
 
   #watchExpiry(): void {
     this.#stopExpiry?.();
-    const { expiresAt } = this.#grants;
+    const { expiresAt } = this.#rights;
     if (expiresAt === undefined) return;
     const end = () => this.connection.close("tokenExpired");
     this.#stopExpiry = runAt(this.app.clock, expiresAt, end);

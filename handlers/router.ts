@@ -25,7 +25,7 @@ export function createRouter(app: App): Fetch {
   const routes: Record<string, Route> = {
     "/": {
       need: ({ headers }) => isUpgrade(headers) ? "grants" : "nothing",
-      GET: (call) => isUpgrade(call.request.headers) ? echoSocket(call) : page(call),
+      GET: (call) => !app.pages || isUpgrade(call.request.headers) ? echoSocket(call) : page(call),
     },
     "/echo": { need: "grants", GET: echoSocket },
     "/chat": { need: "grants", room: "lobby", GET: chatSocket },
@@ -37,6 +37,8 @@ export function createRouter(app: App): Fetch {
     "/readyz": { need: "nothing", GET: readiness(app) },
     "/metrics": { need: "admin", GET: metrics(app) },
   };
-  for (const [path, GET] of Object.entries(files)) routes[path] = { need: "nothing", GET };
+  for (const [path, GET] of Object.entries(files)) {
+    if (app.pages || path.startsWith("/client.")) routes[path] = { need: "nothing", GET };
+  }
   return dispatcher(app, routes);
 }

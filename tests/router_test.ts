@@ -1,4 +1,15 @@
-import { assert, assertEquals, assertMatch, assertNotMatch, assertRejects } from "@std/assert";
+import {
+  assert,
+  assertEquals,
+  assertMatch,
+  assertNotMatch,
+  assertRejects,
+  assertThrows,
+} from "@std/assert";
+import type { Authorize } from "../handlers/access/grants.ts";
+import { denoUpgrade } from "../handlers/access/handshake.ts";
+import { createRouter } from "../handlers/router.ts";
+import { RawClient } from "./support/clients.ts";
 import { createTestApp, handshakeHeaders, infoOf } from "./support/fakes.ts";
 
 /** Status and JSON of an answer. */
@@ -96,7 +107,7 @@ Deno.test("the router answers OPTIONS with what a path takes", async () => {
   });
   assertEquals([response.status, response.body], [204, null]);
   assertEquals(response.headers.get("access-control-allow-methods"), "GET, HEAD, POST");
-  assertEquals(response.headers.get("access-control-allow-origin"), "*");
+  assertEquals(response.headers.get("access-control-allow-origin"), "https://a.example");
 });
 
 Deno.test("a browser that failed to open a socket learns from a GET why", async () => {
@@ -287,4 +298,103 @@ Deno.test("the router needs no word about the peer, and tells it apart where the
     "unix",
   ]);
   assert((await ask("/healthz")).ok);
+});
+
+Deno.test("below a prefix everything is as without one, and nothing is beside it", async () => {
+  const { ask, connect } = createTestApp({ prefix: "/a/rt" });
+  const status = async (path: string, method = "GET") => {
+    const response = await ask(path, { method, redirect: "manual" });
+    await response.body?.cancel();
+    return response.status;
+  };
+  for (
+    const path of ["/", "/client.js", "/dashboard", "/healthz", "/rooms", "/rooms/ops/messages"]
+  ) {
+    assertEquals(await status(`/a/rt${path}`), 200, path);
+    assertEquals(await status(path), 404, path);
+    assertEquals(await status(`/a/rtx${path}`), 404, path);
+  }
+  for (const path of SOCKETS) await connect(`/a/rt${path}`);
+  for (const method of ["GET", "HEAD", "POST"]) assertEquals(await status("/a/rt", method), 308);
+  const moved = await ask("/a/rt?room=x");
+  assertEquals(moved.headers.get("location"), "/a/rt/?room=x");
+});
+
+Deno.test("a prefix that is no path stops the start", () => {
+  for (const prefix of ["rt", "/", "/rt/", "//x", "/a b", "/a?b"]) {
+    const { message } = assertThrows(() => createTestApp({ prefix }), TypeError);
+    assertEquals(
+      message,
+      `Cannot use prefix: must be a path like /rt, is ${JSON.stringify(prefix)}`,
+    );
+  }
+});
+
+Deno.test("without pages there are only sockets, the API and the client", async () => {
+  const { app } = createTestApp();
+  const router = createRouter({ ...app, pages: false });
+  const status = async (path: string) => {
+    const response = await router(new Request(`http://parley.test${path}`));
+    await response.body?.cancel();
+    return response.status;
+  };
+  assertEquals(await Promise.all(["/", "/dashboard", "/chat.js"].map(status)), [426, 404, 404]);
+  assertEquals(await Promise.all(["/client.js", "/rooms", "/healthz"].map(status)), [
+    200,
+    200,
+    200,
+  ]);
+});
+
+Deno.test("a copy of a request gets a clear 500, and the log says what to do", async () => {
+  const { app, log, registry } = createTestApp();
+  const router = createRouter({ ...app, upgrade: denoUpgrade });
+  const copies: ((request: Request) => Request)[] = [
+    (request) => new Request(request),
+    (request) => request.clone(),
+    (request) => new Request(new URL("/chat", request.url), request),
+  ];
+  let copy = copies[0];
+  const serving = { port: 0, hostname: "127.0.0.1", onListen() {} };
+  await using server = Deno.serve(serving, (request, info) => router(copy(request), info));
+  for (copy of copies) {
+    using client = await RawClient.open(`ws://127.0.0.1:${server.addr.port}/chat`);
+    assertEquals(client.status, 500);
+    assertMatch(client.head, /copied_request|content-type: application\/json/i);
+  }
+  assertEquals(log.lines.map(({ level }) => level), ["error", "error", "error"]);
+  assertMatch(
+    log.lines[0].text,
+    /^Cannot answer GET of 127\.0\.0\.1: Cannot upgrade a copy .*c\.req\.raw in Hono.*option prefix\.$/,
+  );
+  assertEquals([registry.heldCount, registry.clients.size], [0, 0]);
+});
+
+Deno.test("a Response of `authorize` is the answer, whatever its headers allow", async () => {
+  const { ask, registry } = createTestApp({
+    authorize: (_, room) =>
+      room === "ops" ? Response.redirect("https://id.example/") : { user: "ann" },
+  });
+  const refused = await ask("/chat/ops", { headers: handshakeHeaders() });
+  assertEquals([refused.status, refused.headers.get("location")], [302, "https://id.example/"]);
+  assertEquals(refused.headers.get("x-content-type-options"), "nosniff");
+  assertEquals((await ask("/rooms/hr/messages")).status, 200);
+  assertEquals(registry.heldCount, 0);
+});
+
+Deno.test("an `authorize` that throws, rejects or answers nonsense is 500, and one error in the log", async () => {
+  const faults: Authorize[] = [
+    () => {
+      throw new Error("secret cause");
+    },
+    () => Promise.reject(new Error("secret cause")),
+    () => ({ name: "secret\ncause" }),
+    () => undefined as unknown as Response,
+  ];
+  for (const authorize of faults) {
+    const { ask, log } = createTestApp({ authorize });
+    const response = await ask("/chat/ops", { headers: handshakeHeaders() });
+    assertEquals(await refusalOf(response), "500 internal");
+    assertEquals(log.lines.map(({ level }) => level), ["error"]);
+  }
 });

@@ -5,9 +5,11 @@
  * @module
  */
 import { HttpError } from "../protocol/http_error.ts";
-import { addressGroup, clientAddress } from "./address.ts";
-import { offeredProtocols } from "./handshake.ts";
-import { type Grants, missingToken, OPEN_GRANTS, type TokenCheck } from "./token.ts";
+import type { Log } from "../util/log.ts";
+import { addressGroup, clientAddress, isLoopback } from "./address.ts";
+import { type Authorize, OPEN_RIGHTS, type Rights, rightsOf } from "./grants.ts";
+import { isUpgrade } from "./handshake.ts";
+import { OriginRules } from "./origins.ts";
 
 /** What the server knows of a request's other end; `Deno.ServeHandlerInfo` has it. */
 export interface RequestInfo {
@@ -18,9 +20,13 @@ export interface RequestInfo {
 export interface Visitor {
   /** Address and port, for the log. */
   remote: string;
-  /** What limits count by: the address, or its /64. */
+  /** What limits of connections count by: the address, or its /64. */
   address: string;
-  grants: Grants;
+  /** What limits of requests count by: the user, else the address; nothing for an admin. */
+  rateKey?: string;
+  rights: Rights;
+  /** Asks for the rights of a fresh token; there only for a socket where access is restricted. */
+  renew?(token: string): Promise<Rights>;
 }
 
 /** What a route needs of its visitors where access is restricted. */
@@ -35,69 +41,127 @@ export interface Capacity {
 
 /** The rules of who may come in. */
 export interface AccessRules {
-  /** Origins of pages that may connect; see ALLOWED_ORIGINS. */
+  /** Origins of pages that may connect; see {@link OriginRules}. */
   allowedOrigins: string[];
   /** Proxies in front, whose X-Forwarded-For is believed. */
   trustedProxies: number;
-  /** Checks tokens, where they are on. */
-  tokens?: TokenCheck;
-  /** Requests are traced with their query, so no token may be in it. */
-  isTraced?: boolean;
+  /** Decides who may do what; everybody may do everything without it. */
+  authorize?: Authorize;
+  log: Log;
 }
 
 /** What is to be authorized. */
 export interface AccessRequest {
   request: Request;
-  url: URL;
   info: RequestInfo;
   need: Need;
   room?: string;
 }
 
-/**
- * Finds out who asks, and whether they may.
- *
- * @throws {HttpError} 403 for an origin or a room that is not allowed, 401 without a good token
- */
-export async function authorize(
-  rules: AccessRules,
-  { request, url, info, need, room }: AccessRequest,
-): Promise<Visitor> {
-  const { headers } = request;
-  const origin = headers.get("origin");
-  if (origin !== null && !isAllowedOrigin(origin, rules.allowedOrigins)) {
-    throw new HttpError(403, "forbidden", "This origin is not allowed.");
+/** So many origins that were refused are told to the log. */
+const MAX_REFUSED_ORIGINS = 100;
+
+/** Who may come in. */
+export class Access {
+  readonly #rules: AccessRules;
+  readonly #origins: OriginRules;
+  readonly #refusedOrigins = new Set<string>();
+
+  /** @throws {SettingError} if an allowed origin could never match */
+  constructor(rules: AccessRules) {
+    this.#rules = rules;
+    this.#origins = new OriginRules(rules.allowedOrigins);
   }
-  const forwardedFor = headers.get("x-forwarded-for");
-  const address = clientAddress(info.remoteAddr, forwardedFor, rules.trustedProxies);
-  const remote = formatRemote(address, info.remoteAddr);
-  let grants = OPEN_GRANTS;
-  if (rules.tokens && need !== "nothing") {
-    grants = await rules.tokens(findToken(rules, headers, url));
-    checkGrants(grants, need, room);
+
+  /** Which page may read the answer to a request: `*`, an origin, or none. */
+  readerOf({ headers, url }: Request, info: RequestInfo): string | undefined {
+    const origin = headers.get("origin");
+    if (origin === null) return undefined;
+    if (this.#origins.isAny) return "*";
+    const host = headers.get("host") ?? URL.parse(url)?.host ?? "";
+    const isLocal = this.#rules.trustedProxies === 0 && isLoopback(info.remoteAddr);
+    return this.#origins.allows(origin, { host, isLocal }) ? origin : undefined;
   }
-  return { remote, address: addressGroup(address), grants };
+
+  /**
+   * Finds out who asks, and whether they may.
+   *
+   * @returns the visitor, or the answer with which an `authorize` refused
+   * @throws {HttpError} 403 for an origin or a room that is not allowed, 401 without a good token
+   */
+  async authorize({ request, info, need, room }: AccessRequest): Promise<Visitor | Response> {
+    const { headers } = request;
+    const { trustedProxies, authorize } = this.#rules;
+    const { remoteAddr } = info;
+    const forwardedFor = headers.get("x-forwarded-for");
+    const { address, isForwarded } = clientAddress(remoteAddr, forwardedFor, trustedProxies);
+    const host = address.includes(":") ? `[${address}]` : address;
+    const port = "port" in remoteAddr && !isForwarded ? `:${remoteAddr.port}` : "";
+    const visitor: Visitor = {
+      remote: host + port,
+      address: addressGroup(address),
+      rateKey: addressGroup(address),
+      rights: OPEN_RIGHTS,
+    };
+    try {
+      this.#checkOrigin(request, info);
+      if (!authorize || need === "nothing") return visitor;
+      const renew = isUpgrade(headers) ? this.#renewal(request, room, visitor) : undefined;
+      const grants = await authorize(request, room);
+      if (grants instanceof Response) return grants;
+      const rights = rightsOf(grants);
+      checkRights(rights, need, room);
+      const user = rights.user === undefined ? visitor.address : `user ${rights.user}`;
+      return { ...visitor, rights, renew, rateKey: rights.isAdmin ? undefined : user };
+    } catch (error) {
+      this.#tell(visitor, error);
+      throw error;
+    }
+  }
+
+  #checkOrigin(request: Request, info: RequestInfo): void {
+    const origin = request.headers.get("origin");
+    if (origin === null || this.readerOf(request, info) !== undefined) return;
+    const text = this.#origins.explain(origin);
+    const seen = this.#refusedOrigins;
+    if (!seen.has(origin) && seen.size < MAX_REFUSED_ORIGINS && origin.length < 300) {
+      seen.add(origin);
+      this.#rules.log.warn(`Refused a page: ${text}`, { event: "origin_refused", origin });
+    }
+    throw new HttpError(403, "forbidden", text);
+  }
+
+  /** Keeps of an upgrade what a later token needs: the request itself is gone by then. */
+  #renewal({ url, headers }: Request, room: string | undefined, visitor: Visitor) {
+    const kept = [...headers];
+    return async (token: string): Promise<Rights> => {
+      try {
+        const headers = new Headers(kept);
+        headers.set("authorization", `Bearer ${token}`);
+        const grants = await this.#rules.authorize!(new Request(url, { headers }), room);
+        if (!(grants instanceof Response)) return rightsOf(grants);
+        throw new HttpError(grants.status, "forbidden", "The token was refused.");
+      } catch (error) {
+        this.#tell(visitor, error);
+        throw error;
+      }
+    };
+  }
+
+  #tell({ remote }: Visitor, error: unknown): void {
+    if (!(error instanceof HttpError)) return;
+    const { code, message } = error;
+    this.#rules.log.debug?.(`Refused ${remote}: ${message}`, { event: "refused", remote, code });
+  }
 }
 
-function checkGrants(grants: Grants, need: Need, room: string | undefined): void {
-  if (need === "admin" ? !grants.isAdmin : room !== undefined && !grants.mayHear(room)) {
-    const what = need === "admin" ? "This needs the claim admin." : "This room is not allowed.";
-    throw new HttpError(403, "forbidden", what);
+function checkRights(rights: Rights, need: Need, room: string | undefined): void {
+  if (need === "admin" && !rights.isAdmin) {
+    throw new HttpError(403, "forbidden", "This needs the right admin.");
   }
-}
-
-/** The token of a request: in its header, as a subprotocol, or in its query. */
-function findToken({ isTraced }: AccessRules, headers: Headers, url: URL): string {
-  const bearer = /^Bearer +(\S+)$/i.exec(headers.get("authorization") ?? "");
-  if (bearer) return bearer[1];
-  const offered = offeredProtocols(headers).find((protocol) => protocol.startsWith("token."));
-  if (offered) return offered.slice("token.".length);
-  const token = url.searchParams.get("token");
-  if (!token) throw missingToken();
-  if (isTraced) {
-    throw new HttpError(401, "bad_token", "A traced server takes no token in the URL.");
+  if (need !== "admin" && room !== undefined && !rights.maySubscribe(room)) {
+    throw new HttpError(403, "forbidden", "This room is not allowed.");
   }
-  return token;
 }
 
 /** Why no new client should come now. */
@@ -105,20 +169,4 @@ export function unavailableReason(
   { isDraining, isFull, isOverMemory }: Capacity,
 ): "draining" | "full" | "overloaded" | undefined {
   return isDraining ? "draining" : isFull ? "full" : isOverMemory ? "overloaded" : undefined;
-}
-
-/** Whether a page of this origin may connect. `*.example.com` stands for the hosts below it. */
-export function isAllowedOrigin(origin: string, allowed: string[]): boolean {
-  if (allowed.length === 0) return true;
-  return allowed.some((rule) => {
-    if (!rule.startsWith("*.")) return rule === origin;
-    const host = URL.canParse(origin) ? new URL(origin).hostname : "";
-    return host.endsWith(rule.slice(1)) && host.length >= rule.length;
-  });
-}
-
-/** An address as `host:port`, an IPv6 host in brackets; without a port where a proxy gave it. */
-function formatRemote(address: string, remote: Deno.Addr): string {
-  const host = address.includes(":") ? `[${address}]` : address;
-  return "hostname" in remote && remote.hostname === address ? `${host}:${remote.port}` : host;
 }

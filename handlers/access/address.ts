@@ -5,40 +5,54 @@
  */
 
 /**
- * The address of a client. Behind `trustedProxies` proxies it is the nth from the right in
- * `X-Forwarded-For`: anybody may have written what is left of it.
+ * The address of a client, in its one spelling. Behind `trustedProxies` proxies it is the nth from the
+ * right in `X-Forwarded-For`: anybody may have written what is left of it. Where that is no address it
+ * is the connection's own, so that nobody gets a limit of their own by writing nonsense.
  */
 export function clientAddress(
   remote: Deno.Addr,
   forwardedFor: string | null,
   trustedProxies: number,
-): string {
-  const hops = (forwardedFor ?? "").split(",").map((hop) => hop.trim());
-  const forwarded = trustedProxies > 0 ? hops.at(-trustedProxies) : undefined;
-  if (forwarded) return stripPort(forwarded).slice(0, MAX_LENGTH);
-  return "hostname" in remote ? remote.hostname : "unix";
+): { address: string; isForwarded: boolean } {
+  const hop = trustedProxies > 0 ? forwardedFor?.split(",").at(-trustedProxies) : undefined;
+  const forwarded = hop === undefined ? undefined : canonicalAddress(hop);
+  if (forwarded !== undefined) return { address: forwarded, isForwarded: true };
+  const own = "hostname" in remote ? remote.hostname : "unix";
+  return { address: canonicalAddress(own) ?? own, isForwarded: false };
 }
 
 /** What an address counts as: an IPv4 address as itself, an IPv6 one as its /64, which one customer has. */
 export function addressGroup(address: string): string {
   if (!address.includes(":")) return address;
-  const mapped = /^::ffff:(\d+\.\d+\.\d+\.\d+)$/i.exec(address);
-  if (mapped) return mapped[1];
-  const [head, tail] = address.split("%")[0].split("::");
-  const left = head === "" ? [] : head.split(":");
-  const right = tail ? tail.split(":") : [];
-  const zeros = tail === undefined ? 0 : Math.max(0, 8 - left.length - right.length);
-  const groups = [...left, ...Array<string>(zeros).fill("0"), ...right];
-  return groups.slice(0, 4).map((group) => group.replace(/^0+(?=.)/, "").toLowerCase()).join(":") +
-    "::/64";
+  const [left, right] = address.split("::").map((part) => part === "" ? [] : part.split(":"));
+  const zeros = right ? Array<string>(8 - left.length - right.length).fill("0") : [];
+  return [...left, ...zeros, ...right ?? []].slice(0, 4).join(":") + "::/64";
 }
 
-/** Longer than any IPv6 address with mapped IPv4 and a zone. */
-const MAX_LENGTH = 64;
-
-/** Some proxies write `1.2.3.4:5678` or `[::1]:5678`. */
-function stripPort(hop: string): string {
-  const bracketed = /^\[([^\]]+)\]/.exec(hop);
-  if (bracketed) return bracketed[1];
-  return hop.split(":").length === 2 ? hop.split(":")[0] : hop;
+/** Whether a connection comes from this machine. */
+export function isLoopback(remote: Deno.Addr): boolean {
+  if (!("hostname" in remote)) return false;
+  return /^(?:127\.|::1$)/.test(canonicalAddress(remote.hostname) ?? "");
 }
+
+/**
+ * The one spelling of an IP address, however a proxy writes it: with a port, in brackets or quotes, with
+ * a zone, as IPv4 in IPv6, in capitals, with zeros in front. Nothing if it is none.
+ */
+function canonicalAddress(text: string): string | undefined {
+  const bare = text.trim().replaceAll('"', "").slice(0, MAX_LENGTH);
+  const v4 = /^(\d{1,3})\.(\d{1,3})\.(\d{1,3})\.(\d{1,3})(?::\d*)?$/.exec(bare)?.slice(1).map(
+    Number,
+  );
+  if (v4) return v4.every((part) => part < 256) ? v4.join(".") : undefined;
+  const v6 = /^\[([^\]]*)\]/.exec(bare)?.[1] ?? bare;
+  const host = URL.parse(`http://[${v6.split("%")[0]}]`)?.hostname.slice(1, -1);
+  const mapped = /^::ffff:([\da-f]+):([\da-f]+)$/.exec(host ?? "")?.slice(1);
+  if (!mapped) return host;
+  return mapped.map((part) => parseInt(part, 16)).flatMap((part) => [part >> 8, part & 255]).join(
+    ".",
+  );
+}
+
+/** Longer than any IPv6 address with a mapped IPv4 one, a zone and a port. */
+const MAX_LENGTH = 100;

@@ -61,6 +61,9 @@ export type Socket = Pick<
   | "removeEventListener"
 >;
 
+const COPIED = "Cannot upgrade a copy of a request: give Parley the request that Deno.serve got " +
+  "(c.req.raw in Hono), and the path that it is below as its option prefix.";
+
 /** Upgrades a request: the socket, and the response that opens it. */
 export type Upgrade = (
   request: Request,
@@ -71,6 +74,7 @@ export type Upgrade = (
  * Upgrades by Deno. Pings after `idleTimeoutSeconds` of silence and ends a peer that does not answer.
  *
  * @throws {TypeError} if the request is no WebSocket handshake
+ * @throws {HttpError} 500 for a copy of a request, on which Deno would answer 101 and then break off
  */
 export const denoUpgrade: Upgrade = (
   request,
@@ -79,6 +83,8 @@ export const denoUpgrade: Upgrade = (
   const { socket, response } = Deno.upgradeWebSocket(request, {
     idleTimeout: idleTimeoutSeconds,
   });
+  // Deno uses up the request that it upgrades, but not a copy of it.
+  if (!request.bodyUsed) throw new HttpError(500, "copied_request", COPIED);
   // Deno's own `protocol` option refuses a list without a space after each comma.
   if (dialect === "v1") {
     response.headers.set("sec-websocket-protocol", PARLEY_V1);

@@ -6,7 +6,6 @@
  */
 import type { App, Call, Handler } from "../app.ts";
 import { HttpError } from "../protocol/http_error.ts";
-import { unavailableReason } from "./access.ts";
 import type { NoSlot } from "./shared_limits.ts";
 
 /** A client's place among MAX_CONNECTIONS. */
@@ -30,8 +29,8 @@ const FULL_RETRY_SECONDS = 5;
 export function withSlot(app: App, handler: ClientHandler): Handler {
   const { registry } = app;
   return async (call) => {
-    const reason = unavailableReason(registry);
-    if (reason) throw refusal(app, reason);
+    if (registry.isDraining) throw refusal(app, "draining");
+    if (registry.isOverMemory) throw refusal(app, "overloaded");
     const slot = await registry.acquire(call.visitor.address);
     if (typeof slot === "string") throw refusal(app, slot);
     try {

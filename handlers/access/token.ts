@@ -1,171 +1,212 @@
 /**
- * Tokens: who may hear, speak and publish. Checked by `jose`, loaded only when they are on.
+ * Access by JSON Web Tokens. Checked by `jose`, loaded at the first token.
  *
  * @module
  */
 import type { JWTPayload, JWTVerifyGetKey } from "jose";
 import { HttpError } from "../protocol/http_error.ts";
-import { isPersonName, isServerRoom } from "../protocol/parse.ts";
-import type { Settings } from "../start/settings.ts";
-import type { Clock } from "../util/clock.ts";
+import { isPersonName } from "../protocol/parse.ts";
+import { type Clock, systemClock } from "../util/clock.ts";
+import { type Log, silentLog } from "../util/log.ts";
 import { SettingError } from "../util/setting_error.ts";
+import type { Authorize, Grants } from "./grants.ts";
+import { offeredProtocols } from "./handshake.ts";
+import { keySet } from "./key_set.ts";
 
-/** What a visitor may do. */
-export interface Grants {
-  /** Whom a token stands for; ids over HTTP count by it. */
-  subject: string;
-  /** The name that the token fixes. */
-  name?: string;
-  /** Unix ms at which it ends. */
-  expiresAt?: number;
-  mayHear(room: string): boolean;
-  maySpeak(room: string): boolean;
-  mayPublish: boolean;
-  isAdmin: boolean;
+/** How tokens are checked. */
+export interface JwtOptions {
+  /** Secret of HS256 tokens, at least 32 bytes; behind `base64:` its bytes in base64. */
+  secret?: string;
+  /** Public keys instead: a JWKS file, or the URL of one. */
+  jwks?: string;
+  /** The `iss` that a token must have; any if missing. */
+  issuer?: string;
+  /** An `aud` that a token must have; any if missing. */
+  audience?: string;
+  /** Seconds after its `iat` at which a token ends, whatever its `exp`. @default 0 (never) */
+  maxTokenSeconds?: number;
+  /** Requests are traced with their query, so no token may be in it. */
+  isTraced?: boolean;
+  log?: Log;
+  clock?: Clock;
 }
 
-/** What everybody may do where tokens are off. */
-export const OPEN_GRANTS: Grants = {
-  subject: "",
-  mayHear: () => true,
-  maySpeak: () => true,
-  mayPublish: true,
-  isAdmin: true,
-};
-
-/**
- * Checks a token.
- *
- * @throws {HttpError} 401 `bad_token` or `token_expired`, 503 while the keys cannot be had
- */
-export type TokenCheck = (token: string) => Promise<Grants>;
+/** An {@link Authorize} by tokens, and what it counts. */
+export interface JwtAuthorizer extends Authorize {
+  (request: Request): Promise<Grants>;
+  /** Attempts to read the keys that failed. */
+  readonly figures: { keyFailures: number };
+}
 
 /** Asymmetric algorithms that a key set may use: RFC 7518, 3.1, and RFC 8037. */
 const KEY_SET_ALGORITHMS = ["RS256", "PS256", "ES256", "ES384", "EdDSA", "Ed25519"];
-/** A refusal always takes so long: its time tells nothing about the token. */
+/** RFC 7518, 3.2. */
+const MIN_SECRET_BYTES = 32;
+/** A refusal always takes this long: its time tells nothing about the token. */
 const REFUSAL_MS = 50;
-/** A key file is read again, when a token comes, after so long: a key that left it is refused. */
-const KEY_FILE_MS = 5_000;
+/** How far an issuer's clock may be ahead of ours. */
+const LEEWAY_SECONDS = 5;
+/** RFC 6750, 3. */
+const CHALLENGE = { "www-authenticate": "Bearer" };
 
 /**
- * Makes the check that AUTH_SECRET or AUTH_JWKS asks for; none where neither is set.
+ * Makes an `authorize` that wants a token: in `Authorization: Bearer`, as subprotocol `token.…`, or in
+ * `?token=`. Its rights are the claims of `PROTOCOL.md`, Rights in a token.
  *
- * @throws {SettingError} if the keys cannot be read
+ * @throws {SettingError} if the secret is too short or the keys cannot be read
  */
-export async function createTokenCheck(
-  settings: Pick<Settings, "AUTH_SECRET" | "AUTH_JWKS">,
-  clock: Clock,
-): Promise<TokenCheck | undefined> {
-  const { AUTH_SECRET, AUTH_JWKS } = settings;
-  if (!AUTH_SECRET && !AUTH_JWKS) return undefined;
-  const { jwtVerify, errors } = await import("jose");
-  const key = AUTH_SECRET ? await secretKey(AUTH_SECRET) : await keySet(AUTH_JWKS, clock);
-  const algorithms = AUTH_SECRET ? ["HS256"] : KEY_SET_ALGORITHMS;
-  return async (token) => {
+export function jwtAuthorizer(options: JwtOptions): JwtAuthorizer {
+  const { secret, jwks, issuer, audience, maxTokenSeconds = 0 } = options;
+  const { clock = systemClock, log = silentLog } = options;
+  const figures = { keyFailures: 0 };
+  const onFailure = () => figures.keyFailures++;
+  if ((secret === undefined) === (jwks === undefined)) {
+    throw new SettingError("Cannot check tokens: either a secret or a key set is needed");
+  }
+  const loadKeys = secret === undefined
+    ? keySet({ jwks: jwks!, clock, log, onFailure })
+    : secretKey(secret);
+  const algorithms = secret === undefined ? KEY_SET_ALGORITHMS : ["HS256"];
+  let loaded: Promise<JWTVerifyGetKey> | undefined;
+
+  async function check(token: string): Promise<Grants> {
+    const { jwtVerify } = await import("jose");
+    const now = clock.now();
+    const { payload } = await jwtVerify(token, await (loaded ??= loadKeys()), {
+      algorithms,
+      issuer,
+      audience,
+      clockTolerance: LEEWAY_SECONDS,
+      currentDate: new Date(now),
+    });
+    const grants = readClaims(payload);
+    const expiresAt = endOf(payload, maxTokenSeconds, now);
+    // The leeway is for clocks that are ahead, not for tokens that have ended.
+    if (expiresAt !== undefined && expiresAt <= now) throw expired();
+    return { ...grants, expiresAt };
+  }
+
+  const authorize = async (request: Request) => {
+    const token = findToken(request, options);
     const refusal = Promise.withResolvers<void>();
     const cancel = clock.after(REFUSAL_MS, refusal.resolve);
     try {
-      const currentDate = new Date(clock.now());
-      const { payload } = await jwtVerify(token, key, { algorithms, currentDate });
-      const grants = readClaims(payload);
+      const grants = await check(token);
       cancel();
       return grants;
     } catch (error) {
       await refusal.promise;
-      if (error instanceof HttpError) throw error;
-      throw error instanceof errors.JWTExpired
-        ? new HttpError(401, "token_expired", "The token has expired.", CHALLENGE)
-        : new HttpError(401, "bad_token", "The token is not valid.", CHALLENGE);
+      throw await refusalOf(error);
     }
   };
+  return Object.assign(authorize, { figures });
 }
 
-/** RFC 6750, 3. */
-const CHALLENGE = { "www-authenticate": "Bearer" };
-
-/** The answer to a visitor without a token where one is needed. */
-export function missingToken(): HttpError {
-  return new HttpError(401, "no_token", "A token is needed.", CHALLENGE);
+/** The token of a request: in its header, as a subprotocol, or in its query. */
+function findToken({ headers, url }: Request, { isTraced }: JwtOptions): string {
+  const bearer = /^Bearer +(\S+)$/i.exec(headers.get("authorization") ?? "");
+  if (bearer) return bearer[1];
+  const offered = offeredProtocols(headers).find((protocol) => protocol.startsWith("token."));
+  if (offered) return offered.slice("token.".length);
+  const token = URL.parse(url)?.searchParams.get("token");
+  if (!token) throw new HttpError(401, "no_token", "A token is needed.", CHALLENGE);
+  if (isTraced) throw badToken("A traced server takes no token in the URL.");
+  return token;
 }
 
-async function secretKey(secret: string): Promise<JWTVerifyGetKey> {
-  const bytes = new TextEncoder().encode(secret);
-  const algorithm = { name: "HMAC", hash: "SHA-256" };
-  const key = await crypto.subtle.importKey("raw", bytes, algorithm, false, ["verify"]);
-  return () => Promise.resolve(key);
-}
-
-async function keySet(where: string, clock: Clock): Promise<JWTVerifyGetKey> {
-  const { createLocalJWKSet } = await import("jose");
-  if (/^https?:/.test(where)) return await remoteKeySet(where);
-  const read = () => {
-    try {
-      return createLocalJWKSet(JSON.parse(Deno.readTextFileSync(where)));
-    } catch (error) {
-      const { message } = error as Error;
-      const reason = error instanceof Deno.errors.NotFound ? `no file at ${where}` : message;
-      throw new SettingError(`Cannot read AUTH_JWKS: ${reason}`);
-    }
-  };
-  let keys = read();
-  let readAt = clock.now();
-  return (header, token) => {
-    if (clock.now() - readAt >= KEY_FILE_MS) {
-      readAt = clock.now();
-      try {
-        keys = read();
-      } catch {
-        // It is being written: the known keys go on until the next look.
-      }
-    }
-    return keys(header, token);
-  };
-}
-
-/** Keys behind a URL, cached by `jose`. That they cannot be had is no fault of the token. */
-async function remoteKeySet(where: string): Promise<JWTVerifyGetKey> {
-  const { createRemoteJWKSet, errors } = await import("jose");
-  if (!URL.canParse(where)) throw new SettingError(`Cannot read AUTH_JWKS: no URL: ${where}`);
-  const keys = createRemoteJWKSet(new URL(where));
-  return async (header, token) => {
-    try {
-      return await keys(header, token);
-    } catch (error) {
-      const { JWKSNoMatchingKey, JWKSMultipleMatchingKeys, JOSENotSupported } = errors;
-      const isOfToken = [JWKSNoMatchingKey, JWKSMultipleMatchingKeys, JOSENotSupported]
-        .some((kind) => error instanceof kind);
-      if (isOfToken) throw error;
-      const text = "Tokens cannot be checked now.";
-      throw new HttpError(503, "unavailable", text, { "retry-after": "5" });
-    }
-  };
-}
-
-/** Reads Parley's claims: `sub` or `name`, `rooms`, `speak`, `publish`, `admin`, `exp`. */
-function readClaims({ sub, exp, ...claims }: JWTPayload): Grants {
-  const name = claims.name ?? sub;
-  if (name !== undefined && !isPersonName(name)) throw new TypeError("name is no name");
-  const isAdmin = claims.admin === true;
-  const isHeard = readRooms(claims.rooms) ?? (() => true);
-  const isSpoken = readRooms(claims.speak) ?? isHeard;
-  return {
-    subject: sub ?? name ?? "",
-    name,
-    expiresAt: exp === undefined ? undefined : exp * 1_000,
-    mayHear: (room) => isServerRoom(room) ? isAdmin : isHeard(room),
-    maySpeak: (room) => isHeard(room) && isSpoken(room),
-    mayPublish: claims.publish === true,
-    isAdmin,
-  };
-}
-
-/** A claim that lists rooms: names, and `prefix*`. */
-function readRooms(claim: unknown): ((room: string) => boolean) | undefined {
-  if (claim === undefined) return undefined;
-  if (!Array.isArray(claim) || !claim.every((rule) => typeof rule === "string")) {
-    throw new TypeError("a claim of rooms is no list of texts");
+function secretKey(secret: string): () => Promise<JWTVerifyGetKey> {
+  const bytes = secretBytes(secret);
+  if (bytes.length < MIN_SECRET_BYTES) {
+    throw new SettingError(
+      `Cannot use AUTH_SECRET: it has ${bytes.length} bytes, at least ${MIN_SECRET_BYTES} are needed`,
+    );
   }
-  const names = new Set(claim.filter((rule) => !rule.endsWith("*")));
-  const prefixes = claim.filter((rule) => rule.endsWith("*")).map((rule) => rule.slice(0, -1));
-  return (room) => names.has(room) || prefixes.some((prefix) => room.startsWith(prefix));
+  return async () => {
+    const algorithm = { name: "HMAC", hash: "SHA-256" };
+    const key = await crypto.subtle.importKey("raw", bytes, algorithm, false, ["verify"]);
+    return () => Promise.resolve(key);
+  };
+}
+
+function secretBytes(secret: string): Uint8Array<ArrayBuffer> {
+  if (!secret.startsWith("base64:")) return new TextEncoder().encode(secret);
+  try {
+    return Uint8Array.fromBase64(secret.slice("base64:".length));
+  } catch {
+    throw new SettingError("Cannot use AUTH_SECRET: what follows base64: is no base64");
+  }
+}
+
+/** Unix ms at which a token ends, if it does. */
+function endOf({ exp, iat }: JWTPayload, maxSeconds: number, now: number): number | undefined {
+  if (maxSeconds === 0) return exp === undefined ? undefined : exp * 1_000;
+  const nowSeconds = now / 1_000;
+  if (iat === undefined && (exp === undefined || exp > nowSeconds + maxSeconds)) {
+    throw badToken(`The token has no iat, and no exp within ${maxSeconds} seconds.`);
+  }
+  if (iat !== undefined && iat > nowSeconds + LEEWAY_SECONDS) throw notYetValid();
+  return Math.min(exp ?? Infinity, (iat ?? Infinity) + maxSeconds) * 1_000;
+}
+
+/** Reads Parley's claims: `sub`, `name`, `rooms`, `speak`, `listen`, `publish`, `admin`. */
+function readClaims({ sub, ...claims }: JWTPayload): Grants {
+  if (sub !== undefined && typeof sub !== "string") throw wrongKind("sub", "a text");
+  const name = claims.name ?? sub;
+  if (name !== undefined && !isPersonName(name)) {
+    throw wrongKind(claims.name === undefined ? "sub (there is no name)" : "name", "a name");
+  }
+  return {
+    user: sub,
+    name,
+    rooms: readRooms(claims, "rooms"),
+    speak: readRooms(claims, "speak"),
+    listen: readRooms(claims, "listen"),
+    publish: claims.publish === true,
+    admin: claims.admin === true,
+  };
+}
+
+/** A claim that lists rooms. */
+function readRooms(claims: Record<string, unknown>, claim: string): string[] | undefined {
+  const rooms = claims[claim];
+  if (rooms === undefined) return undefined;
+  if (Array.isArray(rooms) && rooms.every((room) => typeof room === "string")) return rooms;
+  throw wrongKind(claim, "a list of texts");
+}
+
+/** What a client hears of an error: what it must change, and no internal text. */
+async function refusalOf(error: unknown): Promise<unknown> {
+  const { errors } = await import("jose");
+  if (error instanceof HttpError || !(error instanceof errors.JOSEError)) return error;
+  if (error instanceof errors.JWTExpired) return expired();
+  if (error instanceof errors.JWTClaimValidationFailed) {
+    const { claim, reason } = error;
+    if (reason === "invalid") return wrongKind(claim, "a number");
+    if (claim === "nbf") return notYetValid();
+    return badToken(`The token's ${claim} is not the one that this server expects.`);
+  }
+  if (error instanceof errors.JWSSignatureVerificationFailed) {
+    return badToken("The token's signature is wrong.");
+  }
+  if (error instanceof errors.JWKSNoMatchingKey) return badToken("The token's key is unknown.");
+  if (error instanceof errors.JOSEAlgNotAllowed) {
+    return badToken("The token's algorithm is not allowed.");
+  }
+  return badToken("The token is malformed.");
+}
+
+function badToken(text: string): HttpError {
+  return new HttpError(401, "bad_token", text, CHALLENGE);
+}
+
+function expired(): HttpError {
+  return new HttpError(401, "token_expired", "The token has expired.", CHALLENGE);
+}
+
+function notYetValid(): HttpError {
+  return badToken("The token is not valid yet.");
+}
+
+function wrongKind(claim: string, kind: string): HttpError {
+  return badToken(`The token's claim ${claim} must be ${kind}.`);
 }

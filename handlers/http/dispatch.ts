@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { authorize, type Need } from "../access/access.ts";
+import { Access, type Need } from "../access/access.ts";
 import type { App, Handler, RequestInfo } from "../app.ts";
 import { HttpError } from "../protocol/http_error.ts";
 import { isRoomName } from "../protocol/parse.ts";
@@ -27,17 +27,27 @@ export interface Route {
 
 /** The longest URL that is read, in characters. */
 const MAX_URL_LENGTH = 8_192;
+/** RFC 9112, 3.2; of names what is in use. Anything else could name a path, too. */
+const HOST = /^(?:[\w.-]+|\[[\da-f:.]+\])(?::\d{0,5})?$/i;
+/** What each reader of a URL resolves in its own way: a proxy's rule for a path would see another one. */
+const AMBIGUOUS = /\\|\/(?:\.|%2e){1,2}(?:\/|$)/i;
 
 const NOWHERE: RequestInfo = { remoteAddr: { transport: "tcp", hostname: "unknown", port: 0 } };
-
 const SERVER_ERROR = new HttpError(500, "internal", "Server error.");
+const NOT_FOUND = () => new Response("Not Found", { status: 404 });
 
 /**
  * Makes the function that answers requests.
  *
  * @param routes by path; `{room}` stands for one part of it, a room's name
+ * @throws {TypeError} if the prefix is no path
  */
 export function dispatcher(app: App, routes: Record<string, Route>): Fetch {
+  const { prefix } = app;
+  if (!/^(?:\/[\w.~-]+)*$/.test(prefix)) {
+    throw new TypeError(`Cannot use prefix: must be a path like /rt, is ${JSON.stringify(prefix)}`);
+  }
+  const access = new Access(app);
   const patterns = Object.entries(routes).map(([path, route]) => ({
     path,
     route,
@@ -45,29 +55,33 @@ export function dispatcher(app: App, routes: Record<string, Route>): Fetch {
   }));
 
   async function answer(request: Request, info: RequestInfo): Promise<Response> {
-    if (request.url.length > MAX_URL_LENGTH) {
-      throw new HttpError(414, "uri_too_long", `A URL has at most ${MAX_URL_LENGTH} characters.`);
+    const url = readUrl(request);
+    if (prefix !== "" && url.pathname === prefix) {
+      return new Response(null, { status: 308, headers: { location: `${prefix}/${url.search}` } });
     }
-    const url = URL.parse(request.url);
-    if (!url) throw new HttpError(400, "bad_url", "Invalid URL.");
-    const found = patterns.find(({ pattern }) => pattern.test(url.pathname));
-    if (!found) return new Response("Not Found", { status: 404 });
+    if (!url.pathname.startsWith(`${prefix}/`) || AMBIGUOUS.test(rawPath(request.url))) {
+      return NOT_FOUND();
+    }
+    const pathname = url.pathname.slice(prefix.length);
+    const found = patterns.find(({ pattern }) => pattern.test(pathname));
+    if (!found) return NOT_FOUND();
     const { path, route, pattern } = found;
     const allowed = METHODS.filter((method) => route[method === "HEAD" ? "GET" : method]);
-    if (request.method === "OPTIONS") return preflight(allowed);
+    if (request.method === "OPTIONS") return preflight(request, allowed);
     const method = allowed.find((method) => method === request.method);
     if (!method) {
       throw new HttpError(405, "method_not_allowed", `${path} does not take this method.`, {
         allow: allowed.join(", "),
       });
     }
-    const part = pattern.exec(url.pathname)?.groups?.room;
+    const part = pattern.exec(pathname)?.groups?.room;
     const room = part === undefined ? route.room : decode(part);
     if (room !== undefined && !isRoomName(room)) {
       throw new HttpError(400, "bad_room", "Invalid room name.");
     }
     const need = typeof route.need === "function" ? route.need(request) : route.need;
-    const visitor = await authorize(app, { request, url, info, need, room });
+    const visitor = await access.authorize({ request, info, need, room });
+    if (visitor instanceof Response) return new Response(visitor.body, visitor);
     const handle = route[method === "HEAD" ? "GET" : method]!;
     const response = await handle({ request, url, room: room ?? "", visitor });
     return method === "HEAD" ? withoutBody(response) : response;
@@ -75,30 +89,57 @@ export function dispatcher(app: App, routes: Record<string, Route>): Fetch {
 
   /** Tells the log of a defect, and the client nothing of it. */
   function fail(error: unknown, { method }: Request, info: RequestInfo): HttpError {
-    if (error instanceof HttpError) {
-      app.registry.counters.refuse(error.code);
-      return error;
-    }
-    const text = error instanceof Error ? error.stack ?? error.message : String(error);
+    if (error instanceof HttpError) app.registry.counters.refuse(error.code);
+    if (error instanceof HttpError && error.status !== 500) return error;
+    const text = error instanceof HttpError
+      ? error.message
+      : error instanceof Error
+      ? error.stack ?? error.message
+      : String(error);
     const { hostname } = info.remoteAddr as Deno.NetAddr;
     app.log.error(`Cannot answer ${method} of ${hostname}: ${text}`, {
       event: "error",
       remote: hostname,
       clients: app.registry.clients.size,
     });
-    return SERVER_ERROR;
+    return error instanceof HttpError ? error : SERVER_ERROR;
   }
 
   return async (request, info = NOWHERE) => {
-    let response;
+    let response: Response;
+    let reader = access.readerOf(request, info);
     try {
       response = await answer(request, info);
     } catch (error) {
       response = fail(error, request, info).toResponse();
     }
-    if (response.status !== 101) setSecurityHeaders(response.headers, request, app);
+    if (response.status === 101) return response;
+    // A page that may not connect may read why: the socket that failed told it nothing.
+    const isForAll = response.status >= 400 || request.method === "OPTIONS";
+    if (isForAll) reader ??= request.headers.get("origin") ?? undefined;
+    setSecurityHeaders(response.headers, reader);
     return response;
   };
+}
+
+/** @throws {HttpError} if it is too long, or not a URL, or its host could be more than a host */
+function readUrl({ url, headers }: Request): URL {
+  if (url.length > MAX_URL_LENGTH) {
+    throw new HttpError(414, "uri_too_long", `A URL has at most ${MAX_URL_LENGTH} characters.`);
+  }
+  const host = headers.get("host");
+  if (host && !(HOST.test(host) && URL.canParse(`http://${host}`))) {
+    throw new HttpError(400, "bad_host", "Invalid Host header.");
+  }
+  const parsed = URL.parse(url);
+  if (!parsed) throw new HttpError(400, "bad_url", "Invalid URL.");
+  return parsed;
+}
+
+/** The path as the client sent it: `URL` has resolved its dots. */
+function rawPath(url: string): string {
+  const start = url.indexOf("/", url.indexOf("//") + 2);
+  return start < 0 ? "/" : url.slice(start).split(/[?#]/, 1)[0];
 }
 
 /** The answer to HEAD: the runtime leaves its body out, but a stream must end at once. */

@@ -41,7 +41,12 @@ export function events(app: App): ClientHandler {
       });
     }
     return new Response(reader.stream.pipeThrough(new ServerSentEventStream()), {
-      headers: { "content-type": "text/event-stream", "x-accel-buffering": "no" },
+      headers: {
+        "content-type": "text/event-stream",
+        // A proxy that compresses would hold events back.
+        "cache-control": "no-store, no-transform",
+        "x-accel-buffering": "no",
+      },
     });
   };
 }
@@ -57,7 +62,7 @@ class EventReader implements Reader, Client {
   #stopKeepAlive: () => void;
   #stopExpiry: () => void = () => {};
 
-  constructor(readonly app: App, { remote, grants }: Visitor, readonly slot: Slot) {
+  constructor(readonly app: App, { remote, rights }: Visitor, readonly slot: Slot) {
     this.remote = remote;
     this.stream = new ReadableStream({
       start: (controller) => {
@@ -70,9 +75,9 @@ class EventReader implements Reader, Client {
     });
     this.#stopKeepAlive = app.clock.every(KEEP_ALIVE_MS, () => this.#send({ comment: "" }));
     app.registry.add(this, "events");
-    if (grants.expiresAt !== undefined) {
+    if (rights.expiresAt !== undefined) {
       const end = () => this.close("tokenExpired");
-      this.#stopExpiry = runAt(app.clock, grants.expiresAt, end);
+      this.#stopExpiry = runAt(app.clock, rights.expiresAt, end);
     }
   }
 

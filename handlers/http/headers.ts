@@ -3,34 +3,50 @@
  *
  * @module
  */
-import { isAllowedOrigin } from "../access/access.ts";
-import type { App } from "../app.ts";
 
-/** Says which pages may read an answer, that nobody may keep it, and that its type is no guess. */
-export function setSecurityHeaders(
-  headers: Headers,
-  request: Request,
-  { allowedOrigins }: Pick<App, "allowedOrigins">,
-): void {
+/**
+ * Says which page may read an answer, that nobody may keep it, and that its type is no guess.
+ *
+ * @param reader `*`, an origin, or none
+ */
+export function setSecurityHeaders(headers: Headers, reader: string | undefined): void {
   headers.set("x-content-type-options", "nosniff");
   headers.set("referrer-policy", "no-referrer");
   // Everything but a page's files is live.
   if (!headers.has("cache-control")) headers.set("cache-control", "no-store");
-  const origin = request.headers.get("origin");
-  if (allowedOrigins.length > 0) headers.append("vary", "origin");
-  if (origin === null || !isAllowedOrigin(origin, allowedOrigins)) return;
-  headers.set("access-control-allow-origin", allowedOrigins.length === 0 ? "*" : origin);
+  if (reader !== "*") headers.append("vary", "origin");
+  if (reader === undefined) return;
+  headers.set("access-control-allow-origin", reader);
   headers.set("access-control-expose-headers", "retry-after");
 }
 
-/** Answers what a browser asks before it sends a request of another origin's page. Fetch standard, CORS protocol. */
-export function preflight(methods: string[]): Response {
+/** Request headers that Parley reads. */
+const REQUEST_HEADERS = [
+  "authorization",
+  "content-type",
+  "idempotency-key",
+  "if-match",
+  "last-event-id",
+];
+
+/**
+ * Answers what a browser asks before it sends a request of another origin's page. Whatever headers it
+ * would add are allowed: those of tracing (`traceparent`, `baggage`) are nobody's fault.
+ *
+ * https://fetch.spec.whatwg.org/#http-cors-protocol
+ */
+export function preflight({ headers }: Request, methods: string[]): Response {
+  const asked = headers.get("access-control-request-headers") ?? "";
+  const names = /^[\w!#$%&'*+.^`|~, -]{1,2000}$/.test(asked)
+    ? asked.toLowerCase().split(/ *, */)
+    : [];
   return new Response(null, {
     status: 204,
     headers: {
       allow: methods.join(", "),
+      vary: "access-control-request-headers",
       "access-control-allow-methods": methods.join(", "),
-      "access-control-allow-headers": "authorization, content-type, idempotency-key, last-event-id",
+      "access-control-allow-headers": [...new Set([...REQUEST_HEADERS, ...names])].join(", "),
       "access-control-max-age": "600",
     },
   });

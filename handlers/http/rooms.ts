@@ -34,7 +34,7 @@ export function listRooms({ registry }: App): Handler {
       limit = ROOMS_AT_ONCE
     ) {
       const found = await registry.engineOf("").rooms(after, limit);
-      rooms.push(...found.filter(({ room }) => visitor.grants.mayHear(room)));
+      rooms.push(...found.filter(({ room }) => visitor.rights.maySubscribe(room)));
       after = found.at(-1)?.room ?? "";
       isLast = found.length < limit;
     }
@@ -65,21 +65,21 @@ export function readMessages({ registry, limits }: App): Handler {
 export function publishMessage(app: App): Handler {
   return async (call) => {
     const { room, request, visitor } = call;
-    const { grants } = visitor;
-    const retryMs = await app.sharedLimits.tryPublish(visitor.address);
+    const { rights, rateKey } = visitor;
+    const retryMs = rateKey === undefined ? 0 : await app.sharedLimits.tryPublish(rateKey);
     if (retryMs > 0) {
       const headers = { "retry-after": String(Math.ceil(retryMs / 1_000)) };
       throw new HttpError(429, "rate_limited", "Too many messages.", headers);
     }
-    if (isServerRoom(room) || !grants.mayPublish || !grants.maySpeak(room)) {
+    if (isServerRoom(room) || !rights.mayPublish || !rights.maySpeak(room)) {
       throw new HttpError(403, "forbidden", "Not allowed.");
     }
     const body = await readBody(call, app);
     const draft: Draft = readDraft(body);
-    if (grants.name !== undefined) draft.sender = grants.name;
+    if (rights.name !== undefined) draft.sender = rights.name;
     draft.address = visitor.address;
     const id = request.headers.get("idempotency-key");
-    if (id !== null) draft.key = await readKey(id, grants.subject, body);
+    if (id !== null) draft.key = await readKey(id, rights.subject, body);
     const place = await app.registry.engineOf(room).publish(room, draft);
     if (isRefusal(place)) throw refusalError(place);
     app.registry.counters.messagesIn++;

@@ -3,7 +3,8 @@
  *
  * @module
  */
-import { createTokenCheck } from "../access/token.ts";
+import type { Authorize } from "../access/grants.ts";
+import { jwtAuthorizer } from "../access/token.ts";
 import type { AppOptions } from "../app.ts";
 import type { Engine } from "../engine/engine.ts";
 import { createMemoryEngine } from "../engine/memory.ts";
@@ -18,22 +19,39 @@ import type { Threads } from "./threads.ts";
  * Makes the options of a server.
  *
  * @param threads the threads of which this one is one, with their engine
+ * @param isTraced requests are traced with their query, so no token may be in it
  * @throws {SettingError} if keys cannot be read or the engine cannot be opened
  */
 export async function parleyOptions(
   settings: Settings,
   log: Log,
   threads?: Threads,
+  isTraced = false,
 ): Promise<AppOptions> {
   const { limits, ...access } = limitsAndAccess(settings);
   return {
     ...access,
     limits,
-    tokens: await createTokenCheck(settings, systemClock),
+    authorize: authorizeBy(settings, log, isTraced),
     engine: threads?.engine ?? await openEngine(settings, log),
     log,
     threads,
   };
+}
+
+/** The check of tokens that the settings ask for. */
+function authorizeBy(settings: Settings, log: Log, isTraced: boolean): Authorize | undefined {
+  const { AUTH_SECRET: secret, AUTH_JWKS: jwks } = settings;
+  if (!secret && !jwks) return undefined;
+  return jwtAuthorizer({
+    secret: secret || undefined,
+    jwks: jwks || undefined,
+    issuer: settings.AUTH_ISSUER || undefined,
+    audience: settings.AUTH_AUDIENCE || undefined,
+    maxTokenSeconds: settings.MAX_TOKEN_SECONDS,
+    isTraced,
+    log,
+  });
 }
 
 /**

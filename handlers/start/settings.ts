@@ -4,6 +4,7 @@
  * @module
  */
 import { DEFAULT_LIMITS, type Limits } from "../access/limits.ts";
+import { OriginRules, SAME_ORIGIN } from "../access/origins.ts";
 import { LOG_LEVELS } from "./log.ts";
 
 /** One setting: its variable is NAME, its flag `--name`. */
@@ -34,13 +35,15 @@ export const GROUPS = {
   },
   "Who may connect": {
     ALLOWED_ORIGINS: list(
-      "pages that may connect, with commas between: https://a.example, *.example.com",
-      "any",
-      "a list of origins like https://a.example or *.example.com",
-      /^(https?:\/\/[^\s/,]+|\*\.[^\s/,:*]+)$/,
+      SAME_ORIGIN,
+      "pages that may connect: same, https://a.example, *.example.com, …; * = any",
+      (origins) => new OriginRules(origins),
     ),
-    AUTH_SECRET: text("secret of HS256 tokens; with it, or AUTH_JWKS, clients need one"),
-    AUTH_JWKS: text("file or URL of the public keys of tokens (JWKS)"),
+    AUTH_SECRET: text("secret of HS256 tokens, 32 bytes or more; with it clients need one"),
+    AUTH_JWKS: text("file or URL of the public keys of tokens (JWKS) in its place"),
+    AUTH_ISSUER: text("iss that a token must have"),
+    AUTH_AUDIENCE: text("aud that a token must have"),
+    MAX_TOKEN_SECONDS: number(0, "seconds after its iat at which a token ends; 0 = any"),
     TRUST_PROXY: number(0, "proxies in front, whose X-Forwarded-For is believed", 100),
   },
   "What a client may use": {
@@ -124,10 +127,11 @@ export function limitsAndAccess(settings: Settings) {
   };
 }
 
-/** Whether any page and program that reaches this server may use it. */
+/** Whether any program that reaches this server may use it, and nobody chose that. */
 export function isOpenToAll(settings: Settings): boolean {
   const { ALLOWED_ORIGINS, AUTH_SECRET, AUTH_JWKS, HOST, SOCKET_PATH } = settings;
-  return ALLOWED_ORIGINS.length === 0 && !AUTH_SECRET && !AUTH_JWKS && !SOCKET_PATH &&
+  const isDefault = ["same", "*"].includes(ALLOWED_ORIGINS.join());
+  return isDefault && !AUTH_SECRET && !AUTH_JWKS && !SOCKET_PATH &&
     !/^(localhost|127\.[\d.]+|::1|\[::1\])$/.test(HOST);
 }
 
@@ -170,17 +174,21 @@ function oneOf<const T extends string>(value: T, all: readonly T[], meaning: str
   };
 }
 
-/** Texts with commas between, each of which matches `item`; capitals do not count. */
-function list(meaning: string, shown: string, kind: string, item: RegExp): Setting<string[]> {
+/** Texts with commas between; capitals do not count. `check` throws a SettingError for unfit ones. */
+function list(
+  value: readonly string[],
+  meaning: string,
+  check: (items: string[]) => void,
+): Setting<string[]> {
   return {
-    default: [],
+    default: [...value],
     meaning,
-    shown,
-    kind,
+    kind: "a list of texts",
     read(text) {
-      const items = text.toLowerCase().split(",").map((part) => part.trim())
-        .filter((part) => part !== "");
-      return items.every((part) => item.test(part)) ? items : undefined;
+      const items = text.toLowerCase().split(",").map((part) => part.trim()).filter(Boolean);
+      if (items.length === 0) return [...value];
+      check(items);
+      return items;
     },
   };
 }

@@ -1,138 +1,13 @@
-import { assert, assertEquals, assertThrows } from "@std/assert";
+import { assert, assertEquals, assertRejects, assertStringIncludes } from "@std/assert";
 import {
-  authorize,
-  isAllowedOrigin,
+  Access,
   type Need,
   unavailableReason,
+  type Visitor,
 } from "../../handlers/access/access.ts";
-import { checkHandshake, isUpgrade, offeredProtocols } from "../../handlers/access/handshake.ts";
-import { type Grants, OPEN_GRANTS } from "../../handlers/access/token.ts";
-import type { Visitor } from "../../handlers/app.ts";
+import { type Authorize, type Grants, OPEN_RIGHTS } from "../../handlers/access/grants.ts";
 import { HttpError } from "../../handlers/protocol/http_error.ts";
-import { createTestApp, handshakeHeaders, infoOf, type TestAppOptions } from "../support/fakes.ts";
-
-function requestOf(headers: Record<string, string>, method = "GET"): Request {
-  return new Request("http://parley.test/chat", { method, headers });
-}
-
-/** The refusal of `task` as `status code`. */
-async function refusalOf(task: () => unknown): Promise<string> {
-  try {
-    await task();
-  } catch (error) {
-    if (error instanceof HttpError) return `${error.status} ${error.code}`;
-    throw error;
-  }
-  return "none";
-}
-
-Deno.test("isAllowedOrigin() lets every page in where none is named", () => {
-  assert(isAllowedOrigin("https://a.example", []));
-  assert(isAllowedOrigin("null", []));
-});
-
-Deno.test("isAllowedOrigin() takes a named origin as a whole", () => {
-  const allowed = ["https://a.example", "http://localhost:3000"];
-  assert(isAllowedOrigin("https://a.example", allowed));
-  assert(isAllowedOrigin("http://localhost:3000", allowed));
-  for (
-    const origin of [
-      "http://a.example",
-      "https://a.example:8443",
-      "https://a.example.evil.example",
-      "https://evila.example",
-      "http://localhost",
-      "null",
-      "",
-    ]
-  ) assert(!isAllowedOrigin(origin, allowed), origin);
-});
-
-Deno.test("isAllowedOrigin() takes *.example.com as the hosts below it, not as itself", () => {
-  const allowed = ["*.example.com"];
-  assert(isAllowedOrigin("https://a.example.com", allowed));
-  assert(isAllowedOrigin("http://b.a.example.com:81", allowed));
-  for (
-    const origin of [
-      "https://example.com",
-      "https://.example.com",
-      "https://evilexample.com",
-      "https://a.example.com.evil.example",
-      "https://evil.example/a.example.com",
-      "https://evil.example?.example.com",
-      "null",
-      "",
-    ]
-  ) assert(!isAllowedOrigin(origin, allowed), origin);
-});
-
-Deno.test("checkHandshake() tells the dialect that the client asks for", () => {
-  const dialectOf = (protocols?: string) =>
-    checkHandshake(requestOf({
-      ...handshakeHeaders(),
-      ...(protocols !== undefined && { "sec-websocket-protocol": protocols }),
-    }));
-  assertEquals(dialectOf(), "plain");
-  assertEquals(dialectOf("parley.v1"), "v1");
-  assertEquals(dialectOf("soap, parley.v1"), "v1");
-  assertEquals(dialectOf("soap,parley.v1,token.x"), "v1");
-  assertEquals(dialectOf("soap"), "plain");
-  assertEquals(dialectOf("Parley.v1"), "plain");
-  assertEquals(dialectOf("parley.v11"), "plain");
-});
-
-Deno.test("checkHandshake() answers 426 to what asks for no WebSocket", async () => {
-  const good = handshakeHeaders();
-  const { upgrade: _, ...withoutUpgrade } = good;
-  const { connection: __, ...withoutConnection } = good;
-  for (
-    const request of [
-      requestOf({}),
-      requestOf(withoutUpgrade),
-      requestOf(withoutConnection),
-      requestOf({ ...good, upgrade: "h2c" }),
-      requestOf({ ...good, connection: "close" }),
-      requestOf(good, "POST"),
-    ]
-  ) assertEquals(await refusalOf(() => checkHandshake(request)), "426 upgrade_required");
-  const { headers } = assertThrows(() => checkHandshake(requestOf({})), HttpError);
-  assertEquals(headers, { upgrade: "websocket", connection: "Upgrade" });
-});
-
-Deno.test("checkHandshake() answers 426 to another version, and names its own", async () => {
-  for (const version of ["8", "14", "13, 8", "013", ""]) {
-    const request = requestOf({ ...handshakeHeaders(), "sec-websocket-version": version });
-    assertEquals(await refusalOf(() => checkHandshake(request)), "426 bad_version");
-    const { headers } = assertThrows(() => checkHandshake(request), HttpError);
-    assertEquals(headers, { "sec-websocket-version": "13" });
-  }
-});
-
-Deno.test("checkHandshake() answers 400 to a key that is not 16 bytes of base64", async () => {
-  const keys = ["", "x", "a".repeat(24), "dGhlIHNhbXBsZSBub25jZQ=", "dGhlIHNhbXBsZSBub25jZQ== x"];
-  keys.push("dGhlIHNhbXBsZSBub25jZTE=", "dGhlIHNhbXBsZSBub25-ZQ==", btoa("17 bytes are here"));
-  for (const key of keys) {
-    const request = requestOf({ ...handshakeHeaders(), "sec-websocket-key": key });
-    assertEquals(await refusalOf(() => checkHandshake(request)), "400 bad_key", key);
-  }
-  const { "sec-websocket-key": _, ...keyless } = handshakeHeaders();
-  assertEquals(await refusalOf(() => checkHandshake(requestOf(keyless))), "400 bad_key");
-});
-
-Deno.test("isUpgrade() reads lists of tokens in any case", () => {
-  const headers = (upgrade: string, connection: string) => new Headers({ upgrade, connection });
-  assert(isUpgrade(headers("websocket", "Upgrade")));
-  assert(isUpgrade(headers("WebSocket", "keep-alive, upgrade")));
-  assert(isUpgrade(headers("h2c , WEBSOCKET", "Upgrade,keep-alive")));
-  assert(!isUpgrade(headers("websockets", "Upgrade")));
-  assert(!isUpgrade(headers("websocket", "keep-alive")));
-  assert(!isUpgrade(new Headers()));
-});
-
-Deno.test("offeredProtocols() keeps the client's order", () => {
-  const headers = new Headers({ "sec-websocket-protocol": "b,  a ,c" });
-  assertEquals(offeredProtocols(headers), ["b", "a", "c"]);
-});
+import { createTestApp, handshakeHeaders, infoOf, RecordingLog } from "../support/fakes.ts";
 
 Deno.test("unavailableReason() tells why nobody new should come", async () => {
   const { registry } = createTestApp({ settings: { MAX_CONNECTIONS: 1 } });
@@ -149,73 +24,179 @@ Deno.test("unavailableReason() tells why nobody new should come", async () => {
   assertEquals(unavailableReason(registry), undefined);
 });
 
-/** Authorizes a request with these headers, or to this URL. */
-function enter(
-  options: TestAppOptions,
-  { headers = {}, path = "/chat/ops", need = "grants", room = "ops" }: {
-    headers?: Record<string, string>;
-    path?: string;
-    need?: Need;
-    room?: string;
-  },
-): Promise<Visitor> {
-  const url = new URL(path, "http://parley.test");
-  const { app } = createTestApp(options);
-  const request = new Request(url, { headers });
-  return authorize(app, { request, url, info: infoOf("192.0.2.1", 5), need, room });
+/** Rules, and a request to check by them. */
+interface Case {
+  allowedOrigins?: string[];
+  trustedProxies?: number;
+  authorize?: Authorize;
+  log?: RecordingLog;
+  headers?: Record<string, string>;
+  path?: string;
+  need?: Need;
+  room?: string;
+  hostname?: string;
 }
 
-Deno.test("authorize() answers 403 to a page of another origin, and lets programs in", async () => {
-  const options = { settings: { ALLOWED_ORIGINS: ["https://a.example"] } };
-  const origin = (origin: string) => () => enter(options, { headers: { origin } });
-  assertEquals(await refusalOf(origin("https://a.example")), "none");
-  assertEquals(await refusalOf(origin("https://b.example")), "403 forbidden");
-  assertEquals(await refusalOf(origin("null")), "403 forbidden");
-  assertEquals(await refusalOf(() => enter(options, {})), "none");
+/** The visitor that a request brings, or the refusal as `status code`. */
+async function enter(options: Case): Promise<Visitor | Response | string> {
+  const { allowedOrigins = ["same"], trustedProxies = 0, authorize, headers = {} } = options;
+  const { log = new RecordingLog(), path = "/chat/ops", need = "grants", room = "ops" } = options;
+  const access = new Access({ allowedOrigins, trustedProxies, authorize, log });
+  const request = new Request(new URL(path, "http://parley.test"), { headers });
+  const info = infoOf(options.hostname ?? "192.0.2.1", 5);
+  try {
+    return await access.authorize({ request, info, need, room });
+  } catch (error) {
+    if (error instanceof HttpError) return `${error.status} ${error.code}`;
+    throw error;
+  }
+}
+
+/** The same, of who must be let in. */
+async function visitorOf(options: Case): Promise<Visitor> {
+  const visitor = await enter(options);
+  if (typeof visitor === "string" || visitor instanceof Response) {
+    throw new Error(`It was refused: ${visitor}`);
+  }
+  return visitor;
+}
+
+Deno.test("Access refuses a page of another origin with 403, and lets programs in", async () => {
+  const allowedOrigins = ["https://a.example"];
+  await visitorOf({ allowedOrigins });
+  await visitorOf({ allowedOrigins, headers: { origin: "https://a.example" } });
+  for (const origin of ["https://b.example", "null"]) {
+    assertEquals(await enter({ allowedOrigins, headers: { origin } }), "403 forbidden", origin);
+  }
 });
 
-Deno.test("authorize() tells who comes, through trusted proxies too", async () => {
+Deno.test("Access takes the server's own host from Host, else from the URL", async () => {
+  await visitorOf({ headers: { origin: "https://parley.test" } });
+  const headers = { host: "chat.example", origin: "https://chat.example" };
+  await visitorOf({ headers });
+  assertEquals(
+    await enter({ headers: { ...headers, origin: "http://parley.test" } }),
+    "403 forbidden",
+  );
+});
+
+Deno.test("Access lets loopback pages in from this machine, but not through a proxy on it", async () => {
+  for (const origin of ["http://localhost:3000", "null"]) {
+    const headers = { origin };
+    for (const hostname of ["127.0.0.1", "::1", "::ffff:127.0.0.1"]) {
+      await visitorOf({ headers, hostname });
+      const proxied = await enter({ headers, hostname, trustedProxies: 1 });
+      assertEquals(proxied, "403 forbidden");
+    }
+    assertEquals(await enter({ headers, hostname: "192.0.2.1" }), "403 forbidden");
+  }
+});
+
+Deno.test("a refused origin is one line at `warn`, once, and of at most 100 origins", async () => {
+  const log = new RecordingLog();
+  const { app } = createTestApp();
+  const access = new Access({ ...app, log });
+  const refused = (origin: string) => {
+    const request = new Request("http://parley.test/chat", { headers: { origin } });
+    const asked = { request, info: infoOf("192.0.2.1"), need: "grants" } as const;
+    return assertRejects(() => access.authorize(asked), HttpError);
+  };
+  const { message } = await refused("https://b.example");
+  await refused("https://b.example");
+  assertEquals(log.lines.map(({ level, text }) => [level, text]), [
+    ["warn", `Refused a page: ${message}`],
+  ]);
+  assertStringIncludes(message, "--allowed-origins same,https://b.example");
+  for (let index = 0; index < 200; index++) await refused(`https://${index}.example`);
+  await refused("https://" + "b".repeat(5_000));
+  assertEquals(log.lines.length, 100);
+});
+
+Deno.test("Access tells who comes, through trusted proxies too", async () => {
   const headers = { "x-forwarded-for": "198.51.100.7, 2001:db8:1:2:3::4, 203.0.113.9" };
-  const seen = async (TRUST_PROXY: number) => {
-    const { remote, address } = await enter({ settings: { TRUST_PROXY } }, { headers });
+  const seen = async (trustedProxies: number) => {
+    const { remote, address, rateKey } = await visitorOf({ trustedProxies, headers });
+    assertEquals(rateKey, address);
     return [remote, address];
   };
   assertEquals(await seen(0), ["192.0.2.1:5", "192.0.2.1"]);
   assertEquals(await seen(1), ["203.0.113.9", "203.0.113.9"]);
   assertEquals(await seen(2), ["[2001:db8:1:2:3::4]", "2001:db8:1:2::/64"]);
+  assertEquals((await visitorOf({ hostname: "::1" })).remote, "[::1]:5");
 });
 
-const GRANTS: Grants = { ...OPEN_GRANTS, isAdmin: false, mayHear: (room) => room === "ops" };
-
-Deno.test("authorize() finds the token in header, subprotocol or query, in this order", async () => {
-  const seen: string[] = [];
-  const tokens = (token: string) => {
-    seen.push(token);
-    return Promise.resolve(GRANTS);
+Deno.test("Access asks `authorize` with request and room, unless a route needs nothing", async () => {
+  const asked: unknown[] = [];
+  const authorize: Authorize = ({ url }, room) => {
+    asked.push([new URL(url).pathname, room]);
+    return { user: "ann", rooms: ["ops"] };
   };
-  const authorization = "Bearer one";
-  const offered = { "sec-websocket-protocol": "parley.v1, token.two" };
-  const path = "/chat/ops?token=three";
-  const { grants } = await enter({ tokens }, { headers: { authorization, ...offered }, path });
-  assertEquals(grants, GRANTS);
-  await enter({ tokens }, { headers: offered, path });
-  await enter({ tokens }, { path });
-  assertEquals(seen, ["one", "two", "three"]);
-  const traced = () => enter({ tokens, isTraced: true }, { path });
-  assertEquals(await refusalOf(traced), "401 bad_token");
+  const { rights, rateKey } = await visitorOf({ authorize });
+  assertEquals([rights.user, rights.isAdmin, rateKey], ["ann", false, "user ann"]);
+  assertEquals(asked, [["/chat/ops", "ops"]]);
+  const open = await visitorOf({ authorize, need: "nothing" });
+  assertEquals([open.rights, asked.length], [OPEN_RIGHTS, 1]);
+  assertEquals((await visitorOf({})).rights, OPEN_RIGHTS);
 });
 
-Deno.test("authorize() checks what a route needs: nothing, a token for the room, or an admin's", async () => {
-  const tokens = () => Promise.resolve(GRANTS);
-  const headers = { authorization: "Bearer x" };
-  assertEquals(await refusalOf(() => enter({ tokens }, {})), "401 no_token");
-  assertEquals(await refusalOf(() => enter({ tokens }, { need: "nothing" })), "none");
-  assertEquals(await refusalOf(() => enter({ tokens }, { headers })), "none");
-  assertEquals(await refusalOf(() => enter({ tokens }, { headers, room: "hr" })), "403 forbidden");
-  assertEquals(
-    await refusalOf(() => enter({ tokens }, { headers, need: "admin" })),
-    "403 forbidden",
+Deno.test("Access refuses by Response, by a room that is not granted, and by a missing `admin`", async () => {
+  const refusal = new Response("no", { status: 418 });
+  assertEquals(await enter({ authorize: () => refusal }), refusal);
+  const by = (grants: Grants, options: Case = {}) => enter({ ...options, authorize: () => grants });
+  assertEquals(await by({ rooms: ["ops"] }, { room: "hr" }), "403 forbidden");
+  assertEquals(await by({ rooms: ["ops"] }, { need: "admin" }), "403 forbidden");
+  const admin = await visitorOf({ authorize: () => ({ admin: true }), need: "admin" });
+  assertEquals([admin.rights.isAdmin, admin.rateKey], [true, undefined]);
+});
+
+Deno.test("Access throws what `authorize` throws, and what it returns wrongly", async () => {
+  const boom = () => {
+    throw new RangeError("boom");
+  };
+  await assertRejects(() => enter({ authorize: boom }), RangeError);
+  await assertRejects(
+    () => enter({ authorize: () => Promise.reject(new RangeError()) }),
+    RangeError,
   );
-  const admin = () => Promise.resolve({ ...GRANTS, isAdmin: true });
-  assertEquals(await refusalOf(() => enter({ tokens: admin }, { headers, need: "admin" })), "none");
+  await assertRejects(
+    () => enter({ authorize: () => ({ name: "a\nb" }) }),
+    TypeError,
+    "is no name",
+  );
+});
+
+Deno.test("a refusal is one line at `debug` with its reason, and never the token", async () => {
+  const log = new RecordingLog(true);
+  const authorize = () => {
+    throw new HttpError(401, "bad_token", "The token's signature is wrong.");
+  };
+  await enter({ log, authorize, headers: { authorization: "Bearer s3cret" } });
+  assertEquals(log.lines, [{
+    level: "debug",
+    text: "Refused 192.0.2.1:5: The token's signature is wrong.",
+    fields: { event: "refused", remote: "192.0.2.1:5", code: "bad_token" },
+  }]);
+});
+
+Deno.test("renew() asks `authorize` again with the upgrade's URL and headers, and the new token", async () => {
+  const asked: unknown[] = [];
+  const authorize: Authorize = ({ url, headers }, room) => {
+    const authorization = headers.get("authorization");
+    asked.push([url, headers.get("cookie"), authorization, room]);
+    if (authorization === "Bearer bad") return new Response(null, { status: 401 });
+    return { user: authorization ?? undefined };
+  };
+  const headers = { ...handshakeHeaders(), cookie: "a=b", authorization: "Bearer old" };
+  const { renew } = await visitorOf({ authorize, headers, path: "/chat/ops?x=1" });
+  assertEquals((await renew!("new")).user, "Bearer new");
+  await assertRejects(() => renew!("bad"), HttpError);
+  await assertRejects(() => renew!("two\nlines"), TypeError);
+  const url = "http://parley.test/chat/ops?x=1";
+  assertEquals(asked, [
+    [url, "a=b", "Bearer old", "ops"],
+    [url, "a=b", "Bearer new", "ops"],
+    [url, "a=b", "Bearer bad", "ops"],
+  ]);
+  const other = await visitorOf({ authorize, headers: { authorization: "Bearer old" } });
+  assert(!other.renew, "only a socket can send a token");
 });

@@ -1,6 +1,6 @@
 import { assert, assertEquals, assertMatch } from "@std/assert";
 import { type JWTPayload, SignJWT, UnsecuredJWT } from "jose";
-import { createTokenCheck } from "../../handlers/access/token.ts";
+import { jwtAuthorizer } from "../../handlers/access/token.ts";
 import type { Settings } from "../../handlers/start/settings.ts";
 import { Client, RawClient } from "../support/clients.ts";
 import { createTestApp, type FakeSocket, type TestApp } from "../support/fakes.ts";
@@ -19,9 +19,9 @@ async function bearer(claims: JWTPayload): Promise<{ authorization: string }> {
 }
 
 /** A server without a port that asks for tokens. */
-async function createGuarded(settings: Partial<Settings> = {}): Promise<TestApp> {
+function createGuarded(settings: Partial<Settings> = {}): TestApp {
   const server = createTestApp({ settings: { AUTH_SECRET: SECRET, ...settings } });
-  server.app.tokens = await createTokenCheck(server.settings, server.clock);
+  server.app.authorize = jwtAuthorizer({ secret: SECRET, clock: server.clock });
   return server;
 }
 
@@ -55,7 +55,8 @@ Deno.test("ALLOWED_ORIGINS: a page of another origin gets 403, who sends no Orig
   assertEquals(await why.json(), {
     type: "error",
     code: "forbidden",
-    message: "This origin is not allowed.",
+    message: "The origin https://b.example is not allowed: " +
+      "https://b.example in --allowed-origins allows it.",
   });
 });
 
@@ -105,7 +106,7 @@ Deno.test("without a token every socket and everything under /rooms is 401", asy
 });
 
 Deno.test("pages and health need no token", async () => {
-  const server = await createGuarded();
+  const server = createGuarded();
   const paths = ["/", "/client.js", "/chat.js", "/chat.css", "/healthz", "/readyz"];
   for (const path of paths) assertEquals((await server.ask(path)).status, 200, path);
 });
@@ -126,19 +127,13 @@ Deno.test("bad, expired, unsigned and foreign tokens are 401, each after the sam
     const { type, message, ...rest } = await answer.json();
     assert(performance.now() - start > 45, "it was refused too early");
     assertEquals([answer.status, type, rest], [401, "error", { code }]);
-    assertMatch(message, /^The token (is not valid|has expired)\.$/);
+    assertMatch(
+      message,
+      /^The token('s .+ is wrong| has expired| is malformed|'s algorithm is not allowed)\.$/,
+    );
     using client = await RawClient.open(`${server.ws}/chat?token=${token}`);
     assertEquals(client.status, 401);
   }
-});
-
-Deno.test("a token in the query is refused where requests are traced", async () => {
-  const server = await createGuarded();
-  server.app.isTraced = true;
-  const token = await sign({ sub: "Ann" });
-  const answer = await server.ask(`/chat?token=${token}`);
-  assertEquals([answer.status, (await answer.json()).code], [401, "bad_token"]);
-  await server.connect("/chat", { headers: { authorization: `Bearer ${token}` } });
 });
 
 Deno.test("OTEL_DENO=true makes a server refuse a token in the query", async () => {
@@ -158,7 +153,7 @@ Deno.test("OTEL_DENO=true makes a server refuse a token in the query", async () 
 });
 
 Deno.test("a token fixes the name: none and the same join as it, another is forbidden", async () => {
-  const server = await createGuarded();
+  const server = createGuarded();
   const socket = await enter(server, "/chat", { sub: "u1", name: "Ann" });
   await take(socket);
   socket.say({ type: "join", name: "Bob" });
@@ -173,7 +168,7 @@ Deno.test("a token fixes the name: none and the same join as it, another is forb
 });
 
 Deno.test("a token without a name leaves the choice", async () => {
-  const server = await createGuarded();
+  const server = createGuarded();
   const socket = await enter(server, "/chat", {});
   await take(socket);
   socket.say({ type: "join", name: "Bob" });
@@ -181,7 +176,7 @@ Deno.test("a token without a name leaves the choice", async () => {
 });
 
 Deno.test("a token's `rooms` are heard, others are 403 at the door and forbidden inside", async () => {
-  const server = await createGuarded();
+  const server = createGuarded();
   const claims = { sub: "Ann", rooms: ["ops", "team-*"] };
   for (const path of ["/chat/lobby", "/rooms/lobby/messages", "/rooms/lobby/events"]) {
     const answer = await server.ask(path, { headers: await bearer(claims) });
@@ -203,7 +198,7 @@ Deno.test("a token's `rooms` are heard, others are 403 at the door and forbidden
 });
 
 Deno.test("a token's `speak` says where a socket may chat; without it, where it hears", async () => {
-  const server = await createGuarded();
+  const server = createGuarded();
   const claims = { sub: "Ann", rooms: ["ops", "news"], speak: ["ops"] };
   const socket = await enter(server, "/chat/news", claims);
   socket.say({ type: "join" });
@@ -224,7 +219,7 @@ Deno.test("a token's `speak` says where a socket may chat; without it, where it 
 });
 
 Deno.test("binary frames need the right to speak, too", async () => {
-  const server = await createGuarded();
+  const server = createGuarded();
   const claims = { sub: "Ann", rooms: ["news"], speak: [] };
   const listener = await enter(server, "/chat/news", { sub: "Bob" });
   const socket = await enter(server, "/chat/news", claims);
@@ -237,7 +232,7 @@ Deno.test("binary frames need the right to speak, too", async () => {
 });
 
 Deno.test("a POST needs `publish`, the room, and the right to speak; its sender is the name", async () => {
-  const server = await createGuarded();
+  const server = createGuarded();
   const post = async (claims: JWTPayload, room = "ops") => {
     const headers = { ...JSON_TYPE, ...await bearer(claims) };
     const body = '{"message":"hi","sender":"Somebody Else"}';
@@ -263,7 +258,7 @@ Deno.test("a POST needs `publish`, the room, and the right to speak; its sender 
 });
 
 Deno.test("an Idempotency-Key belongs to its token: another's does not answer for it", async () => {
-  const server = await createGuarded();
+  const server = createGuarded();
   const post = async (sub: string) => {
     const headers = {
       ...JSON_TYPE,
@@ -277,7 +272,7 @@ Deno.test("an Idempotency-Key belongs to its token: another's does not answer fo
 });
 
 Deno.test("GET /rooms shows only what the token may hear", async () => {
-  const server = await createGuarded();
+  const server = createGuarded();
   for (const room of ["ops", "news", "team-a"]) await enter(server, `/chat/${room}`, {});
   const seen = async (claims: JWTPayload) => {
     const answer = await server.ask("/rooms", { headers: await bearer(claims) });
@@ -289,7 +284,7 @@ Deno.test("GET /rooms shows only what the token may hear", async () => {
 });
 
 Deno.test("/metrics and the dashboard's data need `admin` where tokens are on, in every way", async () => {
-  const server = await createGuarded();
+  const server = createGuarded();
   const admin = await bearer({ sub: "Ann", admin: true });
   const nobody = await bearer({ sub: "Bob", rooms: ["*", "_stats"] });
   for (const path of ["/metrics", "/rooms/_stats/messages", "/rooms/_stats/events"]) {
@@ -312,7 +307,7 @@ Deno.test("/metrics and the dashboard's data need `admin` where tokens are on, i
 });
 
 Deno.test("the server's own rooms are heard only, by an admin too", async () => {
-  const server = await createGuarded();
+  const server = createGuarded();
   const socket = await enter(server, "/chat/_stats", { sub: "Ann", admin: true, publish: true });
   await take(socket);
   socket.say({ type: "join" });
@@ -321,7 +316,7 @@ Deno.test("the server's own rooms are heard only, by an admin too", async () => 
 });
 
 Deno.test("a socket ends with 1008 when its token's time is over, a stream of events ends too", async () => {
-  const server = await createGuarded();
+  const server = createGuarded();
   const exp = server.clock.now() / 1_000 + 60;
   const socket = await enter(server, "/chat", { exp });
   const headers = await bearer({ exp });
@@ -354,7 +349,7 @@ Deno.test("a token for years keeps its socket and its stream for years", async (
 });
 
 Deno.test("a fresh token keeps the socket open beyond the old one's end", async () => {
-  const server = await createGuarded();
+  const server = createGuarded();
   const now = server.clock.now() / 1_000;
   const socket = await enter(server, "/chat", { sub: "Ann", exp: now + 60 });
   server.clock.tick(50_000);
@@ -367,7 +362,7 @@ Deno.test("a fresh token keeps the socket open beyond the old one's end", async 
 });
 
 Deno.test("a fresh token of somebody else, or a bad one, is forbidden and changes nothing", async () => {
-  const server = await createGuarded();
+  const server = createGuarded();
   const exp = server.clock.now() / 1_000 + 60;
   const socket = await enter(server, "/chat", { sub: "Ann", exp });
   await take(socket);
@@ -389,7 +384,7 @@ Deno.test("a fresh token of somebody else, or a bad one, is forbidden and change
 });
 
 Deno.test("a fresh token that grants less takes the socket out of what it lost", async () => {
-  const server = await createGuarded();
+  const server = createGuarded();
   const socket = await enter(server, "/chat/ops", { sub: "Ann" });
   socket.say({ type: "listen", room: "news" });
   await take(socket);

@@ -137,7 +137,7 @@ Deno.test("live data is never cached, files are asked for anew", async () => {
   for (const path of [...LIVE, "/rooms/lobby/events"]) {
     const { headers, body } = await ask(path);
     await body?.cancel();
-    assertEquals(headers.get("cache-control"), "no-store", path);
+    assertMatch(headers.get("cache-control")!, /^no-store\b/, path);
   }
   const headers = { "content-type": "application/json" };
   const posted = await ask("/rooms/a/messages", { method: "POST", headers, body: "{}" });
@@ -166,22 +166,26 @@ Deno.test("no refusal is cached, and what a path takes neither", async () => {
   }
 });
 
-Deno.test("CORS: with ALLOWED_ORIGINS the API is open to their pages alone", async () => {
+Deno.test("CORS: the API is open to pages of ALLOWED_ORIGINS; others may read only why not", async () => {
   const { ask } = createTestApp({ settings: { ALLOWED_ORIGINS: ["https://a.example"] } });
-  const from = (origin: string, method = "GET") => ask("/rooms", { method, headers: { origin } });
-  for (const method of ["GET", "OPTIONS"]) {
-    const known = await from("https://a.example", method);
-    assertEquals(known.headers.get("access-control-allow-origin"), "https://a.example");
-    assertEquals(known.headers.get("vary"), "origin");
-    const other = await from("https://b.example", method);
-    assertEquals(other.headers.get("access-control-allow-origin"), null);
-    assertEquals(other.headers.get("vary"), "origin", "a cache must not mix them up");
+  const readerOf = ({ headers }: Response) => headers.get("access-control-allow-origin");
+  for (const path of ["/rooms", "/", "/client.js", "/healthz", "/rooms/ops/events"]) {
+    for (const [origin, status] of [["https://a.example", 200], ["https://b.example", 403]]) {
+      const answer = await ask(path, { headers: { origin: String(origin) } });
+      await answer.body?.cancel();
+      assertEquals([answer.status, readerOf(answer)], [status, origin], path);
+      assertEquals(answer.headers.get("vary"), "origin", "a cache must not mix them up");
+      const asked = await ask(path, { method: "OPTIONS", headers: { origin: String(origin) } });
+      assertEquals([asked.status, readerOf(asked)], [204, origin], path);
+    }
   }
-  assertEquals((await from("https://b.example")).status, 403);
+  const headers = { origin: "https://b.example", "content-type": "application/json" };
+  const posted = await ask("/rooms/ops/messages", { method: "POST", headers, body: "{}" });
+  assertEquals([posted.status, readerOf(posted)], [403, "https://b.example"]);
 });
 
-Deno.test("CORS: without ALLOWED_ORIGINS every page may read, but never with cookies", async () => {
-  const { ask } = createTestApp();
+Deno.test("CORS: with ALLOWED_ORIGINS=* every page may read, but never with cookies", async () => {
+  const { ask } = createTestApp({ settings: { ALLOWED_ORIGINS: ["*"] } });
   const { headers } = await ask("/rooms", { headers: { origin: "https://a.example" } });
   assertEquals(headers.get("access-control-allow-origin"), "*");
   assertEquals(headers.get("access-control-allow-credentials"), null);
@@ -207,7 +211,7 @@ Deno.test("CORS: a preflight allows what the API takes", async () => {
 });
 
 Deno.test("a refusal can be read by the page that asked, Retry-After too", async () => {
-  const { ask } = createTestApp({ settings: { MAX_CONNECTIONS: 0 } });
+  const { ask } = createTestApp({ settings: { MAX_CONNECTIONS: 0, ALLOWED_ORIGINS: ["*"] } });
   const { status, headers } = await ask("/chat", { headers: { origin: "https://a.example" } });
   assertEquals([status, headers.get("access-control-allow-origin")], [503, "*"]);
   assertEquals(headers.get("access-control-expose-headers"), "retry-after");
@@ -316,8 +320,49 @@ Deno.test("percent-encoding names the room that it spells, and nothing else", as
     "/rooms//messages/x",
   ];
   for (const path of elsewhere) assertEquals((await ask(path))[0], 404, path);
-  assertEquals((await ask("/rooms/%2e%2e/healthz"))[0], 200, "dots are the URL's, as everywhere");
+  const dots = [
+    "/rooms/%2e%2e/healthz",
+    "/healthz/../metrics",
+    "/./metrics",
+    "/healthz/.%2E/metrics",
+  ];
+  for (const path of [...dots, "/a\\..\\metrics", "/metrics/.", "/metrics/..?x", "\\metrics"]) {
+    assertMatch(`${(await ask(path))[0]}`, /^40[04]$/, `a proxy may see another path: ${path}`);
+  }
   assertEquals(server.registry.rooms.size, 0);
+  await assertWell(server);
+});
+
+Deno.test("Host is a host and decides no path: anything else is 400 bad_host", async () => {
+  await using server = await startServer();
+  const get = (host: string, target = "/healthz") =>
+    exchange(server, `GET ${target} HTTP/1.1\r\nhost: ${host}\r\nconnection: close\r\n\r\n`);
+  const bad = [
+    "x/metrics?",
+    "x/metrics#",
+    "x?",
+    "x#",
+    "u@x",
+    "u:p@x",
+    "x\\y",
+    "x/",
+    "[::1",
+    "x:1:2",
+  ];
+  bad.push("x:99999", "x%2fmetrics", "999.1.1.1", "[::g]", "x,y", "*", "\xff", "x;y");
+  for (const host of bad) {
+    const answer = await get(host);
+    assertEquals(
+      [statusesOf(answer), /"code":"(\w+)"/.exec(answer)?.[1]],
+      [[400], "bad_host"],
+      host,
+    );
+  }
+  for (const host of ["x", "x:", "X.Example:80", "a_b-c.example.", "[::1]:8000", "127.0.0.1", ""]) {
+    const answer = await get(host);
+    assertEquals([statusesOf(answer), answer.includes("ok\n")], [[200], true], host);
+  }
+  assertEquals(statusesOf(await get("x", "http://y/healthz")), [200]);
   await assertWell(server);
 });
 

@@ -6,7 +6,9 @@
  * @module
  */
 import { assertEquals } from "@std/assert";
-import type { Draft, Engine, Host, Outcome } from "../../handlers/engine/engine.ts";
+import type { Draft, Engine, Host, Outcome, Refusal } from "../../handlers/engine/engine.ts";
+import type { Span } from "../../handlers/protocol/page.ts";
+import type { MaybePromise } from "../../handlers/util/maybe_promise.ts";
 import type { Head } from "../../handlers/protocol/position.ts";
 import { connect } from "../../handlers/client/client.js";
 import { Client, type Fields } from "../support/clients.ts";
@@ -17,7 +19,7 @@ import type { TrafficNode } from "./traffic.ts";
 /** No limit stands between a test and its traffic; every message is kept. */
 const FLAGS = [
   ...["--host", "127.0.0.1", "--drain-seconds", "1"],
-  ...["--message-rate", "0", "--byte-rate", "0", "--history-size", "1000000"],
+  ...["--message-rate", "0", "--byte-rate", "0", "--post-rate", "0", "--history-size", "1000000"],
   ...["--max-queue-bytes", "100000000"],
 ];
 
@@ -31,24 +33,33 @@ export class ServerNode implements TrafficNode, AsyncDisposable {
   readonly #senders = new Map<string, Client>();
   #process!: ServerProcess;
 
-  /** `log` reads what Redis keeps. */
-  private constructor(readonly redisUrl: string, readonly log: Pick<Engine, "read">) {}
+  private constructor(
+    readonly env: Record<string, string>,
+    readonly log?: Pick<Engine, "read">,
+  ) {}
 
-  /** Starts a server on the Redis at `redisUrl`. */
-  static async start(redisUrl: string, log: Pick<Engine, "read">): Promise<ServerNode> {
-    const node = new ServerNode(redisUrl, log);
+  /**
+   * Starts a server with these settings.
+   *
+   * @param log reads what is kept where the server itself is not asked
+   */
+  static async start(
+    env: Record<string, string>,
+    log?: Pick<Engine, "read">,
+  ): Promise<ServerNode> {
+    const node = new ServerNode(env, log);
     await node.restart();
     return node;
   }
 
   /** Starts the server again; from now on clients come to it. */
   async restart(): Promise<void> {
-    this.#process = await ServerProcess.start(FLAGS, { env: { REDIS_URL: this.redisUrl } });
+    this.#process = await ServerProcess.start(FLAGS, { env: this.env });
     this.front.targetPort = this.port;
   }
 
-  /** Ends the server by a signal; whoever connects from now on comes to `other`. */
-  async end(signal: Deno.Signal, other: ServerNode): Promise<Deno.CommandStatus> {
+  /** Ends the server by a signal; whoever connects from now on comes to `other`, or to nobody. */
+  async end(signal: Deno.Signal, other: ServerNode = this): Promise<Deno.CommandStatus> {
     this.front.targetPort = other.port;
     this.#process.kill(signal);
     return await this.#process.status;
@@ -106,8 +117,25 @@ export class ServerNode implements TrafficNode, AsyncDisposable {
     return { refused: "unavailable" };
   }
 
-  read(room: string) {
-    return this.log.read(room);
+  read(room: string): MaybePromise<Span | Refusal> {
+    return this.log ? this.log.read(room) : this.#readPages(room);
+  }
+
+  /** Publishes over HTTP; an end of the connection is `unavailable`, as for {@link publish}. */
+  async post(room: string, message: unknown, key: string): Promise<Outcome> {
+    try {
+      const response = await fetch(`http://127.0.0.1:${this.front.port}/rooms/${room}/messages`, {
+        method: "POST",
+        headers: { "content-type": "application/json", "idempotency-key": key },
+        body: JSON.stringify({ message }),
+      });
+      const { epoch, seq } = await response.json();
+      if (response.status === 202) return { epoch, seq };
+      assertEquals(response.status, 503);
+    } catch (error) {
+      if (!(error instanceof TypeError)) throw error;
+    }
+    return { refused: "unavailable" };
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -115,6 +143,23 @@ export class ServerNode implements TrafficNode, AsyncDisposable {
     for (const client of this.#senders.values()) await client.close();
     await this.#process[Symbol.asyncDispose]();
     await this.front[Symbol.asyncDispose]();
+  }
+
+  /** All that the server keeps of a room, a page at a time. */
+  async #readPages(room: string): Promise<Span> {
+    const url = `http://127.0.0.1:${this.port}/rooms/${room}/messages?limit=1000`;
+    const { epoch } = await (await fetch(url)).json();
+    const span: Span = { epoch, seq: 0, chats: [] };
+    let count: number;
+    do {
+      const page = await (await fetch(`${url}&after=${epoch}:${span.seq}`)).json();
+      span.seq = page.seq;
+      count = page.messages.length;
+      for (const { seq, time, sender, message } of page.messages) {
+        span.chats.push({ seq, time, sender, message: JSON.stringify(message) });
+      }
+    } while (count > 0);
+    return span;
   }
 
   async #join(room: string, name: string, session: string): Promise<Client> {

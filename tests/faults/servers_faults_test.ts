@@ -36,7 +36,7 @@ class System implements AsyncDisposable {
     const log = await createRedisEngine(redis.url, ROOMY, systemClock, silentLog);
     stack.defer(() => log.close());
     const urls = [`redis://127.0.0.1:${way.port}`, redis.url];
-    system.nodes = await Promise.all(urls.map((url) => ServerNode.start(url, log)));
+    system.nodes = await Promise.all(urls.map((url) => ServerNode.start({ REDIS_URL: url }, log)));
     for (const node of system.nodes) stack.use(node);
     return system;
   }

@@ -76,7 +76,7 @@ Deno.test("a stream is not cached, and no proxy holds it back", async () => {
   await using reader = new EventReader(await ask(EVENTS));
   const { headers } = reader.response;
   assertEquals([headers.get("cache-control"), headers.get("x-accel-buffering")], [
-    "no-store",
+    "no-store, no-transform",
     "no",
   ]);
 });

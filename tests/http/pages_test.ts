@@ -1,5 +1,5 @@
 import { assert, assertEquals, assertNotEquals, assertStringIncludes } from "@std/assert";
-import { OPEN_GRANTS } from "../../handlers/access/token.ts";
+import { OPEN_RIGHTS } from "../../handlers/access/grants.ts";
 import type { Call } from "../../handlers/app.ts";
 import { file } from "../../handlers/http/pages.ts";
 import { createTestApp } from "../support/fakes.ts";
@@ -7,7 +7,7 @@ import { createTestApp } from "../support/fakes.ts";
 /** Asks a handler with these headers. */
 async function get(handler: ReturnType<typeof file>, headers: HeadersInit = {}): Promise<Response> {
   const request = new Request("http://parley.test/", { headers });
-  const visitor = { remote: "", address: "", grants: OPEN_GRANTS };
+  const visitor = { remote: "", address: "", rights: OPEN_RIGHTS };
   const call: Call = { request, url: new URL(request.url), visitor, room: "" };
   return await handler(call);
 }

@@ -23,7 +23,7 @@ Deno.test("readSettings() gives the defaults where nothing is set", () => {
   assertEquals([MAX_CONNECTIONS, MAX_MESSAGE_BYTES], [10_000, 65_536]);
   const { MAX_QUEUE_BYTES, IDLE_TIMEOUT, DRAIN_SECONDS, ALLOWED_ORIGINS } = read([]);
   assertEquals([MAX_QUEUE_BYTES, IDLE_TIMEOUT, DRAIN_SECONDS], [1_048_576, 30, 4]);
-  assertEquals(ALLOWED_ORIGINS, []);
+  assertEquals(ALLOWED_ORIGINS, ["same"]);
 });
 
 Deno.test("readSettings() takes flags before variables before defaults", () => {
@@ -73,7 +73,7 @@ Deno.test("readSettings() refuses a flag without its value", () => {
 Deno.test("readSettings() lets an empty flag turn a variable off", () => {
   const env = { SOCKET_PATH: "/run/parley", ALLOWED_ORIGINS: "https://a.example" };
   assertEquals(read(["--socket-path="], env).SOCKET_PATH, "");
-  assertEquals(read(["--allowed-origins="], env).ALLOWED_ORIGINS, []);
+  assertEquals(read(["--allowed-origins="], env).ALLOWED_ORIGINS, ["same"]);
 });
 
 Deno.test("readSettings() refuses an IDLE_TIMEOUT that the runtime's timers cannot hold", () => {
@@ -99,10 +99,17 @@ Deno.test("readSettings() reads a list of origins", () => {
     "*.b.example",
     "http://localhost:3000",
   ]);
-  for (
-    const text of ["a.example", "https://a.example/", "https://a.example/x", "*", "*.", "null"]
-  ) {
-    assertStringIncludes(refusal(["--allowed-origins", text]), "a list of origins like");
+  assertEquals(read(["--allowed-origins", "Same, null,*"]).ALLOWED_ORIGINS, ["same", "null", "*"]);
+  const never = [
+    "a.example",
+    "https://a.example/",
+    "https://a.example:443",
+    "*.",
+    "wss://a.example",
+  ];
+  for (const text of never) {
+    const start = `Cannot use ALLOWED_ORIGINS: no browser sends the origin "${text}", write `;
+    assertStringIncludes(refusal(["--allowed-origins", `same,${text}`]), start);
   }
 });
 

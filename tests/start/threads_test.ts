@@ -6,11 +6,9 @@ import { shareEngine } from "../../handlers/engine/shared.ts";
 import { checkWorkers, createWorkers } from "../../handlers/start/threads.ts";
 import { type Clock, systemClock } from "../../handlers/util/clock.ts";
 import { SettingError } from "../../handlers/util/setting_error.ts";
-import { range, ROOMY } from "../engine/contract.ts";
-import { Client } from "../support/clients.ts";
+import { ROOMY } from "../engine/contract.ts";
 import { FakeClock, RecordingLog } from "../support/fakes.ts";
 import { eventually, granted, hear } from "../support/recorder.ts";
-import { ServerProcess } from "../support/process.ts";
 import type { Order, ThreadSettings } from "./threads_thread.ts";
 
 const module = import.meta.resolve("./threads_thread.ts");
@@ -173,36 +171,4 @@ Deno.test("checkWorkers() takes one worker anywhere, several where a port can be
   } finally {
     Object.assign(Deno, { listenDatagram });
   }
-});
-
-Deno.test("WORKERS=2 is one server: its rooms, figures and signals are those of both", async () => {
-  await using server = await ServerProcess.start(["--workers", "2", "--drain-seconds", "0"]);
-  const clients: Client[] = [];
-  // The system spreads connections by chance: it is one in 2 ** 23 that one worker has them all.
-  for (const i of range(1, 24)) clients.push(await Client.open(`${server.ws}/chat/room-${i % 2}`));
-  const lines = server.lines();
-  assert(lines.some((line) => /parley 1: Client connected/.test(line)), "worker 1 has none");
-  assert(lines.some((line) => /parley(?: 0)?: Client connected/.test(line)), "worker 0 has none");
-  for (const client of clients.slice(0, 2)) client.send({ type: "join", name: "Ann" });
-  for (const client of clients) {
-    assertEquals(await client.nextObject(), { type: "status", message: "Ann joined the chat." });
-  }
-  // A worker reports once a second; whichever answers, it gives the sum.
-  for (let i = 0; i < 4; i++) {
-    const { rooms } = await eventually(
-      async () => await (await fetch(`${server.url}/rooms`)).json(),
-      ({ rooms }) => rooms.every(({ listeners }: { listeners: number }) => listeners === 12),
-    );
-    assertEquals(
-      rooms,
-      [0, 1].map((n) => ({ room: `room-${n}`, members: 1, listeners: 12, seq: 0 })),
-    );
-    await eventually(
-      async () => await (await fetch(`${server.url}/metrics`)).text(),
-      (metrics) => metrics.includes('parley_connections{dialect="plain"} 24\n'),
-    );
-  }
-  server.kill("SIGTERM");
-  for (const { closed } of clients) assertEquals((await closed).code, 1001);
-  assertEquals((await server.status).code, 0);
 });

@@ -4,7 +4,7 @@
  * @module
  */
 import type { Socket, Upgrade } from "../../handlers/access/handshake.ts";
-import type { TokenCheck } from "../../handlers/access/token.ts";
+import type { Authorize } from "../../handlers/access/grants.ts";
 import { type App, createApp, type RequestInfo } from "../../handlers/app.ts";
 import type { Engine } from "../../handlers/engine/engine.ts";
 import type { Dialect } from "../../handlers/protocol/encode.ts";
@@ -214,8 +214,8 @@ export interface TestAppOptions {
   engine?: Engine;
   log?: Log;
   upgrade?: Upgrade;
-  tokens?: TokenCheck;
-  isTraced?: boolean;
+  authorize?: Authorize;
+  prefix?: string;
   /** With `new Turn(() => {})` the test ends each turn by `turn.flush()`. */
   turn?: Turn;
 }
@@ -268,14 +268,14 @@ export function createTestApp(overrides: TestAppOptions = {}): TestApp {
     sockets.set(response, socket);
     return { socket, response };
   };
-  const { engine, log = recording, tokens, isTraced, turn, upgrade = fakeUpgrade } = overrides;
+  const { engine, log = recording, authorize, prefix, turn, upgrade = fakeUpgrade } = overrides;
   const app = createApp({
     ...limitsAndAccess(settings),
     engine,
     log,
     clock,
-    tokens,
-    isTraced,
+    authorize,
+    prefix,
     turn,
     upgrade,
   });

@@ -1,0 +1,115 @@
+/**
+ * What a visitor may do: as an `authorize` says it, and as the server asks it.
+ *
+ * @module
+ */
+import { isPersonName, isServerRoom } from "../protocol/parse.ts";
+import type { MaybePromise } from "../util/maybe_promise.ts";
+
+/**
+ * What a visitor may do. Rooms are names and `prefix*`; `{sub}` in them stands for the user.
+ */
+export interface Grants {
+  /** Whom the visitor is: limits, idempotency keys and members count by it. */
+  user?: string;
+  /** The only name to join with; any if missing. */
+  name?: string;
+  /** Unix ms at which the visit ends. */
+  expiresAt?: number;
+  /** May read `/metrics` and the server's own rooms, and end other users' visits. */
+  admin?: boolean;
+  /** May publish over HTTP. */
+  publish?: boolean;
+  /** Rooms to subscribe to; all if missing. */
+  rooms?: string[];
+  /** Rooms among them to speak in; all of {@link rooms} if missing. */
+  speak?: string[];
+  /** Rooms that a socket is subscribed to from the start, in addition to {@link rooms}. */
+  listen?: string[];
+}
+
+/**
+ * Decides who may come in: asked before an upgrade or a route that is not public, and again when a
+ * socket sends a fresh token (with the upgrade's URL and headers, `Authorization` replaced).
+ *
+ * @returns what the visitor may do; a Response refuses
+ */
+export type Authorize = (request: Request, room?: string) => MaybePromise<Grants | Response>;
+
+/** {@link Grants} that were checked, as questions. */
+export interface Rights {
+  /** Whom idempotency keys count by: the user, else the name; empty for a stranger. */
+  subject: string;
+  user?: string;
+  name?: string;
+  /** Unix ms. */
+  expiresAt?: number;
+  /** Rooms to subscribe to from the start. */
+  listen: string[];
+  maySubscribe(room: string): boolean;
+  maySpeak(room: string): boolean;
+  mayPublish: boolean;
+  isAdmin: boolean;
+}
+
+/** What everybody may do where access is open. */
+export const OPEN_RIGHTS: Rights = {
+  subject: "",
+  listen: [],
+  maySubscribe: () => true,
+  maySpeak: () => true,
+  mayPublish: true,
+  isAdmin: true,
+};
+
+/**
+ * Reads {@link Grants}.
+ *
+ * @throws {TypeError} if a name is none
+ */
+export function rightsOf(grants: Grants): Rights {
+  const { user, name, expiresAt, admin, publish, listen = [] } = grants;
+  if (name !== undefined && !isPersonName(name)) {
+    throw new TypeError(`Cannot use grants: ${JSON.stringify(name)} is no name`);
+  }
+  const isAdmin = admin === true;
+  const mine = new Set(listen.flatMap((rule) => withUser(rule, user)));
+  const isListed = roomRules(grants.rooms, user) ?? (() => true);
+  const isSpoken = roomRules(grants.speak, user) ?? (() => true);
+  return {
+    subject: user ?? name ?? "",
+    user,
+    name,
+    expiresAt,
+    listen: [...mine],
+    maySubscribe: (room) => isServerRoom(room) ? isAdmin : mine.has(room) || isListed(room),
+    maySpeak: (room) => isListed(room) && isSpoken(room),
+    mayPublish: publish === true,
+    isAdmin,
+  };
+}
+
+/** Whether rules name a room; nothing where there are no rules. */
+function roomRules(
+  rules: string[] | undefined,
+  user: string | undefined,
+): ((room: string) => boolean) | undefined {
+  if (!rules) return undefined;
+  const names = new Set<string>();
+  const prefixes: string[] = [];
+  for (const rule of rules) {
+    // The star is looked for before the user is filled in, who may be called `*`.
+    const isPrefix = rule.endsWith("*");
+    for (const room of withUser(isPrefix ? rule.slice(0, -1) : rule, user)) {
+      if (isPrefix) prefixes.push(room);
+      else names.add(room);
+    }
+  }
+  return (room) => names.has(room) || prefixes.some((prefix) => room.startsWith(prefix));
+}
+
+/** A rule with the user in it; none where it needs a user and there is none. */
+function withUser(rule: string, user: string | undefined): string[] {
+  if (!rule.includes("{sub}")) return [rule];
+  return user === undefined ? [] : [rule.replaceAll("{sub}", () => user)];
+}

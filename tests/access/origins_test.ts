@@ -1,0 +1,159 @@
+import { assert, assertEquals, assertStringIncludes, assertThrows } from "@std/assert";
+import { OriginRules, SAME_ORIGIN } from "../../handlers/access/origins.ts";
+import { SettingError } from "../../handlers/util/setting_error.ts";
+
+const AWAY = { host: "parley.example", isLocal: false };
+
+/** The origins among these that a list of rules allows. */
+function allowed(rules: string[], origins: string[], at = AWAY): string[] {
+  const check = new OriginRules(rules);
+  return origins.filter((origin) => check.allows(origin, at));
+}
+
+Deno.test("`same` allows the server's own host and port, whatever the scheme", () => {
+  const own = ["http://parley.example", "https://parley.example", "HTTPS://Parley.Example"];
+  const others = [
+    "http://parley.example:8000",
+    "https://sub.parley.example",
+    "https://parley.example.evil.example",
+    "https://evilparley.example",
+    "http://localhost",
+    "capacitor://parley.example",
+    "null",
+    "",
+    "parley.example",
+  ];
+  assertEquals(allowed(SAME_ORIGIN, [...own, ...others]), own);
+});
+
+Deno.test("`same` takes a scheme's own port as none", () => {
+  for (const host of ["parley.example", "parley.example:80", "parley.example:443"]) {
+    assertEquals(allowed(SAME_ORIGIN, ["https://parley.example"], { host, isLocal: false }), [
+      "https://parley.example",
+    ]);
+  }
+  const at = { host: "parley.example:8000", isLocal: false };
+  assertEquals(allowed(SAME_ORIGIN, ["http://parley.example", "http://parley.example:8000"], at), [
+    "http://parley.example:8000",
+  ]);
+  assertEquals(allowed(SAME_ORIGIN, ["http://x"], { host: "", isLocal: false }), []);
+});
+
+Deno.test("`same` allows loopback pages and a blank tab only where the peer is this machine", () => {
+  const pages = [
+    "http://localhost:3000",
+    "https://localhost",
+    "http://app.localhost:5173",
+    "http://127.0.0.1:8080",
+    "http://127.1.2.3",
+    "http://[::1]:3000",
+    "null",
+  ];
+  const others = [
+    "http://127.0.0.1.evil.example",
+    "http://localhost.evil.example",
+    "http://10.0.0.1",
+  ];
+  const local = { host: "localhost:8000", isLocal: true };
+  assertEquals(allowed(SAME_ORIGIN, [...pages, ...others], local), pages);
+  assertEquals(allowed(SAME_ORIGIN, [...pages, ...others], AWAY), []);
+});
+
+Deno.test("`*` allows any page, no rule allows none", () => {
+  const origins = ["https://a.example", "null", "weird://x"];
+  assertEquals(allowed(["*"], origins), origins);
+  assertEquals(allowed([], origins, { host: "a.example", isLocal: true }), []);
+});
+
+Deno.test("a listed origin is taken as a whole, and whatever a browser can send can be listed", () => {
+  const listed = [
+    "https://a.example",
+    "http://localhost:3000",
+    "capacitor://localhost",
+    "chrome-extension://abcdefghijklmnopabcdefghijklmnop",
+    "file://",
+    "null",
+    "http://[::1]:3000",
+  ];
+  assertEquals(allowed(listed, listed), listed);
+  assertEquals(
+    allowed(listed.filter((rule) => rule !== "null"), [
+      "http://a.example",
+      "https://a.example:8443",
+      "https://a.example.evil.example",
+      "http://localhost",
+      "capacitor://localhost.evil",
+      "null",
+    ]),
+    [],
+  );
+});
+
+Deno.test("`*.example.com` is the hosts below it, by https; `http://*.example.com` by http", () => {
+  const origins = [
+    "https://a.example.com",
+    "https://b.a.example.com:8443",
+    "http://a.example.com",
+    "https://example.com",
+    "https://.example.com",
+    "https://evilexample.com",
+    "https://a.example.com.evil.example",
+    "https://evil.example?.example.com",
+    "capacitor://a.example.com",
+    "null",
+  ];
+  assertEquals(allowed(["*.example.com"], origins), origins.slice(0, 2));
+  assertEquals(allowed(["https://*.example.com"], origins), origins.slice(0, 2));
+  assertEquals(allowed(["http://*.example.com"], origins), ["http://a.example.com"]);
+  assertEquals(allowed(["*.example.com:8443"], origins), ["https://b.a.example.com:8443"]);
+});
+
+Deno.test("a rule that no browser's origin can match is refused, with the one that was meant", () => {
+  const meant: Record<string, string> = {
+    "https://a.example/": "write https://a.example",
+    "https://a.example/chat": "write https://a.example",
+    "https://a.example:443": "write https://a.example",
+    "http://127.1": "write http://127.0.0.1",
+    "http://[0:0::1]:3000": "write http://[::1]:3000",
+    "https://bücher.example": "write https://xn--bcher-kva.example",
+    "wss://a.example": "write https://a.example",
+    "ws://a.example:8000": "write http://a.example:8000",
+    "a.example": "write https://a.example",
+    "*.bücher.example": "write https://*.xn--bcher-kva.example",
+    "*a.example": "write https://a.example or *.example.com",
+    "https://*": "write https://a.example or *.example.com",
+    "ftp://*.a.example": "write https://a.example or *.example.com",
+    "https://u@a.example": "write https://a.example",
+    "": "write https://a.example",
+  };
+  for (const [rule, hint] of Object.entries(meant)) {
+    const { message } = assertThrows(() => new OriginRules(["same", rule]), SettingError);
+    assertStringIncludes(message, "Cannot use ALLOWED_ORIGINS: ");
+    assertStringIncludes(message, JSON.stringify(rule));
+    assertStringIncludes(message, hint);
+  }
+});
+
+Deno.test("explain() gives the flag to add, and never a text that is unsafe in a shell", () => {
+  const same = new OriginRules(SAME_ORIGIN);
+  assertStringIncludes(
+    same.explain("https://b.example"),
+    "--allowed-origins same,https://b.example",
+  );
+  assertStringIncludes(same.explain("null"), "--allowed-origins same,null");
+  const secret = new OriginRules(["https://internal.example"]);
+  const text = secret.explain("https://b.example");
+  assertStringIncludes(text, "https://b.example in --allowed-origins");
+  assert(!text.includes("internal"), "the list is nobody's business");
+  for (
+    const origin of [
+      "https://x;curl evil|sh",
+      "https://$(id)",
+      "https://a.example/`id`",
+      "https://A b",
+      "https://b.example:443",
+      `https://${"a".repeat(300)}.example`,
+      "",
+    ]
+  ) assertEquals(same.explain(origin), "This origin is not allowed.", origin);
+});

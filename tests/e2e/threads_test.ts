@@ -1,0 +1,92 @@
+/** Several threads in one process, as a user starts them. */
+import { assert, assertEquals } from "@std/assert";
+import { Client } from "../support/clients.ts";
+import { ServerProcess } from "../support/process.ts";
+import { eventually } from "../support/inbox.ts";
+import { range } from "../support/v1.ts";
+
+Deno.test("WORKERS=2 is one server: its rooms, figures and signals are those of both", async () => {
+  await using server = await ServerProcess.start(["--workers", "2", "--drain-seconds", "0"]);
+  const clients: Client[] = [];
+  // The system spreads connections by chance: it is one in 2 ** 23 that one worker has them all.
+  for (const i of range(1, 24)) clients.push(await Client.open(`${server.ws}/chat/room-${i % 2}`));
+  const lines = server.lines();
+  assert(lines.some((line) => /parley 1: Client connected/.test(line)), "worker 1 has none");
+  assert(lines.some((line) => /parley(?: 0)?: Client connected/.test(line)), "worker 0 has none");
+  for (const client of clients.slice(0, 2)) client.send({ type: "join", name: "Ann" });
+  for (const client of clients) {
+    assertEquals(await client.nextObject(), { type: "status", message: "Ann joined the chat." });
+  }
+  // A worker reports once a second; whichever answers, it gives the sum.
+  for (let i = 0; i < 4; i++) {
+    const { rooms } = await eventually(
+      async () => await (await fetch(`${server.url}/rooms`)).json(),
+      ({ rooms }) => rooms.every(({ listeners }: { listeners: number }) => listeners === 12),
+    );
+    assertEquals(
+      rooms,
+      [0, 1].map((n) => ({ room: `room-${n}`, members: 1, listeners: 12, seq: 0 })),
+    );
+    await eventually(
+      async () => await (await fetch(`${server.url}/metrics`)).text(),
+      (metrics) => metrics.includes('parley_connections{dialect="plain"} 24\n'),
+    );
+  }
+  server.kill("SIGTERM");
+  await server.line(/Parley stops: 24 clients/);
+  for (const { closed } of clients) assertEquals((await closed).code, 1001);
+  assertEquals((await server.status).code, 0);
+});
+
+Deno.test("WORKERS=4: MAX_CONNECTIONS and MAX_CONNECTIONS_PER_IP let in exactly so many, over all threads", async () => {
+  const limits = ["--max-connections", "30", "--max-connections-per-ip", "20"];
+  await using server = await ServerProcess.start([
+    "--workers",
+    "4",
+    "--trust-proxy",
+    "1",
+    ...limits,
+  ]);
+  const clients: Client[] = [];
+  /** How many of so many attempts at once are let in. */
+  async function tryAtOnce(count: number, addressOf: (index: number) => string): Promise<number> {
+    const opened = await Promise.allSettled(
+      range(1, count).map((index) =>
+        Client.open(`${server.ws}/chat/lobby`, {
+          headers: { "x-forwarded-for": addressOf(index) },
+        })
+      ),
+    );
+    const open = opened.flatMap((one) => one.status === "fulfilled" ? [one.value] : []);
+    clients.push(...open);
+    return open.length;
+  }
+  assertEquals(await tryAtOnce(26, () => "192.0.2.1"), 20);
+  assertEquals(await tryAtOnce(2, () => "192.0.2.1"), 0);
+  assertEquals(await tryAtOnce(16, (index) => `198.51.100.${index}`), 10);
+  for (const client of clients.slice(0, 2)) client.close();
+  for (const client of clients.slice(0, 2)) await client.closed;
+  await eventually(() => tryAtOnce(1, () => "192.0.2.1"), (count) => count === 1);
+  await eventually(() => tryAtOnce(1, () => "192.0.2.1"), (count) => count === 1);
+  assertEquals(await tryAtOnce(1, () => "198.51.100.99"), 0);
+  for (const client of clients) client.close();
+});
+
+Deno.test("WORKERS=4: POST_RATE counts over all threads", async () => {
+  await using server = await ServerProcess.start(["--workers", "4", "--post-rate", "10"]);
+  const start = performance.now();
+  const statuses = await Promise.all(
+    range(1, 60).map(async () => {
+      const response = await fetch(`${server.url}/rooms/lobby/messages`, {
+        method: "POST",
+        headers: { "content-type": "application/json" },
+        body: "{}",
+      });
+      await response.body?.cancel();
+      return response.status;
+    }),
+  );
+  const refilled = Math.ceil((performance.now() - start) / 100);
+  const accepted = statuses.filter((status) => status === 202).length;
+  assert(accepted >= 10 && accepted <= 10 + refilled, `${accepted} of 60, ${refilled} refilled`);
+});

@@ -1,0 +1,205 @@
+import { assert, assertEquals, assertMatch, assertRejects, assertThrows } from "@std/assert";
+import { DatabaseSync } from "node:sqlite";
+import { createDurableEngine } from "../../handlers/engine/durable.ts";
+import { type Changes, noChanges, type Table, type Value } from "../../handlers/engine/journal.ts";
+import { SqliteFile } from "../../handlers/engine/sqlite.ts";
+import { openStore } from "../../handlers/engine/store.ts";
+import { systemClock } from "../../handlers/util/clock.ts";
+import { silentLog } from "../../handlers/util/log.ts";
+import { draft, range, ROOMY } from "./contract.ts";
+import { granted } from "../support/recorder.ts";
+
+/** Runs a test with the path of a file that is not there yet. */
+function fileTest(name: string, test: (path: string) => Promise<void> | void): void {
+  Deno.test(name, async () => {
+    const folder = await Deno.makeTempDir();
+    try {
+      await test(`${folder}/parley.db`);
+    } finally {
+      await Deno.remove(folder, { recursive: true });
+    }
+  });
+}
+
+function changesOf(
+  changes: { puts?: Partial<Changes["puts"]>; deletes?: Partial<Changes["deletes"]> },
+) {
+  const none = noChanges();
+  return {
+    puts: { ...none.puts, ...changes.puts },
+    deletes: { ...none.deletes, ...changes.deletes },
+  };
+}
+
+function rowsOf(file: SqliteFile): Record<Table, Value[]> {
+  const rows: Record<Table, Value[]> = { rooms: [], chats: [], ids: [] };
+  file.read((table, values) => rows[table].push(...values));
+  return rows;
+}
+
+/** Why a new owner cannot open it. */
+function reasonOf(path: string): string {
+  return assertThrows(() => new SqliteFile(path, "test", false), Error).message;
+}
+
+fileTest(
+  "SqliteFile.read() gives the rows that commit() made, in order of their numbers",
+  (path) => {
+    const file = new SqliteFile(path, "me", false);
+    file.commit(changesOf({ puts: { rooms: [2, "b", "e2", 0, 1, "a", "e1", 7] } }));
+    const changes = changesOf({
+      puts: {
+        rooms: [1, "a", "e1", 9],
+        ids: [4, 1, "s", "i", null, 3, 1e14, 5, 1, "s", "j", "d", 3, 0],
+      },
+      deletes: { rooms: [2], ids: [5, 99] },
+    });
+    // Repeated as after an error that came too late.
+    for (let i = 0; i < 2; i++) file.commit(changes);
+    assertEquals(rowsOf(file), {
+      rooms: [1, "a", "e1", 9],
+      chats: [],
+      ids: [4, 1, "s", "i", null, 3, 1e14],
+    });
+    file.close();
+  },
+);
+
+fileTest("SqliteFile keeps texts that SQLite would change", (path) => {
+  const texts = [
+    "",
+    "\0",
+    "a\0b",
+    "\ud800",
+    "\udc00x",
+    "\x01",
+    '\x01"',
+    "é😀",
+    "x".repeat(1_000_000),
+  ];
+  const puts = { rooms: texts.flatMap((text, i) => [i + 1, text, "e", 0]) };
+  const file = new SqliteFile(path, "me", false);
+  file.commit(changesOf({ puts }));
+  file.close();
+  const again = new SqliteFile(path, "me", true);
+  assertEquals(rowsOf(again).rooms, puts.rooms);
+  again.close();
+});
+
+fileTest("SqliteFile.commit() makes all changes or none", (path) => {
+  const file = new SqliteFile(path, "me", false);
+  const wrong = changesOf({
+    puts: { rooms: [1, "a", "e", 0], chats: [2, "no number", 1, 1, "", ""] },
+  });
+  assertThrows(() => file.commit(wrong), Error, "cannot store TEXT");
+  assertEquals(rowsOf(file).rooms, []);
+  file.commit(changesOf({ puts: { rooms: [1, "a", "e", 0] } }));
+  assertEquals(rowsOf(file).rooms, [1, "a", "e", 0]);
+  file.close();
+});
+
+fileTest("SqliteFile gives the disk back what was deleted, in batches that put nothing", (path) => {
+  const file = new SqliteFile(path, "me", false);
+  const rows = range(1, 3_000);
+  file.commit(
+    changesOf({ puts: { chats: rows.flatMap((row) => [row, 1, row, 0, "", "x".repeat(4_000)]) } }),
+  );
+  file.commit(changesOf({ deletes: { chats: rows } }));
+  for (let i = 0; i < 5; i++) file.commit(noChanges());
+  file.close();
+  const { size } = Deno.statSync(path);
+  assert(size < 10_000_000, `${size} bytes of 12,300,000 are left`);
+});
+
+fileTest("SqliteFile lets one process in at a time", (path) => {
+  const file = new SqliteFile(path, "me", false);
+  assertEquals(reasonOf(path), "another process uses it");
+  file.close();
+  new SqliteFile(path, "other", false).close();
+  const again = () => new SqliteFile(path, "me", true);
+  assertThrows(again, Error, "another process has used it");
+  Deno.removeSync(path);
+  assertThrows(again, Deno.errors.NotFound);
+});
+
+fileTest("SqliteFile refuses what is no file of its own", (path) => {
+  Deno.writeTextFileSync(path, "PORT=8000\n");
+  assertEquals(reasonOf(path), "it is a file of another program");
+  assertEquals(Deno.readTextFileSync(path), "PORT=8000\n");
+  Deno.removeSync(path);
+  const other = new DatabaseSync(path);
+  other.exec("CREATE TABLE notes (text TEXT)");
+  other.close();
+  const before = Deno.readFileSync(path);
+  assertEquals(reasonOf(path), "it is a file of another program");
+  assertEquals(Deno.readFileSync(path), before);
+});
+
+fileTest("SqliteFile refuses a file of a newer version", (path) => {
+  new SqliteFile(path, "me", false).close();
+  const newer = new DatabaseSync(path);
+  newer.exec("PRAGMA user_version = 999");
+  newer.close();
+  assertMatch(
+    reasonOf(path),
+    /^it was written by a newer Parley: it has version 999, this one reads \d+$/,
+  );
+});
+
+fileTest("SqliteFile refuses a file that is cut off", (path) => {
+  const file = new SqliteFile(path, "me", false);
+  const values = range(1, 500).flatMap((row) => [row, 1, row, 0, "Ann", "x".repeat(500)]);
+  file.commit(changesOf({ puts: { chats: values } }));
+  file.close();
+  const { size } = Deno.statSync(path);
+  for (const left of [size - 4_096, size / 2 | 0, 5_000, 100]) {
+    Deno.truncateSync(path, left);
+    assertMatch(reasonOf(path), /^it is (damaged: .+|a file of another program)$/, `${left} bytes`);
+  }
+});
+
+fileTest("openStore() goes on in a new thread when the one before has died", async (path) => {
+  const workers: Worker[] = [];
+  const { Worker: RealWorker } = globalThis;
+  globalThis.Worker = class extends RealWorker {
+    constructor(...args: ConstructorParameters<typeof RealWorker>) {
+      super(...args);
+      workers.push(this);
+    }
+  };
+  try {
+    const store = await openStore(path, () => {});
+    await store.commit(changesOf({ puts: { rooms: [1, "a", "e", 0] } }));
+    // What its death is to the main thread: it runs no more, and there is an error event.
+    const die = () => {
+      workers.at(-1)!.terminate();
+      workers.at(-1)!.dispatchEvent(new ErrorEvent("error", { message: "out of memory" }));
+    };
+    const commit = store.commit(changesOf({ puts: { rooms: [2, "b", "e", 0] } }));
+    die();
+    const { message } = await assertRejects(() => commit, Error);
+    assertEquals(message, "its thread ended: out of memory");
+    await store.commit(changesOf({ puts: { rooms: [2, "b", "e", 0] } }));
+    die();
+    await store.commit(changesOf({ puts: { rooms: [3, "c", "e", 0] } }));
+    await store.close();
+  } finally {
+    globalThis.Worker = RealWorker;
+  }
+  assertEquals(workers.length, 3);
+  const file = new SqliteFile(path, "test", false);
+  assertEquals(rowsOf(file).rooms.filter((_, i) => i % 4 === 0), [1, 2, 3]);
+  file.close();
+});
+
+fileTest("createDurableEngine() names the file that it cannot use", async (path) => {
+  const open = () => createDurableEngine(path, ROOMY, systemClock, silentLog);
+  const engine = await open();
+  await granted(engine.publish("r", draft("1")));
+  const error = await assertRejects(open, Error);
+  assertEquals(error.message, `Cannot use DATA_FILE ${path}: another process uses it`);
+  await engine.close();
+  const again = await open();
+  assertEquals((await granted(again.read("r"))).chats.length, 1);
+  await again.close();
+});
