@@ -13,13 +13,7 @@ import { helpText } from "./handlers/start/help.ts";
 import { onSignals, onUncaught } from "./handlers/start/process.ts";
 import { isOnDeploy, readSettings } from "./handlers/start/read_settings.ts";
 import { isOpenToAll, type Settings } from "./handlers/start/settings.ts";
-import {
-  isWorker,
-  joinThreads,
-  type Running,
-  startWorkers,
-  type Threads,
-} from "./handlers/start/threads.ts";
+import { isWorker, joinThreads, type Running, type Threads } from "./handlers/start/threads.ts";
 import { systemClock } from "./handlers/util/clock.ts";
 import type { Log } from "./handlers/util/log.ts";
 import { SettingError } from "./handlers/util/setting_error.ts";
@@ -40,6 +34,12 @@ async function serve(settings: Settings, log: Log, threads?: Threads): Promise<R
   return { parley, clientCount, address: addressOf(server.addr, settings), stop };
 }
 
+/** Serves in this thread and in workers, which run this module too. */
+async function serveInThreads(settings: Settings, log: Log): Promise<Running> {
+  const { startWorkers } = await import("./handlers/start/workers.ts");
+  return await startWorkers(settings, log, import.meta.url, serve);
+}
+
 async function main(): Promise<void> {
   const env = (name: string) => Deno.env.get(name);
   const command = readSettings(Deno.args, env);
@@ -50,9 +50,7 @@ async function main(): Promise<void> {
   const { settings } = command;
   const isAlone = settings.WORKERS === 1;
   const log = createLog(settings.LOG_LEVEL, settings.LOG_FORMAT, isAlone ? {} : { worker: 0 });
-  const running = isAlone
-    ? await serve(settings, log)
-    : await startWorkers(settings, log, import.meta.url, serve);
+  const running = isAlone ? await serve(settings, log) : await serveInThreads(settings, log);
   onSignals(log, async () => {
     log.info(`Parley stops: ${running.clientCount()} clients`, { event: "stop" });
     await running.stop();

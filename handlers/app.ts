@@ -15,7 +15,7 @@ import type { Turn } from "./registry/flush.ts";
 import { Registry } from "./registry/registry.ts";
 import type { Threads } from "./start/threads.ts";
 import { type Clock, systemClock } from "./util/clock.ts";
-import { silentLog } from "./util/log.ts";
+import { guardLog, silentLog } from "./util/log.ts";
 
 export type { RequestInfo, Visitor } from "./access/access.ts";
 
@@ -57,7 +57,8 @@ const STATS_HISTORY = 300;
 
 /** Puts an app together. */
 export function createApp(options: AppOptions = {}): App {
-  const { clock = systemClock, log = silentLog } = options;
+  const { clock = systemClock } = options;
+  const log = guardLog(options.log ?? silentLog);
   const limits = { ...DEFAULT_LIMITS, ...options.limits };
   const sharedLimits = options.threads?.limits ?? new LimitTable(limits, clock);
   const registry = new Registry({

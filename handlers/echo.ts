@@ -7,27 +7,22 @@ import { checkHandshake } from "./access/handshake.ts";
 import { TokenBucket } from "./access/rate_limit.ts";
 import type { ClientHandler } from "./access/slot.ts";
 import type { App } from "./app.ts";
+import { plain } from "./protocol/encode.ts";
+import { Connection } from "./registry/connection.ts";
 import { byteLength } from "./util/bytes.ts";
 
 /** Makes the handler of echo sockets. Text comes back behind `?prefix=` (`Echo: `), binary as it is. */
 export function echo(app: App): ClientHandler {
   return ({ request, url, visitor }, slot) => {
     checkHandshake(request);
-    const { registry, limits, clock } = app;
+    const { registry, clock, limits: { idleTimeoutSeconds, messageRate, byteRate } } = app;
     const prefix = url.searchParams.get("prefix") ?? "Echo: ";
-    const { socket, response } = app.upgrade(request, {
-      dialect: "plain",
-      idleTimeoutSeconds: limits.idleTimeoutSeconds,
-    });
-    const connection = registry.connect(socket, {
-      ...visitor,
-      slot,
-      dialect: "plain",
-      kind: "echo",
-    });
-    const now = clock.now();
-    const messages = new TokenBucket(limits.messageRate, limits.messageRate, now);
-    const bytes = new TokenBucket(limits.byteRate, limits.byteRate, now);
+    const { socket, response } = app.upgrade(request, { dialect: plain, idleTimeoutSeconds });
+    const options = { ...visitor, slot, dialect: plain, kind: "echo" } as const;
+    const connection = new Connection(socket, registry, options);
+    const start = clock.now();
+    const messages = new TokenBucket(messageRate, messageRate, start);
+    const bytes = new TokenBucket(byteRate, byteRate, start);
     const answer = (size: number, data: string | ArrayBuffer) => {
       registry.counters.messagesIn++;
       const now = clock.now();

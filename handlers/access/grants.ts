@@ -34,7 +34,11 @@ export interface Grants {
  *
  * @returns what the visitor may do; a Response refuses
  */
-export type Authorize = (request: Request, room?: string) => MaybePromise<Grants | Response>;
+export interface Authorize {
+  (request: Request, room?: string): MaybePromise<Grants | Response>;
+  /** What it counts, for `/metrics`. */
+  readonly figures?: { keyFailures: number };
+}
 
 /** {@link Grants} that were checked, as questions. */
 export interface Rights {

@@ -4,7 +4,7 @@
  * @module
  */
 import { HttpError } from "../protocol/http_error.ts";
-import { type Dialect, PARLEY_V1 } from "../protocol/encode.ts";
+import { type Dialect, plain, v1 } from "../protocol/encode.ts";
 
 /**
  * Checks what the runtime does not check of a handshake.
@@ -28,7 +28,7 @@ export function checkHandshake({ headers, method }: Request): Dialect {
   if (!/^[A-Za-z0-9+/]{22}==$/.test(headers.get("sec-websocket-key") ?? "")) {
     throw new HttpError(400, "bad_key", "Sec-WebSocket-Key must be 16 bytes in base64.");
   }
-  return offeredProtocols(headers).includes(PARLEY_V1) ? "v1" : "plain";
+  return offeredProtocols(headers).includes(v1.protocol!) ? v1 : plain;
 }
 
 /** Whether a request asks for a WebSocket. */
@@ -86,8 +86,6 @@ export const denoUpgrade: Upgrade = (
   // Deno uses up the request that it upgrades, but not a copy of it.
   if (!request.bodyUsed) throw new HttpError(500, "copied_request", COPIED);
   // Deno's own `protocol` option refuses a list without a space after each comma.
-  if (dialect === "v1") {
-    response.headers.set("sec-websocket-protocol", PARLEY_V1);
-  }
+  if (dialect.protocol) response.headers.set("sec-websocket-protocol", dialect.protocol);
   return { socket, response };
 };

@@ -48,8 +48,8 @@ export class RateTable {
   /** @param rate units a second, and at once; 0 lets everything through */
   constructor(readonly rate: number) {}
 
-  /** Consumes one unit of a key's bucket; returns 0, or the ms until there is one. */
-  tryConsume(key: string, now: number): number {
+  /** Consumes units of a key's bucket; returns 0, or the ms until there are enough. */
+  tryConsume(key: string, now: number, units = 1): number {
     if (this.rate === 0) return 0;
     const bucket = this.#buckets.get(key) ?? new TokenBucket(this.rate, this.rate, now);
     this.#buckets.delete(key);
@@ -57,7 +57,7 @@ export class RateTable {
     if (this.#buckets.size > MAX_BUCKETS) {
       this.#buckets.delete(this.#buckets.keys().next().value!);
     }
-    return bucket.tryConsume(1, now);
+    return bucket.tryConsume(units, now);
   }
 }
 

@@ -19,8 +19,8 @@ export interface SharedLimits {
   release(address: string): void;
   /** Whether MAX_CONNECTIONS clients are counted in. */
   readonly isFull: boolean;
-  /** Counts a request to publish; answers 0, or the ms until there may be one. */
-  tryPublish(key: string): MaybePromise<number>;
+  /** Charges a visitor for a request to publish `size` bytes; returns 0, or the ms until it may. */
+  tryPublish(key: string, size: number): MaybePromise<number>;
 }
 
 /** The limits in the thread that counts for all; its answers come at once. */
@@ -28,9 +28,11 @@ export class LimitTable implements SharedLimits {
   #count = 0;
   readonly #byAddress = new Map<string, number>();
   readonly #posts: RateTable;
+  readonly #bytes: RateTable;
 
   constructor(readonly limits: Limits, readonly clock: Clock) {
     this.#posts = new RateTable(limits.postRate);
+    this.#bytes = new RateTable(limits.byteRate);
   }
 
   /** How many clients there are. */
@@ -63,8 +65,9 @@ export class LimitTable implements SharedLimits {
     else this.#byAddress.delete(address);
   }
 
-  tryPublish(key: string): number {
-    return this.#posts.tryConsume(key, this.clock.now());
+  tryPublish(key: string, size: number): number {
+    const now = this.clock.now();
+    return this.#posts.tryConsume(key, now) || this.#bytes.tryConsume(key, now, size);
   }
 
   /** The same limits for another thread; `releaseAll` counts out its clients when it has died. */
@@ -89,7 +92,7 @@ export class LimitTable implements SharedLimits {
       get isFull() {
         return table.isFull;
       },
-      tryPublish: (key) => table.tryPublish(key),
+      tryPublish: (key, size) => table.tryPublish(key, size),
       releaseAll() {
         for (const [address, count] of held) for (let i = 0; i < count; i++) table.release(address);
         held.clear();

@@ -31,10 +31,9 @@ export interface JwtOptions {
   clock?: Clock;
 }
 
-/** An {@link Authorize} by tokens, and what it counts. */
+/** An {@link Authorize} by tokens, and how often the keys could not be read. */
 export interface JwtAuthorizer extends Authorize {
   (request: Request): Promise<Grants>;
-  /** Attempts to read the keys that failed. */
   readonly figures: { keyFailures: number };
 }
 

@@ -40,11 +40,22 @@ function inColour(name: string): string {
   return `\x1b[1;${COLOURS[sum % COLOURS.length]}m${name}\x1b[0m`;
 }
 
-/** A message as text: what could move the cursor is shown, not done; further lines are set in. */
-function printable(message: unknown): string {
+/**
+ * A message as text: what could move the cursor or turn the direction of the text around is shown, not
+ * done; further lines are set in.
+ */
+export function printable(message: unknown): string {
   const text = typeof message === "string" ? message : JSON.stringify(message);
-  return text.replace(/\n/g, "\n      ")
-    .replace(/(?!\n)\p{Cc}/gu, (letter) => `\\x${letter.charCodeAt(0).toString(16)}`);
+  return escaped(text.replace(/\n/g, "\n      "), /(?!\n)[\p{Cc}\u2028-\u202e\u2066-\u2069]/gu);
+}
+
+/** A name as text: what nobody would see of it is shown, so that no two names look the same. */
+export function printableName(name: string): string {
+  return escaped(name, /[\p{Cc}\p{Cf}\p{Default_Ignorable_Code_Point}]|(?! )\p{Z}|^ | $|\u2800/gu);
+}
+
+function escaped(text: string, hidden: RegExp): string {
+  return text.replace(hidden, (letter) => `\\x${letter.codePointAt(0)!.toString(16)}`);
 }
 
 /** Talks in a room until the input ends; answers whether all lines were sent. */
@@ -60,10 +71,13 @@ async function talk(url: string, flags: Record<string, string | undefined>): Pro
     history,
     onMessage: ({ time, sender, message }) => {
       const at = new Date(time).toTimeString().slice(0, 5);
-      console.log(`${at} ${inColour(printable(sender))}: ${printable(message)}`);
+      console.log(`${at} ${inColour(printableName(sender))}: ${printable(message)}`);
     },
     onStatus: ({ message, name, was, members }) => {
-      const text = was === undefined ? message : `${was} is now ${name}.`;
+      const shown = printableName(name);
+      const text = was === undefined
+        ? message.replace(name, () => shown)
+        : `${printableName(was)} is now ${shown}.`;
       console.log(`* ${printable(text)} (${members} here)`);
     },
     onGap: () => console.log("* Some messages may be missing here."),
@@ -97,7 +111,7 @@ async function talk(url: string, flags: Record<string, string | undefined>): Pro
   };
   const showMembers = async () => {
     const { members, count } = await client.members();
-    console.log(`* ${count} here: ${members.map(printable).join(", ")}`);
+    console.log(`* ${count} here: ${members.map(printableName).join(", ")}`);
   };
 
   let isQuitting = false;

@@ -107,8 +107,10 @@ export class Channel<Ours extends Calls<Ours>, Theirs extends Calls<Theirs>> {
 
   #receive(entries: unknown[]): void {
     for (let i = 1; i < entries.length && !this.#isClosed;) {
-      const [name, id, count] = entries.slice(i, i += 3) as [string | number, number, number];
-      this.#dispatch(name, id, entries.slice(i, i += count));
+      const count = entries[i + 2] as number;
+      const values = entries.slice(i + 3, i + 3 + count);
+      this.#dispatch(entries[i] as string | number, entries[i + 1] as number, values);
+      i += 3 + count;
     }
     this.#receivedBytes += entries[0] as number;
     if (this.#receivedBytes < CONFIRM_BYTES) return;

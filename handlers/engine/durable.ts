@@ -23,7 +23,7 @@ import {
   type Refusal,
 } from "./engine.ts";
 import { MemoryEngine } from "./memory.ts";
-import { HostGate } from "./remote.ts";
+import { HostGate } from "./host_gate.ts";
 import { type HistoryLimits, MemoryRooms } from "./memory_rooms.ts";
 import { Restorer } from "./restore.ts";
 import { openStore, type Store } from "./store.ts";

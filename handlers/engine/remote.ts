@@ -8,7 +8,8 @@ import type { RoomEvent } from "../protocol/room_event.ts";
 import { type Clock, systemClock } from "../util/clock.ts";
 import type { MaybePromise } from "../util/maybe_promise.ts";
 import { Channel } from "./channel.ts";
-import { type Engine, type Host, isRefusal, type Outcome, type Refusal } from "./engine.ts";
+import { type Engine, isRefusal, type Outcome, type Refusal } from "./engine.ts";
+import { HostGate } from "./host_gate.ts";
 
 /** What the owner answers. A hosting has an id, so that events of an ended one are told from a new one's. */
 export interface OwnerCalls {
@@ -54,36 +55,6 @@ type FlatEvent =
 const REPORT_MS = 1_000;
 /** With more of them unanswered the owner hangs. */
 const MAX_UNANSWERED_REPORTS = 2;
-
-/** Holds events back until who asked to host has seen the head that they follow. */
-export class HostGate implements Host {
-  #held?: RoomEvent[] = [];
-  #isClosed = false;
-
-  constructor(readonly host: Host) {}
-
-  get listenerCount(): number {
-    return this.host.listenerCount;
-  }
-
-  deliver(event: RoomEvent): void {
-    if (this.#held) this.#held.push(event);
-    else if (!this.#isClosed) this.host.deliver(event);
-  }
-
-  /** Lets events through from the next turn on: promises of the head come first. */
-  open(): void {
-    setImmediate(() => {
-      for (const event of this.#held ?? []) if (!this.#isClosed) this.host.deliver(event);
-      this.#held = undefined;
-    });
-  }
-
-  /** Lets nothing through any more. */
-  close(): void {
-    this.#isClosed = true;
-  }
-}
 
 /** A room that a remote engine hosts. */
 interface Hosting {

@@ -8,7 +8,8 @@ import type { RoomEvent } from "../protocol/room_event.ts";
 import { chain, type MaybePromise } from "../util/maybe_promise.ts";
 import { Channel } from "./channel.ts";
 import { type Engine, type Host, isRefusal, type Refusal } from "./engine.ts";
-import { flatten, HostGate, type OwnerCalls, type RemoteCalls } from "./remote.ts";
+import { HostGate } from "./host_gate.ts";
+import { flatten, type OwnerCalls, type RemoteCalls } from "./remote.ts";
 
 /** An engine that several threads use. */
 export interface SharedEngine {
@@ -44,7 +45,10 @@ export function shareEngine(engine: Engine): SharedEngine {
               deliver: (event) => channel.notify("event", hosting, ...flatten(event)),
             };
             hostings.set(hosting, host);
-            return use.host(room, host, address);
+            return chain(use.host(room, host, address), (head) => {
+              if (isRefusal(head)) hostings.delete(hosting);
+              return head;
+            });
           },
           release(room, hosting) {
             hostings.delete(hosting);
@@ -86,8 +90,8 @@ export function shareEngine(engine: Engine): SharedEngine {
 
 /** The engine as one thread uses it; its end takes its hosts and members along. */
 function createUse(engine: Engine, rooms: Map<string, SharedRoom>): Engine {
-  /** By room, who joined here, granted or still asked for. */
-  const joined = new Map<string, Map<string, { isGranted: boolean; pending: number }>>();
+  /** Who joined here, by room and member: granted, or still asked for. */
+  const joined = new Map<string, { isGranted: boolean; pending: number }>();
   const use: Engine = {
     name: engine.name,
     host(name, host, address) {
@@ -107,20 +111,20 @@ function createUse(engine: Engine, rooms: Map<string, SharedRoom>): Engine {
     publish: (room, draft) => engine.publish(room, draft),
     relay: (room, bytes, from) => engine.relay(room, bytes, from),
     join(room, member, name) {
-      const members = joined.get(room) ?? new Map();
-      joined.set(room, members);
-      const known = members.get(member) ?? { isGranted: false, pending: 0 };
-      members.set(member, known);
+      const key = `${room} ${member}`;
+      const known = joined.get(key) ?? { isGranted: false, pending: 0 };
+      joined.set(key, known);
       known.pending++;
       return chain(engine.join(room, member, name), (refusal) => {
         known.pending--;
         if (!refusal) known.isGranted = true;
-        else if (!known.isGranted && known.pending === 0) forget(room, member, known);
+        const isOut = !known.isGranted && known.pending === 0;
+        if (isOut && joined.get(key) === known) joined.delete(key);
         return refusal;
       });
     },
     leave(room, member) {
-      if (forget(room, member)) engine.leave(room, member);
+      if (joined.delete(`${room} ${member}`)) engine.leave(room, member);
     },
     members: (room) => engine.members(room),
     read: (room, after) => engine.read(room, after),
@@ -129,20 +133,13 @@ function createUse(engine: Engine, rooms: Map<string, SharedRoom>): Engine {
     stats: () => engine.stats(),
     close() {
       for (const name of rooms.keys()) use.release(name);
-      for (const [room, members] of joined) {
-        for (const member of members.keys()) use.leave(room, member);
+      for (const key of joined.keys()) {
+        const space = key.indexOf(" ");
+        use.leave(key.slice(0, space), key.slice(space + 1));
       }
       return Promise.resolve();
     },
   };
-
-  function forget(room: string, member: string, known?: unknown): boolean {
-    const members = joined.get(room);
-    if (!members?.has(member) || (known && members.get(member) !== known)) return false;
-    members.delete(member);
-    if (members.size === 0) joined.delete(room);
-    return true;
-  }
   return use;
 }
 

@@ -3,44 +3,38 @@
  *
  * @module
  */
-import {
-  type ServerSentEventMessage,
-  ServerSentEventStream,
-} from "@std/http/server-sent-event-stream";
 import type { ClientHandler, Slot } from "../access/slot.ts";
 import type { App, Visitor } from "../app.ts";
-import { isRefusal } from "../engine/engine.ts";
 import { CLOSE } from "../protocol/close_codes.ts";
-import { formatCursor } from "../protocol/position.ts";
-import type { End } from "../registry/connection.ts";
-import type { Reader } from "../registry/listener.ts";
-import type { Client } from "../registry/registry.ts";
+import { events as eventsDialect } from "../protocol/encode.ts";
+import { readWanted } from "../protocol/position.ts";
+import type { Registry } from "../registry/registry.ts";
+import { type End, type Frame, Subscriber } from "../registry/subscriber.ts";
 import { byteLength } from "../util/bytes.ts";
-import { runAt } from "../util/clock.ts";
-import { HttpError } from "../protocol/http_error.ts";
+import { refusalError } from "./rooms.ts";
 
 /** A comment that often keeps proxies from ending a quiet stream. */
 const KEEP_ALIVE_MS = 15_000;
+const KEEP_ALIVE = ":\n\n";
 
 /** Makes the handler of event streams; `Last-Event-ID` or `?after=` resumes. */
 export function events(app: App): ClientHandler {
-  return async ({ request, url, room: name, visitor }, slot) => {
-    const history = Number(url.searchParams.get("history"));
-    const reader = new EventReader(app, visitor, slot);
-    const wanted = {
-      after: request.headers.get("last-event-id") ?? url.searchParams.get("after") ?? undefined,
-      history: Number.isInteger(history) && history > 0 ? history : 0,
-    };
-    const room = app.registry.room(name);
-    reader.onEnd = () => room.unlisten(reader);
-    const refusal = await room.listen(reader, wanted);
-    if (isRefusal(refusal)) {
-      reader.close("goingAway");
-      throw new HttpError(503, refusal.refused, "The room cannot be opened.", {
-        "retry-after": "1",
-      });
+  return async ({ request, url, room, visitor }, slot) => {
+    const stream = new EventStream(app.registry, visitor, slot);
+    const wanted = readWanted(url.searchParams);
+    wanted.after = request.headers.get("last-event-id") ?? wanted.after;
+    const opened = app.registry.room(room).subscribe(stream, wanted);
+    // While it waits nothing else tells that the client gave up.
+    if (opened instanceof Promise) {
+      request.signal.addEventListener("abort", () => stream.cancel(), { once: true });
     }
-    return new Response(reader.stream.pipeThrough(new ServerSentEventStream()), {
+    const refusal = await opened;
+    if (refusal || stream.hasEnded) {
+      stream.cancel();
+      throw refusalError(refusal ?? { refused: "unavailable" });
+    }
+    stream.start();
+    return new Response(stream.body.pipeThrough(new TextEncoderStream()), {
       headers: {
         "content-type": "text/event-stream",
         // A proxy that compresses would hold events back.
@@ -51,76 +45,56 @@ export function events(app: App): ClientHandler {
   };
 }
 
-/** One open stream: a listener of its room, and a client of the registry. */
-class EventReader implements Reader, Client {
-  readonly dialect = "events";
-  readonly remote: string;
-  readonly stream: ReadableStream<ServerSentEventMessage>;
-  hasEnded = false;
-  onEnd: () => void = () => {};
-  #controller!: ReadableStreamDefaultController<ServerSentEventMessage>;
-  #stopKeepAlive: () => void;
-  #stopExpiry: () => void = () => {};
+/** A subscriber over one HTTP response. */
+class EventStream extends Subscriber {
+  readonly body: ReadableStream<string>;
+  #controller!: ReadableStreamDefaultController<string>;
+  #stopKeepAlive?: () => void;
 
-  constructor(readonly app: App, { remote, rights }: Visitor, readonly slot: Slot) {
-    this.remote = remote;
-    this.stream = new ReadableStream({
+  constructor(registry: Registry, visitor: Visitor, slot: Slot) {
+    super(registry, { ...visitor, slot, dialect: eventsDialect });
+    this.body = new ReadableStream({
       start: (controller) => {
         this.#controller = controller;
       },
-      cancel: () => this.#end({ by: "peer", code: 1000, reason: "closed" }),
+      cancel: () => this.cancel(),
     }, {
-      highWaterMark: app.limits.maxQueueBytes,
-      size: ({ data = "" }) => byteLength(data) + 64,
+      highWaterMark: registry.limits.maxQueueBytes,
+      size: (text) => byteLength(text),
     });
-    this.#stopKeepAlive = app.clock.every(KEEP_ALIVE_MS, () => this.#send({ comment: "" }));
-    app.registry.add(this, "events");
-    if (rights.expiresAt !== undefined) {
-      const end = () => this.close("tokenExpired");
-      this.#stopExpiry = runAt(app.clock, rights.expiresAt, end);
-    }
   }
 
-  /** Bytes that the reader has not taken. */
   get unsentBytes(): number {
-    return this.app.limits.maxQueueBytes - (this.#controller.desiredSize ?? 0);
+    return this.registry.limits.maxQueueBytes - (this.#controller.desiredSize ?? 0);
   }
 
-  welcome(object: string, epoch: string, seq: number): void {
-    this.#send({ event: "welcome", data: object, id: formatCursor({ epoch, seq }) });
+  /** The room is open: the client is counted in. */
+  start(): void {
+    if (this.hasEnded || !this.open()) return;
+    this.#stopKeepAlive = this.registry.clock.every(KEEP_ALIVE_MS, () => this.send(KEEP_ALIVE));
   }
 
-  chat(object: string, epoch: string, seq: number): void {
-    this.#send({ data: object, id: formatCursor({ epoch, seq }) });
+  /** The client has gone, or there is nothing to give it. */
+  cancel(): void {
+    this.end({ by: "peer", code: 1000, reason: "closed" });
   }
 
-  farewell(retryMs: number): void {
-    this.#send({ retry: retryMs });
-  }
-
-  close(why: keyof typeof CLOSE): void {
-    if (this.hasEnded) return;
-    this.app.registry.counters.closes[why]++;
-    // An error drops what is queued; a close would keep it for a reader that never reads.
-    if (why === "tooSlow") this.#controller.error(new Error(CLOSE.tooSlow.reason));
-    else this.#controller.close();
-    this.#end({ by: "server", ...CLOSE[why] });
-  }
-
-  #send(message: ServerSentEventMessage): void {
-    if (this.hasEnded) return;
-    this.app.registry.counters.bytesOut += message.data?.length ?? 0;
-    this.#controller.enqueue(message);
+  send(frame: Frame): void {
+    if (this.hasEnded || typeof frame !== "string") return;
+    this.registry.counters.bytesOut += frame.length;
+    this.#controller.enqueue(frame);
     if (this.#controller.desiredSize! < 0) this.close("tooSlow");
   }
 
-  #end(end: End): void {
-    if (this.hasEnded) return;
-    this.hasEnded = true;
-    this.#stopKeepAlive();
-    this.#stopExpiry();
-    this.slot.release();
-    this.onEnd();
-    this.app.registry.remove(this, "events", end);
+  protected closeTransport(why: keyof typeof CLOSE): void {
+    // An error drops what is queued; a close would keep it for a client that never reads.
+    if (why === "tooSlow") this.#controller.error(new Error(CLOSE.tooSlow.reason));
+    else this.#controller.close();
+  }
+
+  protected override end(end: End): void {
+    this.#stopKeepAlive?.();
+    super.end(end);
+    this.release();
   }
 }

@@ -10,8 +10,11 @@ import type { App, Handler } from "../app.ts";
 import { CLOSE } from "../protocol/close_codes.ts";
 import type { Figures, Histogram } from "../registry/counters.ts";
 
+/** What has figures. */
+type FiguresOf = Pick<App, "registry" | "threads" | "authorize" | "log">;
+
 /** The figures of this thread. */
-export function readFigures({ registry, threads }: Pick<App, "registry" | "threads">) {
+export function readFigures({ registry, threads, authorize, log }: FiguresOf) {
   const { counters } = registry;
   const { connections, closes, refusals, recoveries } = counters;
   const engine = registry.engineOf("");
@@ -29,6 +32,8 @@ export function readFigures({ registry, threads }: Pick<App, "registry" | "threa
     queueBytes: registry.countQueueBytes(),
     engineRooms: rooms,
     historyBytes,
+    keyFailures: authorize?.figures?.keyFailures ?? 0,
+    logDropped: log.droppedCount ?? 0,
     workers: 1,
     /** Of the process, in Unix time; only the main thread has it. */
     startSeconds: threads && threads.index > 0 ? 0 : performance.timeOrigin / 1_000,
@@ -46,9 +51,7 @@ export function readFigures({ registry, threads }: Pick<App, "registry" | "threa
 export type ServerFigures = ReturnType<typeof readFigures>;
 
 /** The figures of the whole process. */
-export async function allFigures(
-  app: Pick<App, "registry" | "threads">,
-): Promise<ServerFigures> {
+export async function allFigures(app: FiguresOf): Promise<ServerFigures> {
   const own = readFigures(app);
   return app.threads ? await app.threads.report(own) as Figures & ServerFigures : own;
 }
@@ -63,7 +66,12 @@ type Values = number | Record<string, number>;
 /** Makes the handler of `/metrics`. prom-client is loaded at the first scrape. */
 export function metrics(app: App): Handler {
   let scrape: Promise<() => Promise<Response>> | undefined;
-  return async () => await (await (scrape ??= createScrape(app)))();
+  return async () => {
+    scrape ??= createScrape(app);
+    // What failed once is tried again at the next scrape.
+    scrape.catch(() => scrape = undefined);
+    return await (await scrape)();
+  };
 }
 
 async function createScrape(app: App): Promise<() => Promise<Response>> {
@@ -94,7 +102,7 @@ async function createScrape(app: App): Promise<() => Promise<Response>> {
   const { Counter, Gauge } = prom;
   define(Gauge, "connections", "Clients now.", ({ connections }) => connections, "dialect");
   define(Gauge, "held_connections", "Clients that the runtime holds.", ({ held }) => held);
-  define(Gauge, "rooms", "Rooms with listeners, in each worker.", ({ rooms }) => rooms);
+  define(Gauge, "rooms", "Rooms with subscribers, in each worker.", ({ rooms }) => rooms);
   define(Gauge, "members", "Sockets that have joined, a room each.", ({ members }) => members);
   define(Gauge, "queue_bytes", "Unsent bytes of all sockets.", ({ queueBytes }) => queueBytes);
   define(Gauge, "workers", "Workers that answer.", ({ workers }) => workers);
@@ -107,7 +115,7 @@ async function createScrape(app: App): Promise<() => Promise<Response>> {
   );
   define(Counter, "sent_frames_total", "Frames sent.", (all) => all.framesOut);
   define(Counter, "sent_bytes_total", "Bytes sent, of text its length.", (all) => all.bytesOut);
-  define(Counter, "deliveries_total", "Messages, once a listener.", (all) => all.deliveries);
+  define(Counter, "deliveries_total", "Messages, once a subscriber.", (all) => all.deliveries);
   define(Counter, "closes_total", "Closes by the server.", ({ closes }) => {
     const reasons = Object.keys(CLOSE) as (keyof typeof CLOSE)[];
     return Object.fromEntries(
@@ -116,6 +124,18 @@ async function createScrape(app: App): Promise<() => Promise<Response>> {
   }, "reason");
   define(Counter, "refusals_total", "Errors sent.", ({ refusals }) => refusals, "code");
   define(Counter, "recoveries_total", "Rooms resumed.", ({ recoveries }) => recoveries, "result");
+  define(
+    Counter,
+    "key_failures_total",
+    "Reads of AUTH_JWKS that failed.",
+    (all) => all.keyFailures,
+  );
+  define(
+    Counter,
+    "log_dropped_total",
+    "Lines of the log that nobody read.",
+    (all) => all.logDropped,
+  );
   const { name } = app.registry.engineOf("");
   define(Gauge, "engine_ready", "Workers whose engine takes messages.", ({ engineReady }) => ({
     [name]: engineReady,

@@ -4,13 +4,16 @@
  * @module
  */
 import type { App, Call, Handler } from "../app.ts";
-import { type Draft, isRefusal, type Refusal } from "../engine/engine.ts";
-import { v1Chat } from "../protocol/encode.ts";
+import { type IdempotencyKey, isRefusal } from "../engine/engine.ts";
+import { ERROR_TEXTS, v1 } from "../protocol/encode.ts";
+import { HttpError } from "../protocol/http_error.ts";
 import { pageOf } from "../protocol/page.ts";
-import { isPersonName, isServerRoom, isShallow } from "../protocol/parse.ts";
+import { isPersonName, isShallow } from "../protocol/parse.ts";
 import { parseCursor } from "../protocol/position.ts";
 import type { RoomSummary } from "../protocol/room_event.ts";
-import { HttpError } from "../protocol/http_error.ts";
+import type { Rejection } from "../registry/room.ts";
+import { Line, type Sender } from "../registry/sender.ts";
+import { byteLength } from "../util/bytes.ts";
 
 const ROOMS_PER_PAGE = 1_000;
 const ROOMS_AT_ONCE = 10_000;
@@ -33,7 +36,7 @@ export function listRooms({ registry }: App): Handler {
       rooms.length < ROOMS_PER_PAGE && !isLast;
       limit = ROOMS_AT_ONCE
     ) {
-      const found = await registry.engineOf("").rooms(after, limit);
+      const found = await registry.listRooms(after, limit);
       rooms.push(...found.filter(({ room }) => visitor.rights.maySubscribe(room)));
       after = found.at(-1)?.room ?? "";
       isLast = found.length < limit;
@@ -48,43 +51,52 @@ export function readMessages({ registry, limits }: App): Handler {
     const after = url.searchParams.get("after") ?? undefined;
     const cursor = parseCursor(after);
     const limit = readLimit(url.searchParams.get("limit"));
-    const span = await registry.engineOf(room).read(room, cursor);
+    const span = await registry.room(room).read(cursor);
     if (isRefusal(span)) throw refusalError(span);
     // No more than a socket may have unsent: a client that does not read holds the whole answer.
     const page = pageOf(span, cursor, limit, limits.maxQueueBytes / 2);
     const recovered = page.recovered && (after === undefined) === (cursor === undefined);
     const head = JSON.stringify({ room, epoch: page.epoch, seq: page.seq, recovered });
-    const messages = page.chats.map((chat) => v1Chat(room, chat));
+    const messages = page.chats.map((chat) => v1.chat(room, page.epoch, chat));
     return new Response(`${head.slice(0, -1)},"messages":[${messages.join(",")}]}`, {
       headers: { "content-type": "application/json" },
     });
   };
 }
 
-/** Makes the handler of `POST /rooms/{room}/messages`. */
+/**
+ * Makes the handler of `POST /rooms/{room}/messages`. A server that drains takes no message any more:
+ * 503 `draining`, as `/readyz` says it.
+ */
 export function publishMessage(app: App): Handler {
+  const { registry, limits } = app;
   return async (call) => {
-    const { room, request, visitor } = call;
-    const { rights, rateKey } = visitor;
-    const retryMs = rateKey === undefined ? 0 : await app.sharedLimits.tryPublish(rateKey);
-    if (retryMs > 0) {
-      const headers = { "retry-after": String(Math.ceil(retryMs / 1_000)) };
-      throw new HttpError(429, "rate_limited", "Too many messages.", headers);
+    const { request, visitor: { address, rights, rateKey } } = call;
+    if (registry.isDraining) {
+      const headers = { "retry-after": String(Math.max(1, limits.drainSeconds)) };
+      throw new HttpError(503, "draining", "The server is draining.", headers);
     }
-    if (isServerRoom(room) || !rights.mayPublish || !rights.maySpeak(room)) {
-      throw new HttpError(403, "forbidden", "Not allowed.");
-    }
+    const room = registry.room(call.room);
+    const from: Sender & { name: string } = {
+      via: "http",
+      rights,
+      address,
+      line: new Line(),
+      name: rights.name ?? "Anonymous",
+      nameIn: () => from.name,
+      tryConsume: (size) => rateKey === undefined ? 0 : app.sharedLimits.tryPublish(rateKey, size),
+    };
+    const refusal = room.checkSender(from);
+    if (refusal) throw refusalError(refusal);
     const body = await readBody(call, app);
-    const draft: Draft = readDraft(body);
-    if (rights.name !== undefined) draft.sender = rights.name;
-    draft.address = visitor.address;
+    registry.counters.bytesIn += body.length;
+    const { message, sender } = readMessage(body);
+    from.name = rights.name ?? sender;
     const id = request.headers.get("idempotency-key");
-    if (id !== null) draft.key = await readKey(id, rights.subject, body);
-    const place = await app.registry.engineOf(room).publish(room, draft);
-    if (isRefusal(place)) throw refusalError(place);
-    app.registry.counters.messagesIn++;
-    app.registry.counters.bytesIn += body.length;
-    return Response.json({ room, ...place }, { status: 202 });
+    const key = id === null ? undefined : await readKey(id, rights.subject, body);
+    const position = await room.publish({ message, size: byteLength(body), key }, from);
+    if (isRefusal(position)) throw refusalError(position);
+    return Response.json({ room: room.name, ...position }, { status: 202 });
   };
 }
 
@@ -134,7 +146,7 @@ async function readBody({ request }: Call, { clock, limits }: App): Promise<stri
   }
 }
 
-function readDraft(body: string): Draft {
+function readMessage(body: string): { message: unknown; sender: string } {
   let data: unknown;
   try {
     data = JSON.parse(body);
@@ -153,11 +165,11 @@ function readDraft(body: string): Draft {
     );
   }
   if (!isPersonName(sender)) throw new HttpError(400, "bad_name", "Invalid name.");
-  return { sender, message: JSON.stringify(message) };
+  return { message, sender };
 }
 
 /** An `Idempotency-Key` counts with its body. A session of a socket cannot bear this name. */
-async function readKey(id: string, subject: string, body: string): Promise<Draft["key"]> {
+async function readKey(id: string, subject: string, body: string): Promise<IdempotencyKey> {
   if (id === "" || id.length > 255) {
     throw new HttpError(400, "bad_key", "Idempotency-Key must have 1 to 255 characters.");
   }
@@ -174,12 +186,14 @@ async function sha256(text: string): Promise<string> {
   return new Uint8Array(hash).toBase64();
 }
 
-function refusalError({ refused }: Refusal): HttpError {
+/** The HTTP answer to what a room refuses. */
+export function refusalError({ refused, retry = 1_000 }: Rejection): HttpError {
   if (refused === "conflict") {
     return new HttpError(422, "conflict", "This Idempotency-Key came with another body before.");
   }
-  const message = refused === "too_many_rooms"
-    ? "Too many rooms."
-    : "Server error: the message may not have been delivered.";
-  return new HttpError(503, refused, message, { "retry-after": "1" });
+  const text = ERROR_TEXTS[refused];
+  if (refused === "forbidden") return new HttpError(403, refused, text);
+  const status = refused === "rate_limited" ? 429 : 503;
+  const headers = { "retry-after": String(Math.ceil(retry / 1_000)) };
+  return new HttpError(status, refused, text, headers);
 }

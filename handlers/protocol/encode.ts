@@ -1,21 +1,13 @@
 /**
- * What clients get, in both dialects: encoded. Pure. `PROTOCOL.md` is the contract.
+ * What clients get: one encoder for each dialect, and the answers of `parley.v1`. Pure.
+ * `PROTOCOL.md` is the contract.
  *
  * @module
  */
-import type { Cursor } from "./position.ts";
+import { type Cursor, formatCursor, type Head } from "./position.ts";
 import type { Chat, Members, RoomEvent } from "./room_event.ts";
 
-/** The subprotocol that asks for the batched dialect. */
-export const PARLEY_V1 = "parley.v1";
-
-/** How a socket speaks: plain JSON, or `parley.v1` with frames of several objects. */
-export type Dialect = "plain" | "v1";
-
-/** The `code` of an error in `parley.v1`. */
-export type ErrorCode = keyof typeof ERROR_TEXTS;
-
-/** The text of each error, the same in both dialects. */
+/** The text of each error, by its `code` in `parley.v1`. */
 export const ERROR_TEXTS = {
   bad_json: "Invalid JSON format.",
   bad_message: "Invalid message format or not joined.",
@@ -28,58 +20,114 @@ export const ERROR_TEXTS = {
   unavailable: "Server error: the message may not have been delivered.",
 } as const;
 
-/** A chat in the plain dialect. */
-export function plainChat({ sender, message }: Chat): string {
-  return `{"type":"chat","sender":${JSON.stringify(sender)},"message":${message}}`;
+/** The `code` of an error in `parley.v1`. */
+export type ErrorCode = keyof typeof ERROR_TEXTS;
+
+/** What an error is about. `retry` is in ms. */
+export interface ErrorDetails {
+  id?: string;
+  room?: string;
+  retry?: number;
 }
 
-/** A chat in `parley.v1`, over HTTP and in Server-Sent Events. */
-export function v1Chat(
+/** Somebody joined or left. */
+export type Status = Extract<RoomEvent, { type: "status" }>;
+
+/** How a subscriber is spoken to. A method returns nothing where the dialect has no word for it. */
+export interface Dialect {
+  readonly name: "plain" | "v1" | "events";
+  /** The WebSocket subprotocol that asks for it. */
+  readonly protocol?: string;
+  /** Whether all that a turn of the event loop brings goes out as one frame, an object a line. */
+  readonly isMerged: boolean;
+  /** Whether it shows positions: `welcome`, history and resuming. */
+  readonly hasPositions: boolean;
+  /** A room's position: the next chat is `seq` + 1. */
+  welcome(
+    room: string,
+    head: Head,
+    recovered?: boolean,
+    limits?: { messageBytes: number },
+  ): string | undefined;
+  chat(room: string, epoch: string, chat: Chat): string;
+  status(room: string, status: Status): string | undefined;
+  error(code: ErrorCode, details: ErrorDetails): string | undefined;
+  /** The server drains: come back in `retry` ms. */
+  bye(retry: number): string | undefined;
+}
+
+/** JSON with no more keys than the contract names, for any WebSocket client. */
+export const plain: Dialect = {
+  name: "plain",
+  isMerged: false,
+  hasPositions: false,
+  welcome: () => undefined,
+  chat: (_room, _epoch, { sender, message }) =>
+    `{"type":"chat","sender":${JSON.stringify(sender)},"message":${message}}`,
+  status: (_room, { event, name }) =>
+    JSON.stringify({ type: "status", message: statusText(event, name) }),
+  error(code) {
+    // It has no word for a room that cannot be opened.
+    const known = code === "too_many_rooms" ? "unavailable" : code;
+    return JSON.stringify({ type: "error", message: ERROR_TEXTS[known] });
+  },
+  bye: () => undefined,
+};
+
+/** The subprotocol `parley.v1`: merged frames, positions, error codes. */
+export const v1: Dialect = {
+  name: "v1",
+  protocol: "parley.v1",
+  isMerged: true,
+  hasPositions: true,
+  welcome: (room, { epoch, seq, members }, recovered, limits) =>
+    JSON.stringify({ type: "welcome", room, epoch, seq, members, recovered, limits }),
+  chat: (room, _epoch, { seq, time, sender, message }) =>
+    `{"type":"chat","room":"${room}","seq":${seq},"time":${time},"sender":${
+      JSON.stringify(sender)
+    },"message":${message}}`,
+  status: (room, { event, name, was, members }) => {
+    const message = statusText(event, name);
+    return JSON.stringify({ type: "status", room, event, name, was, members, message });
+  },
+  error: (code, details) =>
+    JSON.stringify({ type: "error", code, message: ERROR_TEXTS[code], ...details }),
+  bye: (retry) => JSON.stringify({ type: "bye", retry }),
+};
+
+/** Server-Sent Events: objects of `parley.v1`, each with its position as the event's id. */
+export const events: Dialect = {
+  name: "events",
+  isMerged: false,
+  hasPositions: true,
+  welcome: (room, head, recovered) =>
+    `event:welcome\ndata:${v1.welcome(room, head, recovered)}\nid:${formatCursor(head)}\n\n`,
+  chat: (room, epoch, chat) =>
+    `data:${v1.chat(room, epoch, chat)}\nid:${formatCursor({ epoch, seq: chat.seq })}\n\n`,
+  status: () => undefined,
+  error: () => undefined,
+  bye: (retry) => `retry:${retry}\n\n`,
+};
+
+/** An event that is text in a dialect; nothing for what it has no word for, and for bytes. */
+export function encodeEvent(
+  dialect: Dialect,
   room: string,
-  { seq, time, sender, message }: Chat,
-): string {
-  return `{"type":"chat","room":"${room}","seq":${seq},"time":${time},"sender":${
-    JSON.stringify(sender)
-  },"message":${message}}`;
-}
-
-type Status = Extract<RoomEvent, { type: "status" }>;
-
-/** A status in the plain dialect. */
-export function plainStatus({ event, name }: Status): string {
-  return JSON.stringify({ type: "status", message: statusText(event, name) });
-}
-
-/** A status in `parley.v1`. */
-export function v1Status(
-  room: string,
-  { event, name, was, members }: Status,
-): string {
-  const message = statusText(event, name);
-  return JSON.stringify({
-    type: "status",
-    room,
-    event,
-    name,
-    was,
-    members,
-    message,
-  });
+  epoch: string,
+  event: RoomEvent,
+): string | undefined {
+  switch (event.type) {
+    case "chat":
+      return dialect.chat(room, epoch, event.chat);
+    case "status":
+      return dialect.status(room, event);
+    case "reset":
+      return dialect.welcome(room, event, false);
+  }
 }
 
 function statusText(event: "join" | "leave", name: string): string {
   return `${name} ${event === "join" ? "joined" : "left"} the chat.`;
-}
-
-/** The first thing a listener hears of a room, and again when continuity broke. */
-export function welcome(
-  room: string,
-  { epoch, seq }: Cursor,
-  members: number,
-  recovered?: boolean,
-  limits?: { messageBytes: number },
-): string {
-  return JSON.stringify({ type: "welcome", room, epoch, seq, members, recovered, limits });
 }
 
 /** The answer to a `chat` with an `id`. */
@@ -95,28 +143,4 @@ export function membersList(room: string, { names, count }: Members): string {
 /** The answer to `ping`. */
 export function pong(id?: string): string {
   return JSON.stringify({ type: "pong", id });
-}
-
-/** What the server says before it drains. `retry` is in ms. */
-export function bye(retry: number): string {
-  return JSON.stringify({ type: "bye", retry });
-}
-
-/** An error in the plain dialect, which has no word for a room that cannot be opened. */
-export function plainError(code: ErrorCode): string {
-  const known = code === "too_many_rooms" ? "unavailable" : code;
-  return JSON.stringify({ type: "error", message: ERROR_TEXTS[known] });
-}
-
-/** An error in `parley.v1`. `retry` is in ms. */
-export function v1Error(
-  code: ErrorCode,
-  about: { id?: string; room?: string; retry?: number } = {},
-): string {
-  return JSON.stringify({
-    type: "error",
-    code,
-    message: ERROR_TEXTS[code],
-    ...about,
-  });
 }

@@ -5,7 +5,7 @@
  *
  * @module
  */
-import type { Dialect, ErrorCode } from "./encode.ts";
+import { type Dialect, type ErrorCode, plain } from "./encode.ts";
 
 /** What a client said. `room` and `id` are checked; `after` is not: a bad one is no error. */
 export type ClientMessage =
@@ -56,7 +56,7 @@ export function parse(text: string, dialect: Dialect): ClientMessage {
     return { type: "bad", code: "bad_json" };
   }
   if (!isObject(data)) return { type: "bad", code: "bad_message" };
-  return dialect === "plain" ? readPlain(data) : readV1(data);
+  return dialect === plain ? readPlain(data) : readV1(data);
 }
 
 /** An unchecked object of a client. Its `__proto__` is a plain key: `JSON.parse` sets no prototype. */

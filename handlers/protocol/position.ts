@@ -21,6 +21,23 @@ export function parseCursor(text: unknown): Cursor | undefined {
   return parts ? { epoch: parts[1], seq: Number(parts[2]) } : undefined;
 }
 
+/** What a subscriber wants of a room's past. */
+export interface Wanted {
+  /** All since this cursor, which is unchecked: of a bad one nothing can be recovered. */
+  after?: unknown;
+  /** Without `after`: the last so many messages. */
+  history?: number;
+}
+
+/** What the query of a URL wants of a room's past. */
+export function readWanted(query: URLSearchParams): Wanted {
+  const history = Number(query.get("history"));
+  return {
+    after: query.get("after") ?? undefined,
+    history: Number.isInteger(history) && history > 0 ? history : 0,
+  };
+}
+
 /** The text form of a cursor: `epoch:seq`. */
 export function formatCursor({ epoch, seq }: Cursor): string {
   return `${epoch}:${seq}`;

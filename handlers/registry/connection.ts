@@ -1,57 +1,18 @@
 /**
- * One socket: the only file with `Deno.upgradeWebSocket`. Bounded sends, batching, one end.
+ * A subscriber over a WebSocket: bounded sends, merged frames, one end.
  *
  * @module
  */
 import type { Socket } from "../access/handshake.ts";
-import type { Slot } from "../access/slot.ts";
-import { CLOSE, type Close } from "../protocol/close_codes.ts";
-import { bye, type Dialect } from "../protocol/encode.ts";
+import { CLOSE } from "../protocol/close_codes.ts";
 import { byteLength, exceedsBytes } from "../util/bytes.ts";
 import { Backlog } from "./backlog.ts";
-import type { Counters } from "./counters.ts";
-import type { Due, Turn } from "./flush.ts";
-
-/** Frames of merged objects hold at most so many bytes, unless one object is longer. */
-export const MAX_FRAME_BYTES = 65_536;
+import { PendingFrame } from "./pending_frame.ts";
+import type { Registry } from "./registry.ts";
+import { type End, type Frame, Subscriber, type SubscriberOptions } from "./subscriber.ts";
 
 /** With less than a 32nd of MAX_QUEUE_BYTES unsent a peer is not behind. */
 const BEHIND_SHARE = 32;
-
-/** How a connection ended: by a close (`code`), by an error, or by the server. */
-export interface End {
-  by: "peer" | "error" | "server";
-  code: number;
-  reason: string;
-}
-
-/** What a connection needs from outside: one object for all of a registry. */
-export interface ConnectionOwner {
-  readonly turn: Turn;
-  readonly counters: Counters;
-  readonly limits: { maxQueueBytes: number; maxMessageBytes: number };
-  /** Unix ms. */
-  now(): number;
-  /** The socket opened. */
-  opened(connection: Connection): void;
-  /** A message came; there only where each is logged. */
-  heard?(connection: Connection, data: string | ArrayBuffer): void;
-  /** It ended, on whichever came first; told once. */
-  ended(connection: Connection, end: End): void;
-  /** The runtime let the socket go; for a peer that never reads again this may never come. */
-  gone(connection: Connection): void;
-}
-
-/** Who a connection is. */
-export interface ConnectionIdentity {
-  /** Unique among all connections of all processes. */
-  id: string;
-  /** The peer's address, for the log. */
-  remote: string;
-  slot: Slot;
-  dialect: Dialect;
-  kind: "echo" | "chat";
-}
 
 /** What a route does with its socket. */
 export interface ConnectionHandler {
@@ -59,169 +20,129 @@ export interface ConnectionHandler {
   ready?(): void;
   text(text: string): void;
   binary(bytes: ArrayBuffer): void;
-  /** The connection has ended. */
-  left?(): void;
 }
 
-/** Objects that listen to events, as `addEventListener` takes them. */
 const EVENTS = ["open", "message", "close", "error"] as const;
 
 /**
- * One socket's life. Its end is told once, on whichever comes first.
- *
- * It listens to its socket itself: ten thousand idle sockets have no closures of ours.
+ * One socket. It listens to the socket's events itself: ten thousand idle sockets have no closures
+ * of ours.
  */
-export class Connection implements Due, EventListenerObject {
-  readonly id: string;
-  readonly remote: string;
-  readonly slot: Slot;
-  readonly dialect: Dialect;
-  readonly kind: "echo" | "chat";
+export class Connection extends Subscriber implements EventListenerObject {
   /** Set before the socket opens. */
   handler?: ConnectionHandler;
-  /** The room of its URL, whose binary frames it gets. */
-  homeRoom?: string;
-  /** How many rooms it hears: with one, and nothing of its own due, it takes the room's frame as it is. */
-  roomCount = 0;
-  hasEnded = false;
-  #socket: Socket;
-  #owner: ConnectionOwner;
-  #isOpen = false;
-  #isGone = false;
+  readonly #socket: Socket;
+  /** Objects that go out when the turn ends; there only once something was. */
+  #pending?: PendingFrame;
   #knowsLimits = false;
-  /** Objects due at the end of the turn, joined, and their bytes. */
-  #due = "";
-  #dueBytes = 0;
   /** There only while the peer is behind. */
   #backlog?: Backlog;
 
-  constructor(
-    socket: Socket,
-    owner: ConnectionOwner,
-    { id, remote, slot, dialect, kind }: ConnectionIdentity,
-  ) {
+  constructor(socket: Socket, registry: Registry, options: SubscriberOptions) {
+    super(registry, options);
     this.#socket = socket;
-    this.#owner = owner;
-    this.id = id;
-    this.remote = remote;
-    this.slot = slot;
-    this.dialect = dialect;
-    this.kind = kind;
     socket.binaryType = "arraybuffer";
     for (const type of EVENTS) socket.addEventListener(type, this);
   }
 
-  /** Hears the socket's events. */
+  /** Takes the socket's events. */
   handleEvent(event: Event): void {
     switch (event.type) {
       case "message":
         return this.#receive((event as MessageEvent).data);
       case "open":
-        this.#isOpen = true;
         this.#socket.removeEventListener("open", this);
-        return this.#owner.opened(this);
+        if (this.open()) this.handler?.ready?.();
+        return;
       case "close": {
         const { code, reason, wasClean } = event as CloseEvent;
-        this.#end({ by: wasClean ? "peer" : "error", code, reason: reason || "closed" });
-        return this.#go();
+        this.end({ by: wasClean ? "peer" : "error", code, reason: reason || "closed" });
+        return this.release();
       }
       case "error":
-        this.#end({ by: "error", code: 1006, reason: (event as ErrorEvent).message });
-        if (!this.#isOpen) this.#go();
+        this.end({ by: "error", code: 1006, reason: (event as ErrorEvent).message });
+        // No close follows an error before the opening.
+        if (!this.isOpen) this.release();
     }
   }
 
-  /** What its first `welcome` says of the server's limits, and no later one. */
-  untoldLimits(): { messageBytes: number } | undefined {
-    if (this.#knowsLimits) return undefined;
-    this.#knowsLimits = true;
-    return { messageBytes: this.#owner.limits.maxMessageBytes };
-  }
-
-  /** Bytes not yet handed to the kernel, with what waits to be merged. */
   get unsentBytes(): number {
-    return this.#socket.bufferedAmount + this.#dueBytes;
+    return this.#socket.bufferedAmount + (this.#pending?.bytes ?? 0);
   }
 
-  /** Sends a frame now; a peer that is too far behind is evicted. */
-  send(frame: string | Uint8Array<ArrayBuffer> | ArrayBuffer): void {
+  send(frame: Frame): void {
     if (this.hasEnded) return;
-    const { counters, limits } = this.#owner;
+    const { counters, limits, clock } = this.registry;
     counters.framesOut++;
     counters.bytesOut += typeof frame === "string" ? frame.length : frame.byteLength;
     try {
       this.#socket.send(frame);
     } catch (error) {
-      this.#end({ by: "error", code: 1006, reason: String(error) });
-      return;
+      return this.end({ by: "error", code: 1006, reason: String(error) });
     }
     const { bufferedAmount } = this.#socket;
     if (bufferedAmount < limits.maxQueueBytes / BEHIND_SHARE) this.#backlog = undefined;
     else {
-      const now = this.#owner.now();
+      const now = clock.now();
       this.#backlog ??= new Backlog(now, limits.maxQueueBytes);
       const weight = this.#backlog.weigh(bufferedAmount, frame, now);
       if (weight > limits.maxQueueBytes) this.close("tooSlow");
     }
   }
 
-  /** Gives an object to the peer: at once in the plain dialect, merged in `parley.v1`. */
-  tell(object: string): void {
-    if (this.dialect === "plain") this.send(object);
-    else this.#merge(object, byteLength(object));
+  override untoldLimits(): { messageBytes: number } | undefined {
+    if (this.#knowsLimits) return undefined;
+    this.#knowsLimits = true;
+    return { messageBytes: this.registry.limits.maxMessageBytes };
   }
 
-  /** Says when to come back; the plain dialect has no word for it. */
-  farewell(retryMs: number): void {
-    if (this.dialect === "v1") this.tell(bye(retryMs));
+  override notify(object: string): void {
+    if (this.dialect.isMerged) this.#merge(object, byteLength(object));
+    else this.send(object);
   }
 
-  /** Takes a room's frame of merged objects. */
-  take(frame: string, bytes: number): void {
-    if (this.#due === "" && this.roomCount < 2) this.send(frame);
-    else this.#merge(frame, bytes);
+  override enqueue(objects: string, bytes: number): void {
+    // With one room and no object of its own pending it takes the room's frame as it is.
+    if (this.rooms.size < 2 && !this.#pending?.count) this.send(objects);
+    else this.#merge(objects, bytes);
   }
 
-  /** Sends what is due. */
-  flush(): void {
-    if (this.#due === "") return;
-    const frame = this.#due;
-    this.#due = "";
-    this.#dueBytes = 0;
-    this.send(frame);
+  override flush(): void {
+    if (!this.#pending?.count) return;
+    const { text } = this.#pending;
+    this.#pending.clear();
+    this.send(text);
   }
 
-  /** Closes with a code of the table. The connection has ended when this returns, whatever the peer does. */
-  close(why: keyof typeof CLOSE): void {
-    if (why !== "tooSlow") this.flush();
-    // It had ended before, or the flush evicted it.
-    if (this.hasEnded) return;
-    const { code, reason }: Close = CLOSE[why];
-    this.#owner.counters.closes[why]++;
-    this.#end({ by: "server", code, reason });
-    this.#socket.close(code, reason);
+  protected override end(end: End): void {
+    this.#pending = undefined;
+    super.end(end);
+  }
+
+  protected closeTransport(why: keyof typeof CLOSE): void {
+    this.#socket.close(CLOSE[why].code, CLOSE[why].reason);
+  }
+
+  /** Told once. The runtime's idle timer holds a dropped socket for a while: not ours with it. */
+  protected override release(): void {
+    for (const type of EVENTS) this.#socket.removeEventListener(type, this);
+    super.release();
   }
 
   #merge(objects: string, bytes: number): void {
     if (this.hasEnded) return;
-    if (this.#due !== "" && this.#dueBytes + 1 + bytes > MAX_FRAME_BYTES) {
-      this.flush();
-    }
-    if (this.#due === "") {
-      this.#owner.turn.addConnection(this);
-      this.#due = objects;
-      this.#dueBytes = bytes;
-    } else {
-      this.#due += "\n" + objects;
-      this.#dueBytes += 1 + bytes;
-    }
+    if (this.#pending && !this.#pending.fits(bytes)) this.flush();
+    if (this.hasEnded) return;
+    this.#pending ??= new PendingFrame();
+    if (this.#pending.count === 0) this.registry.turn.addConnection(this);
+    this.#pending.add(objects, bytes);
   }
 
   #receive(data: string | ArrayBuffer): void {
     // The runtime still hands out what came before it saw our close.
     if (this.hasEnded) return;
-    const { counters, limits: { maxMessageBytes } } = this.#owner;
-    this.#owner.heard?.(this, data);
+    const { counters, log, limits: { maxMessageBytes } } = this.registry;
+    if (log.debug) this.#logMessage(data);
     if (typeof data === "string") {
       counters.bytesIn += data.length;
       if (exceedsBytes(data, maxMessageBytes)) this.close("tooBig");
@@ -233,20 +154,11 @@ export class Connection implements Due, EventListenerObject {
     }
   }
 
-  #end(end: End): void {
-    if (this.hasEnded) return;
-    this.hasEnded = true;
-    this.#due = "";
-    this.#dueBytes = 0;
-    this.handler?.left?.();
-    this.#owner.ended(this, end);
-  }
-
-  /** Told once. The runtime's idle timer holds a dropped socket for a while: not ours with it. */
-  #go(): void {
-    if (this.#isGone) return;
-    this.#isGone = true;
-    for (const type of EVENTS) this.#socket.removeEventListener(type, this);
-    this.#owner.gone(this);
+  #logMessage(data: string | ArrayBuffer): void {
+    const { remote, registry } = this;
+    const isText = typeof data === "string";
+    const size = isText ? byteLength(data) : data.byteLength;
+    const text = `Client sent: ${remote}: ${isText ? "text" : "binary"} of ${size} bytes`;
+    registry.log.debug?.(text, { event: "message", remote, isText, size });
   }
 }

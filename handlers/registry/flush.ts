@@ -1,25 +1,25 @@
 /**
- * Turns of the event loop: what `parley.v1` merges is sent when one ends.
+ * Turns of the event loop: what `parley.v1` merges is sent when a turn ends.
  *
  * @module
  */
 
-/** Something with frames due. */
-export interface Due {
-  /** Sends all that is due. */
+/** Something with frames pending. */
+export interface Pending {
+  /** Sends all that is pending. */
   flush(): void;
 }
 
-/** A room: its listeners may be too many for one turn. */
-export interface DueRoom extends Due {
-  /** Sends what is due to some of its listeners; tells whether more is due. */
+/** A room: its subscribers may be too many for one turn. */
+export interface PendingRoom extends Pending {
+  /** Sends what is pending to some of its subscribers; tells whether more is pending. */
   flushSome(): boolean;
 }
 
-/** Calls whoever has something due at the end of the turn: rooms first, as they fill connections. */
+/** Flushes whatever is pending when the turn ends: rooms first, as they fill connections. */
 export class Turn {
-  #rooms: DueRoom[] = [];
-  #connections: Due[] = [];
+  #rooms: PendingRoom[] = [];
+  #connections: Pending[] = [];
   #isScheduled = false;
 
   /**
@@ -32,18 +32,18 @@ export class Turn {
   ) {}
 
   /** Marks a room; it marks itself once until all of it is sent. */
-  addRoom(room: DueRoom): void {
+  addRoom(room: PendingRoom): void {
     this.#rooms.push(room);
     this.#start();
   }
 
   /** Marks a connection; it marks itself once until it is sent. */
-  addConnection(connection: Due): void {
+  addConnection(connection: Pending): void {
     this.#connections.push(connection);
     this.#start();
   }
 
-  /** Sends all that is due now. */
+  /** Sends all that is pending now. */
   flush(): void {
     for (const room of this.#rooms) room.flush();
     this.#flushConnections();

@@ -1,38 +1,24 @@
 /**
- * What echo and chat share, in memory: the rooms, who is connected, the totals, the drain.
+ * What echo and chat share, in memory: the rooms, who is connected, the totals.
  *
  * @module
  */
-import type { Socket } from "../access/handshake.ts";
 import type { Limits } from "../access/limits.ts";
 import type { NoSlot, SharedLimits } from "../access/shared_limits.ts";
 import type { Slot } from "../access/slot.ts";
 import type { Engine } from "../engine/engine.ts";
 import { CLOSE } from "../protocol/close_codes.ts";
-import type { Dialect } from "../protocol/encode.ts";
 import { isServerRoom } from "../protocol/parse.ts";
-import { byteLength } from "../util/bytes.ts";
+import type { RoomSummary } from "../protocol/room_event.ts";
 import type { Clock } from "../util/clock.ts";
 import type { Log } from "../util/log.ts";
 import { chain, type MaybePromise } from "../util/maybe_promise.ts";
-import {
-  Connection,
-  type ConnectionIdentity,
-  type ConnectionOwner,
-  type End,
-} from "./connection.ts";
+import { Audience } from "./audience.ts";
 import { Counters } from "./counters.ts";
+import { drain } from "./drain.ts";
 import { Turn } from "./flush.ts";
 import { Room } from "./room.ts";
-
-/** Whoever holds a connection: a socket, or a reader of Server-Sent Events. */
-export interface Client {
-  readonly remote: string;
-  readonly unsentBytes: number;
-  /** Says when to come back, in ms, where the client can understand it. */
-  farewell(retryMs: number): void;
-  close(why: keyof typeof CLOSE): void;
-}
+import type { End, Subscriber } from "./subscriber.ts";
 
 /** What the registry needs from outside. */
 export interface RegistryOptions {
@@ -47,75 +33,83 @@ export interface RegistryOptions {
   turn?: Turn;
 }
 
-const DRAIN_STEP_MS = 50;
 /** Going, going away, and no code at all: anything else is an error, as for Python's websockets. */
 const CLEAN_CODES = new Set([1000, 1001, 1005]);
 
 /** Rooms, clients and totals of one process. */
-export class Registry implements ConnectionOwner {
+export class Registry {
   readonly counters: Counters = new Counters();
-  readonly rooms: Map<string, Room> = new Map<string, Room>();
-  readonly clients: Set<Client> = new Set<Client>();
+  /** Rooms with subscribers, by name. */
+  readonly rooms: Map<string, Audience> = new Map();
+  /** Sockets and event streams that are open. */
+  readonly clients: Set<Subscriber> = new Set();
+  readonly turn: Turn;
+  readonly log: Log;
+  readonly clock: Clock;
+  readonly limits: Limits;
   isDraining = false;
+  /** Slots of this thread: sockets and streams that the runtime still holds, evicted ones included. */
+  heldCount = 0;
   /** The process uses more memory than MAX_RSS_MB. */
   isOverMemory = false;
-  /** Sockets and readers that the runtime still holds, evicted ones included. */
-  heldCount = 0;
-  #released?: PromiseWithResolvers<void>;
-  readonly #options: RegistryOptions;
-  readonly limits: RegistryOptions["limits"];
-  readonly turn: Turn;
-  /** Makes connection ids unique among processes. */
+  readonly #engine: Engine;
+  readonly #localEngine: Engine;
+  /** Makes ids unique among processes. */
   readonly #idPrefix = crypto.randomUUID().slice(0, 8);
   #lastId = 0;
+  readonly #sharedLimits: SharedLimits;
+  #released?: PromiseWithResolvers<void>;
 
-  constructor(options: RegistryOptions) {
-    this.#options = options;
-    this.limits = options.limits;
-    this.turn = options.turn ?? new Turn();
-    if (options.log.debug) this.heard = (connection, data) => this.#logMessage(connection, data);
+  constructor({ engine, localEngine, log, clock, limits, sharedLimits, turn }: RegistryOptions) {
+    this.#engine = engine;
+    this.#localEngine = localEngine;
+    this.log = log;
+    this.clock = clock;
+    this.limits = limits;
+    this.#sharedLimits = sharedLimits;
+    this.turn = turn ?? new Turn();
   }
 
-  /** The room of this name, opened if nobody here hears it yet. It goes with its last listener. */
+  /** The room of this name: the way to send to it, to read it and to subscribe. */
   room(name: string): Room {
-    const known = this.rooms.get(name);
+    return this.rooms.get(name)?.room ?? new Room(name, this.engineOf(name), this);
+  }
+
+  /** The audience of a room, opened if nobody here hears the room yet. It goes with its last subscriber. */
+  openAudience(room: Room): Audience {
+    const known = this.rooms.get(room.name);
     if (known) return known;
-    const engine = this.engineOf(name);
-    const room = new Room(name, {
-      engine,
-      clock: this.#options.clock,
-      turn: this.turn,
-      counters: this.counters,
-      maxQueueBytes: this.#options.limits.maxQueueBytes,
-      onEmpty: () => {
-        if (this.rooms.get(name) !== room) return;
-        this.rooms.delete(name);
-        engine.release(name);
-      },
-    });
-    this.rooms.set(name, room);
-    return room;
+    const audience = new Audience(room);
+    this.rooms.set(room.name, audience);
+    return audience;
+  }
+
+  /** Forgets an audience that nobody belongs to any more. */
+  closeAudience(audience: Audience): void {
+    const { name, engine } = audience.room;
+    if (this.rooms.get(name) !== audience) return;
+    this.rooms.delete(name);
+    engine.release(name);
   }
 
   /** The engine that orders a room. */
   engineOf(room: string): Engine {
-    return isServerRoom(room) ? this.#options.localEngine : this.#options.engine;
+    return isServerRoom(room) ? this.#localEngine : this.#engine;
+  }
+
+  /** Rooms with listeners over all processes, by name, those behind `after`, at most `limit`. */
+  listRooms(after: string, limit: number): MaybePromise<RoomSummary[]> {
+    return this.#engine.rooms(after, limit);
   }
 
   /** Whether the process takes no client more. A peer that was evicted but never reads counts until it is gone. */
   get isFull(): boolean {
-    return this.#options.sharedLimits.isFull;
+    return this.#sharedLimits.isFull;
   }
 
-  /** Unsent bytes of all sockets. */
-  countQueueBytes(): number {
-    return this.clients.values().reduce((sum, client) => sum + client.unsentBytes, 0);
-  }
-
-  /** Takes a slot for a client, or tells why there is none. The runtime holds the client until its release. */
+  /** Takes a slot for a client, or tells why there is none. */
   acquire(address: string): MaybePromise<Slot | NoSlot> {
-    const { sharedLimits } = this.#options;
-    return chain(sharedLimits.acquire(address), (noSlot) => {
+    return chain(this.#sharedLimits.acquire(address), (noSlot) => {
       if (noSlot) return noSlot;
       this.heldCount++;
       return new HeldSlot(address, this.#release);
@@ -124,135 +118,90 @@ export class Registry implements ConnectionOwner {
 
   readonly #release = (address: string): void => {
     this.heldCount--;
-    this.#options.sharedLimits.release(address);
+    this.#sharedLimits.release(address);
     if (this.heldCount === 0) this.#released?.resolve();
   };
 
-  /** Done when the runtime holds no client of ours any more. */
+  /** Done when no slot is held any more. */
   allReleased(): Promise<void> {
     if (this.heldCount === 0) return Promise.resolve();
     return (this.#released ??= Promise.withResolvers<void>()).promise;
   }
 
-  /** Closes the engines. */
-  async close(): Promise<void> {
-    await Promise.all([this.#options.engine.close(), this.#options.localEngine.close()]);
+  /** Unsent bytes of all clients. */
+  countQueueBytes(): number {
+    return this.clients.values().reduce((sum, client) => sum + client.unsentBytes, 0);
   }
 
-  /** A name for a member that no other process gives. */
+  /** Closes the engines. */
+  async close(): Promise<void> {
+    await Promise.all([this.#engine.close(), this.#localEngine.close()]);
+  }
+
+  /** A name for a subscriber that no other process gives. */
   nextId(): string {
     return `${this.#idPrefix}-${++this.#lastId}`;
   }
 
-  /** Makes a connection of a socket that is opening. Set its handler before the next turn. */
-  connect(socket: Socket, identity: Omit<ConnectionIdentity, "id">): Connection {
-    return new Connection(socket, this, { ...identity, id: this.nextId() });
-  }
-
-  now(): number {
-    return this.#options.clock.now();
-  }
-
-  /** A socket opened: it is counted in, then its handler begins. */
-  opened(connection: Connection): void {
-    this.add(connection, countedAs(connection));
-    if (this.isDraining) connection.close("goingAway");
-    else connection.handler?.ready?.();
-  }
-
-  /** A message came; there only where each is logged. */
-  readonly heard?: (connection: Connection, data: string | ArrayBuffer) => void;
-
-  /** A connection ended. */
-  ended(connection: Connection, end: End): void {
-    this.remove(connection, countedAs(connection), end);
-  }
-
-  /** The runtime let a socket go. */
-  gone({ slot }: Connection): void {
-    slot.release();
-  }
-
   /** Counts a client in. */
-  add(client: Client, kind: keyof Counters["connections"]): void {
+  add(client: Subscriber): void {
+    const { remote, kind } = client;
     this.clients.add(client);
     this.counters.connections[kind]++;
-    this.#options.log.info(
-      `Client connected: ${client.remote}. Total clients: ${this.clients.size}`,
-      {
-        event: "connected",
-        remote: client.remote,
-        kind,
-        clients: this.clients.size,
-      },
-    );
+    this.#logClient(`Client connected: ${remote}.`, { event: "connected", remote, kind });
   }
 
   /** Counts a client out, and says why it went. */
-  remove(client: Client, kind: keyof Counters["connections"], end: End): void {
+  remove(client: Subscriber, { by, code, reason }: End): void {
     if (!this.clients.delete(client)) return;
+    const { remote, kind } = client;
     this.counters.connections[kind]--;
-    const { remote } = client;
-    const { by, code, reason } = end;
-    const total = `Total clients: ${this.clients.size}`;
     const isEvicted = by === "server" && code === CLOSE.tooSlow.code;
+    const isClean = by !== "error" && CLEAN_CODES.has(code);
     const how = isEvicted
       ? "Client evicted"
-      : by !== "error" && CLEAN_CODES.has(code)
+      : isClean
       ? "Client disconnected cleanly"
       : "Connection closed with error";
-    const text = `${how}: ${remote}: ${reason || "closed"} (${code}). ${total}`;
     const event = isEvicted ? "evicted" : "disconnected";
-    this.#options.log.info(text, {
-      event,
-      remote,
-      by,
-      code,
-      reason,
-      clients: this.clients.size,
-    });
+    const text = `${how}: ${remote}: ${reason || "closed"} (${code}).`;
+    this.#logClient(text, { event, remote, by, code, reason });
   }
 
-  /**
-   * Sends everybody away, spread over DRAIN_SECONDS; done when all are gone or the time is over.
-   * Clients that can understand it learn at once when to come back.
-   */
+  /** Counts a member in, and logs each name that a member takes. */
+  addMember({ remote }: Subscriber, name: string, room: string, isNew: boolean): void {
+    if (isNew) this.counters.members++;
+    const text = `Client joined: ${remote} is ${JSON.stringify(name)} in ${room}.`;
+    this.#logClient(text, { event: "joined", remote, name, room });
+  }
+
+  /** Counts a member out. */
+  removeMember({ remote }: Subscriber, name: string, room: string): void {
+    this.counters.members--;
+    const text = `Client left: ${remote} was ${JSON.stringify(name)} in ${room}.`;
+    this.#logClient(text, { event: "left", remote, name, room });
+  }
+
+  /** Ends a subscriber whose frame could not be sent: it misses a message that the others have. */
+  fail(client: Subscriber, error: unknown): void {
+    const { remote } = client;
+    this.log.error(`Cannot send to ${remote}: ${error}`, { event: "error", remote });
+    try {
+      client.close("goingAway");
+    } catch {
+      // The same error again. It is out of its rooms all the same.
+    }
+  }
+
+  /** Sends everybody away; done when all are gone or DRAIN_SECONDS are over. */
   drain(): Promise<void> {
     this.isDraining = true;
-    const { clock, limits } = this.#options;
-    const drainMs = limits.drainSeconds * 1_000;
-    const leaving = [...this.clients];
-    for (const client of leaving) {
-      client.farewell(Math.round(drainMs + Math.random() * drainMs));
-    }
-    const start = clock.now();
-    let next = 0;
-    let elapsedMs = -DRAIN_STEP_MS;
-    return new Promise((resolve) => {
-      const step = () => {
-        // A wall clock that is set back must not make the drain longer.
-        elapsedMs = Math.max(elapsedMs + DRAIN_STEP_MS, clock.now() - start);
-        const share = drainMs === 0 ? 1 : Math.min(1, elapsedMs / drainMs);
-        // Who goes gets what was due.
-        this.turn.flush();
-        while (next < leaving.length && next < share * leaving.length) {
-          leaving[next++].close("goingAway");
-        }
-        if (this.clients.size > 0 && share < 1) return;
-        stop();
-        for (const client of [...this.clients]) client.close("goingAway");
-        resolve();
-      };
-      const stop = clock.every(DRAIN_STEP_MS, step);
-      step();
-    });
+    return drain(this);
   }
 
-  #logMessage({ remote }: Connection, data: string | ArrayBuffer): void {
-    const isText = typeof data === "string";
-    const size = isText ? byteLength(data) : data.byteLength;
-    const text = `Client sent: ${remote}: ${isText ? "text" : "binary"} of ${size} bytes`;
-    this.#options.log.debug?.(text, { event: "message", remote, isText, size });
+  #logClient(text: string, fields: Record<string, unknown>): void {
+    const clients = this.clients.size;
+    this.log.info(`${text} Total clients: ${clients}`, { ...fields, clients });
   }
 }
 
@@ -267,8 +216,4 @@ class HeldSlot implements Slot {
     this.#isHeld = false;
     this.onRelease(this.address);
   }
-}
-
-function countedAs({ kind, dialect }: Connection): "echo" | Dialect {
-  return kind === "echo" ? kind : dialect;
 }

@@ -19,7 +19,6 @@ export const LOG_LEVELS = ["debug", "info", "warn", "error"] as const;
 
 /** A log that writes in the background. */
 export interface ServerLog extends Log {
-  /** Lines that were dropped because nobody read fast enough. */
   readonly droppedCount: number;
   /** Waits until all lines are written. */
   flush(): Promise<void>;

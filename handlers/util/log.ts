@@ -14,7 +14,29 @@ export interface Log {
   info: Write;
   warn: Write;
   error: Write;
+  /** Lines that were dropped because nobody read fast enough, where the log counts them. */
+  readonly droppedCount?: number;
 }
 
 /** A log that writes nothing. */
 export const silentLog: Log = { info() {}, warn() {}, error() {} };
+
+/** A log whose failures are its own: what it throws stops nobody who writes a line. */
+export function guardLog(log: Log): Log {
+  const guard = (level: "debug" | "info" | "warn" | "error"): Write => (text, fields) => {
+    try {
+      log[level]?.(text, fields);
+    } catch {
+      // There is no place left to say so.
+    }
+  };
+  return {
+    debug: log.debug && guard("debug"),
+    info: guard("info"),
+    warn: guard("warn"),
+    error: guard("error"),
+    get droppedCount() {
+      return log.droppedCount;
+    },
+  };
+}

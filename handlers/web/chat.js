@@ -25,7 +25,7 @@ const token = new URLSearchParams(location.hash.slice(1)).get("token") ?? undefi
 const list = new MessageList(byId("messages"), byId("newest"), `#${room}`);
 if (room !== asked) list.addNote("gap", `“${asked}” cannot be a room's name. This is #${room}.`);
 
-const client = connect(location.origin, {
+const client = connect(new URL(".", location.href), {
   room,
   token,
   history: HISTORY,
@@ -199,7 +199,7 @@ field("text").onkeydown = (event) => {
 };
 
 byId("share").onclick = async () => {
-  const url = new URL(`/?${new URLSearchParams({ room })}`, location.href).href;
+  const url = new URL(`?${new URLSearchParams({ room })}`, location.href).href;
   try {
     await navigator.clipboard.writeText(url);
     byId("said").textContent = "Link copied";

@@ -187,7 +187,7 @@ let silence;
 function awaitStats() {
   clearTimeout(silence);
   silence = setTimeout(async () => {
-    const response = await fetch("/readyz").catch(() => undefined);
+    const response = await fetch("readyz").catch(() => undefined);
     const reason = response?.status === 503 ? `: ${await response.text()}` : "";
     showHealth("bad", response ? `The server is silent${reason}` : "No connection to the server");
   }, SILENCE_MS);
@@ -243,7 +243,7 @@ matchMedia("(prefers-color-scheme: dark)").addEventListener("change", scheduleDr
 addEventListener("hashchange", () => location.reload());
 
 awaitStats();
-connect(location.origin, {
+connect(new URL(".", location.href), {
   room: "_stats",
   history: KEPT_SECONDS,
   token: new URLSearchParams(location.hash.slice(1)).get("token") ?? undefined,

@@ -3,7 +3,7 @@ import { SignJWT } from "jose";
 import { jwtAuthorizer } from "../../handlers/access/token.ts";
 import { SettingError } from "../../handlers/util/setting_error.ts";
 import { FakeClock, RecordingLog } from "../support/fakes.ts";
-import { namedKey, rejectionOf, requestWith } from "../support/tokens.ts";
+import { namedKey, rejectionOf, requestWith } from "../support/jwt.ts";
 
 /** An authorizer by a key set, with its clock and log. */
 function byKeys(jwks: string) {

@@ -5,9 +5,8 @@ import { jwtAuthorizer, type JwtOptions } from "../../handlers/access/token.ts";
 import type { HttpError } from "../../handlers/protocol/http_error.ts";
 import { SettingError } from "../../handlers/util/setting_error.ts";
 import { FakeClock } from "../support/fakes.ts";
-import { rejectionOf, requestWith } from "../support/tokens.ts";
+import { rejectionOf, requestWith, SECRET } from "../support/jwt.ts";
 
-const SECRET = "a secret of thirty-two characters";
 const secretKey = new TextEncoder().encode(SECRET);
 
 function sign(claims: JWTPayload, secret = secretKey, alg = "HS256"): Promise<string> {

@@ -1,26 +1,44 @@
 /**
- * Publishes a second of each engine, and what an ack waits for: two nodes in one process, so that
- * they share a core; Redis has another. Each message has an id, is kept, and is heard on both nodes.
+ * What the engines cost: acks a second, what an ack waits for, how late timers come, and what fan-out
+ * keeps of the memory engine's. The durable engine's file lies in a folder of `--folder` (default: the
+ * system's for temporary files), where a bare fdatasync is measured, too.
  *
- *     deno run -A tests/bench/engines.ts
+ *     deno run -A tests/bench/engines.ts [--folder DIR] [--only REGEX] [--seconds S]
  *
  * @module
  */
+import { parseArgs } from "@std/cli/parse-args";
+import { createDurableEngine } from "../../handlers/engine/durable.ts";
 import { type Engine, isRefusal } from "../../handlers/engine/engine.ts";
 import { createMemoryEngine } from "../../handlers/engine/memory.ts";
 import { createRedisEngine } from "../../handlers/engine/redis/engine.ts";
 import { systemClock } from "../../handlers/util/clock.ts";
 import { silentLog } from "../../handlers/util/log.ts";
 import { RedisServer, type RedisSettings } from "../support/redis_server.ts";
+import { measureRow } from "./measure.ts";
+import { figureOf } from "./results.ts";
+import { ROWS } from "./rows.ts";
+import { parleyCommand, type Server, SERVERS } from "./servers.ts";
 
-const LIMITS = { historySize: 100, historySeconds: 3_600, historyMb: 10_000, maxRooms: 1_000 };
+const flags = parseArgs(Deno.args, { string: ["folder", "only", "seconds"] });
+const LIMITS = { historySize: 100, historySeconds: 3_600, historyMb: 10_000, maxRooms: 20_000 };
 const ROOMS = Array.from({ length: 20 }, (_, i) => `room-${i}`);
 const MESSAGE = JSON.stringify("x".repeat(100));
 const WARM_UP_MS = 1_000;
-const MEASURE_MS = 4_000;
+const SECONDS = Number(flags.seconds ?? 4);
+const folder = await Deno.makeTempDir({ dir: flags.folder, prefix: "parley-bench-" });
+let fileCount = 0;
 
-/** Has so many callers publish one message after the other on each node. */
-async function measure(label: string, nodes: Engine[], callers: number): Promise<void> {
+/** Where a durable engine may begin anew. */
+const newFile = () => `${folder}/${++fileCount}.db`;
+const isWanted = (name: string) => new RegExp(flags.only ?? "").test(name);
+
+function quantile(sorted: ArrayLike<number>, share: number): string {
+  return sorted[Math.floor(share * (sorted.length - 1))].toFixed(2);
+}
+
+/** Has so many callers publish one message after the other on each node; each has an id, is kept and heard. */
+async function measureAcks(label: string, nodes: Engine[], callers: number): Promise<void> {
   let heard = 0;
   const host = { listenerCount: 1, deliver: () => heard++ };
   const distinct = [...new Set(nodes)];
@@ -30,6 +48,16 @@ async function measure(label: string, nodes: Engine[], callers: number): Promise
   let isOver = false;
   let acked = 0;
   let waits: number[] = [];
+  let turnedAt = 0;
+  let turn: Promise<void> | undefined;
+  const nextTurn = () =>
+    turn ??= new Promise((resolve) =>
+      setTimeout(() => {
+        turnedAt = performance.now();
+        turn = undefined;
+        resolve();
+      })
+    );
   const publish = async (node: Engine, caller: number) => {
     const session = `session of caller ${caller}`;
     for (let i = 0; !isOver; i++) {
@@ -40,40 +68,118 @@ async function measure(label: string, nodes: Engine[], callers: number): Promise
       if (isRefusal(place)) throw new Error(`${label} refused: ${place.refused}`);
       acked++;
       waits.push(performance.now() - start);
-      // An engine that answers at once must let the clock go on.
-      if (acked % 1_000 === 0) await new Promise((resolve) => setTimeout(resolve));
+      // An engine that answers at once must let the event loop go on.
+      if (performance.now() - turnedAt > 5) await nextTurn();
     }
   };
   const all = nodes.flatMap((node, n) =>
     Array.from({ length: callers }, (_, i) => publish(node, n * callers + i))
   );
   await new Promise((resolve) => setTimeout(resolve, WARM_UP_MS));
+  let [latestMs, lastTick] = [0, performance.now()];
+  const ticking = setInterval(() => {
+    const now = performance.now();
+    latestMs = Math.max(latestMs, now - lastTick - 1);
+    lastTick = now;
+  }, 1);
   const start = performance.now();
   [acked, heard, waits] = [0, 0, []];
-  await new Promise((resolve) => setTimeout(resolve, MEASURE_MS));
+  await new Promise((resolve) => setTimeout(resolve, SECONDS * 1_000));
+  clearInterval(ticking);
   const seconds = (performance.now() - start) / 1_000;
   const [acks, events] = [acked / seconds, heard / seconds].map(Math.round);
-  const sorted = waits.toSorted((a, b) => a - b);
-  const at = (share: number) => sorted[Math.floor(share * (sorted.length - 1))].toFixed(2);
+  const sorted = new Float64Array(waits).sort();
   console.log(
     `${label}, ${all.length} callers: ${acks} acks/s, ${events} events/s on ${distinct.length} ` +
-      `nodes; an ack waits ${at(0.5)} ms (median), ${at(0.99)} ms (99 %)`,
+      `nodes; an ack waits ${quantile(sorted, 0.5)} ms (median), ${quantile(sorted, 0.99)} ms ` +
+      `(99 %); a timer came at most ${latestMs.toFixed(1)} ms late`,
   );
   isOver = true;
   await Promise.all(all);
   await Promise.all(distinct.map((node) => node.close()));
 }
 
+/** What one write of a page and its fdatasync take on this disk. */
+function measureDisk(): void {
+  using file = Deno.openSync(`${folder}/disk`, { create: true, write: true });
+  const page = new Uint8Array(4_096);
+  const waits = Array.from({ length: 1_000 }, () => {
+    const start = performance.now();
+    file.writeSync(page);
+    file.syncDataSync();
+    return performance.now() - start;
+  }).sort((a, b) => a - b);
+  console.log(
+    `disk: fdatasync takes ${quantile(waits, 0.5)} ms (median), ${quantile(waits, 0.99)} ms (99 %)`,
+  );
+}
+
+/** How long a start takes that reads 10,000 rooms of 100 messages. */
+async function measureStart(): Promise<void> {
+  const file = newFile();
+  const open = () => createDurableEngine(file, LIMITS, systemClock, silentLog);
+  const engine = await open();
+  for (let i = 0; i < 100; i++) {
+    await Promise.all(
+      Array.from(
+        { length: 10_000 },
+        (_, room) => engine.publish(`room-${room}`, { sender: "Ann", message: MESSAGE }),
+      ),
+    );
+  }
+  await engine.close();
+  const start = performance.now();
+  const again = await open();
+  const seconds = (performance.now() - start) / 1_000;
+  console.log(
+    `durable: ${again.stats().rooms} rooms of 100 messages are read in ${seconds.toFixed(2)} s`,
+  );
+  await again.close();
+}
+
+/** What the durable engine leaves of the memory engine's fan-out over `parley.v1` sockets. */
+async function measureFanOut(): Promise<void> {
+  const memory = SERVERS.find(({ name }) => name === "parley-v1")!;
+  const durable: Server = {
+    ...memory,
+    name: "durable",
+    label: "durable",
+    command: (address) => parleyCommand(address, { DATA_FILE: newFile() }),
+  };
+  const effort = { turns: 3, retries: 0, warmupSeconds: 0.5, seconds: SECONDS / 2 };
+  for (const row of ROWS.filter(({ name }) => /^chat (200x200|10→1000)$/.test(name))) {
+    const result = await measureRow(row, [memory, durable], effort, () => {});
+    const [one, other] = ["parley-v1", "durable"].map((name) =>
+      figureOf(result, name, "perSecond")
+    );
+    if (!one || !other) throw new Error(`Cannot measure ${row.name}: ${result.failures}`);
+    console.log(
+      `${row.name}: ${Math.round(one)} deliveries/s with memory, ${Math.round(other)} durable: ` +
+        `${(other / one).toFixed(2)}`,
+    );
+  }
+}
+
+measureDisk();
 for (const callers of [1, 500]) {
-  const memory = createMemoryEngine(LIMITS, systemClock);
-  await measure("memory", [memory, memory], callers);
+  if (isWanted("memory")) {
+    const memory = createMemoryEngine(LIMITS, systemClock);
+    await measureAcks("memory", callers === 1 ? [memory] : [memory, memory], callers);
+  }
+  if (isWanted("durable")) {
+    const durable = await createDurableEngine(newFile(), LIMITS, systemClock, silentLog);
+    await measureAcks("durable", callers === 1 ? [durable] : [durable, durable], callers);
+  }
   const settings: RedisSettings[] = [{ appendonly: "no" }, { appendfsync: "everysec" }, {
     appendfsync: "always",
   }];
-  for (const setting of settings) {
+  for (const setting of isWanted("redis") ? settings : []) {
     await using server = await RedisServer.start(setting);
     const make = () => createRedisEngine(server.url, LIMITS, systemClock, silentLog);
     const [name] = Object.entries(setting);
-    await measure(`redis (${name.join(" ")})`, [await make(), await make()], callers);
+    await measureAcks(`redis (${name.join(" ")})`, [await make(), await make()], callers);
   }
 }
+if (isWanted("start")) await measureStart();
+if (isWanted("fan-out")) await measureFanOut();
+await Deno.remove(folder, { recursive: true });

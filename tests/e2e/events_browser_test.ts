@@ -51,7 +51,7 @@ browserTest("an EventSource goes on after cuts without loss", async (browser) =>
   await told(11, "10");
   // The server sends the page away, as when it drains, and tells when to come back.
   for (const client of [...registry.clients]) {
-    client.farewell(20);
+    client.bye(20);
     client.close("goingAway");
   }
   await publish(10);

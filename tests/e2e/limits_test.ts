@@ -253,8 +253,9 @@ Deno.test("POST_RATE counts an IPv6 /64 as one address", async () => {
 
 Deno.test("MAX_ROOMS: no room more while all are heard; the longest-empty goes first", async () => {
   const server = createTestApp({ settings: { MAX_ROOMS: 2 } });
-  const [first, second] = [await server.connect("/chat/a"), await server.connect("/chat/b")];
-  const third = await server.connect("/chat/c", { dialect: "v1" });
+  const first = await server.connect("/chat/a");
+  const second = await server.connect("/chat/b", { info: infoOf("192.0.2.2") });
+  const third = await server.connect("/chat/c", { dialect: "v1", info: infoOf("192.0.2.3") });
   assertEquals((await take(third)).map(({ type, code }) => [type, code]), [[
     "error",
     "too_many_rooms",
@@ -264,7 +265,9 @@ Deno.test("MAX_ROOMS: no room more while all are heard; the longest-empty goes f
   assertEquals((await server.ask("/rooms/e/events")).status, 503);
   first.end();
   second.end();
-  for (const room of ["d", "e", "f"]) assertEquals((await post(server, {}, room)).status, 202);
+  for (const [i, room] of ["d", "e", "f"].entries()) {
+    assertEquals((await post(server, {}, room, `10.0.0.${i}`)).status, 202);
+  }
   assertEquals(server.engine.stats().rooms, 2);
 });
 

@@ -7,9 +7,10 @@
 import { assert, assertEquals } from "@std/assert";
 import type { Draft, Engine } from "../../handlers/engine/engine.ts";
 import type { Cursor } from "../../handlers/protocol/position.ts";
-import type { Reader } from "../../handlers/registry/listener.ts";
+import type { Registry } from "../../handlers/registry/registry.ts";
 import type { Fields } from "../support/clients.ts";
 import type { FakeSocket } from "../support/fakes.ts";
+import { TestSubscriber } from "../support/subscriber.ts";
 
 /** A client sends again within 4 minutes; the server remembers for 5. */
 const RESEND_MS = 240_000;
@@ -86,9 +87,8 @@ export class Viewer {
   readonly rooms = new Set<string>();
   readonly unacked = new Map<string, Unacked>();
   socket?: FakeSocket;
-  /** What events brought that was not read yet. */
-  events: Fields[] = [];
-  reader?: Reader;
+  /** An event stream, in place of a socket. */
+  stream?: TestSubscriber;
   readonly #asked = new Map<string, ((Cursor & { isComplete: boolean }) | undefined)[]>();
   readonly #said = new Map<string, string>();
 
@@ -121,15 +121,9 @@ export class Viewer {
     return { type: "chat", room, id, message: text };
   }
 
-  /** A reader for a room's events, in place of a socket. */
-  openReader(): Reader {
-    const events: Fields[] = this.events = [];
-    const push = (object: string, epoch: string, seq: number) => {
-      const fields = JSON.parse(object);
-      assertEquals(fields.seq, seq);
-      events.push({ ...fields, epoch });
-    };
-    return this.reader = { dialect: "events", hasEnded: false, welcome: push, chat: push };
+  /** An event stream for a room, in place of a socket. */
+  openStream(registry: Registry): TestSubscriber {
+    return this.stream = new TestSubscriber(registry);
   }
 
   /** Reads the next frames; what comes with a welcome is asked for again. Answers lines to send. */
@@ -137,7 +131,13 @@ export class Viewer {
     const lines = (this.socket?.frames.splice(0, count) ?? [])
       .flatMap((frame) => String(frame).split("\n")).map((line) => JSON.parse(line));
     const again: Fields[] = [];
-    for (const object of [...lines, ...this.events.splice(0, count)]) {
+    for (const [object, id] of this.stream?.events.slice(0, count) ?? []) {
+      const [epoch, seq] = id.split(":");
+      assertEquals(object.seq, Number(seq));
+      lines.push({ ...object, epoch });
+    }
+    this.stream?.sent.splice(0, count);
+    for (const object of lines) {
       this.#handle(object);
       if (object.type === "welcome") again.push(...this.#sendAgain(object.room));
     }
@@ -146,8 +146,7 @@ export class Viewer {
 
   /** Its connection is gone, and what was on its way with it. */
   forget(): void {
-    this.socket = this.reader = undefined;
-    this.events = [];
+    this.socket = this.stream = undefined;
     this.pieces.clear();
     this.rooms.clear();
     this.#asked.clear();

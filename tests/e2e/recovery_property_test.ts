@@ -64,7 +64,7 @@ class World {
     this.drop(viewer, 0);
     const after = viewer.ask(room, isResuming, (view) => this.isComplete(room, view));
     if (viewer === this.viewers[3]) {
-      this.app.registry.room(room).listen(viewer.openReader(), { after });
+      this.app.registry.room(room).subscribe(viewer.openStream(this.app.registry), { after });
       return;
     }
     const query = after === undefined ? "" : `?after=${after}`;
@@ -105,12 +105,9 @@ class World {
 
   /** Breaks a connection: of what is on its way, `count` frames arrive. */
   drop(viewer: Viewer, count: number): void {
-    const { socket, reader } = viewer;
+    const { socket, stream } = viewer;
     viewer.read(count);
-    if (reader) {
-      reader.hasEnded = true;
-      for (const room of viewer.rooms) this.app.registry.room(room).unlisten(reader);
-    }
+    stream?.drop();
     viewer.forget();
     socket?.drop();
   }

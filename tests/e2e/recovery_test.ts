@@ -4,7 +4,7 @@
 import { assert, assertEquals, assertNotEquals } from "@std/assert";
 import { Turn } from "../../handlers/registry/flush.ts";
 import { Client, type Fields, RawClient } from "../support/clients.ts";
-import { createTestApp, type FakeSocket, type TestAppOptions } from "../support/fakes.ts";
+import { createTestApp, type FakeSocket, infoOf, type TestAppOptions } from "../support/fakes.ts";
 import { startServer } from "../support/servers.ts";
 import { joinAs, messagesOf, range, sayAll, settled, take } from "../support/v1.ts";
 
@@ -190,7 +190,7 @@ Deno.test("an empty room keeps its history and epoch for HISTORY_SECONDS, then b
   assertEquals({ ...anew, epoch: "" }, { seq: 0, recovered: false, epoch: "", messages: [] });
   assertNotEquals(anew.epoch, epoch);
   clock.tick(120_000);
-  assertEquals(engine.stats(), { rooms: 0, historyBytes: 0 });
+  assertEquals(engine.stats(), { rooms: 0, historyBytes: 0, isFull: false });
 });
 
 Deno.test("HISTORY_MB bounds the process: the largest room loses its oldest messages", async () => {
@@ -271,13 +271,14 @@ Deno.test("a client that comes back to many full rooms and reads late is not evi
 
 Deno.test("the room that was empty longest goes at MAX_ROOMS; one that is heard stays", async () => {
   const { post, listen, connect, ask, read } = quietServer({ MAX_ROOMS: 2 });
-  const socket = await connect("/chat/a", { dialect: "v1" });
+  const infos = [infoOf("192.0.2.1"), infoOf("192.0.2.2")];
+  const socket = await connect("/chat/a", { dialect: "v1", info: infos[0] });
   read(socket);
   const epoch = await post("b", 1);
   await post("c", 1);
   assertNotEquals((await listen(`/chat/b?after=${epoch}:1`)).epoch, epoch);
-  socket.say({ type: "listen", room: "d" });
-  assertEquals(read(socket).seq, 0);
+  const other = await connect("/chat/d", { dialect: "v1", info: infos[1] });
+  assertEquals(read(other).seq, 0);
   const full = await ask("/rooms/e/messages", {
     method: "POST",
     headers: { "content-type": "application/json" },

@@ -1,5 +1,6 @@
 import { assert, assertEquals } from "@std/assert";
 import type { Engine, Host, Refusal } from "../../handlers/engine/engine.ts";
+import { createDurableEngine } from "../../handlers/engine/durable.ts";
 import { createMemoryEngine } from "../../handlers/engine/memory.ts";
 import { createRedisEngine } from "../../handlers/engine/redis/engine.ts";
 import { remoteEngine } from "../../handlers/engine/remote.ts";
@@ -9,7 +10,7 @@ import type { Members, RoomEvent } from "../../handlers/protocol/room_event.ts";
 import { systemClock } from "../../handlers/util/clock.ts";
 import { silentLog } from "../../handlers/util/log.ts";
 import { FakeClock } from "../support/fakes.ts";
-import { eventually, hear, Recorder } from "../support/recorder.ts";
+import { eventually, granted, hear, Recorder } from "../support/recorder.ts";
 import { RedisServer, redisTest } from "../support/redis_server.ts";
 import { type Cluster, draft, engineContract, ROOMY } from "./contract.ts";
 import { startOwner } from "./remote_thread.ts";
@@ -29,6 +30,20 @@ engineContract(
   (limits) => share(createMemoryEngine(limits, systemClock)),
 );
 engineContract("remote memory (threads)", startOwner);
+
+engineContract("shared durable", async (limits) => {
+  const folder = await Deno.makeTempDir();
+  const log = silentLog;
+  const durable = await createDurableEngine(`${folder}/p.db`, limits, systemClock, log);
+  const { nodes, stop } = await share(durable);
+  return {
+    nodes,
+    async stop() {
+      await stop();
+      await Deno.remove(folder, { recursive: true });
+    },
+  };
+});
 
 engineContract("shared redis", async (limits) => {
   const server = await RedisServer.start();
@@ -265,4 +280,55 @@ Deno.test("bytes cross without the buffer behind them", async () => {
     }
   }
   await stop();
+});
+
+Deno.test("a host that throws costs no other thread a message", async () => {
+  const shared = shareEngine(createMemoryEngine(ROOMY, systemClock));
+  const { port1, port2 } = new MessageChannel();
+  shared.serve(port1);
+  const remote = remoteEngine(port2);
+  const errors: unknown[] = [];
+  const onError = (event: ErrorEvent) => {
+    event.preventDefault();
+    errors.push(event.error);
+  };
+  addEventListener("error", onError);
+  const broken = new Error("broken");
+  const host: Host = {
+    listenerCount: 1,
+    deliver() {
+      throw broken;
+    },
+  };
+  await shared.here.host("r", host);
+  await remote.host("broken", host);
+  const { recorder } = await hear(remote, "r");
+  const other = await hear(shared.here, "broken");
+  for (const message of ["1", "2"]) {
+    shared.here.publish("broken", draft(message));
+    shared.here.publish("r", draft(message));
+  }
+  await recorder.until(({ messages }) => messages.length === 2);
+  assertEquals(other.recorder.messages, ["1", "2"]);
+  assertEquals(errors, [broken, broken, broken, broken]);
+  removeEventListener("error", onError);
+  await shared.close();
+});
+
+Deno.test("a host that is replaced while it hears an event has it in its head", async () => {
+  const { here, close } = shareEngine(createMemoryEngine(ROOMY, systemClock));
+  const second = new Recorder();
+  let head: unknown;
+  here.host("r", {
+    listenerCount: 1,
+    deliver() {
+      here.release("r");
+      head = here.host("r", second);
+    },
+  });
+  const { epoch } = await granted(here.publish("r", draft("1")));
+  here.publish("r", draft("2"));
+  assertEquals(head, { epoch, seq: 1, members: 0 });
+  assertEquals(second.messages, ["2"]);
+  await close();
 });

@@ -7,7 +7,7 @@ import {
   assertMatch,
   assertStringIncludes,
 } from "@std/assert";
-import { createTestApp, type TestApp } from "../support/fakes.ts";
+import { createTestApp, RecordingLog, type TestApp } from "../support/fakes.ts";
 import { Turn } from "../../handlers/registry/flush.ts";
 import { range } from "../support/v1.ts";
 
@@ -171,4 +171,28 @@ Deno.test("counting costs a message's way nothing but increments: one in 64 is t
   await new Promise((resolve) => setImmediate(resolve));
   assertEquals(server.registry.counters.fanOutSeconds.total, 10);
   assertStringIncludes(await (await server.ask("/metrics")).text(), "fan_out_seconds_count 10\n");
+});
+
+Deno.test("/metrics counts failed reads of the keys and dropped lines of the log", async () => {
+  const figures = { keyFailures: 3 };
+  const authorize = Object.assign(() => ({ admin: true }), { figures });
+  const log = Object.assign(new RecordingLog(), { droppedCount: 7 });
+  const read = await samples(createTestApp({ authorize, log }));
+  assertEquals([read("key_failures_total"), read("log_dropped_total")], [3, 7]);
+});
+
+Deno.test("/metrics that failed once are there at the next scrape", async () => {
+  const server = createTestApp();
+  const { stats } = server.engine;
+  server.engine.stats = () => {
+    throw new Error("not now");
+  };
+  const failed = await server.ask("/metrics");
+  assertEquals([failed.status, await failed.json()], [500, {
+    type: "error",
+    code: "internal",
+    message: "Server error.",
+  }]);
+  server.engine.stats = stats;
+  assertEquals((await samples(server))("engine_rooms"), 0);
 });

@@ -44,18 +44,25 @@ Deno.test("file() lets a page run no script but the server's own", async () => {
   await script.body?.cancel();
 });
 
-Deno.test("the page at / keeps its own policy and loads nothing that is not there", async () => {
-  const { ask } = createTestApp();
-  const response = await ask("/");
-  assertEquals(response.status, 200);
-  assertEquals(response.headers.get("content-type"), "text/html; charset=utf-8");
-  const html = await response.text();
-  assertEquals(html.match(/<script(?![^>]*\ssrc=)|<style|\son\w+=|\sstyle=/g), null);
-  const links = [...html.matchAll(/(?:src|href)="(\/[^"]*)"/g)].map(([, path]) => path);
-  assert(links.length > 0);
-  for (const path of links) {
-    const part = await ask(path);
-    assertEquals(part.status, 200, path);
-    await part.body?.cancel();
+Deno.test("each page keeps its own policy and loads what is there, below a prefix too", async () => {
+  for (const prefix of ["", "/a/rt"]) {
+    const { ask } = createTestApp({ prefix });
+    for (const page of [`${prefix}/`, `${prefix}/dashboard`]) {
+      const response = await ask(page);
+      assertEquals(response.status, 200);
+      assertEquals(response.headers.get("content-type"), "text/html; charset=utf-8");
+      const html = await response.text();
+      assertEquals(html.match(/<script(?![^>]*\ssrc=)|<style|\son\w+=|\sstyle=/g), null);
+      const links = [...html.matchAll(/\s(?:src|href)="((?!data:)[^"]*)"/g)].map(([, path]) =>
+        path
+      );
+      assert(links.length > 0);
+      for (const link of links) {
+        const { pathname } = new URL(link, `http://parley.test${page}`);
+        const part = await ask(pathname);
+        assertEquals(part.status, 200, pathname);
+        await part.body?.cancel();
+      }
+    }
   }
 });

@@ -1,55 +1,47 @@
 import { assert, assertEquals, assertLessOrEqual, assertThrows } from "@std/assert";
 import { denoUpgrade } from "../../handlers/access/handshake.ts";
+import { OPEN_RIGHTS } from "../../handlers/access/grants.ts";
 import { CLOSE } from "../../handlers/protocol/close_codes.ts";
-import type { Dialect } from "../../handlers/protocol/encode.ts";
-import {
-  Connection,
-  type ConnectionOwner,
-  type End,
-  MAX_FRAME_BYTES,
-} from "../../handlers/registry/connection.ts";
-import { Counters } from "../../handlers/registry/counters.ts";
+import { type Dialect, plain, v1 } from "../../handlers/protocol/encode.ts";
+import { Connection } from "../../handlers/registry/connection.ts";
 import { Turn } from "../../handlers/registry/flush.ts";
+import { MAX_FRAME_BYTES } from "../../handlers/registry/pending_frame.ts";
+import type { End } from "../../handlers/registry/subscriber.ts";
 import { RawClient } from "../support/clients.ts";
-import { FakeClock, FakeSocket } from "../support/fakes.ts";
+import { createTestApp, FakeSocket } from "../support/fakes.ts";
 import { soon } from "../support/inbox.ts";
 
 const encoder = new TextEncoder();
 
 /** A connection over a fake socket; the test ends its turns by `turn.flush()`. */
-function connect(
-  { dialect = "plain" as Dialect, maxQueueBytes = 1_000_000, maxMessageBytes = 65_536 } = {},
-) {
+function connect({ dialect = plain, maxQueueBytes = 1_000_000, maxMessageBytes = 65_536 } = {}) {
   const socket = new FakeSocket();
   const turn = new Turn(() => {});
-  const counters = new Counters();
-  const clock = new FakeClock();
+  const settings = { MAX_QUEUE_BYTES: maxQueueBytes, MAX_MESSAGE_BYTES: maxMessageBytes };
+  const { registry, clock } = createTestApp({ turn, settings });
   const calls: string[] = [];
   const ends: End[] = [];
-  const owner: ConnectionOwner = {
-    turn,
-    counters,
-    limits: { maxQueueBytes, maxMessageBytes },
-    now: () => clock.now(),
-    opened: () => calls.push("open"),
-    ended(_connection, end) {
-      calls.push("end");
-      ends.push(end);
-    },
-    gone: () => calls.push("gone"),
+  registry.remove = (_client, end) => {
+    calls.push("end");
+    ends.push(end);
   };
-  const connection = new Connection(socket, owner, {
-    id: "c-1",
-    remote: "192.0.2.1:5",
-    slot: { release() {} },
-    dialect,
-    kind: "chat",
-  });
+  const visitor = { remote: "192.0.2.1:5", address: "192.0.2.1", rights: OPEN_RIGHTS };
+  let held = 1;
+  const slot = { release: () => held-- };
+  const connection = new Connection(socket, registry, { ...visitor, slot, dialect });
   connection.handler = {
+    ready: () => calls.push("open"),
     text: (text) => calls.push(`text ${text}`),
     binary: (bytes) => calls.push(`binary ${new Uint8Array(bytes)}`),
   };
-  return { socket, turn, counters, clock, connection, calls, ends };
+  /** Makes it hear so many rooms. */
+  const subscribe = (count: number) => {
+    for (let n = 0; n < count; n++) registry.room(`r${n}`).subscribe(connection, {});
+    turn.flush();
+    socket.take();
+  };
+  const { counters } = registry;
+  return { socket, turn, counters, clock, connection, calls, ends, held: () => held, subscribe };
 }
 
 /** A JSON object of so many UTF-8 bytes: its text is Korean, three bytes a character. */
@@ -98,7 +90,7 @@ Deno.test("Connection ends once, on whichever comes first, and says why", () => 
     }, { by: "error", code: 1006, reason: "Error: not open" }],
   ];
   for (const [how, end, expected] of cases) {
-    const { socket, connection, ends, calls } = connect();
+    const { socket, connection, ends, calls, held } = connect();
     socket.open();
     end(socket, connection);
     assert(connection.hasEnded, how);
@@ -108,12 +100,13 @@ Deno.test("Connection ends once, on whichever comes first, and says why", () => 
     socket.sendError = undefined;
     connection.close("notAllowed");
     connection.send("more");
-    connection.tell("{}");
+    connection.notify("{}");
     socket.say("late words");
     socket.drop();
     socket.end(1000);
     assertEquals(ends, [expected], how);
-    assertEquals(calls.filter((call) => call !== "end"), ["open", "gone"], how);
+    assertEquals(calls.filter((call) => call !== "end"), ["open"], how);
+    assertEquals(held(), 0, how);
     assertEquals(socket.closes.length, closes, how);
   }
 });
@@ -129,37 +122,39 @@ Deno.test("Connection.close() tells the peer code and reason, and counts it", ()
   }
 });
 
-Deno.test("Connection is gone only when the runtime lets the socket go", () => {
-  const { socket, connection, calls } = connect();
+Deno.test("Connection keeps its slot until the runtime lets the socket go", () => {
+  const { socket, connection, calls, held } = connect();
   socket.open();
   connection.close("tooSlow");
   socket.fail("Unexpected EOF");
-  assertEquals(calls, ["open", "end"]);
+  assertEquals([calls, held()], [["open", "end"], 1]);
   socket.end(0, "", false);
   socket.end(1006, "", false);
-  assertEquals(calls, ["open", "end", "gone"]);
+  assertEquals([calls, held()], [["open", "end"], 0]);
 });
 
-Deno.test("Connection is gone at an error before it opened: no close follows", () => {
-  const { socket, calls } = connect();
+Deno.test("Connection gives its slot back at an error before it opened: no close follows", () => {
+  const { socket, calls, held } = connect();
   socket.fail("Cannot upgrade");
   socket.end(0, "", false);
-  assertEquals(calls, ["end", "gone"]);
+  assertEquals([calls, held()], [[], 0]);
 });
 
 Deno.test("Connection takes a message of exactly MAX_MESSAGE_BYTES in UTF-8, not one more", () => {
   for (const text of ["123456789", "가나다", "ab\u00e9\u00e9가"]) {
     assertEquals(encoder.encode(text).length, 9);
     const { socket, calls } = connect({ maxMessageBytes: 9 });
+    socket.open();
     socket.say(text);
     socket.say(`${text}!`);
-    assertEquals(calls, [`text ${text}`, "end"]);
+    assertEquals(calls, ["open", `text ${text}`, "end"]);
     assertEquals(socket.closes, [CLOSE.tooBig]);
   }
   const { socket, calls } = connect({ maxMessageBytes: 2 });
+  socket.open();
   socket.sayBytes(1, 2);
   socket.sayBytes(1, 2, 3);
-  assertEquals(calls, ["binary 1,2", "end"]);
+  assertEquals(calls, ["open", "binary 1,2", "end"]);
 });
 
 Deno.test("Connection holds at most MAX_QUEUE_BYTES and one frame for a peer that never reads", () => {
@@ -201,11 +196,11 @@ Deno.test("Connection spares a peer whose bytes go out in time", () => {
 });
 
 Deno.test("Connection of parley.v1 is evicted by merged frames just so", () => {
-  const { socket, connection, turn } = connect({ dialect: "v1", maxQueueBytes: 200_000 });
+  const { socket, connection, turn } = connect({ dialect: v1, maxQueueBytes: 200_000 });
   socket.isStuck = true;
   let told = 0;
   while (!connection.hasEnded && told < 1_000) {
-    connection.tell(korean(1_000));
+    connection.notify(korean(1_000));
     if (++told % 10 === 0) turn.flush();
   }
   assertEquals(socket.closes, [CLOSE.tooSlow]);
@@ -214,44 +209,44 @@ Deno.test("Connection of parley.v1 is evicted by merged frames just so", () => {
 });
 
 Deno.test("Connection that its last words evict is closed once", () => {
-  const { socket, connection, counters } = connect({ dialect: "v1", maxQueueBytes: 100 });
+  const { socket, connection, counters } = connect({ dialect: v1, maxQueueBytes: 100 });
   socket.isStuck = true;
-  connection.tell(korean(101));
+  connection.notify(korean(101));
   connection.close("goingAway");
   assertEquals(socket.closes, [CLOSE.tooSlow]);
   assertEquals([counters.closes.goingAway, counters.closes.tooSlow], [0, 1]);
 });
 
 Deno.test("Connection.close() sends what was due before it", () => {
-  const { socket, connection } = connect({ dialect: "v1" });
-  connection.tell("1");
-  connection.tell("2");
+  const { socket, connection } = connect({ dialect: v1 });
+  connection.notify("1");
+  connection.notify("2");
   connection.close("tokenExpired");
   assertEquals(socket.frames, ["1\n2"]);
 });
 
-Deno.test("Connection.tell() sends at once in the plain dialect, merged in parley.v1", () => {
+Deno.test("Connection.notify() sends at once in the plain dialect, merged in parley.v1", () => {
   const plain = connect();
-  plain.connection.tell("1");
-  plain.connection.tell("2");
+  plain.connection.notify("1");
+  plain.connection.notify("2");
   assertEquals(plain.socket.take(), ["1", "2"]);
-  const v1 = connect({ dialect: "v1" });
-  v1.connection.tell("1");
-  v1.connection.tell("가");
-  assertEquals([v1.socket.take(), v1.connection.unsentBytes], [[], 5]);
-  v1.turn.flush();
-  assertEquals([v1.socket.take(), v1.connection.unsentBytes], [["1\n가"], 0]);
-  v1.turn.flush();
-  v1.connection.tell("3");
-  v1.turn.flush();
-  assertEquals(v1.socket.take(), ["3"]);
+  const merged = connect({ dialect: v1 });
+  merged.connection.notify("1");
+  merged.connection.notify("가");
+  assertEquals([merged.socket.take(), merged.connection.unsentBytes], [[], 5]);
+  merged.turn.flush();
+  assertEquals([merged.socket.take(), merged.connection.unsentBytes], [["1\n가"], 0]);
+  merged.turn.flush();
+  merged.connection.notify("3");
+  merged.turn.flush();
+  assertEquals(merged.socket.take(), ["3"]);
 });
 
 Deno.test("Connection merges frames of at most 64 kB in UTF-8 bytes, as full as can be", () => {
-  const { socket, connection, turn } = connect({ dialect: "v1" });
+  const { socket, connection, turn } = connect({ dialect: v1 });
   const sizes = [30_000, 35_535, 30_000, 35_536, 1, 65_535, 65_536, 1, 2];
   const objects = sizes.map((size) => size < 3 ? "1".repeat(size) : korean(size));
-  for (const object of objects) connection.tell(object);
+  for (const object of objects) connection.notify(object);
   turn.flush();
   const frames = socket.take() as string[];
   assertEquals(frames.join("\n"), objects.join("\n"));
@@ -266,48 +261,48 @@ Deno.test("Connection merges frames of at most 64 kB in UTF-8 bytes, as full as 
 });
 
 Deno.test("Connection sends an object that is longer than 64 kB in a frame of its own", () => {
-  const { socket, connection, turn } = connect({ dialect: "v1" });
+  const { socket, connection, turn } = connect({ dialect: v1 });
   const long = korean(65_537);
-  for (const object of ["1", long, "2", "3"]) connection.tell(object);
+  for (const object of ["1", long, "2", "3"]) connection.notify(object);
   turn.flush();
   assertEquals(socket.take(), ["1", long, "2\n3"]);
 });
 
-Deno.test("Connection.take() hands a room's frame on as it is where nothing else is due", () => {
-  const { socket, connection, turn } = connect({ dialect: "v1" });
-  connection.roomCount = 1;
-  connection.take("1\n2", 3);
+Deno.test("Connection.enqueue() hands a room's frame on as it is where nothing else is due", () => {
+  const { socket, connection, turn, subscribe } = connect({ dialect: v1 });
+  subscribe(1);
+  connection.enqueue("1\n2", 3);
   assertEquals(socket.take(), ["1\n2"]);
-  connection.tell("own");
-  connection.take("3", 1);
+  connection.notify("own");
+  connection.enqueue("3", 1);
   assertEquals(socket.take(), []);
   turn.flush();
   assertEquals(socket.take(), ["own\n3"]);
-  connection.roomCount = 2;
-  connection.take("4", 1);
-  connection.take("5\n6", 3);
+  subscribe(2);
+  connection.enqueue("4", 1);
+  connection.enqueue("5\n6", 3);
   assertEquals(socket.take(), []);
   turn.flush();
   assertEquals(socket.take(), ["4\n5\n6"]);
 });
 
-Deno.test("Connection.take() keeps the 64 kB bound where own words are due", () => {
-  const { socket, connection, turn } = connect({ dialect: "v1" });
-  connection.roomCount = 1;
-  connection.tell("own");
-  connection.take(korean(65_534), 65_534);
+Deno.test("Connection.enqueue() keeps the 64 kB bound where own words are due", () => {
+  const { socket, connection, turn, subscribe } = connect({ dialect: v1 });
+  subscribe(1);
+  connection.notify("own");
+  connection.enqueue(korean(65_534), 65_534);
   turn.flush();
   assertEquals(socket.take(), ["own", korean(65_534)]);
 });
 
-Deno.test("Connection.farewell() says bye in parley.v1; the plain dialect has no word for it", () => {
+Deno.test("Connection.bye() says bye in parley.v1; the plain dialect has no word for it", () => {
   const plain = connect();
-  plain.connection.farewell(250);
+  plain.connection.bye(250);
   assertEquals(plain.socket.take(), []);
-  const v1 = connect({ dialect: "v1" });
-  v1.connection.farewell(250);
-  v1.turn.flush();
-  assertEquals(v1.socket.objects, [{ type: "bye", retry: 250 }]);
+  const merged = connect({ dialect: v1 });
+  merged.connection.bye(250);
+  merged.turn.flush();
+  assertEquals(merged.socket.objects, [{ type: "bye", retry: 250 }]);
 });
 
 Deno.test("Connection counts frames and bytes both ways", () => {
@@ -340,16 +335,16 @@ function serveUpgrade(dialect: Dialect, idleTimeoutSeconds: number) {
 
 Deno.test("denoUpgrade() throws where there is no handshake", () => {
   const request = new Request("http://parley.test/");
-  assertThrows(() => denoUpgrade(request, { dialect: "plain", idleTimeoutSeconds: 0 }), TypeError);
+  assertThrows(() => denoUpgrade(request, { dialect: plain, idleTimeoutSeconds: 0 }), TypeError);
 });
 
 Deno.test("denoUpgrade() agrees on parley.v1 from any list, and on nothing else", async () => {
   for (
     const [dialect, offer, agreed] of [
-      ["v1", "parley.v1", "parley.v1"],
-      ["v1", "soap,parley.v1,token.x", "parley.v1"],
-      ["v1", "soap, parley.v1", "parley.v1"],
-      ["plain", "soap", undefined],
+      [v1, "parley.v1", "parley.v1"],
+      [v1, "soap,parley.v1,token.x", "parley.v1"],
+      [v1, "soap, parley.v1", "parley.v1"],
+      [plain, "soap", undefined],
     ] as const
   ) {
     await using server = serveUpgrade(dialect, 0);
@@ -363,7 +358,7 @@ Deno.test("denoUpgrade() agrees on parley.v1 from any list, and on nothing else"
 });
 
 Deno.test("denoUpgrade() ends a peer that answers no ping", async () => {
-  await using server = serveUpgrade("plain", 1);
+  await using server = serveUpgrade(plain, 1);
   using client = await RawClient.open(server.url);
   assertEquals(client.status, 101);
   assertEquals(await soon(server.end, "the socket's end"), "No response from ping frame.");

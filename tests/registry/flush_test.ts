@@ -1,5 +1,5 @@
 import { assertEquals } from "@std/assert";
-import { type DueRoom, Turn } from "../../handlers/registry/flush.ts";
+import { type PendingRoom, Turn } from "../../handlers/registry/flush.ts";
 
 /** A turn whose end the test brings about; `next` has what waits for the end of the next one. */
 function createTurn() {
@@ -8,7 +8,7 @@ function createTurn() {
   const calls: string[] = [];
   const turn = new Turn((task) => ends.push(task), (task) => next.push(task));
   /** Somebody with so many parts due; all of them are one flush. */
-  const due = (name: string, alsoDo?: () => void, parts = 1): DueRoom => ({
+  const due = (name: string, alsoDo?: () => void, parts = 1): PendingRoom => ({
     flush() {
       if (parts > 0) calls.push(name);
       parts = 0;

@@ -2,14 +2,12 @@ import { assertEquals, assertLessOrEqual } from "@std/assert";
 import type { Engine } from "../../handlers/engine/engine.ts";
 import { createMemoryEngine } from "../../handlers/engine/memory.ts";
 import type { Cursor } from "../../handlers/protocol/position.ts";
-import { GROUP_SIZE } from "../../handlers/registry/batch.ts";
-import { MAX_FRAME_BYTES } from "../../handlers/registry/connection.ts";
-import { Counters } from "../../handlers/registry/counters.ts";
+import { BATCH_SIZE } from "../../handlers/registry/batch.ts";
 import { Turn } from "../../handlers/registry/flush.ts";
-import type { Reader } from "../../handlers/registry/listener.ts";
-import { Room } from "../../handlers/registry/room.ts";
+import { MAX_FRAME_BYTES } from "../../handlers/registry/pending_frame.ts";
 import type { Settings } from "../../handlers/start/settings.ts";
 import { createTestApp, FakeClock, type FakeSocket } from "../support/fakes.ts";
+import { TestSubscriber } from "../support/subscriber.ts";
 
 const KEEPS = { historySize: 100, historySeconds: 60, historyMb: 10, maxRooms: 10 };
 const NO_RATES = { MESSAGE_RATE: 0, BYTE_RATE: 0, JOIN_RATE: 0 };
@@ -195,139 +193,129 @@ Deno.test("Room relays binary behind the text due before, to the others of its U
   ann.sayBytes(1, 2);
   ann.say({ type: "chat", message: 2 });
   ann.sayBytes(3);
+  turn.flush();
   const kinds = (socket: FakeSocket) =>
     socket.frames.map((frame) => typeof frame === "string" ? frame.split("\n").length : [...frame]);
   assertEquals(kinds(bo), [2, [1, 2], 1, [3]]);
   assertEquals(kinds(plain), [1, 1, [1, 2], 1, [3]]);
   assertEquals(kinds(ann), [2, 1]);
-  assertEquals(kinds(visitor), [2, 1]);
+  assertEquals(kinds(visitor), [3], "it gets no bytes, and its text when the turn ends");
 });
 
-/** A room by itself, over a memory engine. */
+/** A room over a memory engine, and event streams for it. */
 function createRoom(engine = createMemoryEngine(KEEPS, new FakeClock())) {
-  const turn = new Turn(() => {});
-  const clock = new FakeClock();
-  let emptied = 0;
-  const room = new Room("ops", {
-    engine,
-    clock,
-    turn,
-    counters: new Counters(),
-    maxQueueBytes: 10_000,
-    onEmpty: () => emptied++,
-  });
-  return { room, engine, clock, emptied: () => emptied };
+  const { registry, clock } = createServer({ MAX_QUEUE_BYTES: 10_000 }, engine);
+  const createStream = () => new TestSubscriber(registry);
+  return { room: registry.room("ops"), engine, clock, registry, createStream };
 }
 
-/** A reader that writes down what it is told. */
-function createReader(): Reader & { told: unknown[] } {
-  const told: unknown[] = [];
-  return {
-    dialect: "events",
-    hasEnded: false,
-    told,
-    welcome: (object, epoch, seq) => told.push([JSON.parse(object).recovered, epoch, seq]),
-    chat: (object, epoch, seq) => told.push([JSON.parse(object).message, epoch, seq]),
-  };
+/** What a stream was told: `recovered` or the message, and the position. */
+function told({ events }: TestSubscriber): unknown[] {
+  return events.map(([data, id]) => [data.type === "welcome" ? data.recovered : data.message, id]);
 }
 
-Deno.test("Room tells a reader its welcome and each message with its place, and no status", async () => {
-  const { room, engine } = createRoom();
+Deno.test("Room tells a stream its welcome and each message with its position, and no status", async () => {
+  const { room, engine, createStream } = createRoom();
   await engine.publish("ops", { sender: "Ann", message: "1" });
-  const { epoch } = await engine.read("ops") as { epoch: string };
-  const readers = [createReader(), createReader(), createReader()];
-  const wanted = [{}, { history: 5 }, { after: `${epoch}:0` }];
-  await Promise.all(readers.map((reader, index) => room.listen(reader, wanted[index])));
+  const { epoch } = await engine.read("ops") as Cursor;
+  const streams = [{}, { history: 5 }, { after: `${epoch}:0` }].map((wanted) => {
+    const stream = createStream();
+    room.subscribe(stream, wanted);
+    return stream;
+  });
   await engine.join("ops", "m", "Ann");
   await engine.publish("ops", { sender: "Ann", message: "2" });
-  assertEquals(readers.map(({ told }) => told), [
-    [[undefined, epoch, 1], [2, epoch, 2]],
-    [[undefined, epoch, 0], [1, epoch, 1], [2, epoch, 2]],
-    [[true, epoch, 0], [1, epoch, 1], [2, epoch, 2]],
+  const [first, second] = [[1, `${epoch}:1`], [2, `${epoch}:2`]];
+  assertEquals(streams.map(told), [
+    [[undefined, `${epoch}:1`], second],
+    [[undefined, `${epoch}:0`], first, second],
+    [[true, `${epoch}:0`], first, second],
   ]);
 });
 
-Deno.test("Room tells a broken order to all who count: welcome again, recovered false", async () => {
+Deno.test("Room tells a broken order to all who have positions: welcome again, recovered false", async () => {
   const { connect, registry, turn } = createServer();
   const v1 = await connect("/chat/ops", { dialect: "v1" });
   const plain = await connect("/chat/ops");
   turn.flush();
   v1.take();
-  const room = registry.room("ops");
-  const reader = createReader();
-  await room.listen(reader, {});
-  room.deliver({ type: "reset", epoch: "new", seq: 40, members: 3 });
+  const stream = new TestSubscriber(registry);
+  registry.room("ops").subscribe(stream, {});
+  const audience = registry.rooms.get("ops")!;
+  audience.deliver({ type: "reset", epoch: "new", seq: 40, members: 3 });
   const chat = { seq: 41, time: 0, sender: "Ann", message: '"hi"' };
-  room.deliver({ type: "chat", chat });
+  audience.deliver({ type: "chat", chat });
   turn.flush();
   assertEquals(v1.objects, [
     { type: "welcome", room: "ops", epoch: "new", seq: 40, members: 3, recovered: false },
     { type: "chat", room: "ops", ...chat, message: "hi" },
   ]);
   assertEquals(plain.objects, [{ type: "chat", sender: "Ann", message: "hi" }]);
-  assertEquals(reader.told.slice(1), [[false, "new", 40], ["hi", "new", 41]]);
+  assertEquals(told(stream).slice(1), [[false, "new:40"], ["hi", "new:41"]]);
   const late = await connect("/chat/ops", { dialect: "v1" });
   turn.flush();
   assertEquals((late.objects as Fields[])[0].seq, 41);
 });
 
-Deno.test("Room says once that its last listener has gone", async () => {
-  const { room, emptied } = createRoom();
-  const [first, second] = [createReader(), createReader()];
-  await room.listen(first, {});
-  await room.listen(second, {});
-  assertEquals(room.listenerCount, 2);
-  room.unlisten(first);
-  assertEquals([room.listenerCount, emptied()], [1, 0]);
-  room.unlisten(second);
-  assertEquals([room.listenerCount, emptied()], [0, 1]);
+Deno.test("Room goes with its last subscriber", () => {
+  const { room, registry, createStream } = createRoom();
+  const [first, second] = [createStream(), createStream()];
+  room.subscribe(first, {});
+  room.subscribe(second, {});
+  assertEquals(registry.rooms.get("ops")?.listenerCount, 2);
+  room.leave(first);
+  assertEquals(registry.rooms.get("ops")?.listenerCount, 1);
+  room.leave(second);
+  room.leave(second);
+  assertEquals(registry.rooms.size, 0);
 });
 
-Deno.test("Room that its engine refuses takes no listener, and goes", async () => {
+Deno.test("Room that its engine refuses takes no subscriber, and goes", () => {
   const engine = createMemoryEngine({ ...KEEPS, maxRooms: 0 }, new FakeClock());
-  const { room, emptied } = createRoom(engine);
-  const reader = createReader();
-  assertEquals(await room.listen(reader, {}), { refused: "too_many_rooms" });
-  assertEquals([room.listenerCount, emptied(), reader.told], [0, 1, []]);
+  const { room, registry, createStream } = createRoom(engine);
+  const stream = createStream();
+  assertEquals(room.subscribe(stream, {}), { refused: "too_many_rooms" });
+  assertEquals([registry.rooms.size, stream.rooms.size, stream.sent], [0, 0, []]);
 });
 
 Deno.test("Room waits with a replay for an engine that is away", async () => {
-  const { room, engine, clock } = createRoom();
+  const { room, engine, clock, createStream } = createRoom();
   await engine.publish("ops", { sender: "Ann", message: "1" });
   const { epoch, seq } = await engine.read("ops") as Cursor;
   const read = engine.read.bind(engine);
   engine.read = () => ({ refused: "unavailable" });
-  const [reader, gone] = [createReader(), createReader()];
-  for (const one of [reader, gone]) await room.listen(one, { after: `${epoch}:0` });
+  const [stream, gone] = [createStream(), createStream()];
+  for (const one of [stream, gone]) room.subscribe(one, { after: `${epoch}:0` });
   await engine.publish("ops", { sender: "Ann", message: "2" });
   clock.tick(250);
-  assertEquals(reader.told, []);
-  room.unlisten(gone);
+  assertEquals(stream.sent, []);
+  room.leave(gone);
   engine.read = read;
   clock.tick(250);
   await engine.publish("ops", { sender: "Ann", message: "3" });
-  const chats = [1, 2, 3].map((message) => [message, epoch, message]);
-  assertEquals(reader.told, [[true, epoch, seq - 1], ...chats]);
-  assertEquals([gone.told, clock.timerCount], [[], 0]);
+  const chats = [1, 2, 3].map((message) => [message, `${epoch}:${message}`]);
+  assertEquals(told(stream), [[true, `${epoch}:${seq - 1}`], ...chats]);
+  assertEquals(gone.sent, []);
 });
 
-Deno.test("Room waits until it has heard as much as its listener did elsewhere", async () => {
+Deno.test("Room waits until it has heard as much as its subscriber did elsewhere", async () => {
   for (const others of ["same", "new"]) {
-    const { room, engine, clock } = createRoom();
+    const { room, engine, clock, registry, createStream } = createRoom();
     await engine.publish("ops", { sender: "Ann", message: "1" });
     const epoch = others === "new" ? others : (await engine.read("ops") as Cursor).epoch;
     const chats = [2, 3].map((seq) => ({ seq, time: 0, sender: "Ann", message: `${seq}` }));
     engine.read = (_room, after) => ({ epoch, seq: 3, chats: chats.slice(after!.seq - 1) });
-    const [waits, odd] = [createReader(), createReader()];
-    await room.listen(waits, { after: `${epoch}:2` });
-    await room.listen(odd, { after: `${epoch}:9` });
-    if (others === "new") room.deliver({ type: "reset", epoch, seq: 1, members: 0 });
+    const [waits, odd] = [createStream(), createStream()];
+    room.subscribe(waits, { after: `${epoch}:2` });
+    room.subscribe(odd, { after: `${epoch}:9` });
+    const audience = registry.rooms.get("ops")!;
+    if (others === "new") audience.deliver({ type: "reset", epoch, seq: 1, members: 0 });
     clock.tick(250);
-    assertEquals(waits.told, []);
-    for (const chat of chats) room.deliver({ type: "chat", chat });
+    assertEquals(waits.sent, []);
+    for (const chat of chats) audience.deliver({ type: "chat", chat });
     clock.tick(250);
-    assertEquals(waits.told, [[true, epoch, 2], [3, epoch, 3]]);
-    assertEquals(odd.told[0], [false, epoch, 1]);
+    assertEquals(told(waits), [[true, `${epoch}:2`], [3, `${epoch}:3`]]);
+    assertEquals(told(odd)[0], [false, `${epoch}:1`]);
   }
 });
 
@@ -407,7 +395,7 @@ Deno.test("Room keeps no listener that its replay evicted", async () => {
   await answer();
   turn.flush();
   assertEquals(socket.closes, [{ code: 1013, reason: "too slow" }]);
-  assertEquals(registry.room("ops").listenerCount, 1);
+  assertEquals(registry.rooms.get("ops")?.listenerCount, 1);
   ann.end();
   assertEquals(registry.rooms.size, 0);
 });
@@ -416,7 +404,7 @@ Deno.test("Room forgets who ended while it waited for its replay", async () => {
   const { engine, answer } = createLateEngine();
   const { connect, registry, turn } = createServer({}, engine);
   const socket = await connect("/chat/ops?history=1", { dialect: "v1" });
-  assertEquals(registry.room("ops").listenerCount, 1);
+  assertEquals(registry.rooms.get("ops")?.listenerCount, 1);
   socket.drop();
   assertEquals(registry.rooms.size, 0);
   await answer();
@@ -430,7 +418,7 @@ Deno.test("Room writes to a group of its listeners a turn, and later groups get 
   const turn = new Turn(schedule, schedule);
   const { connect } = createTestApp({ turn, settings: NO_RATES });
   const listeners: FakeSocket[] = [];
-  while (listeners.length < GROUP_SIZE * 3) {
+  while (listeners.length < BATCH_SIZE * 3) {
     listeners.push(await connect("/chat/ops", { dialect: "v1" }));
   }
   const [ann] = listeners;
@@ -439,7 +427,7 @@ Deno.test("Room writes to a group of its listeners a turn, and later groups get 
   while (ends.length > 0) ends.shift()!();
   for (const socket of listeners) socket.take();
   const heard = () => {
-    const groups = [listeners[0], listeners[GROUP_SIZE], listeners[GROUP_SIZE * 2]];
+    const groups = [listeners[0], listeners[BATCH_SIZE], listeners[BATCH_SIZE * 2]];
     return groups.map((socket) => messagesOf(socket));
   };
   ann.say({ type: "chat", message: 1 });
@@ -464,7 +452,7 @@ Deno.test("Room: who leaves or comes while a large room is written misses nothin
   const { connect } = createTestApp({ turn, settings: NO_RATES });
   const listeners: FakeSocket[] = [];
   const open = async () => listeners.push(await connect("/chat/ops", { dialect: "v1" }));
-  while (listeners.length < GROUP_SIZE * 3) await open();
+  while (listeners.length < BATCH_SIZE * 3) await open();
   const [ann] = listeners;
   ann.say({ type: "join", name: "Ann" });
   for (let number = 1; number <= 60; number++) {
@@ -494,7 +482,7 @@ Deno.test("Room writes to several small groups in one turn", async () => {
   const turn = new Turn(schedule, schedule);
   const { connect } = createTestApp({ turn, settings: NO_RATES });
   const listeners: FakeSocket[] = [];
-  while (listeners.length < GROUP_SIZE * 4) {
+  while (listeners.length < BATCH_SIZE * 4) {
     listeners.push(await connect("/chat/ops", { dialect: "v1" }));
   }
   const left = listeners.filter((_, index) => index % 4 === 0);

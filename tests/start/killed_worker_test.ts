@@ -5,7 +5,7 @@ import { connect, type ParleyError } from "../../handlers/client/client.js";
 import { createMemoryEngine } from "../../handlers/engine/memory.ts";
 import { shareEngine } from "../../handlers/engine/shared.ts";
 import { createParley } from "../../handlers/parley.ts";
-import { createWorkers } from "../../handlers/start/threads.ts";
+import { createWorkers } from "../../handlers/start/workers.ts";
 import { systemClock } from "../../handlers/util/clock.ts";
 import { ROOMY } from "../engine/contract.ts";
 import { RecordingLog } from "../support/fakes.ts";

@@ -7,7 +7,6 @@ import type { Socket, Upgrade } from "../../handlers/access/handshake.ts";
 import type { Authorize } from "../../handlers/access/grants.ts";
 import { type App, createApp, type RequestInfo } from "../../handlers/app.ts";
 import type { Engine } from "../../handlers/engine/engine.ts";
-import type { Dialect } from "../../handlers/protocol/encode.ts";
 import type { Turn } from "../../handlers/registry/flush.ts";
 import type { Registry } from "../../handlers/registry/registry.ts";
 import { createRouter, type Fetch } from "../../handlers/router.ts";
@@ -240,13 +239,13 @@ export interface TestApp {
 
 /** How a fake socket knocks. */
 export interface HandshakeOptions {
-  dialect?: Dialect;
+  dialect?: "plain" | "v1";
   headers?: Record<string, string>;
   info?: RequestInfo;
 }
 
 /** The headers of a good handshake. The key is RFC 6455's, 1.3. */
-export function handshakeHeaders(dialect: Dialect = "plain"): Record<string, string> {
+export function handshakeHeaders(dialect: "plain" | "v1" = "plain"): Record<string, string> {
   return {
     upgrade: "websocket",
     connection: "Upgrade",

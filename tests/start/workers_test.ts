@@ -3,15 +3,15 @@ import { DEFAULT_LIMITS } from "../../handlers/access/limits.ts";
 import { LimitTable } from "../../handlers/access/shared_limits.ts";
 import { createMemoryEngine } from "../../handlers/engine/memory.ts";
 import { shareEngine } from "../../handlers/engine/shared.ts";
-import { checkWorkers, createWorkers } from "../../handlers/start/threads.ts";
+import { checkWorkers, createWorkers } from "../../handlers/start/workers.ts";
 import { type Clock, systemClock } from "../../handlers/util/clock.ts";
 import { SettingError } from "../../handlers/util/setting_error.ts";
 import { ROOMY } from "../engine/contract.ts";
 import { FakeClock, RecordingLog } from "../support/fakes.ts";
 import { eventually, granted, hear } from "../support/recorder.ts";
-import type { Order, ThreadSettings } from "./threads_thread.ts";
+import type { Order, ThreadSettings } from "./workers_thread.ts";
 
-const module = import.meta.resolve("./threads_thread.ts");
+const module = import.meta.resolve("./workers_thread.ts");
 
 /** Limits of the process; each worker holds a client of the address `a`. */
 const LIMITS = { maxConnections: 4, maxConnectionsPerIp: 3, postRate: 2 };
@@ -80,7 +80,7 @@ Deno.test("limits count over all threads; those of a worker that dies are free a
   await recorder.until(({ chats }) => chats.length === 2);
   const said = Object.fromEntries(recorder.chats.map(({ sender, message }) => [sender, message]));
   assertEquals(said, { "worker-1": '"full"', "worker-2": "[0,0,500]" });
-  assertEquals(limits.tryPublish("a"), 500);
+  assertEquals(limits.tryPublish("a", 1), 500);
   limits.release("b");
   await made.order(1, "acquire");
   await recorder.until(({ chats }) => chats.length === 3);

@@ -1,5 +1,5 @@
 /**
- * The module of the workers in `threads_test.ts`: each hosts a room of its own, `worker-{index}`,
+ * The module of the workers in `workers_test.ts`: each hosts a room of its own, `worker-{index}`,
  * where it takes orders, and has a member, `Worker {index}`, in the room `said`.
  *
  * @module
@@ -39,7 +39,7 @@ if (isWorker()) {
     report: async () => say(await report(figures)),
     acquire: async () => say(await limits.acquire("a")),
     publish: async () => {
-      const waits = [1, 2, 3].map(() => limits.tryPublish("a"));
+      const waits = [1, 2, 3].map(() => limits.tryPublish("a", 1));
       say(await Promise.all(waits));
     },
   };

@@ -1,0 +1,37 @@
+/**
+ * What stands between an engine and a host while the head that `host` answers with is on its way.
+ *
+ * @module
+ */
+import type { RoomEvent } from "../protocol/room_event.ts";
+import type { Host } from "./engine.ts";
+
+/** Holds events back until who asked to host has seen the head that they follow. */
+export class HostGate implements Host {
+  #held?: RoomEvent[] = [];
+  #isClosed = false;
+
+  constructor(readonly host: Host) {}
+
+  get listenerCount(): number {
+    return this.host.listenerCount;
+  }
+
+  deliver(event: RoomEvent): void {
+    if (this.#held) this.#held.push(event);
+    else if (!this.#isClosed) this.host.deliver(event);
+  }
+
+  /** Lets events through from the next turn on: promises of the head come first. */
+  open(): void {
+    setImmediate(() => {
+      for (const event of this.#held ?? []) if (!this.#isClosed) this.host.deliver(event);
+      this.#held = undefined;
+    });
+  }
+
+  /** Lets nothing through any more. */
+  close(): void {
+    this.#isClosed = true;
+  }
+}

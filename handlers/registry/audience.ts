@@ -1,0 +1,137 @@
+/**
+ * A room's subscribers in this process: every event reaches all of them in one order.
+ *
+ * @module
+ */
+import { type Host, isRefusal, type Refusal } from "../engine/engine.ts";
+import { type Dialect, encodeEvent } from "../protocol/encode.ts";
+import type { Head, Wanted } from "../protocol/position.ts";
+import type { RoomEvent } from "../protocol/room_event.ts";
+import { chain, type MaybePromise } from "../util/maybe_promise.ts";
+import { DirectFanOut, type FanOut, MergedFanOut } from "./batch.ts";
+import type { Room } from "./room.ts";
+import type { Subscriber } from "./subscriber.ts";
+import { Subscription } from "./subscription.ts";
+
+/** Who hears a room, and how. */
+export class Audience implements Host {
+  /** The room as of the last event. */
+  head: Head = { epoch: "", seq: 0, members: 0 };
+  /** All of them, also those who wait for the room to open or for their replay. */
+  readonly #subscriptions = new Set<Subscription>();
+  /** How many of them wait. */
+  #waitingCount = 0;
+  /** Those who are live, by dialect. */
+  readonly #fanOuts = new Map<Dialect, FanOut>();
+  /** Events that a delivery itself caused: they wait until everybody has the one before. */
+  readonly #queue: RoomEvent[] = [];
+  #isDelivering = false;
+
+  /** Why the engine does not host the room, once it is known. */
+  #refusal?: MaybePromise<Refusal | undefined>;
+
+  constructor(readonly room: Room) {}
+
+  /** How many hear the room, those who wait included. */
+  get listenerCount(): number {
+    return this.#subscriptions.size;
+  }
+
+  /** Adds a subscriber, and has the engine host the room for the first one. */
+  subscribe(subscriber: Subscriber, wanted: Wanted): MaybePromise<Refusal | undefined> {
+    const { engine, name } = this.room;
+    const subscription = new Subscription(this, subscriber, wanted);
+    subscriber.rooms.set(name, subscription);
+    this.#subscriptions.add(subscription);
+    this.#waitingCount++;
+    if (this.listenerCount === 1) {
+      this.#refusal = chain(engine.host(name, this, subscriber.address), (head) => {
+        if (isRefusal(head)) return head;
+        this.head = head;
+      });
+    }
+    return subscription.refusal = chain(this.#refusal, (refusal) => {
+      if (!subscription.isCurrent) return;
+      if (refusal) this.unsubscribe(subscription);
+      else subscription.begin();
+      return refusal;
+    });
+  }
+
+  /** Gives a subscription what comes from now on, along with the others of its dialect. */
+  makeLive({ subscriber }: Subscription): void {
+    this.#waitingCount--;
+    this.#fanOutOf(subscriber.dialect).add(subscriber);
+  }
+
+  /** Takes a subscription out; its subscriber still gets what was pending before. */
+  unsubscribe(subscription: Subscription): void {
+    const { subscriber } = subscription;
+    subscriber.rooms.delete(this.room.name);
+    this.#subscriptions.delete(subscription);
+    if (subscription.isLive) this.#fanOutOf(subscriber.dialect).delete(subscriber);
+    else this.#waitingCount--;
+    if (this.listenerCount === 0) this.room.registry.closeAudience(this);
+  }
+
+  /** Delivers an event of the engine. One at a time: everybody sees the same order. */
+  deliver(event: RoomEvent): void {
+    this.#queue.push(event);
+    if (this.#isDelivering) return;
+    this.#isDelivering = true;
+    for (let next = this.#queue.shift(); next; next = this.#queue.shift()) {
+      try {
+        this.#dispatch(next);
+      } catch (error) {
+        this.room.registry.log.error(`Cannot deliver in ${this.room.name}: ${error}`, {
+          event: "error",
+        });
+      }
+    }
+    this.#isDelivering = false;
+  }
+
+  /** Gives bytes to one subscriber, unless they came from there or its URL has another room. */
+  handBytes(subscriber: Subscriber, bytes: Uint8Array, from: string): void {
+    if (subscriber.homeRoom !== this.room.name || subscriber.id === from) return;
+    subscriber.flush();
+    subscriber.send(bytes as Uint8Array<ArrayBuffer>);
+  }
+
+  #dispatch(event: RoomEvent): void {
+    if (this.#waitingCount > 0) {
+      for (const subscription of this.#subscriptions) subscription.hold(event);
+    }
+    if (event.type === "binary") return this.#relay(event.bytes, event.from);
+    if (event.type === "chat") this.head.seq = event.chat.seq;
+    else if (event.type === "status") this.head.members = event.members;
+    else this.head = { epoch: event.epoch, seq: event.seq, members: event.members };
+    for (const [dialect, fanOut] of this.#fanOuts) {
+      if (fanOut.size === 0) continue;
+      const object = encodeEvent(dialect, this.room.name, this.head.epoch, event);
+      if (object !== undefined) fanOut.push(object);
+    }
+  }
+
+  #relay(bytes: Uint8Array, from: string): void {
+    // The text before goes out before, in this room alone.
+    for (const fanOut of this.#fanOuts.values()) fanOut.flush();
+    for (const subscription of this.#subscriptions) {
+      if (!subscription.isLive) continue;
+      try {
+        this.handBytes(subscription.subscriber, bytes, from);
+      } catch (error) {
+        this.room.registry.fail(subscription.subscriber, error);
+      }
+    }
+  }
+
+  #fanOutOf(dialect: Dialect): FanOut {
+    let fanOut = this.#fanOuts.get(dialect);
+    if (!fanOut) {
+      fanOut = new (dialect.isMerged ? MergedFanOut : DirectFanOut)(this.room.registry);
+      this.#fanOuts.set(dialect, fanOut);
+    }
+    return fanOut;
+  }
+}

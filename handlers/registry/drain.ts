@@ -1,0 +1,41 @@
+/**
+ * How a server sends its clients away: spread over time, so that they come back spread.
+ *
+ * @module
+ */
+import type { Registry } from "./registry.ts";
+
+const STEP_MS = 50;
+
+/**
+ * Sends all clients away, spread over DRAIN_SECONDS. Those that can understand it learn at once when
+ * to come back.
+ *
+ * @returns when all are gone or the time is over
+ */
+export function drain({ clients, clock, limits, turn }: Registry): Promise<void> {
+  const drainMs = limits.drainSeconds * 1_000;
+  const leaving = [...clients];
+  for (const client of leaving) client.bye(Math.round(drainMs + Math.random() * drainMs));
+  const start = clock.now();
+  let next = 0;
+  let elapsedMs = -STEP_MS;
+  return new Promise((resolve) => {
+    const step = () => {
+      // A wall clock that is set back must not make the drain longer.
+      elapsedMs = Math.max(elapsedMs + STEP_MS, clock.now() - start);
+      const share = drainMs === 0 ? 1 : Math.min(1, elapsedMs / drainMs);
+      // A client that goes gets what was pending.
+      turn.flush();
+      while (next < leaving.length && next < share * leaving.length) {
+        leaving[next++].close("goingAway");
+      }
+      if (clients.size > 0 && share < 1) return;
+      stop();
+      for (const client of [...clients]) client.close("goingAway");
+      resolve();
+    };
+    const stop = clock.every(STEP_MS, step);
+    step();
+  });
+}

@@ -1,0 +1,50 @@
+/**
+ * Whom a message comes from, as a room sees it: a socket or an HTTP request.
+ *
+ * @module
+ */
+import type { Rights } from "../access/grants.ts";
+import type { MaybePromise } from "../util/maybe_promise.ts";
+
+/** Whoever sends to rooms. Calls from code have none: they pass no right, rate or hook. */
+export interface Sender {
+  readonly via: "socket" | "http";
+  /** What it may do, as of now. */
+  readonly rights: Rights;
+  /** What limits count it by. */
+  readonly address: string;
+  /** The order in which its messages take effect. */
+  readonly line: Line;
+  /** The name it has in a room; a socket has none where it has not joined. */
+  nameIn(room: string): string | undefined;
+  /**
+   * Charges it for a message of `size` bytes.
+   *
+   * @param opensRoom whether the message may open a room
+   * @returns 0, or the ms until it may send that
+   */
+  tryConsume(size: number, opensRoom: boolean): MaybePromise<number>;
+}
+
+/** Keeps one sender's order where something that it sent has to wait. */
+export class Line {
+  #last?: Promise<unknown>;
+
+  /** Runs a task behind those that hold the line: in the same call if none does. */
+  run<T>(task: () => MaybePromise<T>): MaybePromise<T> {
+    return this.#last ? this.#last.then(task) : task();
+  }
+
+  /** Runs a task in the same way; what comes behind it waits until its promise is settled. */
+  hold<T>(task: () => MaybePromise<T>): MaybePromise<T> {
+    const result = this.run(task);
+    if (result instanceof Promise) {
+      const release = () => {
+        if (this.#last === last) this.#last = undefined;
+      };
+      const last: Promise<void> = result.then(release, release);
+      this.#last = last;
+    }
+    return result;
+  }
+}

@@ -1,0 +1,158 @@
+/**
+ * Whoever hears rooms, a socket or an event stream: one slot, one expiry, one bounded queue, one end.
+ *
+ * @module
+ */
+import type { Visitor } from "../access/access.ts";
+import type { Slot } from "../access/slot.ts";
+import type { Rights } from "../access/grants.ts";
+import { CLOSE, type Close } from "../protocol/close_codes.ts";
+import type { Dialect } from "../protocol/encode.ts";
+import { runAt } from "../util/clock.ts";
+import type { Registry } from "./registry.ts";
+import type { Subscription } from "./subscription.ts";
+
+/** How a subscriber ended: by a close (`code`), by an error, or by the server. */
+export interface End {
+  by: "peer" | "error" | "server";
+  code: number;
+  reason: string;
+}
+
+/** What a frame is made of. */
+export type Frame = string | Uint8Array<ArrayBuffer> | ArrayBuffer;
+
+/** What a subscriber is counted as. */
+export type SubscriberKind = "echo" | Dialect["name"];
+
+/** What each transport is made of. */
+export interface SubscriberOptions extends Visitor {
+  slot: Slot;
+  dialect: Dialect;
+  kind?: SubscriberKind;
+  /** The room of a socket's URL, whose binary frames it gets. */
+  homeRoom?: string;
+}
+
+/** One life: it takes a slot, opens, hears rooms, ends once, and gives its slot back once. */
+export abstract class Subscriber {
+  /** Unique among the subscribers of all processes. */
+  readonly id: string;
+  /** The peer's address and port, for the log. */
+  readonly remote: string;
+  /** What limits count it by. */
+  readonly address: string;
+  readonly dialect: Dialect;
+  readonly kind: SubscriberKind;
+  readonly homeRoom?: string;
+  /** The rooms that it hears or is about to, by name. */
+  readonly rooms: Map<string, Subscription> = new Map();
+  hasEnded = false;
+  #rights: Rights;
+  #slot: Slot;
+  #isOpen = false;
+  #stopExpiry?: () => void;
+
+  constructor(
+    readonly registry: Registry,
+    { slot, remote, address, rights, dialect, kind = dialect.name, homeRoom }: SubscriberOptions,
+  ) {
+    this.#slot = slot;
+    this.address = address;
+    this.id = registry.nextId();
+    this.remote = remote;
+    this.#rights = rights;
+    this.dialect = dialect;
+    this.kind = kind;
+    this.homeRoom = homeRoom;
+  }
+
+  /** Bytes that the peer has not taken, with what waits to be merged. */
+  abstract get unsentBytes(): number;
+  /** Sends a frame now; a peer that is too far behind is closed. */
+  abstract send(frame: Frame): void;
+  /** Ends the transport, behind the end of the subscriber. */
+  protected abstract closeTransport(why: keyof typeof CLOSE): void;
+
+  /** Whether it was counted in. */
+  get isOpen(): boolean {
+    return this.#isOpen;
+  }
+
+  /** What it may do. Fresh rights end it when they expire, no longer when the old ones do. */
+  get rights(): Rights {
+    return this.#rights;
+  }
+
+  set rights(rights: Rights) {
+    this.#rights = rights;
+    if (this.#isOpen) this.#watchExpiry();
+  }
+
+  /** What its first `welcome` says of the server's limits, and no later one. */
+  untoldLimits(): { messageBytes: number } | undefined {
+    return undefined;
+  }
+
+  /** Gives the peer an object of its own: a transport that merges sends it when the turn ends. */
+  notify(object: string): void {
+    this.send(object);
+  }
+
+  /** Gives it a room's frame of merged objects. */
+  enqueue(objects: string, _bytes: number): void {
+    this.send(objects);
+  }
+
+  /** Sends what is pending. */
+  flush(): void {}
+
+  /** Says when to come back, in ms, if the dialect has a word for it. */
+  bye(retry: number): void {
+    const object = this.dialect.bye(retry);
+    if (object !== undefined) this.notify(object);
+  }
+
+  /** Closes with a code of the table. It has ended when this returns, whatever the peer does. */
+  close(why: keyof typeof CLOSE): void {
+    // A peer that is too slow does not get what is pending.
+    if (why !== "tooSlow") this.flush();
+    // It had ended before, or the flush did it.
+    if (this.hasEnded) return;
+    const { code, reason }: Close = CLOSE[why];
+    this.registry.counters.closes[why]++;
+    this.end({ by: "server", code, reason });
+    this.closeTransport(why);
+  }
+
+  /** Counts it in; a server that drains closes it instead of letting it begin. */
+  protected open(): boolean {
+    this.#isOpen = true;
+    this.registry.add(this);
+    if (this.registry.isDraining) this.close("goingAway");
+    else this.#watchExpiry();
+    return !this.hasEnded;
+  }
+
+  /** Takes it out of its rooms and counts it out. Only the first call does something. */
+  protected end(end: End): void {
+    if (this.hasEnded) return;
+    this.hasEnded = true;
+    this.#stopExpiry?.();
+    for (const { room } of [...this.rooms.values()]) room.leave(this);
+    if (this.#isOpen) this.registry.remove(this, end);
+  }
+
+  /** Gives the slot back. Only the first call does something. */
+  protected release(): void {
+    this.#slot.release();
+  }
+
+  #watchExpiry(): void {
+    this.#stopExpiry?.();
+    const { expiresAt } = this.#rights;
+    this.#stopExpiry = expiresAt === undefined
+      ? undefined
+      : runAt(this.registry.clock, expiresAt, () => this.close("tokenExpired"));
+  }
+}
