@@ -127,7 +127,8 @@ function secretKey(secret: string): () => Promise<JWTVerifyGetKey> {
   };
 }
 
-function secretBytes(secret: string): Uint8Array<ArrayBuffer> {
+/** The bytes of a secret; behind `base64:` they are in base64. */
+export function secretBytes(secret: string): Uint8Array<ArrayBuffer> {
   if (!secret.startsWith("base64:")) return new TextEncoder().encode(secret);
   try {
     return Uint8Array.fromBase64(secret.slice("base64:".length));

@@ -7,19 +7,27 @@
 import { assert, assertEquals, assertMatch } from "@std/assert";
 import type { Browser } from "npm:playwright-core@1.65.1";
 import { browserTest } from "../support/browser.ts";
-import { eventually, Inbox } from "../support/inbox.ts";
-import { freePort, ROOT, run, TestProcess } from "../support/process.ts";
+import { eventually, Inbox, soon } from "../support/inbox.ts";
+import { freePort, run, TestProcess } from "../support/process.ts";
 import { type Block, proseOf, readReadmes } from "../support/readmes.ts";
 import { RedisServer } from "../support/redis_server.ts";
-import { startServer } from "../support/servers.ts";
+import { SECRET, sign } from "../support/jwt.ts";
+import { post, startServer } from "../support/servers.ts";
 
 /** What is run, but not from here. */
 const ELSEWHERE: Record<string, string> = {
   "deno test -A": "would run this test again; CI runs it",
   "deno test -A tests/attack": "a part of deno test -A",
   ".ci/run": "is CI",
+  "deno task bench": "takes long; tests/bench/bench_test.ts runs its parts",
+  "deno task attack": "takes long; tests/attack has a small version",
+  "deno task faults": "takes long; tests/faults has a small version",
+  "deno task soak": "takes long",
   "apt-get install libjemalloc2": "CI installs it",
 };
+
+/** A part of `deno test -A`, too. */
+const FAST_TESTS = /^deno test -A --ignore=(\S+)$/;
 
 const readmes = await readReadmes();
 const blocks = readmes.flatMap(({ blocks }) => blocks);
@@ -177,7 +185,9 @@ Deno.test("each block and command of a README is run, marked, or run by another 
     for (const command of commandsOf(block.text)) done.add(command);
   }
   for (const command of commandsInProse()) {
-    if (!done.has(command)) await shell(command);
+    const [, ignored] = FAST_TESTS.exec(command) ?? [];
+    for (const folder of ignored?.split(",") ?? []) await Deno.stat(`${desk.project}/${folder}`);
+    if (!done.has(command) && !ignored) await shell(command);
   }
 });
 
@@ -198,12 +208,43 @@ Deno.test("what a README pastes into a console prints what it says", async () =>
 });
 
 browserTest("each page of a README shows what is said", async (browser) => {
-  await Promise.all(blocksIn("html").map((block) => openPage(block, browser)));
+  const pages = blocksIn("html").filter(({ text }) => !text.includes("/token"));
+  await Promise.all(pages.map((block) => openPage(block, browser)));
+});
+
+browserTest("the README's notification reaches the page of the user", async (browser) => {
+  const [page] = blocksIn("html").filter(({ text }) => text.includes("/token"));
+  const [mint] = blocksIn("ts").filter(({ text }) => text.includes("SignJWT"));
+  await using server = await startServer({ AUTH_SECRET: SECRET });
+  const body = `${mint.text}; export default token;`.replace(
+    "process.env.AUTH_SECRET",
+    `"${SECRET}"`,
+  );
+  const { default: token } = await import(`data:text/typescript,${encodeURIComponent(body)}`);
+  const onListen = () => {};
+  await using backend = Deno.serve({ port: 0, hostname: "127.0.0.1", onListen }, ({ url }) => {
+    if (new URL(url).pathname === "/token") return new Response(token);
+    const html = page.text.replaceAll("http://localhost:8000", server.url);
+    return new Response(html, { headers: { "content-type": "text/html" } });
+  });
+  const visitor = await browser.newPage();
+  const alerted = new Promise<string>((resolve) =>
+    visitor.on("dialog", async (dialog) => {
+      await dialog.dismiss();
+      resolve(dialog.message());
+    })
+  );
+  await visitor.goto(`http://127.0.0.1:${backend.addr.port}/`);
+  const authorization = `Bearer ${await sign({ sub: "shop", publish: true })}`;
+  await post(server, "/rooms/user:ann/messages", { message: "It has shipped" }, { authorization });
+  assertEquals(await soon(alerted, "the notification"), "It has shipped");
 });
 
 Deno.test("each TypeScript program of a README fits the types", async () => {
   await using desk = await makeDesk();
-  await Deno.writeTextFile(`${desk.empty}/deno.json`, "{}");
+  const { imports } = JSON.parse(await Deno.readTextFile(`${desk.project}/deno.json`));
+  const own = { imports: { jose: imports.jose } };
+  await Deno.writeTextFile(`${desk.empty}/deno.json`, JSON.stringify(own));
   await run("deno link ../parley", { cwd: desk.empty });
   await run(`cp handlers/client/client.js handlers/client/client.d.ts ${desk.empty}`);
   for (const [index, { text }] of blocksIn("ts").entries()) {
@@ -214,7 +255,9 @@ Deno.test("each TypeScript program of a README fits the types", async () => {
 });
 
 Deno.test("each command tells its flags with --help", async () => {
-  const tasks = ["chat", "bench", "soak", "attack", "faults"].map((task) => `deno task ${task}`);
+  const tasks = ["chat", "bench", "soak", "attack", "faults", "token"].map((task) =>
+    `deno task ${task}`
+  );
   await Promise.all(["deno run -A main.ts", ...tasks].map(async (command) => {
     assertMatch(await run(`${command} --help`), RegExp(`^ *${command} \\[flags\\]`, "m"));
   }));

@@ -1,6 +1,6 @@
 /**
- * nginx and Caddy in front of Parley, with the files that the README shows: what the application
- * cannot end, they end. The times are cut to a second.
+ * nginx and Caddy in front of Parley, with the files of this folder: what the application cannot end,
+ * they end. The times are cut to a second.
  */
 import { assert, assertEquals, assertMatch } from "@std/assert";
 import type { Totals } from "../attack/totals.ts";
@@ -161,14 +161,6 @@ function proxyTest(program: Program, name: string, fn: () => Promise<void>): voi
   const cure = isThere ? "" : ` (needs ${program.path}: ${program.cure})`;
   Deno.test({ name: name + cure, ignore: !isThere, fn });
 }
-
-Deno.test("the README shows the files that are tried here", async () => {
-  const readme = await Deno.readTextFile(`${ROOT}README.md`);
-  for (const { file } of [NGINX, CADDY]) {
-    const text = await Deno.readTextFile(`${ROOT}tests/proxy/${file}`);
-    assert(readme.includes(`\n${text}\`\`\`\n`), `the README has another ${file}`);
-  }
-});
 
 for (const program of [NGINX, CADDY]) {
   const name = program === NGINX ? "nginx" : "Caddy";
