@@ -13,7 +13,7 @@ import { events } from "./http/events.ts";
 import { health, readiness } from "./http/health.ts";
 import { metrics } from "./http/metrics.ts";
 import { pages } from "./http/pages.ts";
-import { listRooms, publishMessage, readMessages } from "./http/rooms.ts";
+import { listMembers, listRooms, publishMessage, readMessages, readRoom } from "./http/rooms.ts";
 
 export type { Fetch };
 
@@ -31,6 +31,8 @@ export function createRouter(app: App): Fetch {
     "/chat": { need: "grants", room: "lobby", GET: chatSocket },
     "/chat/{room}": { need: "grants", GET: chatSocket },
     "/rooms": { need: "grants", GET: listRooms(app) },
+    "/rooms/{room}": { need: "grants", GET: readRoom(app) },
+    "/rooms/{room}/members": { need: "grants", GET: listMembers(app) },
     "/rooms/{room}/messages": { need: "grants", GET: readMessages(app), POST: publishMessage(app) },
     "/rooms/{room}/events": { need: "grants", GET: withSlot(app, events(app)) },
     "/healthz": { need: "nothing", GET: health() },

@@ -85,6 +85,7 @@ declare module "@std/cli/parse-args" {
       string?: string[];
       boolean?: string[];
       alias?: Record<string, string>;
+      default?: Record<string, unknown>;
       unknown?: (argument: string) => unknown;
     },
   ): Record<string, string | undefined> & { help: boolean; version: boolean };

@@ -39,9 +39,9 @@ Deno.test("the router answers a handshake at each socket's path", async () => {
 
 Deno.test("the router answers 404 with a text where nothing is", async () => {
   const { ask } = createTestApp();
-  const paths = ["/x", "/Chat", "/chat/ops/more", "/chat/ops/", "//chat", "/echo/", "/rooms/"];
-  paths.push("/rooms/ops", "/rooms/ops/other", "/healthz/", "/favicon.ico", "/chat%2Fops", "/%");
-  paths.push("/__proto__", "/constructor", "/chat/{room}/x", "/rooms/%7Broom%7D", "/main.ts");
+  const paths = ["/x", "/Chat", "/chat/ops/more", "/chat/ops/", "//chat", "/echo/"];
+  paths.push("/rooms/ops/", "/rooms/ops/other", "/healthz/", "/favicon.ico", "/chat%2Fops", "/%");
+  paths.push("/__proto__", "/constructor", "/chat/{room}/x", "/main.ts");
   for (const path of paths) {
     for (const method of ["GET", "POST", "DELETE"]) {
       const response = await ask(`http://parley.test${path}`, { method });

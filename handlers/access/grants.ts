@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { isPersonName, isServerRoom } from "../protocol/parse.ts";
+import { isPersonName, isRoomName, isServerRoom } from "../protocol/parse.ts";
 import type { MaybePromise } from "../util/maybe_promise.ts";
 
 /**
@@ -77,7 +77,8 @@ export function rightsOf(grants: Grants): Rights {
     throw new TypeError(`Cannot use grants: ${JSON.stringify(name)} is no name`);
   }
   const isAdmin = admin === true;
-  const mine = new Set(listen.flatMap((rule) => withUser(rule, user)));
+  // A user whose name is no room's has none.
+  const mine = new Set(listen.flatMap((rule) => withUser(rule, user)).filter(isRoomName));
   const isListed = roomRules(grants.rooms, user) ?? (() => true);
   const isSpoken = roomRules(grants.speak, user) ?? (() => true);
   return {

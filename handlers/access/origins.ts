@@ -17,7 +17,7 @@ export interface Arrival {
 export const SAME_ORIGIN = ["same"];
 
 /** A scheme and a host, with or without a port. */
-const ORIGIN = /^([a-z][a-z0-9+.-]*):\/\/([^\s/?#@,\\*]+)$/;
+const ORIGIN = /^[a-z][a-z0-9+.-]*:\/\/[^\s/?#@,\\*]+$/;
 const WILDCARD = /^(?:(https?):\/\/)?\*\.([^\s/?#@,\\*]+)$/;
 /** An origin that is safe to copy from a log into a shell. */
 const PLAIN = /^(?:null|[a-z][a-z0-9+.-]{0,30}:\/\/[a-z0-9.:_-]{0,200})$/;
@@ -91,10 +91,11 @@ function readWildcard(rule: string): Wildcard {
 
 function checkOrigin(rule: string): string {
   if (rule === "null" || rule === "file://") return rule;
-  const [, scheme, host] = ORIGIN.exec(rule) ?? neverMatches(rule);
-  if (/^wss?$/.test(scheme)) neverMatches(rule, `http${scheme.slice(2)}://${host}`);
-  const { origin } = URL.parse(rule) ?? neverMatches(rule);
-  if (/^https?$/.test(scheme) && origin !== rule) neverMatches(rule, origin);
+  const origin = URL.parse(rule.replace(/^ws/, "http"))?.origin;
+  const isWeb = /^(?:https?|wss?):/.test(rule);
+  if (!ORIGIN.test(rule) || isWeb && origin !== rule) {
+    neverMatches(rule, isWeb ? origin : undefined);
+  }
   return rule;
 }
 

@@ -115,11 +115,6 @@ function findToken({ headers, url }: Request, { isTraced }: JwtOptions): string 
 
 function secretKey(secret: string): () => Promise<JWTVerifyGetKey> {
   const bytes = secretBytes(secret);
-  if (bytes.length < MIN_SECRET_BYTES) {
-    throw new SettingError(
-      `Cannot use AUTH_SECRET: it has ${bytes.length} bytes, at least ${MIN_SECRET_BYTES} are needed`,
-    );
-  }
   return async () => {
     const algorithm = { name: "HMAC", hash: "SHA-256" };
     const key = await crypto.subtle.importKey("raw", bytes, algorithm, false, ["verify"]);
@@ -127,11 +122,24 @@ function secretKey(secret: string): () => Promise<JWTVerifyGetKey> {
   };
 }
 
-/** The bytes of a secret; behind `base64:` they are in base64. */
+/**
+ * The bytes of a secret; behind `base64:` it is encoded.
+ *
+ * @throws {SettingError} if they are too few, or no base64
+ */
 export function secretBytes(secret: string): Uint8Array<ArrayBuffer> {
-  if (!secret.startsWith("base64:")) return new TextEncoder().encode(secret);
+  const bytes = secret.startsWith("base64:")
+    ? bytesOfBase64(secret.slice("base64:".length))
+    : new TextEncoder().encode(secret);
+  if (bytes.length >= MIN_SECRET_BYTES) return bytes;
+  throw new SettingError(
+    `Cannot use AUTH_SECRET: it has ${bytes.length} bytes, at least ${MIN_SECRET_BYTES} are needed`,
+  );
+}
+
+function bytesOfBase64(text: string): Uint8Array<ArrayBuffer> {
   try {
-    return Uint8Array.fromBase64(secret.slice("base64:".length));
+    return Uint8Array.fromBase64(text);
   } catch {
     throw new SettingError("Cannot use AUTH_SECRET: what follows base64: is no base64");
   }

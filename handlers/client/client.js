@@ -186,13 +186,7 @@ export function connect(url, options = {}) {
    */
   async function askWhy(url, headers, signal) {
     try {
-      const request = { signal, cache: /** @type {const} */ ("no-store") };
-      const response = await fetch(url, { ...request, headers }).catch(async (error) => {
-        // A page of a foreign origin may not send a token, but may read that it is refused.
-        const blind = headers && !signal.aborted ? await fetch(url, request) : undefined;
-        if (blind?.status !== 403) throw error;
-        return blind;
-      });
+      const response = await fetch(url, { headers, signal, cache: "no-store" });
       const { status } = response;
       const { type, code, message } = (await response.json().catch(() => {})) ?? {};
       if (signal.aborted) return;

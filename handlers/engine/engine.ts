@@ -58,6 +58,17 @@ export interface EngineStats {
   historyBytes: number;
   /** Whether MAX_ROOMS are in use, so that no room can be added until a host goes. */
   isFull?: boolean;
+  /** Of an engine that talks to servers: totals since its start. */
+  remote?: RemoteStats;
+}
+
+/** Totals of an engine that talks to servers. */
+export interface RemoteStats {
+  commands: number;
+  reconnects: number;
+  /** Round trips that were measured, and their seconds together. */
+  roundTrips: number;
+  roundTripSeconds: number;
 }
 
 /** The contract. Calls that come from one caller take effect in the order they were made. */

@@ -4,7 +4,6 @@
  * @module
  */
 import type { Journal, Table, Value } from "./journal.ts";
-import { widthOf } from "./journal.ts";
 import type { MemoryRoom, MemoryRooms } from "./memory_rooms.ts";
 
 /** Takes a store's rows, each table in order and `rooms` first, and fills the rooms of a memory engine. */
@@ -15,14 +14,14 @@ export class Restorer {
 
   constructor(readonly rooms: MemoryRooms, readonly journal: Journal, readonly now: number) {}
 
-  /** Takes whole rows, one behind the other, each with its number first. */
-  take(table: Table, values: Value[]): void {
-    const width = widthOf(table);
-    for (let at = 0; at < values.length; at += width) {
-      const [row, room] = [Number(values[at]), Number(values[at + 1])];
-      this.lastRow = Math.max(this.lastRow, row, table === "rooms" ? 0 : room);
-      const isTaken = this.#takers[table](row, values.slice(at + 1, at + width));
-      if (!isTaken) this.journal.delete(table, row);
+  /** Takes whole rows, each with its number first. */
+  take(table: Table, rows: Value[][]): void {
+    const take = this.#takers[table];
+    for (const values of rows) {
+      const row = Number(values[0]);
+      const room = table === "rooms" ? 0 : Number(values[1]);
+      this.lastRow = Math.max(this.lastRow, row, room);
+      if (!take(row, values)) this.journal.delete(table, row);
     }
     this.rooms.makeSpace();
   }
@@ -39,7 +38,7 @@ export class Restorer {
 
   /** How a row of each table is taken; they tell whether it is still of use. */
   readonly #takers: Record<Table, (row: number, values: Value[]) => boolean> = {
-    rooms: (row, [name, epoch, seq]) => {
+    rooms: (row, [, name, epoch, seq]) => {
       // An older room of the same name was dropped, which the store has not done yet.
       const older = this.rooms.get(String(name))?.journal?.row;
       if (older !== undefined) this.#rooms.delete(older);
@@ -47,7 +46,7 @@ export class Restorer {
       this.#rooms.set(row, { room, seq: Number(seq), lastRow: row });
       return true;
     },
-    chats: (row, [owner, seq, time, sender, message]) => {
+    chats: (row, [, owner, seq, time, sender, message]) => {
       const found = this.#rooms.get(Number(owner));
       if (!found) return false;
       found.lastRow = row;
@@ -59,7 +58,7 @@ export class Restorer {
       }, row);
       return true;
     },
-    ids: (row, [owner, session, id, digest, seq, expiresAt]) => {
+    ids: (row, [, owner, session, id, digest, seq, expiresAt]) => {
       const found = this.#rooms.get(Number(owner));
       if (!found || Number(expiresAt) <= this.now) return false;
       const key = { session: String(session), id: String(id) };

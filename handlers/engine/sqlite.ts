@@ -12,14 +12,14 @@ const APPLICATION_ID = 0x50524c59;
 /** Raise it with every change of the tables: an older Parley then refuses the file. */
 const VERSION = 1;
 /** Rows that are read at once. */
-const CHUNK_ROWS = 4_000;
+const CHUNK_ROWS = 1_000;
 /** Pages that are free and may stay so: they are used again soon. */
 const MAX_FREE_PAGES = 2_000;
 /** Pages that a batch without puts gives back to the disk. */
 const VACUUM_PAGES = 200;
 
-/** Takes whole rows, one behind the other, each with its number first. */
-export type TakeRows = (table: Table, values: Value[]) => void;
+/** Takes whole rows, each with its number first. */
+export type TakeRows = (table: Table, rows: Value[][]) => void;
 
 /** An open file. */
 export class SqliteFile {
@@ -34,8 +34,9 @@ export class SqliteFile {
    * @throws {Error} if it cannot be used; the message says why
    */
   constructor(path: string, owner: string, isAgain: boolean) {
-    // It would be made anew, without what it had.
+    // A file that is gone would be made anew, without what it had.
     if (isAgain) Deno.statSync(path);
+    else createFile(path);
     const database = new DatabaseSync(path);
     this.#database = database;
     try {
@@ -66,7 +67,8 @@ export class SqliteFile {
       let last: Value = -1;
       for (let rows; (rows = statement.all(last) as unknown as Value[][]).length > 0;) {
         last = rows.at(-1)![0];
-        take(table, rows.flat().map(decode));
+        for (const row of rows) row.forEach(decodeIn);
+        take(table, rows);
       }
     }
   }
@@ -168,6 +170,16 @@ export class SqliteFile {
   }
 }
 
+/** Makes the file if it is not there, for this user alone: messages are in it. */
+function createFile(path: string): void {
+  try {
+    // Never opened where it is there: the close would end the lock of whoever has it in this process.
+    Deno.openSync(path, { write: true, createNew: true, mode: 0o600 }).close();
+  } catch (error) {
+    if (!(error instanceof Deno.errors.AlreadyExists)) throw error;
+  }
+}
+
 /** Makes rows arrays. Deno has this, its types do not yet. */
 function returnArrays(statement: StatementSync): void {
   (statement as unknown as { setReturnArrays(isOn: boolean): void }).setReturnArrays(true);
@@ -182,9 +194,9 @@ function encode(value: Value): Value {
   return isSafe ? value : MARK + JSON.stringify(value);
 }
 
-function decode(value: Value): Value {
+function decodeIn(value: Value, at: number, row: Value[]): void {
   const isMarked = typeof value === "string" && value.startsWith(MARK);
-  return isMarked ? JSON.parse(value.slice(MARK.length)) : value;
+  if (isMarked) row[at] = JSON.parse(value.slice(MARK.length));
 }
 
 /** SQLite's reason in the words of a start or commit that fails. */

@@ -18,7 +18,7 @@ export function readFigures({ registry, threads, authorize, log }: FiguresOf) {
   const { counters } = registry;
   const { connections, closes, refusals, recoveries } = counters;
   const engine = registry.engineOf("");
-  const { rooms, historyBytes } = engine.stats();
+  const { rooms, historyBytes, remote } = engine.stats();
   return {
     messagesIn: counters.messagesIn,
     bytesIn: counters.bytesIn,
@@ -32,6 +32,10 @@ export function readFigures({ registry, threads, authorize, log }: FiguresOf) {
     queueBytes: registry.countQueueBytes(),
     engineRooms: rooms,
     historyBytes,
+    engineCommands: remote?.commands ?? 0,
+    engineReconnects: remote?.reconnects ?? 0,
+    engineRoundTrips: remote?.roundTrips ?? 0,
+    engineRoundTripSeconds: remote?.roundTripSeconds ?? 0,
     keyFailures: authorize?.figures?.keyFailures ?? 0,
     logDropped: log.droppedCount ?? 0,
     workers: 1,
@@ -49,6 +53,20 @@ export function readFigures({ registry, threads, authorize, log }: FiguresOf) {
 
 /** The figures of one worker, or of all. */
 export type ServerFigures = ReturnType<typeof readFigures>;
+
+/** The figures that only grow. */
+const TOTALS: (keyof ServerFigures)[] = [
+  ...["messagesIn", "bytesIn", "framesOut", "bytesOut", "deliveries"] as const,
+  ...["keyFailures", "logDropped", "closes", "refusals", "recoveries"] as const,
+  ...["batchMessages", "fanOutSeconds"] as const,
+];
+
+/** What still counts of a thread that has ended: a total must not fall. */
+export function totalsOf(figures: Figures): Figures {
+  return Object.fromEntries(
+    Object.entries(figures).filter(([name]) => TOTALS.some((total) => total === name)),
+  );
+}
 
 /** The figures of the whole process. */
 export async function allFigures(app: FiguresOf): Promise<ServerFigures> {
@@ -142,6 +160,22 @@ async function createScrape(app: App): Promise<() => Promise<Response>> {
   }), "engine");
   define(Gauge, "engine_rooms", "Rooms known, empty ones too.", (all) => all.engineRooms);
   define(Gauge, "history_bytes", "Bytes of history.", ({ historyBytes }) => historyBytes);
+  if (app.registry.engineOf("").stats().remote) {
+    define(Counter, "engine_commands_total", "Commands sent.", (all) => all.engineCommands);
+    define(Counter, "engine_reconnects_total", "Reconnects.", (all) => all.engineReconnects);
+    define(
+      Counter,
+      "engine_round_trips_total",
+      "Round trips that were measured.",
+      (all) => all.engineRoundTrips,
+    );
+    define(
+      Counter,
+      "engine_round_trip_seconds_total",
+      "Seconds of the measured round trips.",
+      (all) => all.engineRoundTripSeconds,
+    );
+  }
   // What prom-client itself measures of a Node process is wrong or missing in Deno.
   define(Counter, "process_cpu_seconds_total", "CPU time, user and system.", () => {
     const { user, system } = process.cpuUsage();

@@ -15,14 +15,20 @@ import chatJs from "../web/chat.js" with { type: "text" };
 import dashboardCss from "../web/dashboard.css" with { type: "text" };
 import dashboardHtml from "../web/dashboard.html" with { type: "text" };
 import dashboardJs from "../web/dashboard.js" with { type: "text" };
+import messageJs from "../web/message.js" with { type: "text" };
 import messagesJs from "../web/messages.js" with { type: "text" };
+import pageCss from "../web/page.css" with { type: "text" };
+import peopleJs from "../web/people.js" with { type: "text" };
 
 /** Path → text and type of each file. */
 const FILES: Record<string, [text: string, type: string]> = {
   "/": [chatHtml, "text/html"],
   "/chat.js": [chatJs, "text/javascript"],
   "/chat.css": [chatCss, "text/css"],
+  "/message.js": [messageJs, "text/javascript"],
   "/messages.js": [messagesJs, "text/javascript"],
+  "/people.js": [peopleJs, "text/javascript"],
+  "/page.css": [pageCss, "text/css"],
   "/client.js": [clientJs, "text/javascript"],
   "/client.d.ts": [clientTypes, "application/typescript"],
   "/dashboard": [dashboardHtml, "text/html"],

@@ -45,6 +45,26 @@ export function listRooms({ registry }: App): Handler {
   };
 }
 
+/** Makes the handler of `GET /rooms/{room}`: what the list says of one room. */
+export function readRoom({ registry }: App): Handler {
+  return async ({ room }) => {
+    const summary = await registry.room(room).summary();
+    if (isRefusal(summary)) throw refusalError(summary);
+    return Response.json(summary);
+  };
+}
+
+/** Makes the handler of `GET /rooms/{room}/members`: who has joined, by name. */
+export function listMembers({ registry }: App): Handler {
+  return async ({ room }) => {
+    const members = await registry.room(room).members();
+    if ("refused" in members) throw refusalError(members);
+    // Each member is one socket.
+    const all = members.names.map((name) => ({ name, sockets: 1 }));
+    return Response.json({ room, members: all, count: members.count });
+  };
+}
+
 /** Makes the handler of `GET /rooms/{room}/messages`. */
 export function readMessages({ registry, limits }: App): Handler {
   return async ({ url, room }) => {

@@ -4,12 +4,19 @@
  *
  * @module
  */
-import type { Draft, Engine, IdempotencyKey, Outcome, Refusal } from "../engine/engine.ts";
+import {
+  type Draft,
+  type Engine,
+  type IdempotencyKey,
+  isRefusal,
+  type Outcome,
+  type Refusal,
+} from "../engine/engine.ts";
 import type { ErrorCode } from "../protocol/encode.ts";
 import type { Span } from "../protocol/page.ts";
 import { isServerRoom } from "../protocol/parse.ts";
 import type { Cursor, Wanted } from "../protocol/position.ts";
-import type { Members } from "../protocol/room_event.ts";
+import type { Members, RoomSummary } from "../protocol/room_event.ts";
 import { chain, type MaybePromise } from "../util/maybe_promise.ts";
 import type { Registry } from "./registry.ts";
 import type { Sender } from "./sender.ts";
@@ -81,10 +88,26 @@ export class Room {
     return this.#charge(from, size, enter, true);
   }
 
-  /** Who has joined. */
-  members(from: Member): MaybePromise<Members | Rejection> {
-    if (!from.subscriber.rooms.has(this.name)) return { refused: "not_joined" };
+  /** Who has joined; a socket must be subscribed to ask. */
+  members(from?: Member): MaybePromise<Members | Rejection> {
+    if (from && !from.subscriber.rooms.has(this.name)) return { refused: "not_joined" };
     return this.engine.members(this.name);
+  }
+
+  /** What the list of rooms says of this one; zeros where nobody knows it. */
+  summary(): MaybePromise<RoomSummary | Refusal> {
+    const room = this.name;
+    return chain<RoomSummary[], RoomSummary | Refusal>(
+      this.engine.rooms(nameBefore(room), 1),
+      ([found]) => {
+        if (found?.room === room) return found;
+        // Without subscribers it is in no list, but may have messages.
+        return chain<Span | Refusal, RoomSummary | Refusal>(
+          this.engine.read(room),
+          (span) => isRefusal(span) ? span : { room, members: 0, listeners: 0, seq: span.seq },
+        );
+      },
+    );
   }
 
   /** The kept messages behind a cursor. */
@@ -165,4 +188,9 @@ export class Room {
       this.registry.addMember(subscriber, name, this.name, isNew);
     });
   }
+}
+
+/** The last text before a room's name that could be a name: `~` is behind all letters of names. */
+function nameBefore(name: string): string {
+  return name.slice(0, -1) + String.fromCharCode(name.charCodeAt(name.length - 1) - 1) + "~";
 }

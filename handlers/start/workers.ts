@@ -7,6 +7,7 @@
 import { LimitTable } from "../access/shared_limits.ts";
 import { Channel } from "../engine/channel.ts";
 import { type SharedEngine, shareEngine } from "../engine/shared.ts";
+import { totalsOf } from "../http/metrics.ts";
 import { addUp, type Figures } from "../registry/counters.ts";
 import { type Clock, systemClock } from "../util/clock.ts";
 import type { Log } from "../util/log.ts";
@@ -128,6 +129,8 @@ export function createWorkers<Settings>(
   /** By index; the main thread's place is empty. */
   const lives: (Life | undefined)[] = [undefined];
   let mainFigures: Figures = {};
+  /** What those counted that have died. */
+  let lostTotals: Figures = {};
   let hasEnded = false;
   let stopBeat = () => {};
 
@@ -160,6 +163,7 @@ export function createWorkers<Settings>(
       missedBeats: 0,
       death: death.promise,
       end(reason) {
+        lostTotals = addUp([lostTotals, totalsOf(life.figures)]);
         life.figures = {};
         channel.close();
         worker.terminate();
@@ -200,7 +204,7 @@ export function createWorkers<Settings>(
   }
 
   function sum(): Figures {
-    return addUp([mainFigures, ...lives.flatMap((life) => life ? [life.figures] : [])]);
+    return addUp([lostTotals, mainFigures, ...lives.flatMap((life) => life ? [life.figures] : [])]);
   }
 
   return {

@@ -5,9 +5,11 @@
  *
  * @module
  */
-// @ts-types="../client/client.js"
+// @ts-types="../client/client.d.ts"
 import { connect } from "./client.js";
+import { element, showFailed } from "./message.js";
 import { MessageList } from "./messages.js";
+import { showMembers } from "./people.js";
 
 /** @param {string} id */
 const byId = (id) => /** @type {HTMLElement} */ (document.getElementById(id));
@@ -15,48 +17,68 @@ const byId = (id) => /** @type {HTMLElement} */ (document.getElementById(id));
 const field = (id) => /** @type {HTMLInputElement} */ (document.getElementById(id));
 
 const HISTORY = 100;
+const MAX_OWN = 500;
 const MEMBERS_MS = 500;
 const PATIENCE_MS = 1_000;
-const NAME_KEY = "parley.name";
+const SAID_MS = 2_000;
+const READ_ONLY = "You may read this room, not write in it.";
+/** What a final refusal means to people, by its code. */
+const FINAL_TEXTS = {
+  no_token:
+    "This room needs a token, and this page's address has none. Ask for a link to it that ends in #token=…",
+  bad_token: "The token in this page's address is not valid. Ask for a new link.",
+  token_expired: "The token in this page's address has expired. Ask for a new link.",
+  not_allowed: "You are not allowed in this room any more.",
+  rate_limited: "You were disconnected for writing too much at once. Reload the page to go on.",
+};
+
 const asked = new URLSearchParams(location.search).get("room") || "lobby";
 field("where").value = asked;
 const room = field("where").validity.valid ? asked : "lobby";
 const token = new URLSearchParams(location.hash.slice(1)).get("token") ?? undefined;
-const list = new MessageList(byId("messages"), byId("newest"), `#${room}`);
-if (room !== asked) list.addNote("gap", `“${asked}” cannot be a room's name. This is #${room}.`);
+const title = `#${room}`;
+const ownPositions = new Set(JSON.parse(stored("sessionStorage", `own.${room}`) ?? "[]"));
+const list = new MessageList(byId("messages"), byId("newest"), title, ownPositions);
+if (room !== asked) list.addNotice(`“${asked}” cannot be a room's name. This is ${title}.`);
 
-const client = connect(new URL(".", location.href), {
+const client = connect(".", {
   room,
   token,
   history: HISTORY,
-  onMessage: (message) => list.addChat(message),
-  onStatus: ({ message, members }) => {
-    list.addNote("status", message);
-    showCount(members);
+  onMessage: (message) => {
+    list.addMessage(message);
+    notify(message);
   },
-  onWelcome: ({ members }) => showCount(members),
-  onGap: () => list.addNote("gap", "Some messages may be missing here."),
+  onStatus: (status) => {
+    list.addStatus(status);
+    showCount(status.members);
+  },
+  onWelcome: ({ members }) => {
+    byId("people").hidden = false;
+    showCount(members);
+    // What was said before comes right behind.
+    setTimeout(() => byId("messages").dataset.empty = "No messages yet.");
+  },
+  onGap: () => list.addNotice("Some messages may be missing here."),
   onState: showState,
   onError: ({ code, message }) => {
-    if (client.state === "closed") showBanner(`Disconnected: ${message} ${advice(code)}`, true);
-    else if (code === "bad_name" || code === "forbidden") askName(message);
+    if (client.state === "closed") {
+      const text = FINAL_TEXTS[/** @type {keyof typeof FINAL_TEXTS} */ (code)];
+      showBanner(text ?? `Disconnected: ${message} Reload the page to try again.`, true);
+      byId("messages").dataset.empty = "";
+      for (const id of ["join", "say"]) byId(id).hidden = true;
+    } else if (code === "bad_name") askName(message);
+    else if (code === "forbidden") showReadOnly();
     else showBanner(message, true);
   },
 });
 
-/** What helps after a final refusal. @param {string} code */
-function advice(code) {
-  return code.includes("token")
-    ? "Put one behind this page's address: #token=…"
-    : "Reload the page to try again.";
-}
-
 /** @param {string} state */
 function showState(state) {
-  if (state === "open") {
-    showBanner("");
-  } else if (state === "reconnecting") {
-    showBanner("Reconnecting … What you write is sent when the connection is back.");
+  list.setOnline(state === "open");
+  if (state === "open") showBanner("");
+  else if (state === "reconnecting") {
+    showBanner("Connection lost, trying again. What you write is sent when it is back.");
   }
 }
 
@@ -69,23 +91,41 @@ function showBanner(text, isBad = false) {
 /** @param {number} members */
 function showCount(members) {
   byId("count").textContent = String(members);
-  showMembers(MEMBERS_MS);
+  refreshMembers(MEMBERS_MS);
 }
 
-let isAsking = false;
+let isRefreshing = false;
 /** Asks who is here, if somebody looks: once for many who come within `ms`. @param {number} ms */
-function showMembers(ms) {
-  if (isAsking || !byId("members").matches(":popover-open")) return;
-  isAsking = true;
+function refreshMembers(ms) {
+  if (isRefreshing || !byId("members").matches(":popover-open")) return;
+  isRefreshing = true;
   setTimeout(async () => {
-    isAsking = false;
-    const { members } = await client.members().catch(() => ({ members: [] }));
-    byId("members").replaceChildren(...members.map((name) => {
-      const item = document.createElement("li");
-      item.textContent = name;
-      return item;
-    }));
+    isRefreshing = false;
+    const members = await client.members().catch(() => ({ members: [], count: 0 }));
+    showMembers(byId("names"), field("search"), members, ownName);
   }, ms);
+}
+
+/** Lists the rooms that somebody is in, as links. */
+async function showRooms() {
+  const headers = token ? { authorization: `Bearer ${token}` } : undefined;
+  const response = await fetch("rooms", { headers }).catch(() => undefined);
+  const { rooms } = response?.ok ? await response.json() : { rooms: [] };
+  byId("list").replaceChildren(
+    ...rooms.map((/** @type {{ room: string, members: number }} */ one) => {
+      const link = /** @type {HTMLAnchorElement} */ (element("a", "", `#${one.room}`));
+      link.href = addressOf(one.room);
+      link.append(element("small", "", `${one.members} here`));
+      const item = element("li");
+      item.append(link);
+      return item;
+    }),
+  );
+}
+
+/** @param {string} id */
+function addressOf(id) {
+  return `?${new URLSearchParams({ room: id })}${location.hash}`;
 }
 
 /** The name in the room, as far as the server has not refused it. */
@@ -93,9 +133,11 @@ let ownName = "";
 
 /** @param {string} [refusal] */
 function askName(refusal = "") {
-  if (refusal) ownName = "";
   byId("join").hidden = false;
   byId("say").hidden = true;
+  byId("cancel").hidden = !ownName || refusal !== "";
+  byId("enter").textContent = ownName ? "Change name" : "Join";
+  if (refusal) ownName = "";
   field("name").select();
   field("name").setCustomValidity(refusal);
   if (refusal) field("name").reportValidity();
@@ -105,23 +147,42 @@ function startTalking() {
   byId("join").hidden = true;
   byId("say").hidden = false;
   byId("rename").textContent = ownName;
-  byId("rename").setAttribute("aria-label", `${ownName}: change name or room`);
+  byId("rename").setAttribute("aria-label", `${ownName}: change name`);
+  field("rename").disabled = fixedName !== undefined;
   field("text").focus();
+}
+
+function showReadOnly() {
+  for (const id of ["join", "say"]) byId(id).hidden = true;
+  byId("mute").hidden = false;
+  byId("mute").textContent = READ_ONLY;
 }
 
 /** @param {string} text */
 async function say(text) {
-  const mark = list.addOwn(ownName, text, () => {
-    say(text);
-    field("text").focus();
-  });
+  const item = list.addOwn(ownName, text);
   try {
     const { epoch, seq } = await client.send(text);
-    mark.acked(epoch, seq);
+    list.settle(item, `${epoch}:${seq}`);
+    stored("sessionStorage", `own.${room}`, JSON.stringify([...ownPositions].slice(-MAX_OWN)));
   } catch (error) {
     const { code, message } = /** @type {import("../client/client.js").ParleyError} */ (error);
-    if (code === "unknown") mark.failed("Perhaps not delivered");
-    else mark.failed(`Not sent: ${client.state === "closed" ? "disconnected" : message}`);
+    const reason = client.state === "closed" ? "disconnected" : message;
+    showFailed(item, code === "unknown" ? "Perhaps not delivered" : `Not sent: ${reason}`, () => {
+      say(text);
+      field("text").focus();
+    });
+    if (code === "forbidden") showReadOnly();
+  }
+}
+
+/** Shows what comes while nobody looks, where people have asked for it. @param {import("../client/client.js").Message} message */
+function notify({ sender, message }) {
+  if (!document.hidden || !field("notify").checked) return;
+  try {
+    new Notification(`${sender} in ${title}`, { body: String(message), tag: room });
+  } catch {
+    // Some phones show none of a page.
   }
 }
 
@@ -140,23 +201,26 @@ function nameInToken() {
 /**
  * What an earlier visit, or this tab, kept, where the browser allows it.
  *
- * @param {"localStorage" | "sessionStorage"} where @param {string} [name] to keep
+ * @param {"localStorage" | "sessionStorage"} where @param {string} key
+ * @param {string} [value] to keep
  */
-function storedName(where, name) {
+function stored(where, key, value) {
   try {
-    if (name) globalThis[where].setItem(NAME_KEY, name);
-    return globalThis[where].getItem(NAME_KEY);
+    if (value !== undefined) globalThis[where].setItem(`parley.${key}`, value);
+    return globalThis[where].getItem(`parley.${key}`);
   } catch {
     return null;
   }
 }
 
-byId("room").textContent = byId("room").title = `#${room}`;
-field("where").value = room;
+byId("room").textContent = byId("room").title = title;
+field("where").value = "";
+field("text").value = stored("sessionStorage", `draft.${room}`) ?? "";
 const fixedName = nameInToken();
-field("name").value = fixedName ?? storedName("localStorage") ?? "";
+field("name").value = fixedName ?? stored("localStorage", "name") ?? "";
 field("name").readOnly = fixedName !== undefined;
 field("name").oninput = () => field("name").setCustomValidity("");
+field("text").oninput = () => stored("sessionStorage", `draft.${room}`, field("text").value);
 setTimeout(() => client.state === "connecting" && showBanner("Connecting …"), PATIENCE_MS);
 addEventListener("hashchange", () => location.reload());
 
@@ -164,12 +228,8 @@ byId("join").onsubmit = (event) => {
   event.preventDefault();
   const name = field("name").value.trim();
   if (!name) return askName("Please write a name.");
-  storedName("localStorage", name);
-  storedName("sessionStorage", name);
-  if (field("where").value !== room) {
-    location.search = `?${new URLSearchParams({ room: field("where").value })}`;
-    return;
-  }
+  stored("localStorage", "name", name);
+  stored("sessionStorage", "name", name);
   if (name !== ownName) client.join(name);
   ownName = name;
   startTalking();
@@ -179,15 +239,27 @@ byId("join").onkeydown = ({ key }) => {
   if (key === "Escape" && ownName) startTalking();
 };
 
+byId("cancel").onclick = startTalking;
 byId("rename").onclick = () => askName();
+byId("members").ontoggle = () => refreshMembers(0);
+byId("rooms").ontoggle = () => byId("rooms").matches(":popover-open") && showRooms();
 
-byId("members").ontoggle = () => showMembers(0);
+byId("go").onsubmit = (event) => {
+  event.preventDefault();
+  location.href = addressOf(field("where").value);
+};
+
+field("notify").onchange = async () => {
+  const answer = await globalThis.Notification?.requestPermission();
+  field("notify").checked &&= answer === "granted";
+};
 
 byId("say").onsubmit = (event) => {
   event.preventDefault();
   const text = field("text").value;
   if (text.trim() === "") return;
   field("text").value = "";
+  stored("sessionStorage", `draft.${room}`, "");
   list.markRead();
   say(text);
 };
@@ -199,24 +271,26 @@ field("text").onkeydown = (event) => {
 };
 
 byId("share").onclick = async () => {
-  const url = new URL(`?${new URLSearchParams({ room })}`, location.href).href;
+  const url = new URL(`?${new URLSearchParams({ room })}`, location.href);
+  url.hash = "";
   try {
-    await navigator.clipboard.writeText(url);
+    await navigator.clipboard.writeText(url.href);
     byId("said").textContent = "Link copied";
     byId("share").textContent = "Copied";
   } catch {
     // Without permission the link can still be seen and copied by hand.
-    prompt("Link to this room", url);
+    prompt("Link to this room", url.href);
   }
   setTimeout(() => {
     byId("said").textContent = "";
-    byId("share").textContent = "Copy link";
-  }, 2_000);
+    byId("share").textContent = "Share";
+  }, SAID_MS);
 };
 
 // Who has joined in this tab stays so over a reload and a change of room.
-const ownLast = storedName("sessionStorage");
-if (ownLast) {
-  field("name").value = fixedName ?? ownLast;
+const lastName = stored("sessionStorage", "name");
+if (room.startsWith("_")) showReadOnly();
+else if (lastName) {
+  field("name").value = fixedName ?? lastName;
   /** @type {HTMLFormElement} */ (byId("join")).requestSubmit();
 }

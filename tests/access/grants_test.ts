@@ -50,13 +50,19 @@ Deno.test("{sub} is the user in each rule, also one who is called like a rule", 
   assertEquals(roomsOf({ user: "ann", ...rules }), [["user:ann"], ["user:ann"]]);
   assertEquals(roomsOf({ user: "*", ...rules })[0], ["user:*"]);
   assertEquals(roomsOf({ user: "team", ...rules })[0], ["team-", "team-a", "team"]);
-  assertEquals(rightsOf({ user: "$&", listen: ["{sub}{sub}"] }).listen, ["$&$&"]);
+  assertEquals(roomsOf({ user: "$&", rooms: ["{sub}"] })[0], []);
 });
 
 Deno.test("{sub} without a user is no room", () => {
   const rules = { rooms: ["user:{sub}", "{sub}*", "ops"], listen: ["user:{sub}"] };
   assertEquals(roomsOf(rules)[0], ["ops"]);
   assertEquals(rightsOf(rules).listen, []);
+});
+
+Deno.test("`listen` names rooms, and what names none is left out", () => {
+  const listen = ["ops", "user:{sub}", "user:*", "a b", ""];
+  assertEquals(rightsOf({ user: "auth0|7", listen }).listen, ["ops"]);
+  assert(!rightsOf({ user: "auth0|7", rooms: [], listen }).maySubscribe("user:auth0|7"));
 });
 
 Deno.test("rightsOf() counts idempotency keys by user, else by name", () => {

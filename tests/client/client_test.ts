@@ -675,38 +675,6 @@ play(
 );
 
 play(
-  "a page of a foreign origin, which may not send a token, learns that it is refused",
-  async (stage) => {
-    const { fetch } = globalThis;
-    const code = ["origin_not_allowed", "no_token"];
-    let status = 403;
-    stage.server.door = () => {
-      return Response.json({ type: "error", code: code[Number(status === 401)], message: "" }, {
-        status,
-      });
-    };
-    // As a browser without a preflight's leave.
-    globalThis.fetch = (url, init) => {
-      if (init?.headers) return Promise.reject(new TypeError("Failed to fetch"));
-      return fetch(url, init);
-    };
-    try {
-      using clock = new FakeClock();
-      const { heard } = stage.connect({ token: "t" });
-      assertEquals((await heard.take())[1], { code: code[0], message: "", room: undefined });
-      assertEquals(await heard.take(), ["state", "closed"]);
-      // Without its token it would be refused for want of one: that says nothing.
-      status = 401;
-      const { client } = stage.connect({ token: "t" });
-      assertEquals(await clock.timeouts.take(), 500);
-      assertEquals(client.state, "connecting");
-    } finally {
-      globalThis.fetch = fetch;
-    }
-  },
-);
-
-play(
   "a door that is open after all (426), full (503, 429) or broken is tried again",
   async (stage) => {
     using clock = new FakeClock();

@@ -439,6 +439,40 @@ Deno.test("no answer shows a token, a secret or a stack", async () => {
   }
 });
 
+Deno.test("AUTH_ISSUER, AUTH_AUDIENCE and MAX_TOKEN_SECONDS are asked of each token", async () => {
+  const auth = { AUTH_SECRET: SECRET, AUTH_ISSUER: "https://id.example", AUTH_AUDIENCE: "parley" };
+  await using server = await startServer({ ...auth, MAX_TOKEN_SECONDS: 60 });
+  const now = Math.floor(Date.now() / 1_000);
+  const good = { iss: "https://id.example", aud: "parley", iat: now };
+  const answer = async (claims: JWTPayload) => {
+    const headers = await bearer({ ...good, ...claims });
+    const { status, ...response } = await fetch(`${server.url}/rooms`, { headers })
+      .then(async (response) => ({ status: response.status, ...await response.json() }));
+    return [status, response.message];
+  };
+  assertEquals(await answer({}), [200, undefined]);
+  const unexpected = (claim: string) =>
+    `The token's ${claim} is not the one that this server expects.`;
+  assertEquals(await answer({ iss: "https://evil.example" }), [401, unexpected("iss")]);
+  assertEquals(await answer({ aud: "another service" }), [401, unexpected("aud")]);
+  assertEquals(await answer({ iat: now - 61 }), [401, "The token has expired."]);
+});
+
+Deno.test("the start warns when keys are trusted for tokens of other services, and only then", async () => {
+  const jwks = await Deno.makeTempFile();
+  await Deno.writeTextFile(jwks, '{"keys":[]}');
+  const isWarned = async (...flags: string[]) => {
+    await using server = await ServerProcess.start(["--auth-jwks", jwks, ...flags]);
+    server.kill("SIGTERM");
+    await server.status;
+    return server.lines().some((line) => line.includes("set AUTH_AUDIENCE"));
+  };
+  assert(await isWarned());
+  assert(!await isWarned("--auth-audience", "parley"));
+  assert(!await isWarned("--auth-issuer", "https://id.example"));
+  await Deno.remove(jwks);
+});
+
 Deno.test("the start warns when anybody from anywhere may connect, and only then", async () => {
   const isWarned = async (...flags: string[]) => {
     await using server = await ServerProcess.start(flags);

@@ -30,10 +30,10 @@ Deno.test("deno task bundle makes one file that serves echo, chat and page from 
 
     const page = await (await fetch(`${server.url}/`)).text();
     assertMatch(page, /<title>/);
-    const files = [...page.matchAll(/(?:src|href)="(\/[^"]*)"/g)].map(([, path]) => path);
+    const files = [...page.matchAll(/\s(?:src|href)="((?!data:)[^"]*)"/g)].map(([, path]) => path);
     assertGreater(files.length, 1);
     for (const path of files) {
-      const file = await fetch(server.url + path);
+      const file = await fetch(new URL(path, server.url));
       assertEquals(file.status, 200, path);
       assertGreater((await file.text()).length, 0, path);
     }

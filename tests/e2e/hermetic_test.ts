@@ -7,7 +7,7 @@ const CORE = [
   "tests/e2e/main_test.ts",
   "tests/e2e/otel_test.ts",
   "tests/e2e/terminal_test.ts",
-  "tests/e2e/v1_test.ts",
+  "tests/wire/v1_test.ts",
   "tests/attack/tricks_test.ts",
   "tests/start",
 ];

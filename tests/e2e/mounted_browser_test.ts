@@ -21,7 +21,7 @@ browserTest(
     const name = page.getByRole("textbox", { name: "Your name" });
     await name.fill("Ann");
     await name.press("Enter");
-    await page.getByText("Ann joined the chat.").waitFor();
+    await page.getByText("Ann joined").waitFor();
     await page.goto(`${origin}/a/rt/dashboard`);
     await page.waitForSelector("canvas");
     await page.getByRole("link", { name: "Chat" }).click();

@@ -3,6 +3,7 @@ import { assert, assertEquals } from "@std/assert";
 import { Client } from "../support/clients.ts";
 import { ServerProcess } from "../support/process.ts";
 import { eventually } from "../support/inbox.ts";
+import { RedisServer, redisTest } from "../support/redis_server.ts";
 import { range } from "../support/v1.ts";
 
 Deno.test("WORKERS=2 is one server: its rooms, figures and signals are those of both", async () => {
@@ -90,3 +91,22 @@ Deno.test("WORKERS=4: POST_RATE counts over all threads", async () => {
   const accepted = statuses.filter((status) => status === 202).length;
   assert(accepted >= 10 && accepted <= 10 + refilled, `${accepted} of 60, ${refilled} refilled`);
 });
+
+redisTest(
+  "REDIS_URL with WORKERS=3 is one node: one connection, and rooms that all threads serve",
+  async () => {
+    await using redis = await RedisServer.start();
+    const flags = ["--redis-url", redis.url, "--workers", "3"];
+    await using server = await ServerProcess.start(flags);
+    const clients: Client[] = [];
+    for (const _ of range(1, 12)) clients.push(await Client.open(`${server.ws}/chat/ops`));
+    clients[0].send({ type: "join", name: "Ann" });
+    for (const client of clients) {
+      assertEquals(await client.nextObject(), { type: "status", message: "Ann joined the chat." });
+    }
+    const connections = (await redis.command("CLIENT", "LIST")).trim().split("\n")
+      .filter((line) => !line.includes("cmd=client"));
+    assertEquals(connections.length, 1, connections.join("\n"));
+    for (const client of clients) await client.close();
+  },
+);

@@ -33,7 +33,7 @@ function changesOf(
 
 function rowsOf(file: SqliteFile): Record<Table, Value[]> {
   const rows: Record<Table, Value[]> = { rooms: [], chats: [], ids: [] };
-  file.read((table, values) => rows[table].push(...values));
+  file.read((table, all) => rows[table].push(...all.flat()));
   return rows;
 }
 
@@ -120,6 +120,13 @@ fileTest("SqliteFile lets one process in at a time", (path) => {
   assertThrows(again, Error, "another process has used it");
   Deno.removeSync(path);
   assertThrows(again, Deno.errors.NotFound);
+});
+
+fileTest("SqliteFile makes files that its user alone can read", (path) => {
+  const file = new SqliteFile(path, "me", false);
+  file.commit(changesOf({ puts: { rooms: [1, "a", "e", 0] } }));
+  for (const each of [path, `${path}-wal`]) assertEquals(Deno.statSync(each).mode! & 0o777, 0o600);
+  file.close();
 });
 
 fileTest("SqliteFile refuses what is no file of its own", (path) => {

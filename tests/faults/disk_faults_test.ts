@@ -119,7 +119,7 @@ Deno.test("a file or a folder that may not be written ends the start with one li
   const prefix = Deno.uid() === 0 ? "exec unshare --user --map-user=1 " : "";
   const folder = await Deno.makeTempDir();
   const path = `${folder}/parley.db`;
-  for (const [locked, reason] of [[path, "readonly database"], [folder, "open database"]]) {
+  for (const [locked, reason] of [[path, "readonly database"], [folder, "Permission denied"]]) {
     await Deno.writeTextFile(path, "");
     await Deno.chmod(locked, locked === path ? 0o444 : 0o555);
     if (locked === folder) await Deno.remove(path);

@@ -12,7 +12,7 @@ import { eventually, hear, within } from "../support/recorder.ts";
 import { RedisServer, redisTest } from "../support/redis_server.ts";
 import { hear as hearRaw, joinAs, nextOf, settled } from "../support/v1.ts";
 import { Proxy } from "../support/proxy.ts";
-import { sized } from "../support/run.ts";
+import { IS_FULL, sized } from "../support/run.ts";
 import { ServerNode } from "./server_node.ts";
 import { Traffic } from "./traffic.ts";
 
@@ -95,10 +95,12 @@ redisTest("a Redis that pauses, and a way to it that is cut or swallows all", as
   const { nodes: [one, other], redis, way } = system;
   await using traffic = await Traffic.start(system.nodes, ROOMS);
   await traffic.flow(100);
-  const paused = redis.command("CLIENT", "PAUSE", "1500", "ALL");
-  await within(1_000, () => system.until(503));
-  await paused;
-  await system.until(200);
+  if (IS_FULL) {
+    const paused = redis.command("CLIENT", "PAUSE", "1500", "ALL");
+    await within(1_000, () => system.until(503));
+    await paused;
+    await system.until(200);
+  }
   for (const fault of ["cut", "swallow"] as const) {
     await traffic.flow(100);
     way[fault]();
@@ -125,7 +127,7 @@ redisTest("a client goes on at a server that has heard less and cannot reach Red
   await traffic.flow(100);
   await other.end("SIGKILL", one);
   const { refusals } = traffic;
-  await eventually(() => traffic.refusals, (count) => count > refusals + 20);
+  await eventually(() => traffic.refusals, (count) => count > refusals + sized(4, 20));
   system.way.heal();
   await settle(traffic);
 });

@@ -253,6 +253,85 @@ Deno.test("POST_RATE holds an address, not the others", async () => {
   assertEquals((await post("192.0.2.1")).status, 202);
 });
 
+Deno.test("POST_RATE counts by the token's user wherever they are, and not at all for an admin", async () => {
+  const { ask, app } = rooms({ POST_RATE: 2 });
+  app.authorize = ({ headers }) => {
+    const user = headers.get("x-user") ?? undefined;
+    return { user, publish: true, admin: user === "root" };
+  };
+  let host = 0;
+  const post = async (user: string) => {
+    const headers = { ...JSON_TYPE, ...(user !== "" && { "x-user": user }) };
+    const init = { method: "POST", headers, body: "{}" };
+    const address = user === "" ? "192.0.2.1" : `192.0.2.${++host}`;
+    return (await ask("/rooms/ops/messages", init, infoOf(address))).status;
+  };
+  for (const user of ["ann", "bob", ""]) {
+    assertEquals([await post(user), await post(user), await post(user)], [202, 202, 429], user);
+  }
+  for (const _ of range(1, 400)) assertEquals(await post("root"), 202);
+});
+
+Deno.test("POST_RATE counts by address where everybody may do everything", async () => {
+  const { publish } = rooms({ POST_RATE: 2 });
+  const status = async () => (await publish("ops", {})).status;
+  assertEquals([await status(), await status(), await status()], [202, 202, 429]);
+});
+
+Deno.test("GET /rooms/{room} is the room as the list has it; zeros for one that nobody knows", async () => {
+  const { ask, connect, publish } = rooms();
+  const room = async (name: string) => await (await ask(`/rooms/${name}`)).json();
+  const names = ["a", "a-", "a.", "ab", "az", "azz", "b", "-", "Z"];
+  for (const name of names) {
+    const socket = await connect(`/chat/${name}`);
+    socket.say({ type: "join", name: "Ann" });
+    if (name === "az") socket.say({ type: "chat", message: 1 });
+    await connect(`/chat/${name}`, { dialect: "v1" });
+  }
+  const { rooms: list } = await (await ask("/rooms")).json();
+  assertEquals(list.length, names.length);
+  for (const one of list) assertEquals(await room(one.room), one);
+  const zeros = { members: 0, listeners: 0, seq: 0 };
+  for (const name of ["nobody", "aa", "_stats2"]) {
+    assertEquals(await room(name), { room: name, ...zeros });
+  }
+  await publish("kept", { message: 1 });
+  assertEquals(await room("kept"), { room: "kept", ...zeros, seq: 1 });
+});
+
+Deno.test("GET /rooms/{room}/members lists who has joined, by name, to who has not", async () => {
+  const { ask, connect } = rooms();
+  const members = async () => await (await ask("/rooms/ops/members")).json();
+  assertEquals(await members(), { room: "ops", members: [], count: 0 });
+  const sockets = [];
+  for (const name of ["Cy", "Ann", "Bo", "Ann"]) {
+    const socket = await connect("/chat/ops");
+    socket.say({ type: "join", name });
+    sockets.push(socket);
+  }
+  await connect("/chat/ops");
+  sockets[2].end();
+  const one = (name: string) => ({ name, sockets: 1 });
+  assertEquals(await members(), {
+    room: "ops",
+    members: [one("Ann"), one("Ann"), one("Cy")],
+    count: 3,
+  });
+});
+
+Deno.test("GET /rooms/{room} and its members need the room, and tell what the engine refuses", async () => {
+  const { ask, app, engine } = rooms();
+  app.authorize = () => ({ rooms: ["ops"] });
+  for (const path of ["/rooms/hr", "/rooms/hr/members"]) {
+    await refusal(await ask(path), 403, "forbidden");
+  }
+  engine.members = () => ({ refused: "unavailable" });
+  engine.read = () => ({ refused: "unavailable" });
+  for (const path of ["/rooms/ops", "/rooms/ops/members"]) {
+    await refusal(await ask(path), 503, "unavailable");
+  }
+});
+
 Deno.test("history pages forward from a cursor to the end, and no further", async () => {
   const { publish, read } = rooms();
   let epoch = "";

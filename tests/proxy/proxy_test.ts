@@ -5,7 +5,7 @@
 import { assert, assertEquals, assertMatch } from "@std/assert";
 import type { Totals } from "../attack/totals.ts";
 import { Client, RawClient } from "../support/clients.ts";
-import { soon } from "../support/inbox.ts";
+import { eventually, soon } from "../support/inbox.ts";
 import { freePort, ROOT, TestProcess } from "../support/process.ts";
 
 const encoder = new TextEncoder();
@@ -92,7 +92,8 @@ class Front implements AsyncDisposable {
         proxy.kill("SIGTERM");
         await proxy.status;
       });
-      await soon(front.#listening(), `${program.path} on port ${front.port}`);
+      const isUp = () => front.dial().then((connection) => (connection.close(), true), () => false);
+      await eventually(isUp, (answer) => answer, `${program.path} on port ${front.port}`);
     } catch (error) {
       await stack.disposeAsync();
       throw error;
@@ -114,30 +115,15 @@ class Front implements AsyncDisposable {
 
   /** The totals when they have become so. */
   async until(what: string, isSo: (totals: Totals) => boolean): Promise<Totals> {
-    const end = Date.now() + 10_000;
-    for (;;) {
-      const totals = await (await fetch(this.#totalsUrl)).json();
-      if (isSo(totals)) return totals;
-      assert(Date.now() < end, `${what}: ${JSON.stringify(totals)}`);
-      await new Promise((resolve) => setTimeout(resolve, 50));
-    }
-  }
-
-  async #listening(): Promise<void> {
-    for (;;) {
-      try {
-        (await this.dial()).close();
-        return;
-      } catch {
-        await new Promise((resolve) => setTimeout(resolve, 20));
-      }
-    }
+    return await eventually<Totals>(async () => (await fetch(this.#totalsUrl)).json(), isSo, what);
   }
 
   [Symbol.asyncDispose](): Promise<void> {
     return this.#stack.disposeAsync();
   }
 }
+
+const POST = "POST /rooms/ops/messages HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n";
 
 /** Reads until the other side ends the connection. */
 async function ended(connection: Deno.Conn): Promise<string> {
@@ -204,37 +190,24 @@ for (const program of [NGINX, CADDY]) {
     },
   );
 
-  proxyTest(program, `${name} ends a connection that says nothing`, async () => {
-    await using front = await Front.start(program);
-    using connection = await front.dial();
-    await soon(ended(connection), "the end of a silent connection");
-  });
-
-  proxyTest(program, `${name} ends headers that never end`, async () => {
-    await using front = await Front.start(program);
-    using connection = await front.dial();
-    await connection.write(encoder.encode("GET / HTTP/1.1\r\nhost: x\r\n"));
-    const timer = setInterval(() => {
-      connection.write(encoder.encode("x-more: x\r\n")).catch(() => {});
-    }, 200);
-    await soon(ended(connection), "the end of endless headers");
-    clearInterval(timer);
-  });
-
   proxyTest(
     program,
-    `${name} ends a body that stops, and refuses one that is too big`,
+    `${name} ends a silent connection, headers that never end, and a body that stops`,
     async () => {
       await using front = await Front.start(program);
-      const head =
-        "POST /rooms/ops/messages HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n";
-      using connection = await front.dial();
-      await connection.write(encoder.encode(`${head}content-length: 100\r\n\r\n{"mess`));
-      await soon(ended(connection), "the end of a body that stopped");
+      using silent = await front.dial();
+      using headers = await front.dial();
+      using body = await front.dial();
+      await headers.write(encoder.encode("GET / HTTP/1.1\r\nhost: x\r\n"));
+      const timer = setInterval(() => {
+        headers.write(encoder.encode("x-more: x\r\n")).catch(() => {});
+      }, 200);
+      await body.write(encoder.encode(`${POST}content-length: 100\r\n\r\n{"mess`));
+      await soon(Promise.all([silent, headers, body].map(ended)), "the ends of all three");
+      clearInterval(timer);
       using big = await front.dial();
-      await big.write(
-        encoder.encode(`${head}content-length: 9999999\r\nconnection: close\r\n\r\n{`),
-      );
+      const tooBig = "content-length: 9999999\r\nconnection: close\r\n\r\n{";
+      await big.write(encoder.encode(POST + tooBig));
       const refusal = new Uint8Array(1_000);
       await soon(big.read(refusal), "a refusal");
       assertMatch(new TextDecoder().decode(refusal), /^HTTP\/1.1 413 /);
@@ -253,8 +226,7 @@ for (const program of [NGINX, CADDY]) {
       ]
     ) {
       using connection = await front.dial();
-      const head = `POST /rooms/ops/messages HTTP/1.1\r\nhost: x\r\n${lengths}\r\n\r\n`;
-      await connection.write(encoder.encode(`${head}{}${hidden}`));
+      await connection.write(encoder.encode(`${POST}${lengths}\r\n\r\n{}${hidden}`));
       const answer = await soon(ended(connection), `the end after ${lengths}`);
       assert(!/ (202|404) /.test(answer), `${lengths}: ${answer}`);
     }

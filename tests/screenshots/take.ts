@@ -59,7 +59,7 @@ async function chat(server: TestServer, ann: Visitor): Promise<void> {
   for (const [who, text] of TALK) {
     if (who === "Ann") {
       await ann.page.fill("#text", text);
-      await ann.page.click("#say button:last-child");
+      await ann.page.click("#say > button");
     } else await clients.get(who)!.send(text);
     await ann.sees(".chat:not(.pending) .words", text.split("\n")[0]);
   }

@@ -54,7 +54,7 @@ async function launch(count: number, clock: Clock = systemClock, settings: Threa
 
 Deno.test("report() answers the sum of all threads, whichever reports", async () => {
   await using made = await launch(3);
-  const sums = { main: 1, "worker-1": 1, "worker-2": 1, all: 3 };
+  const sums = { main: 1, "worker-1": 1, "worker-2": 1, all: 3, messagesIn: 10 };
   assertEquals(await made.reported(3), sums);
   await made.order(2, "report");
   await made.recorder.until(({ chats }) => chats.length === 1);
@@ -98,6 +98,7 @@ for (const order of ["throw", "reject"] as const) {
   Deno.test(`a worker that dies (${order}) loses its members and nothing else, and is replaced`, async () => {
     await using made = await launch(2);
     const { engine, recorder, log } = made;
+    await made.reported(2);
     const before = await granted(engine.publish("said", { sender: "Ann", message: '"before"' }));
     await made.order(1, order);
     await recorder.until(({ events }) => events.at(-1)?.type === "status" && events.length >= 4);
@@ -109,7 +110,9 @@ for (const order of ["throw", "reject"] as const) {
     assertEquals(log.of("worker_died").map(({ level, fields }) => [level, fields.peer]), [
       ["error", 1],
     ]);
-    await made.reported(2);
+    // What the dead worker counted counts on; what it had is gone.
+    const sums = await made.reported(2);
+    assertEquals([sums["worker-1"], sums.messagesIn], [1, 10]);
     await made.order(1, "report");
     await recorder.until(({ chats }) => chats.at(-1)?.sender === "worker-1");
   });

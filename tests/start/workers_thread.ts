@@ -24,7 +24,7 @@ if (isWorker()) {
   const { index, engine, limits, report } = threads;
   if (settings.failing === index) throw new Error("no port is free");
   const room = `worker-${index}`;
-  const figures = { [room]: 1, all: 1 };
+  const figures = { [room]: 1, all: 1, messagesIn: 5 };
   const say = (text: unknown) =>
     engine.publish("said", { sender: room, message: JSON.stringify(text) });
   const obey: Record<Order, () => unknown> = {

@@ -13,14 +13,17 @@ const PATH = "/usr/bin/chromium";
 export const MISSING_BROWSER: string = isThere(PATH) ? "" : " [needs: apt-get install chromium]";
 
 /** Registers a test that has a browser of its own; ignored, and its name says why, where there is none. */
-export function browserTest(name: string, run: (browser: Browser) => Promise<void>): void {
+export function browserTest(
+  name: string,
+  run: (browser: Browser, t: Deno.TestContext) => Promise<void>,
+): void {
   Deno.test({
     name: name + MISSING_BROWSER,
     ignore: MISSING_BROWSER !== "",
-    async fn() {
+    async fn(t) {
       const browser = await launch();
       try {
-        await run(browser);
+        await run(browser, t);
       } finally {
         await browser.close();
       }

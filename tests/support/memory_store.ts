@@ -52,7 +52,7 @@ export class MemoryStore implements Store {
   /** The rows of all tables. */
   read(take: TakeRows): void {
     for (const [table, rows] of this.#tables) {
-      take(table, [...rows.values()].sort(([a], [b]) => Number(a) - Number(b)).flat());
+      take(table, [...rows.values()].sort(([a], [b]) => Number(a) - Number(b)));
     }
   }
 

@@ -43,9 +43,15 @@ export class RedisServer implements AsyncDisposable {
   static async start(settings: RedisSettings = {}): Promise<RedisServer> {
     const directory = await Deno.makeTempDir({ prefix: "parley-redis-" });
     const defaults = { appendonly: "yes", appendfsync: "everysec", save: "" };
-    const server = new RedisServer(freePort(), directory, { ...defaults, ...settings });
+    const port = Number(settings.port ?? freePort());
+    const server = new RedisServer(port, directory, { ...defaults, ...settings });
     await server.start();
     return server;
+  }
+
+  /** Whether it was started and not stopped. */
+  get isRunning(): boolean {
+    return this.#process !== undefined;
   }
 
   /** Where to reach it. */

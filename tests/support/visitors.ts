@@ -66,9 +66,17 @@ export interface World {
   visit(path: string, options?: BrowserContextOptions): Promise<Visitor>;
 }
 
+interface PageTest {
+  name: string;
+  run: (world: World) => Promise<void>;
+  allowed?: RegExp;
+}
+
+const tests: PageTest[] = [];
+
 /**
- * Registers a test with a server and a browser. At its end no page may have complained on its
- * console, broken the content security policy, or asked another host.
+ * Adds a test with a server of its own to those of {@link runPageTests}. At its end no page may have
+ * complained on its console, broken the content security policy, or asked another host.
  *
  * @param allowed console errors that belong to what the test does
  */
@@ -77,33 +85,52 @@ export function pageTest(
   run: (world: World) => Promise<void>,
   allowed?: RegExp,
 ): void {
-  browserTest(name, async (browser) => {
-    await using server = await startServer();
-    const complaints: string[] = [];
-    await run({
-      server,
-      browser,
-      async visit(path, options) {
-        const url = new URL(path, server.url);
-        const context = await browser.newContext(options);
-        const page = await context.newPage();
-        page.on("console", (line) => {
-          const text = line.text();
-          if (line.type() === "error" && !allowed?.test(text)) complaints.push(text);
-        });
-        page.on("pageerror", ({ message }) => complaints.push(message));
-        page.on("request", (request) => {
-          const { host, protocol } = new URL(request.url());
-          if (host !== url.host && protocol !== "data:") complaints.push(`asks ${request.url()}`);
-        });
-        await page.addInitScript(
-          `addEventListener("securitypolicyviolation", ({ violatedDirective, blockedURI }) =>
-             console.error("CSP", violatedDirective, blockedURI))`,
-        );
-        await page.goto(url.href);
-        return new Visitor(page);
-      },
-    });
-    assertEquals(complaints, []);
+  tests.push({ name, run, allowed });
+}
+
+/** Registers all page tests as steps of one test, which has one browser for them. */
+export function runPageTests(name: string): void {
+  browserTest(name, async (browser, t) => {
+    for (const { name, run, allowed } of tests.splice(0)) {
+      // The browser outlives each step; what leaks is seen at the end of the whole test.
+      const options = { sanitizeOps: false, sanitizeResources: false };
+      await t.step({ name, fn: () => visitAll(browser, run, allowed), ...options });
+    }
   });
+}
+
+async function visitAll(
+  browser: Browser,
+  run: (world: World) => Promise<void>,
+  allowed?: RegExp,
+): Promise<void> {
+  await using server = await startServer();
+  await using contexts = new AsyncDisposableStack();
+  const complaints: string[] = [];
+  await run({
+    server,
+    browser,
+    async visit(path, options) {
+      const url = new URL(path, server.url);
+      const context = await browser.newContext(options);
+      contexts.defer(() => context.close());
+      const page = await context.newPage();
+      page.on("console", (line) => {
+        const text = line.text();
+        if (line.type() === "error" && !allowed?.test(text)) complaints.push(text);
+      });
+      page.on("pageerror", ({ message }) => complaints.push(message));
+      page.on("request", (request) => {
+        const { host, protocol } = new URL(request.url());
+        if (host !== url.host && protocol !== "data:") complaints.push(`asks ${request.url()}`);
+      });
+      await page.addInitScript(
+        `addEventListener("securitypolicyviolation", ({ violatedDirective, blockedURI }) =>
+           console.error("CSP", violatedDirective, blockedURI))`,
+      );
+      await page.goto(url.href);
+      return new Visitor(page);
+    },
+  });
+  assertEquals(complaints, []);
 }

@@ -8,6 +8,7 @@ import type { Buffer } from "node:buffer";
 import type { createClient, RedisClientType } from "@redis/client";
 import type { Clock } from "../../util/clock.ts";
 import type { Log } from "../../util/log.ts";
+import type { RemoteStats } from "../engine.ts";
 import { SCRIPTS } from "./scripts.ts";
 
 /** Time limits for the TCP connection, and for everything until the connection is usable. */
@@ -40,27 +41,41 @@ export interface RedisProcess {
   clientId: string;
 }
 
+/** What a connection tells its owner. */
+export interface ConnectionEvents {
+  /**
+   * The connection is usable; what this sends goes before everything else. `isSameServer` tells
+   * whether it is the same server process as before.
+   */
+  onConnect(connection: RedisConnection, isSameServer: boolean): void;
+  /** The connection was lost, or an attempt to connect failed. */
+  onLost(connection: RedisConnection): void;
+  /** A channel brought something. */
+  onPush(connection: RedisConnection, payload: Buffer, channel: Buffer): void;
+  /** In a cluster: another server has this slot. */
+  onMoved(connection: RedisConnection, slot: number, address: string): void;
+  /** In a cluster: the server dropped this subscription, because another one has the slot. */
+  onChannelMoved(connection: RedisConnection, channel: string): void;
+}
+
 /** What a connection needs. */
-export interface ConnectionOptions {
-  url: string;
+export interface ConnectionOptions extends ConnectionEvents {
+  createClient: typeof createClient;
+  /** Finds the URL to connect to, before each attempt. */
+  findUrl: () => string | Promise<string>;
   clock: Clock;
   log: Log;
-  /** Called when the connection is usable; what this sends goes before everything else. */
-  onConnect: () => void;
-  /** Called for each message of a channel. */
-  onPush: (payload: Buffer, channel: Buffer) => void;
-  /** Called every 200 ms with the number of the tick. */
-  onTick: (tick: number) => void;
 }
 
 /** Keeps a connection to Redis. No method throws or rejects. */
 export class RedisConnection {
   /** The server, or the last one if the connection is lost. */
   server: RedisProcess = { runId: "", isDurable: false, clientId: "" };
-  /** When the connection was made, in Unix ms. */
-  connectedAt = 0;
   /** Settles when the first attempt to connect has succeeded or failed. */
   readonly firstAttempt: Promise<void>;
+  readonly stats: RemoteStats = { commands: 0, reconnects: 0, roundTrips: 0, roundTripSeconds: 0 };
+  /** Host and port of the last attempt. */
+  address = "";
   #client?: RedisClientType;
   #shas = new Map<string, string>();
   readonly #pending = new PendingCommands();
@@ -72,11 +87,11 @@ export class RedisConnection {
   #stopTicks: () => void;
   #ended: Promise<void>;
 
-  constructor(create: typeof createClient, readonly options: ConnectionOptions) {
+  constructor(readonly options: ConnectionOptions) {
     this.#stopTicks = options.clock.every(TICK_MS, () => this.#onTick());
     const { promise, resolve } = Promise.withResolvers<void>();
     this.firstAttempt = promise;
-    this.#ended = this.#run(create, resolve);
+    this.#ended = this.#run(resolve);
   }
 
   /** Whether commands can be sent now. */
@@ -97,6 +112,7 @@ export class RedisConnection {
     if (!client || (hasTimeout && !this.#pending.hasSpace(bytes))) {
       return Promise.resolve(undefined);
     }
+    this.stats.commands++;
     const onError = (error: Error) => this.#onErrorAnswer(client, error);
     return this.#pending.add(client.sendCommand(command), bytes, hasTimeout, onError);
   }
@@ -115,13 +131,13 @@ export class RedisConnection {
   /** Subscribes to channels for as long as the connection lasts. */
   subscribe(channels: string[]): void {
     const client = this.#client;
-    client?.sSubscribe(channels, this.options.onPush, true)
+    client?.sSubscribe(channels, this.#onPush, true)
       .catch((error: Error) => this.#onErrorAnswer(client, error));
   }
 
   /** Unsubscribes from a channel. */
   unsubscribe(channel: string): void {
-    this.#client?.sUnsubscribe(channel, this.options.onPush, true).catch(() => {});
+    this.#client?.sUnsubscribe(channel, this.#onPush, true).catch(() => {});
   }
 
   /** Closes the connection for good. */
@@ -132,19 +148,23 @@ export class RedisConnection {
     await this.#ended;
   }
 
-  async #run(create: typeof createClient, onAttempt: () => void): Promise<void> {
-    const { log, url, clock } = this.options;
-    const fields = { redis: new URL(url).host };
+  #onPush = (payload: Buffer, channel: Buffer) => this.options.onPush(this, payload, channel);
+
+  async #run(onAttempt: () => void): Promise<void> {
+    const { log, clock } = this.options;
     let backoffMs = 0;
     while (!this.#isClosed) {
-      const reason = await this.#connect(create, () => {
-        if (backoffMs > 0) log.info(`Redis is back at ${fields.redis}`, fields);
+      const reason = await this.#connect(() => {
+        const redis = this.address;
+        if (backoffMs > 0) log.info(`Redis is back at ${redis}`, { redis });
         backoffMs = 0;
         onAttempt();
       });
       onAttempt();
       if (this.#isClosed) return;
-      if (backoffMs === 0) log.error(`Cannot reach Redis at ${fields.redis}: ${reason}`, fields);
+      const redis = this.address;
+      if (backoffMs === 0) log.error(`Cannot reach Redis at ${redis}: ${reason}`, { redis });
+      this.options.onLost(this);
       backoffMs = Math.min(BACKOFF_MS.last, backoffMs * 2 || BACKOFF_MS.first);
       await new Promise<void>((resolve) => {
         const cancel = clock.after(backoffMs * (0.5 + Math.random() / 2), resolve);
@@ -154,9 +174,16 @@ export class RedisConnection {
   }
 
   /** One connection from beginning to end; returns why it ended. */
-  async #connect(create: typeof createClient, onConnect: () => void): Promise<string> {
-    const client = create({
-      url: this.options.url,
+  async #connect(onConnect: () => void): Promise<string> {
+    let url: string;
+    try {
+      url = await this.options.findUrl();
+    } catch (error) {
+      return reasonOf(error);
+    }
+    this.address = new URL(url).host;
+    const client = this.options.createClient({
+      url,
       RESP: 3,
       disableOfflineQueue: true,
       socket: { reconnectStrategy: false, connectTimeout: CONNECT_MS.tcp },
@@ -169,16 +196,20 @@ export class RedisConnection {
     };
     this.#interrupt = interrupt;
     client.on("error", (error: Error) => interrupt(error.message));
+    client.on("sharded-channel-moved", (channel: string) => {
+      this.options.onChannelMoved(this, channel);
+    });
     const cancel = this.options.clock.after(CONNECT_MS.all, () => interrupt("no answer"));
     try {
       await client.connect();
       const server = await this.#prepare(client);
       if (client.isReady && !this.#isClosed) {
-        this.server = server;
+        const isSameServer = server.runId === this.server.runId;
         this.#client = client;
-        this.connectedAt = this.options.clock.now();
+        if (this.server.runId) this.stats.reconnects++;
+        this.server = server;
         onConnect();
-        this.options.onConnect();
+        this.options.onConnect(this, isSameServer);
       }
     } catch (error) {
       interrupt(reasonOf(error));
@@ -207,8 +238,14 @@ export class RedisConnection {
     const hasAnswered = this.#pending.tick();
     if (this.#client && !hasAnswered) this.#interrupt("no answer");
     if (this.#client && this.#tick % INSPECT_TICKS === 0) this.#inspectAgain(this.#client);
-    this.send(["PING"]);
-    this.options.onTick(this.#tick);
+    this.#ping();
+  }
+
+  async #ping(): Promise<void> {
+    const start = performance.now();
+    if (await this.send(["PING"]) !== "PONG") return;
+    this.stats.roundTrips++;
+    this.stats.roundTripSeconds += (performance.now() - start) / 1_000;
   }
 
   async #inspectAgain(client: RedisClientType): Promise<void> {
@@ -224,6 +261,8 @@ export class RedisConnection {
     if (client !== this.#client) return;
     if (this.#lastWarningTick !== this.#tick) this.options.log.warn(`Redis refused: ${message}`);
     this.#lastWarningTick = this.#tick;
+    const [, slot, address] = /^MOVED (\d+) (\S+)/.exec(message) ?? [];
+    if (address) this.options.onMoved(this, Number(slot), address);
     if (/^(NOSCRIPT|READONLY|LOADING|MASTERDOWN|NOPERM)/.test(message)) this.#interrupt(message);
   }
 }

@@ -21,14 +21,18 @@ import {
   type Refusal,
 } from "../engine.ts";
 import { type HistoryLimits, newEpoch } from "../memory.ts";
-import { RedisConnection, type ScriptName } from "./connection.ts";
-import { type Entry, pack, type RedisNode, toChats, unpack } from "./room.ts";
-import { RedisRooms } from "./rooms.ts";
-import { LEASE_MS, MAX_NAMES } from "./scripts.ts";
+import type { ScriptName } from "./connection.ts";
+import { Lease } from "./lease.ts";
+import { type Entry, pack, type RedisNode, type RedisRoom, toChats, unpack } from "./room.ts";
+import { MIN_KEEP_MS, RedisRooms, TICK_MS } from "./rooms.ts";
+import { MAX_NAMES } from "./scripts.ts";
+import { parseRedisUrl, type ShardOptions, Shards } from "./shards.ts";
 
 const UNAVAILABLE: Refusal = { refused: "unavailable" };
 /** Few reads at once: Redis drops a connection to which it has too much to send. */
 const MAX_READS = 4;
+/** The node renews its lease every 5 s. */
+const LEASE_TICKS = 25;
 /** How long a list of rooms is shared, in ms. */
 const LIST_MS = 1_000;
 
@@ -36,7 +40,7 @@ const LIST_MS = 1_000;
  * Creates the Redis engine. Resolves when the first attempt to connect has succeeded or failed; after
  * a failure the engine keeps trying.
  *
- * @param url `redis://` or `rediss://`, with `user:password@` and `/database` where needed
+ * @param url REDIS_URL: see {@link parseRedisUrl}
  * @throws {TypeError} if the URL is of another kind
  */
 export async function createRedisEngine(
@@ -45,15 +49,10 @@ export async function createRedisEngine(
   clock: Clock,
   log: Log,
 ): Promise<Engine> {
-  const { protocol = "", pathname = "" } = URL.parse(url) ?? {};
-  if (!/^rediss?:$/.test(protocol) || !/^(\/\d*)?$/.test(pathname)) {
-    throw new TypeError("Cannot use REDIS_URL: it is not redis://… or rediss://…[/database]");
-  }
-  const database = Number(pathname.slice(1));
+  const parsed = parseRedisUrl(url);
   const { createClient } = await import("@redis/client");
-  const prefix = database === 0 ? "parley" : `parley/${database}`;
-  const engine = new RedisEngine(createClient, url, prefix, limits, clock, log);
-  await engine.connection.firstAttempt;
+  const engine = new RedisEngine({ createClient, url: parsed, clock, log }, limits);
+  await engine.shards.firstAttempt;
   return engine;
 }
 
@@ -61,39 +60,54 @@ class RedisEngine implements Engine, RedisNode {
   readonly name = "redis";
   /** Identifies this node among all. */
   readonly id = newEpoch() + newEpoch();
-  readonly connection: RedisConnection;
+  readonly shards: Shards;
+  readonly clock: Clock;
   readonly #rooms: RedisRooms;
+  readonly #lease: Lease;
+  readonly #leaseKey: string;
   readonly #queue = new ReadQueue();
   readonly #reads = new SharedReads(this.#queue, (name, after) => this.#read(name, after));
   readonly #keys: KeyBudget;
   readonly #lists = new Map<string, { until: number; rooms: Promise<RoomSummary[]> }>();
-  readonly #keepMs: string;
+  readonly #keepMs: number;
+  readonly #stopTicks: () => void;
+  #tick = 0;
 
   constructor(
-    createClient: ConstructorParameters<typeof RedisConnection>[0],
-    url: string,
-    prefix: string,
+    options: Pick<ShardOptions, "createClient" | "url" | "clock" | "log">,
     readonly limits: HistoryLimits,
-    readonly clock: Clock,
-    log: Log,
   ) {
-    this.#keys = new KeyBudget(limits.historyMb * 250_000);
-    // A hosted room must outlive the time between two comparisons.
-    this.#keepMs = String(Math.max(limits.historySeconds * 1_000, LEASE_MS));
-    this.connection = new RedisConnection(createClient, {
-      url,
-      clock,
-      log,
-      onConnect: () => this.#rooms.resume(),
-      onPush: (payload, channel) => this.#rooms.push(payload, channel),
-      onTick: (tick) => this.#rooms.onTick(tick),
+    const { clock, url: { database } } = options;
+    const { maxRooms, historyMb, historySeconds } = limits;
+    const prefix = database === 0 ? "parley" : `parley/${database}`;
+    const historyMs = historySeconds * 1_000;
+    this.clock = clock;
+    this.#keys = new KeyBudget(historyMb * 250_000);
+    this.#keepMs = Math.max(historyMs, MIN_KEEP_MS);
+    this.#leaseKey = `${prefix}:nodes`;
+    this.#lease = new Lease(clock, () => this.run("renew", [this.#leaseKey], [this.id]));
+    this.shards = new Shards({
+      ...options,
+      onConnect: (connection, isSameServer) => {
+        if (connection === this.shards.of(this.#leaseKey)) this.#renew();
+        this.#rooms.onConnect(connection, isSameServer);
+      },
+      onPush: (...push) => this.#rooms.push(...push),
+      onTopology: () => this.#rooms.onTopology(),
+      onUnsubscribed: (channel) => this.#rooms.onUnsubscribed(channel),
     });
-    const { maxRooms } = limits;
-    this.#rooms = new RedisRooms({ node: this, connection: this.connection, prefix, maxRooms });
+    const { shards } = this;
+    const keepMs = this.#keepMs;
+    this.#rooms = new RedisRooms({ node: this, shards, prefix, maxRooms, historyMs, keepMs });
+    this.#stopTicks = clock.every(TICK_MS, () => this.#onTick());
   }
 
-  get canRemoveNodes(): boolean {
-    return this.clock.now() - this.connection.connectedAt > LEASE_MS;
+  get live(): Lease["live"] {
+    return this.#lease.live;
+  }
+
+  onStale(room: RedisRoom): void {
+    this.#rooms.onStale(room);
   }
 
   run(
@@ -102,24 +116,26 @@ class RedisEngine implements Engine, RedisNode {
     args: string[],
     hasTimeout?: boolean,
   ): Promise<unknown> {
-    const { runId, isDurable } = this.connection.server;
-    const all = [runId, isDurable ? "1" : "0", this.#keepMs, ...args];
-    return this.connection.run(script, keys, all, hasTimeout);
+    const connection = this.shards.of(keys[0]);
+    if (!connection) return Promise.resolve(undefined);
+    const { runId, isDurable } = connection.server;
+    const all = [runId, isDurable ? "1" : "0", String(this.#keepMs), ...args];
+    return connection.run(script, keys, all, hasTimeout);
   }
 
   host(name: string, host: Host): Promise<Head | Refusal> {
     const room = this.#rooms.open(name);
     if (!room) return Promise.resolve({ refused: "too_many_rooms" });
-    this.connection.subscribe([room.keys[0]]);
+    room.connection?.subscribe([room.keys[0]]);
     const opened = room.open(host);
-    this.#rooms.list([name]);
+    this.#rooms.list([room]);
     return opened;
   }
 
   release(name: string): void {
     const room = this.#rooms.get(name);
     if (!room?.host) return;
-    this.connection.unsubscribe(room.keys[0]);
+    room.connection?.unsubscribe(room.keys[0]);
     room.close();
     if (!this.#rooms.dropIfIdle(room)) room.sync();
   }
@@ -140,7 +156,8 @@ class RedisEngine implements Engine, RedisNode {
   relay(name: string, bytes: Uint8Array, from: string): void {
     const sender = Buffer.from(from);
     const payload = Buffer.concat([Buffer.from(`b${sender.length} `), sender, bytes]);
-    this.connection.send(["SPUBLISH", this.#rooms.keysOf(name)[0], payload]);
+    const channel = this.#rooms.keysOf(name)[0];
+    this.shards.of(channel)?.send(["SPUBLISH", channel, payload]);
   }
 
   join(name: string, member: string, as: string): Promise<Refusal | undefined> {
@@ -183,16 +200,29 @@ class RedisEngine implements Engine, RedisNode {
   }
 
   isReady(): boolean {
-    return this.connection.isConnected;
+    return this.shards.all.some((connection) => connection.isConnected);
   }
 
   stats(): EngineStats {
-    return { rooms: this.#rooms.size, historyBytes: 0 };
+    const rooms = this.#rooms.size;
+    const isFull = rooms >= this.limits.maxRooms;
+    return { rooms, historyBytes: 0, isFull, remote: this.shards.stats };
   }
 
   async close(): Promise<void> {
+    this.#stopTicks();
     await this.#rooms.end();
-    await this.connection.close();
+    await this.shards.of(this.#leaseKey)?.send(["ZREM", this.#leaseKey, this.id]);
+    await this.shards.close();
+  }
+
+  #onTick(): void {
+    if (this.#lease.isLost || this.#tick++ % LEASE_TICKS === 0) this.#renew();
+    this.#rooms.onTick();
+  }
+
+  async #renew(): Promise<void> {
+    if (await this.#lease.keep()) this.#rooms.registerAll();
   }
 
   async #read(name: string, after?: Cursor): Promise<Span | Refusal> {

@@ -7,13 +7,13 @@ import type { Buffer } from "node:buffer";
 import type { Cursor, Head } from "../../protocol/position.ts";
 import type { Chat } from "../../protocol/room_event.ts";
 import type { Host, Refusal } from "../engine.ts";
-import type { ScriptName } from "./connection.ts";
+import type { RedisConnection, ScriptName } from "./connection.ts";
 
 /** The node that a room is on. */
 export interface RedisNode {
   readonly id: string;
-  /** Whether other nodes have had the time to reconnect, so that a silent one is dead. */
-  readonly canRemoveNodes: boolean;
+  /** The nodes with a lease, as one text, and the Unix ms at which that was seen; 0: not to be used. */
+  readonly live: { nodes: string; seenAt: number };
   /** Runs a script in a room; resolves to `undefined` if no answer came. */
   run(
     script: ScriptName,
@@ -21,10 +21,15 @@ export interface RedisNode {
     args: string[],
     hasTimeout?: boolean,
   ): Promise<unknown>;
+  /** Called when a sync failed without which the room delivers nothing: it must be tried again. */
+  onStale(room: RedisRoom): void;
 }
 
 /** An entry of a room's log as Redis gives it: its id `{seq}-{run}`, a field's name and its value. */
 export type Entry = [id: string, field: [name: string, value: string]];
+
+/** What `compare` says of a room: its head, and whether it needs a sync whatever that is. */
+export type CompareAnswer = [epoch: string, seq: number, isDue: number];
 
 type SyncAnswer = [
   epoch: string,
@@ -44,13 +49,17 @@ interface Member {
 
 /** A room that the node hosts, or in which it has members. */
 export class RedisRoom {
+  /** The connection to the server that has the room, if it is known. */
+  connection?: RedisConnection;
+  /** How many listeners Redis knows of here; -1: the node does not host the room. */
+  reportedListeners = -1;
   readonly #members = new Map<string, Member>();
   /** Whether Redis has the members as they are here, or will have once it answers. */
   #isRegistered = true;
   #view?: RoomView;
   #opened?: (head: Head | Refusal) => void;
 
-  /** @param slot in which of the ticks the room is compared with Redis */
+  /** @param slot in which of the rounds the room is compared with Redis */
   constructor(
     readonly name: string,
     readonly keys: readonly string[],
@@ -98,16 +107,39 @@ export class RedisRoom {
     this.#view?.push(payload);
   }
 
-  /** Compares with Redis, fetches what was missed, and renews the node's lease in the room. */
+  /** How many listeners the host has here; -1 without a host. */
+  get listeners(): number {
+    return this.#view?.host.listenerCount ?? -1;
+  }
+
+  /**
+   * Begins to compare the room's head with Redis, with many others in one command: what is to be
+   * called with the answer. Events and answers have one order, so an event that is missing then is lost.
+   */
+  compare(): (answer: CompareAnswer | undefined) => void {
+    const view = this.#view;
+    view?.expectSync();
+    this.reportedListeners = this.listeners;
+    return (answer) => {
+      if (!answer) return this.#failSync(view);
+      const [epoch, seq, isDue] = answer;
+      const isBehind = view && (view.epoch !== epoch || view.seq < seq);
+      view?.endSync();
+      if (isDue || isBehind || !this.#isRegistered) this.sync();
+      else view?.resume();
+    };
+  }
+
+  /** Fetches what was missed, and tells Redis who is here. */
   async sync(): Promise<void> {
     const view = this.#view;
     view?.expectSync();
-    const { id, canRemoveNodes } = this.node;
+    const { id, live } = this.node;
     const position = [view?.epoch ?? "", String(view?.seq ?? 0), String(view?.time ?? "")];
-    const listeners = String(view?.host.listenerCount ?? -1);
-    const args = [...position, id, listeners, canRemoveNodes ? "1" : "0"];
+    this.reportedListeners = this.listeners;
+    const args = [...position, id, `${this.listeners}`, live.nodes, `${live.seenAt}`];
     const answer = await this.node.run("sync", this.keys, args, false);
-    if (!answer) return view?.failSync();
+    if (!answer) return this.#failSync(view);
     const [epoch, seq, members, version, wasUnknown, hasMore, entries] = answer as SyncAnswer;
     if (wasUnknown || !this.#isRegistered) this.register();
     if (hasMore) this.sync();
@@ -117,6 +149,11 @@ export class RedisRoom {
     this.#opened = undefined;
     queueMicrotask(() => view.resume());
     if (view.seq < seq) await this.sync();
+  }
+
+  #failSync(view: RoomView | undefined): void {
+    view?.failSync();
+    if (view?.isStale && view === this.#view) this.node.onStale(this);
   }
 
   /** The connection is new: delivers nothing before {@link catchUp}. */
@@ -164,15 +201,13 @@ export class RedisRoom {
     if (answer === undefined) this.#isRegistered = false;
   }
 
-  /** Ends hosting, removes the node's members, and then the node. */
+  /** Ends hosting, and removes the node's members. */
   async end(): Promise<void> {
     this.close();
-    if (this.#members.size > 0) {
-      this.#members.clear();
-      this.#isRegistered = false;
-      await this.register();
-    }
-    await this.node.run("release", this.keys, [this.node.id]);
+    if (this.#members.size === 0) return;
+    this.#members.clear();
+    this.#isRegistered = false;
+    await this.register();
   }
 }
 
@@ -212,6 +247,11 @@ export class RoomView implements Cursor {
   /** A sync was sent. */
   expectSync(): void {
     this.#pendingSyncs++;
+  }
+
+  /** A comparison found nothing to deliver, or a sync follows at once. */
+  endSync(): void {
+    this.#pendingSyncs--;
   }
 
   /** A sync got no answer. What has come since may have gaps, and the next sync brings it anyway. */

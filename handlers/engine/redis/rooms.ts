@@ -1,38 +1,60 @@
 /**
- * The rooms of one node, each compared with Redis every 5 s, and the list of all hosted rooms.
+ * The rooms of one node: which connection each one is on, when it is compared with Redis, and the list
+ * of all hosted rooms.
  *
  * @module
  */
 import type { Buffer } from "node:buffer";
 import type { RoomSummary } from "../../protocol/room_event.ts";
 import type { RedisConnection } from "./connection.ts";
-import { type RedisNode, RedisRoom } from "./room.ts";
+import { type CompareAnswer, type RedisNode, RedisRoom } from "./room.ts";
 import { keysOf } from "./scripts.ts";
+import type { Shards } from "./shards.ts";
 
-/** A room is compared with Redis once in 25 ticks of 200 ms. */
-const SYNC_TICKS = 25;
-const PAGE_ROOMS = 500;
-/** Few rooms catch up at once: Redis drops a connection to which it has too much to send. */
-const MAX_CATCHING_UP = 8;
+/** How often `onTick` is called, in ms. */
+export const TICK_MS = 200;
+/** How often rooms are compared with Redis, in ticks. */
+const ROUND_TICKS = 5;
+/** Each room is compared once in so many rounds (55 s), although nothing points to a loss. */
+const COMPARE_ROUNDS = 55;
+/** Within so many rounds (5 s) Redis learns how many listeners a room has. */
+const REPORT_ROUNDS = 5;
+/** A hosted room must outlive the time between three comparisons, in ms. */
+export const MIN_KEEP_MS = 3 * COMPARE_ROUNDS * ROUND_TICKS * TICK_MS;
+/** The most rooms in one command, so that none keeps Redis busy for long. */
+const BATCH_ROOMS = 500;
+/** Few syncs at once: Redis drops a connection to which it has too much to send. */
+const MAX_SYNCS = 8;
 
 /** What the rooms of a node need. */
 export interface RedisRoomsOptions {
   node: RedisNode;
-  connection: RedisConnection;
+  shards: Shards;
   /** What all keys start with. */
   prefix: string;
   maxRooms: number;
+  /** How long an unused room is kept, in ms. */
+  historyMs: number;
+  /** How long a room is kept after a sign of use, in ms: at least {@link MIN_KEEP_MS}. */
+  keepMs: number;
 }
 
 /** The rooms that a node hosts or has members in. */
 export class RedisRooms {
   readonly #rooms = new Map<string, RedisRoom>();
+  /** The rooms by the round in which they are compared. */
+  readonly #slots = Array.from({ length: COMPARE_ROUNDS }, () => new Set<RedisRoom>());
+  readonly #stale = new Set<RedisRoom>();
   /** The sorted set of hosted rooms; a name that no node hosts any more is removed when it is read. */
   readonly #listKey: string;
+  /** In one of so many comparisons Redis is told to keep the room. */
+  readonly #keepRounds: number;
   #nextSlot = 0;
+  #tick = 0;
 
   constructor(readonly options: RedisRoomsOptions) {
     this.#listKey = `${options.prefix}:rooms`;
+    this.#keepRounds = Math.floor(options.keepMs / MIN_KEEP_MS);
   }
 
   /** How many there are. */
@@ -54,9 +76,11 @@ export class RedisRooms {
   open(name: string): RedisRoom | undefined {
     let room = this.#rooms.get(name);
     if (!room && this.#rooms.size < this.options.maxRooms) {
-      const keys = keysOf(this.options.prefix, name);
-      room = new RedisRoom(name, keys, this.#nextSlot++ % SYNC_TICKS, this.options.node);
+      const slot = this.#nextSlot++ % COMPARE_ROUNDS;
+      room = new RedisRoom(name, keysOf(this.options.prefix, name), slot, this.options.node);
+      room.connection = this.options.shards.of(room.keys[0]);
       this.#rooms.set(name, room);
+      this.#slots[slot].add(room);
     }
     return room;
   }
@@ -65,61 +89,106 @@ export class RedisRooms {
   dropIfIdle(room: RedisRoom): boolean {
     if (!room.isIdle || this.#rooms.get(room.name) !== room) return false;
     this.#rooms.delete(room.name);
-    const { node, connection } = this.options;
-    node.run("release", room.keys, [node.id]).then((nodesLeft) => {
-      if (nodesLeft === 0) connection.send(["ZREM", this.#listKey, room.name]);
-    });
+    this.#slots[room.slot].delete(room);
+    this.#release(room);
     return true;
   }
 
-  /** Takes what a channel brings. */
-  push(payload: Buffer, channel: Buffer): void {
+  /** A sync of this room is to be tried again. */
+  onStale(room: RedisRoom): void {
+    this.#stale.add(room);
+  }
+
+  /** Takes what a channel brings, unless its room has moved to another server since. */
+  push(connection: RedisConnection, payload: Buffer, channel: Buffer): void {
     const start = this.options.prefix.length + ":{".length;
-    this.#rooms.get(channel.toString("latin1", start, channel.length - 1))?.push(payload);
+    const room = this.#rooms.get(channel.toString("latin1", start, channel.length - 1));
+    if (room?.connection === connection) room.push(payload);
   }
 
-  /** On a new connection: subscribes to every hosted room, catches up, and registers the members. */
-  async resume(): Promise<void> {
-    const rooms = [...this.#rooms.values()];
-    const hosted = rooms.filter((room) => room.host);
-    if (hosted.length > 0) this.options.connection.subscribe(hosted.map((room) => room.keys[0]));
-    for (const room of hosted) room.pause();
-    this.#listHosted();
-    const rest = rooms.values();
-    const work = async () => {
-      for (const room of rest) {
-        await room.catchUp();
-        await room.register();
-      }
-    };
-    await Promise.all(Array.from({ length: MAX_CATCHING_UP }, work));
+  /**
+   * On a new connection: subscribes to the rooms' channels and catches up.
+   *
+   * @param isSameServer whether it is the process of the connection before, which has lost nothing
+   */
+  onConnect(connection: RedisConnection, isSameServer: boolean): Promise<void> {
+    const rooms = [...this.#rooms.values()].filter((room) => room.connection === connection);
+    return this.#resume(connection, rooms, isSameServer);
   }
 
-  /** Compares with Redis the rooms whose slot this tick is. */
-  onTick(tick: number): void {
-    const slot = tick % SYNC_TICKS;
+  /** Follows rooms whose slot has moved to another server. */
+  onTopology(): void {
+    const moved = new Map<RedisConnection, RedisRoom[]>();
     for (const room of this.#rooms.values()) {
-      if (room.slot === slot && !this.dropIfIdle(room)) room.sync();
+      const connection = this.options.shards.of(room.keys[0]);
+      if (!connection || connection === room.connection) continue;
+      room.connection?.unsubscribe(room.keys[0]);
+      room.connection = connection;
+      if (!moved.has(connection)) moved.set(connection, []);
+      moved.get(connection)!.push(room);
     }
-    if (slot === 0) this.#listHosted();
+    for (const [connection, rooms] of moved) {
+      if (connection.isConnected) this.#resume(connection, rooms, false);
+    }
+  }
+
+  /** The server does not send a channel's messages any more: its room needs a connection again. */
+  onUnsubscribed(channel: string): void {
+    const room = this.#rooms.get(channel.slice(this.options.prefix.length + 2, -1));
+    if (!room) return;
+    room.connection = undefined;
+    room.pause();
+  }
+
+  /** Tells Redis the members of all rooms again, as it may have removed this node. */
+  registerAll(): Promise<void> {
+    return inParallel(this.#rooms.values(), async (room) => {
+      if (room.memberCount > 0) await room.register();
+      else await room.sync();
+    });
+  }
+
+  /** Compares the rooms that are due, and tries failed syncs again. */
+  onTick(): void {
+    const tick = this.#tick++;
+    for (const room of this.#stale) {
+      if (this.#rooms.get(room.name) !== room) this.#stale.delete(room);
+      else if (room.connection?.isConnected) {
+        this.#stale.delete(room);
+        room.catchUp();
+      }
+    }
+    if (tick % ROUND_TICKS > 0) return;
+    const round = tick / ROUND_TICKS;
+    const comparedSlot = round % COMPARE_ROUNDS;
+    const due: RedisRoom[] = [];
+    for (let slot = round % REPORT_ROUNDS; slot < COMPARE_ROUNDS; slot += REPORT_ROUNDS) {
+      for (const room of this.#slots[slot]) {
+        if (this.dropIfIdle(room)) continue;
+        if (slot === comparedSlot || room.listeners !== room.reportedListeners) due.push(room);
+      }
+    }
+    this.#compare(due, Math.floor(round / COMPARE_ROUNDS) % this.#keepRounds === 0);
+    this.list(due.filter((room) => room.host && room.slot === comparedSlot));
   }
 
   /** Adds rooms to the list of hosted rooms. */
-  list(names: string[]): void {
-    const entries = names.flatMap((name) => ["0", name]);
-    if (names.length > 0) this.options.connection.send(["ZADD", this.#listKey, ...entries]);
+  list(rooms: RedisRoom[]): void {
+    for (const batch of inBatches(rooms)) {
+      this.#send(["ZADD", this.#listKey, ...batch.flatMap(({ name }) => ["0", name])]);
+    }
   }
 
   /** Hosted rooms after a name; without an answer from Redis those of this node. */
   async summaries(after: string, limit: number): Promise<RoomSummary[]> {
     const found: RoomSummary[] = [];
-    const page = ["BYLEX", "LIMIT", "0", String(PAGE_ROOMS)];
+    const page = ["BYLEX", "LIMIT", "0", String(BATCH_ROOMS)];
     for (let last = after; found.length < limit;) {
       const range = [last === "" ? "-" : `(${last}`, "+", ...page];
-      const names = await this.options.connection.send(["ZRANGE", this.#listKey, ...range]);
+      const names = await this.#send(["ZRANGE", this.#listKey, ...range]);
       if (!Array.isArray(names)) return this.#summariesHere(after).slice(0, limit);
       found.push(...await this.#summarize(names));
-      if (names.length < PAGE_ROOMS) break;
+      if (names.length < BATCH_ROOMS) break;
       last = names.at(-1);
     }
     return found.slice(0, limit);
@@ -129,29 +198,75 @@ export class RedisRooms {
   async end(): Promise<void> {
     const rooms = [...this.#rooms.values()];
     this.#rooms.clear();
+    for (const slot of this.#slots) slot.clear();
     await Promise.all(rooms.map((room) => room.end()));
+    await Promise.all(rooms.map((room) => this.#release(room)));
   }
 
-  #listHosted(): void {
-    const hosted = this.#rooms.values().filter((room) => room.host).map((room) => room.name);
-    this.list([...hosted]);
+  async #resume(
+    connection: RedisConnection,
+    rooms: RedisRoom[],
+    isSameServer: boolean,
+  ): Promise<void> {
+    const hosted = rooms.filter((room) => room.host);
+    connection.subscribe(hosted.map((room) => room.keys[0]));
+    for (const room of hosted) room.pause();
+    if (isSameServer) return this.#compare(rooms, true);
+    this.list(hosted);
+    await inParallel(rooms, async (room) => {
+      await room.catchUp();
+      await room.register();
+    });
+  }
+
+  #compare(rooms: RedisRoom[], mustKeep: boolean): void {
+    const byConnection = Map.groupBy(rooms, (room) => room.connection);
+    for (const [connection, own] of byConnection) {
+      if (connection?.isConnected) inBatches(own).forEach((batch) => this.#ask(batch, mustKeep));
+    }
+  }
+
+  async #ask(rooms: RedisRoom[], mustKeep: boolean): Promise<void> {
+    const { node } = this.options;
+    const keep = mustKeep ? "1" : "0";
+    const args = rooms.flatMap((room) => [room.keys[0], `${room.listeners}`, keep]);
+    const onAnswers = rooms.map((room) => room.compare());
+    const live = [node.live.nodes, `${node.live.seenAt}`];
+    const answer = await node.run(
+      "compare",
+      [rooms[0].keys[0]],
+      [node.id, ...live, ...args],
+      false,
+    );
+    const answers = Array.isArray(answer) ? answer as CompareAnswer[] : [];
+    onAnswers.forEach((onAnswer, index) => onAnswer(answers[index]));
+  }
+
+  async #release(room: RedisRoom): Promise<void> {
+    const { node, historyMs } = this.options;
+    const left = await node.run("release", room.keys, [node.id, String(historyMs)]);
+    if (left === 0) this.#send(["ZREM", this.#listKey, room.name]);
   }
 
   async #summarize(names: string[]): Promise<RoomSummary[]> {
-    if (names.length === 0) return [];
-    const { node, connection } = this.options;
-    const heads = names.map((name) => this.keysOf(name)[0]);
-    const answer = await node.run("summaries", [heads[0]], [node.id, ...heads]) as number[][];
+    const { node, shards } = this.options;
+    const byConnection = Map.groupBy(names, (name) => shards.of(this.keysOf(name)[0]));
+    const parts = await Promise.all([...byConnection.values()].map(async (names) => {
+      const heads = names.map((name) => this.keysOf(name)[0]);
+      const args = [node.id, node.live.seenAt > 0 ? node.live.nodes : "", ...heads];
+      const answer = await node.run("summaries", [heads[0]], args) as number[][] | undefined;
+      return (answer ?? []).map((numbers, index) => ({ room: names[index], numbers }));
+    }));
     const found: RoomSummary[] = [];
     const unused: string[] = [];
-    for (const [index, [seq, members, hosts, listeners]] of (answer ?? []).entries()) {
-      const room = names[index];
+    for (const { room, numbers: [seq, members, hosts, listeners] } of parts.flat()) {
+      if (seq === undefined) continue;
       const here = this.#rooms.get(room)?.host;
       if (!here && hosts === 0) unused.push(room);
       else found.push({ room, members, listeners: listeners + (here?.listenerCount ?? 0), seq });
     }
-    if (unused.length > 0) connection.send(["ZREM", this.#listKey, ...unused]);
-    return found;
+    if (unused.length > 0) this.#send(["ZREM", this.#listKey, ...unused]);
+    return found.sort(byName);
   }
 
   #summariesHere(after: string): RoomSummary[] {
@@ -161,6 +276,34 @@ export class RedisRooms {
       members: memberCount,
       listeners: host?.listenerCount ?? 0,
       seq,
-    })).toArray().sort((a, b) => a.room < b.room ? -1 : 1);
+    })).toArray().sort(byName);
   }
+
+  #send(command: string[]): Promise<unknown> {
+    return this.options.shards.of(this.#listKey)?.send(command) ?? Promise.resolve(undefined);
+  }
+}
+
+function byName(a: RoomSummary, b: RoomSummary): number {
+  return a.room < b.room ? -1 : 1;
+}
+
+function inBatches<T>(items: T[]): T[][] {
+  const count = Math.ceil(items.length / BATCH_ROOMS);
+  return Array.from(
+    { length: count },
+    (_, i) => items.slice(i * BATCH_ROOMS, (i + 1) * BATCH_ROOMS),
+  );
+}
+
+/** Works on a few rooms at a time. */
+async function inParallel(
+  rooms: Iterable<RedisRoom>,
+  work: (room: RedisRoom) => Promise<void>,
+): Promise<void> {
+  const rest = [...rooms].values();
+  const worker = async () => {
+    for (const room of rest) await work(room);
+  };
+  await Promise.all(Array.from({ length: MAX_SYNCS }, worker));
 }

@@ -9,7 +9,10 @@
  * 3. and 4. ids of this period and of the one before: a hash, session → number of ids, session and id →
  *    `{seq}-{run} {time} {ordinal} {digest}`, `r`, ordinal modulo 1,000 and session → id
  * 5. members, a hash: `{node}/{member}` → name
- * 6. nodes, a hash: node → `{lease} {listeners}`; the lease ends at that Unix ms
+ * 6. nodes, a hash: node → `{since} {listeners}`: since when it is here, in Unix ms; -1: not hosting
+ *
+ * Outside of a room's slot are `{prefix}:rooms`, the sorted set of hosted rooms, and `{prefix}:nodes`,
+ * a sorted set with the Unix ms at which each node's lease ends.
  *
  * Texts of any content are packed as `{length} {text}`. The first letter of what a channel carries
  * says what it is: see `RoomView`.
@@ -27,6 +30,8 @@ import { DEDUPE_MS, IDS_PER_SESSION } from "../dedupe.ts";
 
 /** How long a node that says nothing keeps its members, in ms. */
 export const LEASE_MS = 15_000;
+/** By how much the clocks of two servers of a cluster may differ, in ms. */
+const CLOCK_SKEW_MS = 5_000;
 /** The most messages that one `sync` answers with. */
 const SYNC_MESSAGES = 50;
 /** With this many fields a room's ids begin a new period early, unless one has a digest. */
@@ -163,22 +168,39 @@ local function remove(field)
   redis.call('HDEL', members, field)
   notify('l' .. name)
 end
-local function keep(node)
-  redis.call('HSETNX', nodes, node, (now + ${LEASE_MS}) .. ' -1')
-  for _, key in ipairs({ head, members, nodes }) do redis.call('PEXPIRE', key, ttl) end
+local function keep()
+  for _, key in ipairs({ head, log, members, nodes }) do redis.call('PEXPIRE', key, ttl) end
+end
+local function stay(node, listeners)
+  if not listeners then
+    listeners = string.match(redis.call('HGET', nodes, node) or '', ' (.*)') or '-1'
+  end
+  redis.call('HSET', nodes, node, now .. ' ' .. listeners)
+  keep()
 end`;
 
 /**
- * Compares a node's position with the head and answers with what it missed; renews the node's lease;
- * removes the members of nodes whose lease has ended. If Redis does not have the number that the node
- * is at, or has another message there, messages were lost: a new epoch begins. ARGV: the node's epoch
- * ('' for none), seq and last message's time ('' if unknown), node, its listeners (-1: not hosting),
- * whether it may remove dead nodes (1 or 0). Answer: epoch, seq, members, version of the member list,
- * whether the node was unknown, whether there is more to remove, entries of the first missed messages.
+ * A function `isDead(node, entry)`: whether a room's node had no lease when the caller last looked at
+ * the leases, at Unix ms `seenAt` (0: it does not know them), though it was in the room before.
+ */
+const IS_DEAD = `
+local function isDead(node, entry, live, seenAt)
+  local since = tonumber(string.match(entry, '^%d+'))
+  return since < tonumber(seenAt) - ${CLOCK_SKEW_MS} and not string.find(live, node, 1, true)
+end`;
+
+/**
+ * Compares a node's position with the head and answers with what it missed; removes the members of
+ * dead nodes. If Redis does not have the number that the node is at, or has another message there,
+ * messages were lost: a new epoch begins. ARGV: the node's epoch ('' for none), seq and last message's
+ * time ('' if unknown), node, its listeners (-1: not hosting), nodes with a lease and when that was
+ * seen. Answer: epoch, seq, members, version of the member list, whether the node was unknown, whether
+ * there is more to remove, entries of the first missed messages.
  */
 const sync = `#!lua flags=allow-oom
 ${OPEN}
 ${PRESENCE}
+${IS_DEAD}
 local at, time, node, listeners = tonumber(ARGV[5]), ARGV[6], ARGV[7], ARGV[8]
 local from = at
 if epoch == ARGV[4] then
@@ -202,31 +224,30 @@ if first then
   local start = tonumber(string.match(first[1], '^%d+'))
   entries = range(start, math.min(seq, start + ${SYNC_MESSAGES - 1}))
 end
-local wasGone = 1 - redis.call('HEXISTS', nodes, node)
-redis.call('HSET', nodes, node, (now + ${LEASE_MS}) .. ' ' .. listeners)
-for _, key in ipairs({ head, log, members, nodes }) do redis.call('PEXPIRE', key, ttl) end
+local wasUnknown = 1 - redis.call('HEXISTS', nodes, node)
+stay(node, listeners)
 local hasMore, removed = 0, 0
-local leases = ARGV[9] == '1' and redis.call('HGETALL', nodes) or {}
-for i = 1, #leases, 2 do
-  if tonumber(string.match(leases[i + 1], '^%d+')) < now then
+local all = redis.call('HGETALL', nodes)
+for i = 1, #all, 2 do
+  if isDead(all[i], all[i + 1], ARGV[9], ARGV[10]) then
     local cursor = '0'
     repeat
-      local page = redis.call('HSCAN', members, cursor, 'MATCH', leases[i] .. '/*', 'COUNT', 500)
+      local page = redis.call('HSCAN', members, cursor, 'MATCH', all[i] .. '/*', 'COUNT', 500)
       cursor = page[1]
       for j = 1, #page[2], 2 do remove(page[2][j]) end
       removed = removed + #page[2] / 2
     until cursor == '0' or removed >= 500
-    if cursor == '0' then redis.call('HDEL', nodes, leases[i]) else hasMore = 1 end
+    if cursor == '0' then redis.call('HDEL', nodes, all[i]) else hasMore = 1 end
   end
 end
-return { epoch, seq, redis.call('HLEN', members), version, wasGone, hasMore, entries }`;
+return { epoch, seq, redis.call('HLEN', members), version, wasUnknown, hasMore, entries }`;
 
 /** Adds a member, or renames one. ARGV: node, member, packed name. */
 const join = `#!lua
 ${OPEN}
 ${PRESENCE}
 add(ARGV[4] .. '/' .. ARGV[5], ARGV[6])
-keep(ARGV[4])`;
+stay(ARGV[4])`;
 
 /** Removes a member. ARGV: node, member. */
 const leave = `#!lua flags=allow-oom
@@ -252,13 +273,63 @@ repeat
     if not isHere[page[2][i]] then remove(page[2][i]) end
   end
 until cursor == '0'
-keep(ARGV[4])
+stay(ARGV[4])
 return 1`;
 
-/** Removes a node from a room. ARGV: node. Answer: how many nodes are left. */
+/**
+ * Compares many rooms of one server, whatever their slots, and keeps those that are due. ARGV: node,
+ * nodes with a lease and when that was seen; for each room: head key, the node's listeners (-1: not
+ * hosting), whether to keep it (1 or 0). Answer, for each room: epoch, seq, and whether it needs a sync
+ * all the same, because the node is missing there, another one is dead, or the server has lost it.
+ */
+const compare = `#!lua flags=allow-oom,allow-cross-slot-keys
+${IS_DEAD}
+local node, live, seenAt, answer = ARGV[4], ARGV[5], ARGV[6], {}
+for i = 7, #ARGV, 3 do
+  local head = ARGV[i]
+  local h = redis.pcall('HMGET', head, 'epoch', 'seq', 'run')
+  if h.err or h[3] ~= ARGV[1] then
+    answer[#answer + 1] = { '', 0, 1 }
+  else
+    local all, mine, isDue = redis.call('HGETALL', head .. ':nodes'), false, 0
+    for j = 1, #all, 2 do
+      if all[j] == node then mine = all[j + 1]
+      elseif isDead(all[j], all[j + 1], live, seenAt) then isDue = 1 end
+    end
+    local since, listeners = string.match(mine or '', '(.*) (.*)')
+    if not mine then isDue = 1
+    elseif listeners ~= ARGV[i + 1] then
+      redis.call('HSET', head .. ':nodes', node, since .. ' ' .. ARGV[i + 1])
+    end
+    if ARGV[i + 2] == '1' then
+      for _, key in ipairs({ '', ':log', ':members', ':nodes' }) do
+        redis.call('PEXPIRE', head .. key, ARGV[3])
+      end
+    end
+    answer[#answer + 1] = { h[1], tonumber(h[2]), isDue }
+  end
+end
+return answer`;
+
+/**
+ * Renews a node's lease. KEYS: the sorted set of nodes. ARGV: node. Answer: whether it had none, Unix
+ * ms, the nodes with a lease.
+ */
+const renew = `#!lua flags=allow-oom
+local t = redis.call('TIME')
+local now = t[1] * 1000 + math.floor(t[2] / 1000)
+redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', '(' .. now)
+local hadNone = redis.call('ZADD', KEYS[1], now + ${LEASE_MS}, ARGV[4])
+return { hadNone, now, unpack(redis.call('ZRANGE', KEYS[1], 0, -1)) }`;
+
+/** Removes a node from a room. ARGV: node, ms to keep an unused room. Answer: how many nodes are left. */
 const release = `#!lua flags=allow-oom
 redis.call('HDEL', KEYS[6], ARGV[4])
-return redis.call('HLEN', KEYS[6])`;
+local left = redis.call('HLEN', KEYS[6])
+if left == 0 then
+  for _, key in ipairs({ 1, 2, 5 }) do redis.call('PEXPIRE', KEYS[key], ARGV[5]) end
+end
+return left`;
 
 /** Who has joined. Answer: their number, then packed names. */
 const members = `#!lua flags=no-writes,allow-oom
@@ -271,24 +342,28 @@ until cursor == '0' or #answer > ${MAX_NAMES}
 return answer`;
 
 /**
- * Rooms in short. ARGV: node, head keys. Answer, for each room: seq, members, other nodes that host
- * it, their listeners.
+ * Rooms of one server in short. ARGV: node, nodes with a lease, head keys. Answer, for each room: seq,
+ * members, other nodes that host it, their listeners; nothing for one that the server does not have.
  */
 const summaries = `#!lua flags=no-writes,allow-oom,allow-cross-slot-keys
-local t = redis.call('TIME')
-local now = t[1] * 1000 + math.floor(t[2] / 1000)
 local answer = {}
-for i = 5, #ARGV do
+for i = 6, #ARGV do
   local head, hosts, listeners = ARGV[i], 0, 0
-  local leases = redis.call('HGETALL', head .. ':nodes')
-  for j = 1, #leases, 2 do
-    local lease, count = string.match(leases[j + 1], '^(%d+) (-?%d+)$')
-    if leases[j] ~= ARGV[4] and tonumber(lease) >= now and tonumber(count) >= 0 then
-      hosts, listeners = hosts + 1, listeners + count
+  local seq = redis.pcall('HGET', head, 'seq')
+  if type(seq) == 'table' then
+    answer[#answer + 1] = {}
+  else
+    local all = redis.call('HGETALL', head .. ':nodes')
+    for j = 1, #all, 2 do
+      local count = tonumber(string.match(all[j + 1], ' (.*)'))
+      local isLive = ARGV[5] == '' or string.find(ARGV[5], all[j], 1, true)
+      if all[j] ~= ARGV[4] and isLive and count >= 0 then
+        hosts, listeners = hosts + 1, listeners + count
+      end
     end
+    local members = redis.call('HLEN', head .. ':members')
+    answer[#answer + 1] = { tonumber(seq or 0), members, hosts, listeners }
   end
-  local seq = tonumber(redis.call('HGET', head, 'seq') or 0)
-  answer[#answer + 1] = { seq, redis.call('HLEN', head .. ':members'), hosts, listeners }
 end
 return answer`;
 
@@ -297,6 +372,8 @@ export const SCRIPTS = {
   publish,
   read,
   sync,
+  compare,
+  renew,
   join,
   leave,
   register,

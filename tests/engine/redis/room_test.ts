@@ -1,4 +1,5 @@
 import { assertEquals } from "@std/assert";
+import { Buffer } from "node:buffer";
 import type { Refusal } from "../../../handlers/engine/engine.ts";
 import { type RedisNode, RedisRoom } from "../../../handlers/engine/redis/room.ts";
 import { Recorder } from "../../support/recorder.ts";
@@ -6,11 +7,16 @@ import { Recorder } from "../../support/recorder.ts";
 /** A node whose calls wait until the test answers them. */
 class FakeNode implements RedisNode {
   readonly id = "node";
-  readonly canRemoveNodes = false;
+  readonly live = { nodes: "node other", seenAt: 9 };
+  readonly stale: RedisRoom[] = [];
   readonly calls: { script: string; args: string[]; answer: (answer?: unknown) => void }[] = [];
 
   run(script: string, _keys: readonly string[], args: string[]): Promise<unknown> {
     return new Promise((answer) => this.calls.push({ script, args, answer }));
+  }
+
+  onStale(room: RedisRoom): void {
+    this.stale.push(room);
   }
 
   /** Answers the oldest call, and lets the room go on; gives the call as text. */
@@ -44,12 +50,12 @@ const unavailable: Refusal = { refused: "unavailable" };
 Deno.test("RedisRoom.open() answers with the head as soon as a sync has come", async () => {
   const { node, room } = openRoom();
   const opened = room.open(new Recorder(3));
-  assertEquals(await node.answer(), "sync  0  node 3 0");
+  assertEquals(await node.answer(), "sync  0  node 3 node other 9");
   room.sync();
   await node.answer(synced(7));
   assertEquals(await opened, { epoch: "e", seq: 7, members: 2 });
   room.sync();
-  assertEquals(await node.answer(synced(7)), "sync e 7  node 3 0");
+  assertEquals(await node.answer(synced(7)), "sync e 7  node 3 node other 9");
   assertEquals(room.seq, 7);
 });
 
@@ -75,7 +81,7 @@ Deno.test("RedisRoom.sync() asks again until it has all that was missed", async 
   room.catchUp();
   assertEquals(node.scripts, ["sync"]);
   await node.answer(synced(5, { entries: [2, 3] }));
-  assertEquals(await node.answer(synced(5, { entries: [4, 5] })), "sync e 3 5 node 1 0");
+  assertEquals(await node.answer(synced(5, { entries: [4, 5] })), "sync e 3 5 node 1 node other 9");
   assertEquals([recorder.messages, node.scripts], [["2", "3", "4", "5"], []]);
   room.catchUp();
   assertEquals(node.scripts, []);
@@ -185,7 +191,7 @@ Deno.test("RedisRoom.leave() is made up for where it got no answer", async () =>
   assertEquals(room.isIdle, true);
 });
 
-Deno.test("RedisRoom.end() has the members leave, then the node", async () => {
+Deno.test("RedisRoom.end() removes its members", async () => {
   const { node, room } = openRoom();
   room.open(new Recorder());
   await node.answer(synced(1));
@@ -193,6 +199,52 @@ Deno.test("RedisRoom.end() has the members leave, then the node", async () => {
   await node.answer(null);
   const ended = room.end();
   assertEquals(await node.answer(1), "register node");
-  assertEquals(await node.answer(0), "release node");
   await ended;
+  assertEquals(room.host, undefined);
+});
+
+/** An open room at 7, with its host. */
+async function roomAtSeven() {
+  const { node, room } = openRoom();
+  const recorder = new Recorder(3);
+  room.open(recorder);
+  await node.answer(synced(7));
+  return { node, room, recorder };
+}
+
+Deno.test("RedisRoom.compare() asks for a sync only where something is missing", async () => {
+  for (
+    const [answer, scripts] of [
+      [["e", 7, 0], ""],
+      [["e", 8, 0], "sync"],
+      [["f", 7, 0], "sync"],
+      [["e", 7, 1], "sync"],
+    ] as const
+  ) {
+    const { node, room } = await roomAtSeven();
+    room.compare()([...answer]);
+    assertEquals(node.scripts.join(), scripts);
+  }
+});
+
+Deno.test("RedisRoom.compare() on a new connection delivers what came meanwhile, once", async () => {
+  const { node, room, recorder } = await roomAtSeven();
+  room.pause();
+  const onAnswer = room.compare();
+  room.push(Buffer.from("ce 8 5 3 Ann8"));
+  assertEquals(recorder.messages, []);
+  onAnswer(["e", 7, 0]);
+  assertEquals([recorder.messages, node.scripts], [["8"], []]);
+});
+
+Deno.test("RedisRoom asks to be tried again where it delivers nothing for want of a sync", async () => {
+  const { node, room } = await roomAtSeven();
+  room.compare()(undefined);
+  assertEquals(node.stale, []);
+  room.pause();
+  room.compare()(undefined);
+  assertEquals(node.stale, [room]);
+  room.catchUp();
+  await node.answer();
+  assertEquals(node.stale, [room, room]);
 });

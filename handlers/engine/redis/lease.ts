@@ -1,0 +1,46 @@
+/**
+ * A node's lease in Redis: it tells the nodes that live from those that died, for all rooms at once.
+ *
+ * @module
+ */
+import type { Clock } from "../../util/clock.ts";
+import { LEASE_MS } from "./scripts.ts";
+
+/** Keeps a node's lease, and what it has seen of the other nodes'. */
+export class Lease {
+  /** The nodes with a lease, as one text, and the Unix ms at which that was seen; 0: not to be used. */
+  readonly live = { nodes: "", seenAt: 0 };
+  /** Since when every renewal has succeeded, in Unix ms. */
+  #since?: number;
+  #hadOne = false;
+
+  /** @param renew runs the script; resolves to `undefined` if no answer came */
+  constructor(readonly clock: Clock, readonly renew: () => Promise<unknown>) {}
+
+  /** Whether the last renewal failed. */
+  get isLost(): boolean {
+    return this.#since === undefined;
+  }
+
+  /**
+   * Renews the lease. While Redis was away no node could, so what is seen is used only when the others
+   * have had the time of a lease to come back.
+   *
+   * @returns whether the lease had ended, so that other nodes may have removed this one
+   */
+  async keep(): Promise<boolean> {
+    const answer = await this.renew();
+    if (!Array.isArray(answer)) {
+      this.#since = undefined;
+      this.live.seenAt = 0;
+      return false;
+    }
+    const [hadNone, now, ...nodes] = answer;
+    this.#since ??= this.clock.now();
+    this.live.nodes = nodes.join(" ");
+    this.live.seenAt = this.clock.now() - this.#since > LEASE_MS ? now : 0;
+    const hasEnded = this.#hadOne && hadNone === 1;
+    this.#hadOne = true;
+    return hasEnded;
+  }
+}

@@ -1,0 +1,249 @@
+/**
+ * The Redis servers behind REDIS_URL: one, the one that Sentinel names, or the primaries of a cluster.
+ *
+ * Each server has one connection of its own. The library's cluster client would open a second one for
+ * channels, so that events and answers had no common order, and repeat commands by itself, so that they
+ * had none either. Here a command that meets a slot on its way to another server is refused.
+ *
+ * @module
+ */
+import type { createClient } from "@redis/client";
+import type { Clock } from "../../util/clock.ts";
+import type { Log } from "../../util/log.ts";
+import type { RemoteStats } from "../engine.ts";
+import { type ConnectionEvents, RedisConnection } from "./connection.ts";
+
+/** How long a server may take to say where the others are, in ms. */
+const DISCOVER_MS = 1_500;
+/** The pause between two looks at a cluster, in ms. */
+const REFRESH_MS = 100;
+const SLOTS = 16_384;
+
+/** A REDIS_URL in its parts. */
+export interface RedisUrl {
+  kind: "single" | "cluster" | "sentinel";
+  /** A URL for each address. */
+  seeds: string[];
+  /** The name of the primary that Sentinel watches. */
+  primary: string;
+  database: number;
+  /** Gives the URL of a server, with the same credentials. */
+  urlOf(address: string): string;
+}
+
+/**
+ * Reads a REDIS_URL: `redis://` or `rediss://`, with `user:password@` and `/database` where needed;
+ * several addresses with commas are a cluster; `redis+sentinel://host:26379,…/name[/database]`.
+ *
+ * @throws {TypeError} if it is none of them; the URL is not repeated, as it may hold a password
+ */
+export function parseRedisUrl(url: string): RedisUrl {
+  const [, scheme, credentials = "", hosts, path = ""] =
+    /^(redis|rediss|redis\+sentinel):\/\/([^/?#]*@)?([^/?#@]+)(\/[^?#]*)?$/.exec(url) ?? [];
+  const isSentinel = scheme === "redis+sentinel";
+  const addresses = hosts?.split(",") ?? [];
+  const pattern = isSentinel ? /^\/([\w.-]+)(?:\/(\d*))?$/ : /^()\/?(\d*)$/;
+  const [, primary, database] = pattern.exec(path) ?? [];
+  const isCluster = !isSentinel && addresses.length > 1;
+  const urlOf = (address: string) =>
+    `${scheme === "rediss" ? scheme : "redis"}://${credentials}${address}` +
+    (isCluster ? "" : `/${Number(database)}`);
+  const seeds = addresses.map((address) => isSentinel ? `redis://${address}` : urlOf(address));
+  const isValid = seeds.length > 0 && seeds.every((seed) => URL.canParse(seed));
+  if (!isValid || database === undefined || (isCluster && Number(database) > 0)) {
+    throw new TypeError(
+      "Cannot use REDIS_URL: it is not redis://… or rediss://…[/database], " +
+        "several such addresses with commas, or redis+sentinel://host:port,…/name",
+    );
+  }
+  const kind = isSentinel ? "sentinel" : isCluster ? "cluster" : "single";
+  return { kind, seeds, primary, database: Number(database), urlOf };
+}
+
+/** What the shards tell their owner. */
+export interface ShardEvents extends Pick<ConnectionEvents, "onConnect" | "onPush"> {
+  /** Slots may have another server than before. */
+  onTopology(): void;
+  /** A connection does not hear this channel any more. */
+  onUnsubscribed(channel: string): void;
+}
+
+/** What the shards need. */
+export interface ShardOptions extends ShardEvents {
+  createClient: typeof createClient;
+  url: RedisUrl;
+  clock: Clock;
+  log: Log;
+}
+
+/** The connections to all servers. */
+export class Shards {
+  /** Settles when the first attempt to connect to every server has succeeded or failed. */
+  readonly firstAttempt: Promise<void>;
+  readonly #connections = new Map<string, RedisConnection>();
+  /** Figures of connections that have ended. */
+  readonly #past: RemoteStats = { commands: 0, reconnects: 0, roundTrips: 0, roundTripSeconds: 0 };
+  #slots: RedisConnection[] = [];
+  #only?: RedisConnection;
+  #refreshing?: Promise<void>;
+  #isClosed = false;
+
+  constructor(readonly options: ShardOptions) {
+    const { url } = options;
+    if (url.kind === "cluster") {
+      this.firstAttempt = this.#refresh().then(async () => {
+        await Promise.all(this.all.map((connection) => connection.firstAttempt));
+      });
+    } else {
+      const findUrl = url.kind === "single" ? () => url.seeds[0] : () => this.#askSentinels();
+      this.#only = this.#connect("", findUrl);
+      this.firstAttempt = this.#only.firstAttempt;
+    }
+  }
+
+  /** The connections there are. */
+  get all(): RedisConnection[] {
+    return [...this.#connections.values()];
+  }
+
+  /** The figures of all connections together. */
+  get stats(): RemoteStats {
+    const sum = { ...this.#past };
+    for (const { stats } of this.#connections.values()) add(sum, stats);
+    return sum;
+  }
+
+  /** The connection to the server that has a key; none before the cluster is known. */
+  of(key: string): RedisConnection | undefined {
+    return this.#only ?? this.#slots[slotOf(key)];
+  }
+
+  /** Closes all connections for good. */
+  async close(): Promise<void> {
+    this.#isClosed = true;
+    await Promise.all(this.all.map((connection) => connection.close()));
+    await this.#refreshing;
+  }
+
+  #connect(address: string, findUrl: () => string | Promise<string>): RedisConnection {
+    const { createClient, clock, log, onConnect, onPush } = this.options;
+    const connection = new RedisConnection({
+      createClient,
+      findUrl,
+      clock,
+      log,
+      onConnect,
+      onPush,
+      onLost: () => void this.#refresh(),
+      onMoved: (_, slot, address) => {
+        if (this.#only) return;
+        this.#slots[slot] = this.#at(address);
+        this.options.onTopology();
+        this.#refresh();
+      },
+      onChannelMoved: (_, channel) => {
+        this.options.onUnsubscribed(channel);
+        this.#refresh();
+      },
+    });
+    this.#connections.set(address, connection);
+    return connection;
+  }
+
+  #at(address: string): RedisConnection {
+    return this.#connections.get(address) ??
+      this.#connect(address, () => this.options.url.urlOf(address));
+  }
+
+  /** Looks at the cluster (again), one look at a time. */
+  #refresh(): Promise<void> {
+    if (this.#only || this.#isClosed) return Promise.resolve();
+    this.#refreshing ??= this.#discover().then((isKnown) => {
+      // The others may not know yet what one of them has said, so look again soon where it matters.
+      const pause = isKnown ? REFRESH_MS : 5 * REFRESH_MS;
+      const { promise, resolve } = Promise.withResolvers<void>();
+      this.options.clock.after(pause, resolve);
+      promise.then(() => {
+        this.#refreshing = undefined;
+        if (!isKnown || this.all.some((connection) => !connection.isConnected)) this.#refresh();
+      });
+    });
+    return this.#refreshing;
+  }
+
+  /** Reads which server has which slots; returns whether one answered. */
+  async #discover(): Promise<boolean> {
+    const { url, createClient } = this.options;
+    let ranges: unknown;
+    const connected = this.all.filter((connection) => connection.isConnected);
+    for (const connection of connected) {
+      ranges = await connection.send(["CLUSTER", "SLOTS"]);
+      if (Array.isArray(ranges)) break;
+    }
+    for (const seed of url.seeds) {
+      if (Array.isArray(ranges) || this.#isClosed) break;
+      ranges = await query(createClient, seed, ["CLUSTER", "SLOTS"]).catch(() => undefined);
+    }
+    if (!Array.isArray(ranges) || this.#isClosed) return false;
+    const inUse = new Set<RedisConnection>();
+    const slots: RedisConnection[] = [];
+    for (const [first, last, [host, port]] of ranges as [number, number, [string, number]][]) {
+      const connection = this.#at(`${host}:${port}`);
+      inUse.add(connection);
+      for (let slot = first; slot <= last; slot++) slots[slot] = connection;
+    }
+    this.#slots = slots;
+    for (const [address, connection] of this.#connections) {
+      if (inUse.has(connection)) continue;
+      this.#connections.delete(address);
+      add(this.#past, connection.stats);
+      connection.close();
+    }
+    this.options.onTopology();
+    return slots.length === SLOTS;
+  }
+
+  /** The URL of the primary, as the first Sentinel that answers names it. */
+  async #askSentinels(): Promise<string> {
+    const { url, createClient } = this.options;
+    for (const seed of url.seeds) {
+      const command = ["SENTINEL", "GET-MASTER-ADDR-BY-NAME", url.primary];
+      const answer = await query(createClient, seed, command).catch(() => undefined);
+      if (Array.isArray(answer)) return url.urlOf(`${answer[0]}:${answer[1]}`);
+    }
+    throw new Error(`no Sentinel names the primary ${url.primary}`);
+  }
+}
+
+function add(sum: RemoteStats, more: RemoteStats): void {
+  for (const key of Object.keys(sum) as (keyof RemoteStats)[]) sum[key] += more[key];
+}
+
+/** Runs one command on a connection of its own. */
+async function query(
+  create: typeof createClient,
+  url: string,
+  command: string[],
+): Promise<unknown> {
+  const socket = { reconnectStrategy: false, connectTimeout: DISCOVER_MS } as const;
+  const client = create({ url, socket, commandOptions: { timeout: DISCOVER_MS } });
+  client.on("error", () => {});
+  try {
+    await client.connect();
+    return await client.sendCommand(command);
+  } finally {
+    client.destroy();
+  }
+}
+
+/** The slot of a key, as the specification of Redis Cluster says: CRC16 (XMODEM) of its hash tag. */
+export function slotOf(key: string): number {
+  const tag = /\{([^}]+)\}/.exec(key)?.[1] ?? key;
+  let crc = 0;
+  for (const byte of new TextEncoder().encode(tag)) {
+    crc ^= byte << 8;
+    for (let bit = 0; bit < 8; bit++) crc = crc & 0x8000 ? (crc << 1) ^ 0x1021 : crc << 1;
+    crc &= 0xffff;
+  }
+  return crc % SLOTS;
+}

@@ -1,0 +1,88 @@
+// @ts-check
+/// <reference lib="dom" />
+/**
+ * Who comes and goes on the chat page, and who is here.
+ *
+ * @module
+ */
+import { element, hueOf } from "./message.js";
+
+const MAX_NAMES = 3;
+const SEARCH_OVER = 20;
+const inWords = new Intl.ListFormat("en");
+const collator = new Intl.Collator(undefined, { numeric: true });
+
+/** One line for all who came, went and changed their names between two messages. */
+export class StatusLine {
+  item = element("div", "status");
+  /** @type {Set<string>} */
+  #joined = new Set();
+  /** @type {Set<string>} */
+  #left = new Set();
+  /** New names, and the old ones. @type {Map<string, string>} */
+  #renamed = new Map();
+
+  /** @param {import("../client/client.js").Status} status */
+  add({ event, name, was }) {
+    if (was === undefined) {
+      const [there, before] = event === "join"
+        ? [this.#joined, this.#left]
+        : [this.#left, this.#joined];
+      // Who comes back, or has just come, is no news.
+      if (!before.delete(name)) there.add(name);
+    } else if (this.#joined.delete(was)) {
+      this.#joined.add(name);
+    } else {
+      const first = this.#renamed.get(was) ?? was;
+      this.#renamed.delete(was);
+      if (first !== name) this.#renamed.set(name, first);
+    }
+    const renamed = this.#renamed.size > MAX_NAMES
+      ? [`${this.#renamed.size} people changed their names`]
+      : [...this.#renamed].map(([now, before]) => `${before} is now ${now}`);
+    this.item.textContent = [
+      ...this.#joined.size ? [`${shorten([...this.#joined])} joined`] : [],
+      ...renamed,
+      ...this.#left.size ? [`${shorten([...this.#left])} left`] : [],
+    ].join(" · ");
+  }
+}
+
+/** @param {string[]} names */
+function shorten(names) {
+  return inWords.format(
+    names.length > MAX_NAMES ? [names[0], `${names.length - 1} others`] : names,
+  );
+}
+
+/**
+ * Lists who is here, as people sort; of several with one name each has a colour of its own.
+ *
+ * @param {HTMLElement} list @param {HTMLInputElement} search there for many
+ * @param {import("../client/client.js").Members} members @param {string} ownName
+ */
+export function showMembers(list, search, { members, count }, ownName) {
+  /** @type {Map<string, number>} */
+  const known = new Map();
+  let isOwnShown = false;
+  const items = members.toSorted(collator.compare).map((name) => {
+    const times = known.get(name) ?? 0;
+    known.set(name, times + 1);
+    const item = element("li", "sender", name);
+    if (name === ownName && !isOwnShown) {
+      isOwnShown = true;
+      item.className = "";
+      item.append(element("small", "", " you"));
+    } else item.style.setProperty("--hue", `${hueOf(name) + 137 * times}`);
+    return item;
+  });
+  if (count > members.length) items.push(element("li", "", `and ${count - members.length} more`));
+  search.hidden = members.length <= SEARCH_OVER;
+  const filter = () => {
+    const wanted = search.value.toLowerCase();
+    for (const item of items) item.hidden = !item.textContent?.toLowerCase().includes(wanted);
+  };
+  search.oninput = filter;
+  filter();
+  list.replaceChildren(...items);
+}

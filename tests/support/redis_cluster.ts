@@ -1,0 +1,122 @@
+/**
+ * A Redis Cluster of a test's own: three primaries, each with a replica if wanted.
+ *
+ * @module
+ */
+import { freePort } from "./process.ts";
+import { RedisServer } from "./redis_server.ts";
+import { eventually } from "./recorder.ts";
+
+const SLOTS = 16_384;
+const PRIMARIES = 3;
+
+/** A running cluster; disposing of it ends its servers. */
+export class RedisCluster implements AsyncDisposable {
+  private constructor(readonly servers: RedisServer[]) {}
+
+  /** Starts three primaries, and a replica for each one if `hasReplicas`. */
+  static async start({ hasReplicas = false } = {}): Promise<RedisCluster> {
+    const count = hasReplicas ? 2 * PRIMARIES : PRIMARIES;
+    const servers = await Promise.all(Array.from({ length: count }, () => {
+      const port = freePort();
+      return RedisServer.start({
+        port: String(port),
+        "cluster-enabled": "yes",
+        // A second server's bus port is as far away as its own.
+        "cluster-port": String(port + 20_000),
+        "cluster-node-timeout": "1000",
+        "cluster-replica-validity-factor": "0",
+        "repl-diskless-sync-delay": "0",
+      });
+    }));
+    const cluster = new RedisCluster(servers);
+    await cluster.#join(hasReplicas);
+    return cluster;
+  }
+
+  /** A URL that names all primaries. */
+  get url(): string {
+    const addresses = this.servers.slice(0, PRIMARIES).map(({ port }) => `127.0.0.1:${port}`);
+    return `redis://${addresses.join()}`;
+  }
+
+  /** The server that is the primary of a key's slot, as the running ones agree. */
+  async primaryOf(key: string): Promise<RedisServer> {
+    for (const server of this.servers) {
+      if (!server.isRunning) continue;
+      const answer = await server.command("GET", key);
+      if (answer.startsWith("CLUSTERDOWN")) continue;
+      const port = Number(/^MOVED \d+ \S+:(\d+)/.exec(answer)?.[1] ?? server.port);
+      return this.servers.find((server) => server.port === port)!;
+    }
+    throw new Error(`Cannot find the primary of ${key}: no server knows`);
+  }
+
+  /** Waits until every running server sees all slots served, and each primary's replica is in step. */
+  async untilWhole(): Promise<void> {
+    for (const server of this.servers.filter(({ isRunning }) => isRunning)) {
+      await eventually(
+        () => server.command("CLUSTER", "INFO"),
+        (info) => /cluster_state:ok/.test(info),
+      );
+    }
+  }
+
+  /** Moves a slot to another primary, with its keys, while clients go on. */
+  async moveSlot(key: string, to: RedisServer): Promise<void> {
+    const from = await this.primaryOf(key);
+    const slot = await from.command("CLUSTER", "KEYSLOT", key);
+    const [fromId, toId] = await Promise.all(
+      [from, to].map((server) => server.command("CLUSTER", "MYID")),
+    );
+    await to.command("CLUSTER", "SETSLOT", slot, "IMPORTING", fromId);
+    await from.command("CLUSTER", "SETSLOT", slot, "MIGRATING", toId);
+    const keys = `local keys = redis.call('CLUSTER', 'GETKEYSINSLOT', ${slot}, 100) ` +
+      "return table.concat(keys, ' ')";
+    for (let names; names = await from.command("EVAL", keys, "0");) {
+      for (const name of names.split(" ")) {
+        await from.command("MIGRATE", "127.0.0.1", String(to.port), name, "0", "5000");
+      }
+    }
+    for (const server of [to, from]) await server.command("CLUSTER", "SETSLOT", slot, "NODE", toId);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await Promise.all(this.servers.map((server) => server[Symbol.asyncDispose]()));
+  }
+
+  async #join(hasReplicas: boolean): Promise<void> {
+    const primaries = this.servers.slice(0, PRIMARIES);
+    await Promise.all(primaries.map((server, index) => {
+      const [first, last] = [index, index + 1].map((i) => Math.floor(i * SLOTS / PRIMARIES));
+      return server.command("CLUSTER", "ADDSLOTSRANGE", String(first), String(last - 1));
+    }));
+    for (const [index, server] of this.servers.entries()) {
+      await server.command("CLUSTER", "SET-CONFIG-EPOCH", String(index + 1));
+      if (index === 0) continue;
+      const { port } = this.servers[0];
+      await server.command("CLUSTER", "MEET", "127.0.0.1", String(port), String(port + 20_000));
+    }
+    for (const server of this.servers) {
+      await eventually(
+        () => server.command("CLUSTER", "INFO"),
+        (info) => info.includes(`cluster_known_nodes:${this.servers.length}`),
+      );
+    }
+    if (hasReplicas) {
+      for (const [index, primary] of primaries.entries()) {
+        const replica = this.servers[PRIMARIES + index];
+        const id = await primary.command("CLUSTER", "MYID");
+        await eventually(
+          () => replica.command("CLUSTER", "REPLICATE", id),
+          (answer) => answer === "OK",
+        );
+        await eventually(
+          () => replica.command("INFO", "replication"),
+          (info) => info.includes("master_link_status:up"),
+        );
+      }
+    }
+    await this.untilWhole();
+  }
+}
