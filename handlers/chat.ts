@@ -23,8 +23,9 @@ export function chat(app: App): ClientHandler {
   return ({ request, url, room, visitor }, slot) => {
     const dialect = checkHandshake(request);
     const { idleTimeoutSeconds } = app.limits;
+    const { signal } = request;
     const { socket, response } = app.upgrade(request, { dialect, idleTimeoutSeconds });
-    const options = { ...visitor, slot, dialect, homeRoom: room };
+    const options = { ...visitor, slot, signal, dialect, homeRoom: room };
     const connection = new Connection(socket, app.registry, options);
     const wanted = readWanted(url.searchParams);
     connection.handler = new ChatSocket(app, connection, room, wanted, visitor.renew);

@@ -17,8 +17,9 @@ export function echo(app: App): ClientHandler {
     checkHandshake(request);
     const { registry, clock, limits: { idleTimeoutSeconds, messageRate, byteRate } } = app;
     const prefix = url.searchParams.get("prefix") ?? "Echo: ";
+    const { signal } = request;
     const { socket, response } = app.upgrade(request, { dialect: plain, idleTimeoutSeconds });
-    const options = { ...visitor, slot, dialect: plain, kind: "echo" } as const;
+    const options = { ...visitor, slot, signal, dialect: plain, kind: "echo" } as const;
     const connection = new Connection(socket, registry, options);
     const start = clock.now();
     const messages = new TokenBucket(messageRate, messageRate, start);

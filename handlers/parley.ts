@@ -5,6 +5,7 @@
  */
 import { guardMemory } from "./access/memory_guard.ts";
 import { type App, type AppOptions, createApp } from "./app.ts";
+import { auditSlots } from "./registry/audit.ts";
 import { publishStats } from "./http/stats.ts";
 import { createRouter, type Fetch } from "./router.ts";
 import type { Clock } from "./util/clock.ts";
@@ -36,6 +37,7 @@ export function createParley(options: AppOptions = {}): Parley {
 export function runApp(app: App): Parley {
   const { registry, clock, log, limits } = app;
   const stopGuard = guardMemory({ registry, maxMb: limits.maxRssMb, clock, log });
+  const stopAudit = auditSlots(registry);
   const stopStats = publishStats(app, () => Deno.memoryUsage().rss);
   let drained: Promise<void> | undefined;
   const drain = () =>
@@ -50,6 +52,7 @@ export function runApp(app: App): Parley {
       await drain();
       stopGuard();
       stopStats();
+      stopAudit();
       await within(clock, CLOSE_MS, registry.close());
     },
   };

@@ -3,35 +3,39 @@
  *
  * @module
  */
-import type { ClientHandler, Slot } from "../access/slot.ts";
-import type { App, Visitor } from "../app.ts";
+import type { ClientHandler } from "../access/slot.ts";
+import type { App } from "../app.ts";
 import { CLOSE } from "../protocol/close_codes.ts";
 import { events as eventsDialect } from "../protocol/encode.ts";
 import { readWanted } from "../protocol/position.ts";
 import type { Registry } from "../registry/registry.ts";
-import { type End, type Frame, Subscriber } from "../registry/subscriber.ts";
+import type { Rejection } from "../registry/room.ts";
+import {
+  type End,
+  type Frame,
+  Subscriber,
+  type SubscriberOptions,
+} from "../registry/subscriber.ts";
 import { byteLength } from "../util/bytes.ts";
 import { refusalError } from "./rooms.ts";
 
 /** A comment that often keeps proxies from ending a quiet stream. */
 const KEEP_ALIVE_MS = 15_000;
 const KEEP_ALIVE = ":\n\n";
+/** `lastEventId` of event-source-polyfill, `evs_last_event_id` of eventsource-polyfill, and their like. */
+const QUERY_ID = /^(?:evs_)?last[-_]?event[-_]?id$/i;
 
 /** Makes the handler of event streams; `Last-Event-ID` or `?after=` resumes. */
 export function events(app: App): ClientHandler {
   return async ({ request, url, room, visitor }, slot) => {
-    const stream = new EventStream(app.registry, visitor, slot);
+    const stream = new EventStream(app.registry, { ...visitor, slot, signal: request.signal });
     const wanted = readWanted(url.searchParams);
-    wanted.after = request.headers.get("last-event-id") ?? wanted.after;
+    wanted.after = lastEventId(request.headers, url.searchParams) ?? wanted.after;
     const opened = app.registry.room(room).subscribe(stream, wanted);
-    // While it waits nothing else tells that the client gave up.
-    if (opened instanceof Promise) {
-      request.signal.addEventListener("abort", () => stream.cancel(), { once: true });
-    }
-    const refusal = await opened;
-    if (refusal || stream.hasEnded) {
+    const refusal = await Promise.race([opened, stream.gone]);
+    if (refusal) {
       stream.cancel();
-      throw refusalError(refusal ?? { refused: "unavailable" });
+      throw refusalError(refusal);
     }
     stream.start();
     return new Response(stream.body.pipeThrough(new TextEncoderStream()), {
@@ -45,14 +49,22 @@ export function events(app: App): ClientHandler {
   };
 }
 
+/** Where a reader was: its header, or what polyfills that can set no header put into the query. */
+function lastEventId(headers: Headers, query: URLSearchParams): string | undefined {
+  const [, inQuery] = [...query].find(([name]) => QUERY_ID.test(name)) ?? [];
+  return headers.get("last-event-id") ?? inQuery;
+}
+
 /** A subscriber over one HTTP response. */
 class EventStream extends Subscriber {
   readonly body: ReadableStream<string>;
   #controller!: ReadableStreamDefaultController<string>;
   #stopKeepAlive?: () => void;
 
-  constructor(registry: Registry, visitor: Visitor, slot: Slot) {
-    super(registry, { ...visitor, slot, dialect: eventsDialect });
+  readonly #gone = Promise.withResolvers<Rejection>();
+
+  constructor(registry: Registry, options: Omit<SubscriberOptions, "dialect">) {
+    super(registry, { ...options, dialect: eventsDialect });
     this.body = new ReadableStream({
       start: (controller) => {
         this.#controller = controller;
@@ -62,6 +74,11 @@ class EventStream extends Subscriber {
       highWaterMark: registry.limits.maxQueueBytes,
       size: (text) => byteLength(text),
     });
+  }
+
+  /** The end of the stream before it has begun, as an answer to its request. */
+  get gone(): Promise<Rejection> {
+    return this.#gone.promise;
   }
 
   get unsentBytes(): number {
@@ -94,6 +111,7 @@ class EventStream extends Subscriber {
 
   protected override end(end: End): void {
     this.#stopKeepAlive?.();
+    this.#gone.resolve({ refused: "unavailable" });
     super.end(end);
     this.release();
   }

@@ -22,7 +22,7 @@ export interface ConnectionHandler {
   binary(bytes: ArrayBuffer): void;
 }
 
-const EVENTS = ["open", "message", "close", "error"] as const;
+const EVENTS = ["message", "close", "error"] as const;
 
 /**
  * One socket. It listens to the socket's events itself: ten thousand idle sockets have no closures
@@ -42,7 +42,7 @@ export class Connection extends Subscriber implements EventListenerObject {
     super(registry, options);
     this.#socket = socket;
     socket.binaryType = "arraybuffer";
-    for (const type of EVENTS) socket.addEventListener(type, this);
+    for (const type of ["open", ...EVENTS]) socket.addEventListener(type, this);
   }
 
   /** Takes the socket's events. */
@@ -52,6 +52,8 @@ export class Connection extends Subscriber implements EventListenerObject {
         return this.#receive((event as MessageEvent).data);
       case "open":
         this.#socket.removeEventListener("open", this);
+        // It took too long: its slot was given back.
+        if (this.hasEnded) return this.closeTransport("goingAway");
         if (this.open()) this.handler?.ready?.();
         return;
       case "close": {
@@ -123,8 +125,8 @@ export class Connection extends Subscriber implements EventListenerObject {
     this.#socket.close(CLOSE[why].code, CLOSE[why].reason);
   }
 
-  /** Told once. The runtime's idle timer holds a dropped socket for a while: not ours with it. */
   protected override release(): void {
+    // The runtime's idle timer holds a dropped socket for a while: us with it no longer.
     for (const type of EVENTS) this.#socket.removeEventListener(type, this);
     super.release();
   }

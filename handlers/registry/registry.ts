@@ -43,6 +43,8 @@ export class Registry {
   readonly rooms: Map<string, Audience> = new Map();
   /** Sockets and event streams that are open. */
   readonly clients: Set<Subscriber> = new Set();
+  /** Whoever holds a slot: clients, those that open, and those that the runtime has not let go. */
+  readonly holders: Set<Subscriber> = new Set();
   readonly turn: Turn;
   readonly log: Log;
   readonly clock: Clock;

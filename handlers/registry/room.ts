@@ -117,6 +117,8 @@ export class Room {
 
   /** Subscribes: `welcome` first, then what was missed, then all that comes. */
   subscribe(subscriber: Subscriber, wanted: Wanted): MaybePromise<Rejection | undefined> {
+    // What waited behind a join is dropped when its socket ends.
+    if (subscriber.hasEnded) return { refused: "unavailable" };
     if (subscriber.rooms.size >= this.registry.limits.maxRoomsPerConnection) {
       return { refused: "too_many_rooms" };
     }

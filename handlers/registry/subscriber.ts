@@ -25,9 +25,16 @@ export type Frame = string | Uint8Array<ArrayBuffer> | ArrayBuffer;
 /** What a subscriber is counted as. */
 export type SubscriberKind = "echo" | Dialect["name"];
 
+/** A client has so long to open, and to answer a close, before its slot is given back; in ms. */
+export const SLOT_MS = 10_000;
+/** Deno's older kind of signal is aborted on success too, right before the socket opens. */
+const ABORT_MS = 250;
+
 /** What each transport is made of. */
 export interface SubscriberOptions extends Visitor {
   slot: Slot;
+  /** The signal of the request that asks for the subscriber. */
+  signal?: AbortSignal;
   dialect: Dialect;
   kind?: SubscriberKind;
   /** The room of a socket's URL, whose binary frames it gets. */
@@ -52,10 +59,13 @@ export abstract class Subscriber {
   #slot: Slot;
   #isOpen = false;
   #stopExpiry?: () => void;
+  /** Ends the watch over a slot whose owner is not open yet, or not any more. */
+  #stopWatch?: () => void;
 
   constructor(
     readonly registry: Registry,
-    { slot, remote, address, rights, dialect, kind = dialect.name, homeRoom }: SubscriberOptions,
+    { slot, signal, remote, address, rights, dialect, kind = dialect.name, homeRoom }:
+      SubscriberOptions,
   ) {
     this.#slot = slot;
     this.address = address;
@@ -65,6 +75,8 @@ export abstract class Subscriber {
     this.dialect = dialect;
     this.kind = kind;
     this.homeRoom = homeRoom;
+    registry.holders.add(this);
+    this.#watchOpening(signal);
   }
 
   /** Bytes that the peer has not taken, with what waits to be merged. */
@@ -123,10 +135,13 @@ export abstract class Subscriber {
     this.registry.counters.closes[why]++;
     this.end({ by: "server", code, reason });
     this.closeTransport(why);
+    this.#watchClosing();
   }
 
   /** Counts it in; a server that drains closes it instead of letting it begin. */
   protected open(): boolean {
+    this.#stopWatch?.();
+    this.#stopWatch = undefined;
     this.#isOpen = true;
     this.registry.add(this);
     if (this.registry.isDraining) this.close("goingAway");
@@ -145,7 +160,37 @@ export abstract class Subscriber {
 
   /** Gives the slot back. Only the first call does something. */
   protected release(): void {
+    this.#stopWatch?.();
+    this.registry.holders.delete(this);
     this.#slot.release();
+  }
+
+  /** Gives the slot back when the client gives up or takes too long: no event may ever tell. */
+  #watchOpening(signal?: AbortSignal): void {
+    const { clock } = this.registry;
+    const giveUp = () => {
+      this.end({ by: "error", code: 1006, reason: "not opened" });
+      this.release();
+    };
+    const stopLimit = clock.after(SLOT_MS, giveUp);
+    let stopAbort: (() => void) | undefined;
+    const onAbort = () => stopAbort = clock.after(ABORT_MS, giveUp);
+    if (signal?.aborted) onAbort();
+    else signal?.addEventListener("abort", onAbort, { once: true });
+    this.#stopWatch = () => {
+      stopLimit();
+      stopAbort?.();
+      signal?.removeEventListener("abort", onAbort);
+    };
+  }
+
+  /** Gives the slot back though the peer does not answer the close, unless it holds unsent bytes. */
+  #watchClosing(): void {
+    if (!this.registry.holders.has(this)) return;
+    this.#stopWatch = this.registry.clock.after(SLOT_MS, () => {
+      if (this.unsentBytes === 0) this.release();
+      else this.#watchClosing();
+    });
   }
 
   #watchExpiry(): void {

@@ -123,6 +123,13 @@ Deno.test("?after and ?history work as for a socket; Last-Event-ID says more", a
     ["?history=2", undefined, 2],
     [`?after=${epoch}:1`, undefined, 1, true],
     [`?after=${epoch}:1`, `${epoch}:3`, 3, true],
+    // Polyfills that cannot set a header put it into the query, beside the first `after`.
+    [`?after=${epoch}:1&lastEventId=${epoch}:2`, undefined, 2, true],
+    [`?after=${epoch}:1&lastEventId=${epoch}%3A2`, undefined, 2, true],
+    [`?last-event-id=${epoch}:2`, undefined, 2, true],
+    [`?evs_last_event_id=${epoch}:2`, undefined, 2, true],
+    [`?lastEventId=${epoch}:2`, `${epoch}:3`, 3, true],
+    ["?lastEventId=nonsense", undefined, 0, false],
   ];
   for (const [query, lastEventId, ...expected] of cases) {
     await using reader = await open(query, lastEventId);

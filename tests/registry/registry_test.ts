@@ -261,10 +261,11 @@ Deno.test("Registry.drain() is done at once where nobody is, and with DRAIN_SECO
 Deno.test("Registry.drain() leaves no timer behind", async () => {
   const test = createTestApp();
   const before = test.clock.timerCount;
-  await open(test, "/chat", 3);
+  const sockets = await open(test, "/chat", 3);
   const drained = test.registry.drain();
   test.clock.tick(4_000);
   await drained;
+  for (const socket of sockets) socket.end(1001);
   assertEquals(test.clock.timerCount, before);
 });
 

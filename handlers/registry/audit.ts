@@ -1,0 +1,35 @@
+/**
+ * Compares what is counted in with what is there: a difference is a defect, and is said.
+ *
+ * @module
+ */
+import type { Registry } from "./registry.ts";
+
+const AUDIT_MS = 60_000;
+
+/** Looks once a minute, and writes a line at `error` where the sums differ; the answer ends it. */
+export function auditSlots(registry: Registry): () => void {
+  return registry.clock.every(AUDIT_MS, () => {
+    const problem = findDifference(registry);
+    if (problem) registry.log.error(`Totals differ: ${problem}`, { event: "audit" });
+  });
+}
+
+/** What does not add up, if anything. */
+export function findDifference(registry: Registry): string | undefined {
+  const { heldCount, holders, clients, counters } = registry;
+  let members = 0;
+  for (const { rooms } of clients) {
+    for (const { name } of rooms.values()) if (name !== undefined) members++;
+  }
+  const open = Object.values(counters.connections).reduce((sum, count) => sum + count, 0);
+  const pairs: [what: string, counted: number, there: number][] = [
+    ["slots", heldCount, holders.size],
+    ["clients", open, clients.size],
+    ["members", counters.members, members],
+  ];
+  const different = pairs.filter(([, counted, there]) => counted !== there);
+  if (different.length === 0) return undefined;
+  return different.map(([what, counted, there]) => `${counted} ${what} counted, ${there} there`)
+    .join("; ");
+}
