@@ -236,7 +236,7 @@ for (const program of [NGINX, CADDY]) {
 }
 
 proxyTest(NGINX, "nginx ends a listener that reads no more, and Parley lets it go", async () => {
-  await using front = await Front.start(NGINX, "--post-rate", "0");
+  await using front = await Front.start(NGINX, "--post-rate", "0", "--byte-rate", "0");
   using stuck = await RawClient.open(`${front.ws}/chat/hose`);
   assertEquals(stuck.status, 101);
   const body = JSON.stringify({ message: "x".repeat(60_000) });
@@ -244,7 +244,9 @@ proxyTest(NGINX, "nginx ends a listener that reads no more, and Parley lets it g
   while (!isEvicted) {
     const headers = { "content-type": "application/json" };
     const init = { method: "POST", headers, body };
-    await fetch(`${front.url}/rooms/hose/messages`, init).then((answer) => answer.body?.cancel());
+    const posted = await fetch(`${front.url}/rooms/hose/messages`, init);
+    await posted.body?.cancel();
+    assertEquals(posted.status, 202);
     await front.until("a look", ({ closes }) => {
       isEvicted = closes.tooSlow === 1;
       return true;
