@@ -307,15 +307,6 @@ Deno.test("a socket stays open after every error", async () => {
   assertEquals(ann.take(), [said("Ann", "still here")]);
 });
 
-Deno.test("a message over MAX_MESSAGE_BYTES ends its sender with 1009 and reaches nobody", async () => {
-  const test = createTestApp({ settings: { MAX_MESSAGE_BYTES: 100 } });
-  const { ann, bo, all } = await createRoom(test);
-  ann.say({ type: "chat", message: "안".repeat(30) });
-  assertEquals(ann.closes, [{ code: 1009, reason: "message too big" }]);
-  bo.say({ type: "chat", message: "x".repeat(60) });
-  assertEquals(heard(all).slice(1), Array(2).fill([left("Ann"), said("Bo", "x".repeat(60))]));
-});
-
 Deno.test("the log has one line for each event, with address and clients, and none a message", async () => {
   const { connect, log } = createTestApp();
   const ann = await connect("/chat/ops", { info: infoOf("192.0.2.1", 5) });
@@ -336,4 +327,31 @@ Deno.test("the log has one line for each event, with address and clients, and no
     "Connection closed with error: [2001:db8::1]:6: Unexpected EOF (1006). Total clients: 0",
   ]);
   assertEquals(new Set(lines.map(({ level }) => level)), new Set(["info"]));
+});
+
+Deno.test("a socket has at most 1,000 messages that wait for the engine; one more is refused", async () => {
+  const engine = createMemoryEngine(
+    { historySize: 10, historySeconds: 60, historyMb: 1, maxRooms: 10 },
+    new FakeClock(),
+  );
+  const test = createTestApp({ engine, settings: { MESSAGE_RATE: 0 } });
+  const { ann } = await createRoom(test);
+  const publish = engine.publish.bind(engine);
+  const back = Promise.withResolvers<void>();
+  let waiting = 0;
+  engine.publish = async (...args) => {
+    waiting++;
+    await back.promise;
+    return publish(...args);
+  };
+  for (let count = 0; count < 1_000; count++) ann.say({ type: "chat", message: count });
+  assertEquals(ann.take(), []);
+  ann.say({ type: "chat", message: "one more" });
+  assertEquals([ann.take(), waiting], [[SERVER_ERROR], 1_000]);
+  back.resolve();
+  while (ann.frames.length < 1_000) await new Promise((resolve) => setTimeout(resolve));
+  assertEquals(ann.take().at(-1), said("Ann", 999));
+  ann.say({ type: "chat", message: "again" });
+  while (ann.frames.length < 1) await new Promise((resolve) => setTimeout(resolve));
+  assertEquals(ann.take(), [said("Ann", "again")]);
 });

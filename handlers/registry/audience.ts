@@ -105,7 +105,9 @@ export class Audience implements Host {
     if (event.type === "binary") return this.#relay(event.bytes, event.from);
     if (event.type === "chat") this.head.seq = event.chat.seq;
     else if (event.type === "status") this.head.members = event.members;
-    else this.head = { epoch: event.epoch, seq: event.seq, members: event.members };
+    else if (event.type === "reset") {
+      this.head = { epoch: event.epoch, seq: event.seq, members: event.members };
+    }
     for (const [dialect, fanOut] of this.#fanOuts) {
       if (fanOut.size === 0) continue;
       const object = encodeEvent(dialect, this.room.name, this.head.epoch, event);

@@ -269,3 +269,27 @@ Deno.test("a replay that is too large is cut, so that a stream never ends by its
   await post("next");
   assertEquals((await reader.nextData()).message, "next");
 });
+
+Deno.test("a stream that is refused gives its slot back", async () => {
+  const { ask, registry } = createTestApp({ settings: { MAX_ROOMS: 1 } });
+  await using reader = new EventReader(await ask("/rooms/first/events"));
+  assertEquals((await reader.next()).event, "welcome");
+  const refused = await ask(EVENTS);
+  assertEquals([refused.status, (await refused.json()).code], [503, "too_many_rooms"]);
+  assertEquals([registry.heldCount, registry.rooms.size], [1, 1]);
+});
+
+Deno.test("whoever gives up while the room is opened leaves nothing behind", async () => {
+  const { ask, clock, engine, registry } = createTestApp();
+  const opened = Promise.withResolvers<{ refused: "unavailable" }>();
+  engine.host = () => opened.promise;
+  const controller = new AbortController();
+  const answer = ask(EVENTS, { signal: controller.signal });
+  while (registry.rooms.size === 0) await new Promise((resolve) => setTimeout(resolve));
+  assertEquals(registry.heldCount, 1);
+  controller.abort();
+  clock.tick(1_000);
+  assertEquals([registry.heldCount, registry.rooms.size], [0, 0]);
+  opened.resolve({ refused: "unavailable" });
+  assertEquals((await answer).status, 503);
+});
