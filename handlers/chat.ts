@@ -153,9 +153,9 @@ class ChatSocket implements ConnectionHandler, Member {
 
   #join(message: Message<"join">, size: number): void {
     const { room, name, after, session } = message;
-    this.#call(message, () => this.#room(room).join({ name, after, size }, this), () => {
-      if (session !== undefined) this.#session = `session:${session}`;
-    });
+    // At once: messages behind this one have their ids in the session, before the join is answered.
+    if (session !== undefined) this.#session = `session:${session}`;
+    this.#call(message, () => this.#room(room).join({ name, after, size }, this));
   }
 
   #subscribe(name: string, wanted: Wanted): void {

@@ -337,3 +337,30 @@ Deno.test("the log has one line for each event, with address and clients, and no
   ]);
   assertEquals(new Set(lines.map(({ level }) => level)), new Set(["info"]));
 });
+
+Deno.test("a socket has at most 1,000 messages that wait for the engine; one more is refused", async () => {
+  const engine = createMemoryEngine(
+    { historySize: 10, historySeconds: 60, historyMb: 1, maxRooms: 10 },
+    new FakeClock(),
+  );
+  const test = createTestApp({ engine, settings: { MESSAGE_RATE: 0 } });
+  const { ann } = await createRoom(test);
+  const publish = engine.publish.bind(engine);
+  const back = Promise.withResolvers<void>();
+  let waiting = 0;
+  engine.publish = async (...args) => {
+    waiting++;
+    await back.promise;
+    return publish(...args);
+  };
+  for (let count = 0; count < 1_000; count++) ann.say({ type: "chat", message: count });
+  assertEquals(ann.take(), []);
+  ann.say({ type: "chat", message: "one more" });
+  assertEquals([ann.take(), waiting], [[SERVER_ERROR], 1_000]);
+  back.resolve();
+  while (ann.frames.length < 1_000) await new Promise((resolve) => setTimeout(resolve));
+  assertEquals(ann.take().at(-1), said("Ann", 999));
+  ann.say({ type: "chat", message: "again" });
+  while (ann.frames.length < 1) await new Promise((resolve) => setTimeout(resolve));
+  assertEquals(ann.take(), [said("Ann", "again")]);
+});

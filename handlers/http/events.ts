@@ -22,13 +22,15 @@ import { refusalError } from "./rooms.ts";
 /** A comment that often keeps proxies from ending a quiet stream. */
 const KEEP_ALIVE_MS = 15_000;
 const KEEP_ALIVE = ":\n\n";
+/** `lastEventId` of event-source-polyfill, `evs_last_event_id` of eventsource-polyfill, and their like. */
+const QUERY_ID = /^(?:evs_)?last[-_]?event[-_]?id$/i;
 
 /** Makes the handler of event streams; `Last-Event-ID` or `?after=` resumes. */
 export function events(app: App): ClientHandler {
   return async ({ request, url, room, visitor }, slot) => {
     const stream = new EventStream(app.registry, { ...visitor, slot, signal: request.signal });
     const wanted = readWanted(url.searchParams);
-    wanted.after = request.headers.get("last-event-id") ?? wanted.after;
+    wanted.after = lastEventId(request.headers, url.searchParams) ?? wanted.after;
     const opened = app.registry.room(room).subscribe(stream, wanted);
     const refusal = await Promise.race([opened, stream.gone]);
     if (refusal) {
@@ -45,6 +47,12 @@ export function events(app: App): ClientHandler {
       },
     });
   };
+}
+
+/** Where a reader was: its header, or what polyfills that can set no header put into the query. */
+function lastEventId(headers: Headers, query: URLSearchParams): string | undefined {
+  const [, inQuery] = [...query].find(([name]) => QUERY_ID.test(name)) ?? [];
+  return headers.get("last-event-id") ?? inQuery;
 }
 
 /** A subscriber over one HTTP response. */

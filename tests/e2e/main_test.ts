@@ -218,6 +218,14 @@ Deno.test("the log tells who came, joined, left and why each connection ended", 
   assertEquals(server.lines().filter((line) => line.includes("[ERR]")), []);
 });
 
+Deno.test("LOG_LEVEL=debug tells of each message, and says nothing of what is in it", async () => {
+  await using server = await ServerProcess.start(["--log-level", "debug"]);
+  await using echo = await Client.open(`${server.ws}/echo`);
+  echo.send("a secret");
+  await server.line(/Client sent: 127\.0\.0\.1:\d+: text of 8 bytes$/);
+  assert(!server.lines().some((line) => line.includes("secret")));
+});
+
 Deno.test("a client that vanishes while it is written to is no line of level error", async () => {
   await using server = await ServerProcess.start(UNLIMITED);
   using ann = await RawClient.open(`${server.ws}/chat`);

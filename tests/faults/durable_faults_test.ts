@@ -8,6 +8,8 @@ import { Traffic } from "./traffic.ts";
 
 /** How often the server ends. */
 const ROUNDS = { SIGKILL: sized(2, 20), SIGTERM: sized(1, 20) };
+/** How many messages are acked before each end. */
+const MESSAGES = sized(100, 300);
 const ROOMS = ["one", "two"];
 
 /** Posts one message after the other, each again until it is acked. */
@@ -45,7 +47,7 @@ for (const [signal, workers] of [["SIGKILL", 1], ["SIGTERM", 2]] as const) {
       await using traffic = await Traffic.start(Array(4).fill(node), ROOMS, 4);
       const stopPosting = postOn(node, traffic);
       for (let round = 0; round < rounds; round++) {
-        await traffic.flow(300);
+        await traffic.flow(MESSAGES);
         const { code } = await node.end(signal);
         assertEquals(code, signal === "SIGKILL" ? 137 : 0);
         const heard = traffic.views.map(({ recorder }) => recorder.events.length);
@@ -54,7 +56,7 @@ for (const [signal, workers] of [["SIGKILL", 1], ["SIGTERM", 2]] as const) {
           await recorder.until(({ events }) => events.length > heard[i]);
         }
       }
-      await traffic.flow(300);
+      await traffic.flow(MESSAGES);
       await stopPosting();
       await traffic.stop();
       await traffic.check({ mayReset: false, withinMs: Infinity });

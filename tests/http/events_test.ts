@@ -123,6 +123,13 @@ Deno.test("?after and ?history work as for a socket; Last-Event-ID says more", a
     ["?history=2", undefined, 2],
     [`?after=${epoch}:1`, undefined, 1, true],
     [`?after=${epoch}:1`, `${epoch}:3`, 3, true],
+    // Polyfills that cannot set a header put it into the query, beside the first `after`.
+    [`?after=${epoch}:1&lastEventId=${epoch}:2`, undefined, 2, true],
+    [`?after=${epoch}:1&lastEventId=${epoch}%3A2`, undefined, 2, true],
+    [`?last-event-id=${epoch}:2`, undefined, 2, true],
+    [`?evs_last_event_id=${epoch}:2`, undefined, 2, true],
+    [`?lastEventId=${epoch}:2`, `${epoch}:3`, 3, true],
+    ["?lastEventId=nonsense", undefined, 0, false],
   ];
   for (const [query, lastEventId, ...expected] of cases) {
     await using reader = await open(query, lastEventId);
@@ -261,4 +268,27 @@ Deno.test("a replay that is too large is cut, so that a stream never ends by its
   for (const expected of range(26, 30)) assertEquals((await reader.nextData()).seq, expected);
   await post("next");
   assertEquals((await reader.nextData()).message, "next");
+});
+
+Deno.test("a stream that is refused gives its slot back", async () => {
+  const { ask, registry } = createTestApp({ settings: { MAX_ROOMS: 1 } });
+  await using reader = new EventReader(await ask("/rooms/first/events"));
+  assertEquals((await reader.next()).event, "welcome");
+  const refused = await ask(EVENTS);
+  assertEquals([refused.status, (await refused.json()).code], [503, "too_many_rooms"]);
+  assertEquals([registry.heldCount, registry.rooms.size], [1, 1]);
+});
+
+Deno.test("whoever gives up while the room is opened leaves nothing behind", async () => {
+  const { ask, engine, registry } = createTestApp();
+  const opened = Promise.withResolvers<{ refused: "unavailable" }>();
+  engine.host = () => opened.promise;
+  const controller = new AbortController();
+  const answer = ask(EVENTS, { signal: controller.signal });
+  while (registry.rooms.size === 0) await new Promise((resolve) => setTimeout(resolve));
+  assertEquals(registry.heldCount, 1);
+  controller.abort();
+  assertEquals([registry.heldCount, registry.rooms.size], [0, 0]);
+  opened.resolve({ refused: "unavailable" });
+  assertEquals((await answer).status, 503);
 });

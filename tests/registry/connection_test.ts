@@ -225,6 +225,13 @@ Deno.test("Connection.close() sends what was due before it", () => {
   assertEquals(socket.frames, ["1\n2"]);
 });
 
+Deno.test("Connection sends nothing more to a peer that is too slow, not even what was due", () => {
+  const { socket, connection } = connect({ dialect: v1 });
+  connection.notify("1");
+  connection.close("tooSlow");
+  assertEquals([socket.frames, socket.closes], [[], [CLOSE.tooSlow]]);
+});
+
 Deno.test("Connection.notify() sends at once in the plain dialect, merged in parley.v1", () => {
   const plain = connect();
   plain.connection.notify("1");

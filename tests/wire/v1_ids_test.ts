@@ -76,6 +76,19 @@ Deno.test("two clients of one name with their own sessions never swallow each ot
   assertEquals((await nextOf(bare, "ack")).seq, 3, "without a session, the socket is one");
 });
 
+Deno.test("an id counts in its session though the join before it is not answered yet", async () => {
+  const { connect, engine } = quietRoom();
+  const { join } = engine;
+  engine.join = async (...args) => await join.apply(engine, args);
+  for (let i = 0; i < 2; i++) {
+    const socket = await connect("/chat/ops", { dialect: "v1" });
+    sayAll(socket, [{ type: "join", name: "Ann", session }, chat("once", "1")]);
+    await new Promise((resolve) => setImmediate(resolve));
+  }
+  const { seq } = await engine.read("ops") as { seq: number };
+  assertEquals(seq, 1);
+});
+
 Deno.test("an id counts in its room", async () => {
   const { join, send } = quietRoom();
   const ann = await join({ session });
