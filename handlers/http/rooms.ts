@@ -104,7 +104,8 @@ export function publishMessage(app: App): Handler {
       line: new Line(),
       name: rights.name ?? "Anonymous",
       nameIn: () => from.name,
-      tryConsume: (size) => rateKey === undefined ? 0 : app.sharedLimits.tryPublish(rateKey, size),
+      tryConsume: ({ size }) =>
+        rateKey === undefined ? 0 : app.sharedLimits.tryPublish(rateKey, size),
     };
     const refusal = room.checkSender(from);
     if (refusal) throw refusalError(refusal);

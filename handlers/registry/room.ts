@@ -17,9 +17,11 @@ import type { Span } from "../protocol/page.ts";
 import { isServerRoom } from "../protocol/parse.ts";
 import type { Cursor, Wanted } from "../protocol/position.ts";
 import type { Members, RoomSummary } from "../protocol/room_event.ts";
+import { byteLength } from "../util/bytes.ts";
 import { chain, type MaybePromise } from "../util/maybe_promise.ts";
+import type { Audience } from "./audience.ts";
 import type { Registry } from "./registry.ts";
-import type { Sender } from "./sender.ts";
+import type { Cost, Sender } from "./sender.ts";
 import type { Subscriber } from "./subscriber.ts";
 import type { Subscription } from "./subscription.ts";
 
@@ -49,13 +51,20 @@ const FORBIDDEN: Rejection = { refused: "forbidden" };
 export class Room {
   constructor(readonly name: string, readonly engine: Engine, readonly registry: Registry) {}
 
+  /** The room's subscribers in this process, if it has any. */
+  get #audience(): Audience | undefined {
+    return this.registry.rooms.get(this.name);
+  }
+
   /** Publishes a client's message. */
   publish({ message, size, key }: Post, from: Sender): MaybePromise<Outcome | Rejection> {
-    return this.#charge(from, size, () =>
+    const text = JSON.stringify(message);
+    // A number like 1e20 is longer as it goes out.
+    const cost = { size: Math.max(size, byteLength(text)), frames: this.#audience?.directCount };
+    return this.#charge(from, cost, () =>
       from.line.run(() => {
         const refusal = this.checkSender(from);
         if (refusal) return refusal;
-        const text = JSON.stringify(message);
         const sender = from.nameIn(this.name)!;
         return this.submit({ sender, message: text, key, address: from.address });
       }));
@@ -71,7 +80,8 @@ export class Room {
 
   /** Relays a socket's bytes to the others of the room; they are not kept. */
   relay(bytes: ArrayBuffer, from: Member): MaybePromise<Rejection | undefined> {
-    return this.#charge(from, bytes.byteLength, () =>
+    const cost = { size: bytes.byteLength, frames: this.#audience?.listenerCount };
+    return this.#charge(from, cost, () =>
       from.line.run(() => {
         const refusal = this.checkSender(from);
         if (!refusal) this.engine.relay(this.name, new Uint8Array(bytes), from.subscriber.id);
@@ -85,7 +95,7 @@ export class Room {
     from: Member,
   ): MaybePromise<Rejection | undefined> {
     const enter = () => from.line.hold(() => this.#join(asked, wanted, from));
-    return this.#charge(from, size, enter, true);
+    return this.#charge(from, { size, opensRoom: true }, enter);
   }
 
   /** Who has joined; a socket must be subscribed to ask. */
@@ -147,13 +157,12 @@ export class Room {
   /** Counts what a client sent, and goes on if the sender may send so much. */
   #charge<T>(
     from: Sender,
-    size: number,
+    cost: Cost,
     next: () => MaybePromise<T | Rejection>,
-    opensRoom = false,
   ): MaybePromise<T | Rejection> {
     this.registry.counters.messagesIn++;
     return chain<number, T | Rejection>(
-      from.tryConsume(size, opensRoom),
+      from.tryConsume(cost),
       (retry) => retry > 0 ? { refused: "rate_limited", retry } : next(),
     );
   }
