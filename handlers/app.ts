@@ -9,9 +9,11 @@ import { denoUpgrade, type Upgrade } from "./access/handshake.ts";
 import { DEFAULT_LIMITS, type Limits } from "./access/limits.ts";
 import { SAME_ORIGIN } from "./access/origins.ts";
 import { LimitTable, type SharedLimits } from "./access/shared_limits.ts";
+import type { SlotHandler } from "./access/slot.ts";
 import type { Engine } from "./engine/engine.ts";
 import { createMemoryEngine } from "./engine/memory.ts";
 import type { Turn } from "./registry/flush.ts";
+import type { Hooks } from "./hooks/hooks.ts";
 import { Registry } from "./registry/registry.ts";
 import type { Threads } from "./start/threads.ts";
 import { type Clock, systemClock } from "./util/clock.ts";
@@ -44,7 +46,8 @@ export interface App extends AccessRules {
 }
 
 /** What an {@link App} is made of; what is missing has a default. */
-export interface AppOptions extends Partial<Omit<App, "registry" | "limits" | "sharedLimits">> {
+export interface AppOptions
+  extends Hooks, Partial<Omit<App, "registry" | "limits" | "sharedLimits">> {
   /** Keeps the rooms; in this process's memory by default. */
   engine?: Engine;
   limits?: Partial<Limits>;
@@ -68,6 +71,7 @@ export function createApp(options: AppOptions = {}): App {
     clock,
     limits,
     sharedLimits,
+    hooks: options,
     turn: options.turn,
   });
   return {
@@ -98,3 +102,6 @@ export interface Call {
 
 /** Answers a call. */
 export type Handler = (call: Call) => Response | Promise<Response>;
+
+/** Answers a call of a client that stays. */
+export type ClientHandler = SlotHandler<Call>;

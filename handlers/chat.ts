@@ -6,8 +6,7 @@
 import type { Rights } from "./access/grants.ts";
 import { checkHandshake } from "./access/handshake.ts";
 import { Allowance } from "./access/rate_limit.ts";
-import type { ClientHandler } from "./access/slot.ts";
-import type { App, Visitor } from "./app.ts";
+import type { App, ClientHandler, Visitor } from "./app.ts";
 import { isRefusal } from "./engine/engine.ts";
 import { ack, type ErrorCode, type ErrorDetails, membersList, pong } from "./protocol/encode.ts";
 import { type ClientMessage, parse } from "./protocol/parse.ts";
@@ -105,6 +104,7 @@ class ChatSocket implements ConnectionHandler, Member {
     const message = parse(text, this.subscriber.dialect);
     const size = byteLength(text);
     if (message.type === "chat") return this.#publish(message, size);
+    if (message.type === "note") return this.#note(message, size);
     if (message.type === "join") return this.#join(message, size);
     // What reaches no room is charged here.
     const opensRoom = message.type === "listen" || message.type === "leave";
@@ -146,6 +146,10 @@ class ChatSocket implements ConnectionHandler, Member {
     this.#call(message, () => room.publish(post, this), (position) => {
       if (id !== undefined) this.subscriber.notify(ack(id, room.name, position));
     });
+  }
+
+  #note({ message, room }: Message<"note">, size: number): void {
+    this.#call({ room }, () => this.#room(room).note({ message, size }, this));
   }
 
   #join(message: Message<"join">, size: number): void {
@@ -204,14 +208,14 @@ class ChatSocket implements ConnectionHandler, Member {
     });
   }
 
-  #refuse({ refused, retry }: Rejection, details: ErrorDetails): void {
+  #refuse({ refused, retry, text }: Rejection, details: ErrorDetails): void {
     // Without a digest there is no conflict.
-    this.#fail(refused === "conflict" ? "unavailable" : refused, details, retry);
+    this.#fail(refused === "conflict" ? "unavailable" : refused, details, retry, text);
   }
 
-  #fail(code: ErrorCode, { id, room }: ErrorDetails, retry?: number): void {
+  #fail(code: ErrorCode, { id, room }: ErrorDetails, retry?: number, text?: string): void {
     this.app.registry.counters.refuse(code);
-    const error = this.subscriber.dialect.error(code, { id, room, retry });
+    const error = this.subscriber.dialect.error(code, { id, room, retry, text });
     if (error !== undefined) this.subscriber.notify(error);
   }
 }

@@ -5,8 +5,7 @@
  */
 import { checkHandshake } from "./access/handshake.ts";
 import { TokenBucket } from "./access/rate_limit.ts";
-import type { ClientHandler } from "./access/slot.ts";
-import type { App } from "./app.ts";
+import type { App, ClientHandler } from "./app.ts";
 import { plain } from "./protocol/encode.ts";
 import { Connection } from "./registry/connection.ts";
 import { byteLength } from "./util/bytes.ts";

@@ -4,8 +4,10 @@
  *
  * @module
  */
-import type { App, Call, Handler } from "../app.ts";
 import { HttpError } from "../protocol/http_error.ts";
+import type { MaybePromise } from "../util/maybe_promise.ts";
+import type { Capacity, Visitor } from "./access.ts";
+import type { Limits } from "./limits.ts";
 import type { NoSlot } from "./shared_limits.ts";
 
 /** A client's place among MAX_CONNECTIONS. */
@@ -15,7 +17,13 @@ export interface Slot {
 }
 
 /** Answers a call of a client that stays. From its answer on, the slot is its to release. */
-export type ClientHandler = (call: Call, slot: Slot) => Response | Promise<Response>;
+export type SlotHandler<Call> = (call: Call, slot: Slot) => MaybePromise<Response>;
+
+/** A server, as those see it that want a slot. */
+export interface SlotSource {
+  registry: Capacity & { acquire(address: string): MaybePromise<Slot | NoSlot> };
+  limits: Limits;
+}
 
 /** Seconds after which a client that found the server full may come back. */
 const FULL_RETRY_SECONDS = 5;
@@ -26,7 +34,10 @@ const FULL_RETRY_SECONDS = 5;
  * @throws {HttpError} 503 with `Retry-After` while the server drains or is full, 429 for an address
  * that has too many
  */
-export function withSlot(app: App, handler: ClientHandler): Handler {
+export function withSlot<Call extends { visitor: Visitor }>(
+  app: SlotSource,
+  handler: SlotHandler<Call>,
+): (call: Call) => Promise<Response> {
   const { registry } = app;
   return async (call) => {
     if (registry.isDraining) throw refusal(app, "draining");
@@ -42,7 +53,7 @@ export function withSlot(app: App, handler: ClientHandler): Handler {
   };
 }
 
-function refusal({ limits }: App, reason: NoSlot | "draining" | "overloaded"): HttpError {
+function refusal({ limits }: SlotSource, reason: NoSlot | "draining" | "overloaded"): HttpError {
   const seconds = reason === "draining" ? Math.max(1, limits.drainSeconds) : FULL_RETRY_SECONDS;
   const headers = { "retry-after": String(seconds) };
   return reason === "too_many_connections"

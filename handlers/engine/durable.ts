@@ -8,7 +8,7 @@
  */
 import type { Span } from "../protocol/page.ts";
 import type { Cursor, Head } from "../protocol/position.ts";
-import type { Members, RoomEvent, RoomSummary } from "../protocol/room_event.ts";
+import type { Members, RoomEvent, RoomSummary, Transient } from "../protocol/room_event.ts";
 import type { Clock } from "../util/clock.ts";
 import type { Log } from "../util/log.ts";
 import type { MaybePromise } from "../util/maybe_promise.ts";
@@ -116,8 +116,8 @@ class DurableEngine implements Engine {
     return this.#answer(outcome, { bytes: 2 * draft.message.length });
   }
 
-  relay(room: string, bytes: Uint8Array, from: string): void {
-    this.memory.relay(room, bytes, from);
+  relay(room: string, event: Transient): void {
+    this.memory.relay(room, event);
   }
 
   join(room: string, member: string, name: string): MaybePromise<Refusal | undefined> {
@@ -199,11 +199,15 @@ class DurableEngine implements Engine {
     );
   }
 
-  /** Bytes that are not kept don't wait while the store fails: nothing would bound them. */
+  /** What is not kept doesn't wait while the store fails: nothing would bound them. */
   #deliver(gate: HostGate, event: RoomEvent): void {
-    const isBinary = event.type === "binary";
-    if (isBinary && (this.#isFull || !this.#isOpen)) return;
-    const bytes = EFFECT_BYTES + (isBinary ? event.bytes.length : 0);
+    const size = event.type === "binary"
+      ? event.bytes.length
+      : event.type === "note"
+      ? 2 * event.note.message.length
+      : undefined;
+    if (size !== undefined && (this.#isFull || !this.#isOpen)) return;
+    const bytes = EFFECT_BYTES + (size ?? 0);
     this.committer.after({ run: () => gate.deliver(event), bytes });
   }
 }

@@ -9,7 +9,7 @@
  */
 import type { Span } from "../protocol/page.ts";
 import type { Cursor, Head } from "../protocol/position.ts";
-import type { Members, RoomEvent, RoomSummary } from "../protocol/room_event.ts";
+import type { Members, RoomEvent, RoomSummary, Transient } from "../protocol/room_event.ts";
 import type { MaybePromise } from "../util/maybe_promise.ts";
 
 /** What makes a message known when it is sent again: within a room and session an `id` counts once. */
@@ -89,8 +89,8 @@ export interface Engine {
   /** Numbers, keeps and hands out a message. An answer with a place means: kept. */
   publish(room: string, draft: Draft): MaybePromise<Outcome>;
 
-  /** Hands bytes to every host of the room, behind all that was published before; keeps nothing. */
-  relay(room: string, bytes: Uint8Array, from: string): void;
+  /** Hands an event to every host of the room, behind all that was published before; keeps nothing. */
+  relay(room: string, event: Transient): void;
 
   /** Makes `member` (unique in the whole system) known under a name; hosts hear a `status`. */
   join(room: string, member: string, name: string): MaybePromise<Refusal | undefined>;

@@ -5,7 +5,7 @@
  */
 import type { Span } from "../protocol/page.ts";
 import type { Cursor, Head } from "../protocol/position.ts";
-import type { Members, RoomSummary } from "../protocol/room_event.ts";
+import type { Members, RoomSummary, Transient } from "../protocol/room_event.ts";
 import type { Clock } from "../util/clock.ts";
 import type {
   Draft,
@@ -73,8 +73,8 @@ export class MemoryEngine implements Engine {
     return { epoch: room.epoch, seq: chat.seq };
   }
 
-  relay(name: string, bytes: Uint8Array, from: string): void {
-    this.memory.get(name)?.host?.deliver({ type: "binary", bytes, from });
+  relay(name: string, event: Transient): void {
+    this.memory.get(name)?.host?.deliver(event);
   }
 
   join(name: string, member: string, as: string): Refusal | undefined {

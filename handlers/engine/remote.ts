@@ -28,7 +28,7 @@ export interface OwnerCalls {
       address?: string,
     ]
   ): MaybePromise<Outcome>;
-  relay: Engine["relay"];
+  relay(room: string, ...event: FlatEvent): void;
   join: Engine["join"];
   leave: Engine["leave"];
   members: Engine["members"];
@@ -49,6 +49,7 @@ export interface RemoteCalls {
 type FlatEvent =
   | [type: "chat", seq: number, time: number, sender: string, message: string]
   | [type: "status", event: "join" | "leave", name: string, members: number, was?: string]
+  | [type: "note", time: number, sender: string, message: string]
   | [type: "binary", bytes: Uint8Array, from: string]
   | [type: "reset", epoch: string, seq: number, members: number];
 
@@ -129,8 +130,8 @@ export function remoteEngine(port: MessagePort, clock: Clock = systemClock): Eng
     },
     publish: (room, { sender, message, key, address }) =>
       channel.call("publish", room, sender, message, key?.session, key?.id, key?.digest, address),
-    relay(room, bytes, from) {
-      if (!channel.isFull) channel.notify("relay", room, whole(bytes), from);
+    relay(room, event) {
+      if (!channel.isFull) channel.notify("relay", room, ...flatten(event));
     },
     join: (room, member, name) => channel.call("join", room, member, name),
     leave: (room, member) => channel.notify("leave", room, member),
@@ -160,6 +161,10 @@ export function flatten(event: RoomEvent): FlatEvent {
     }
     case "status":
       return ["status", event.event, event.name, event.members, event.was];
+    case "note": {
+      const { time, sender, message } = event.note;
+      return ["note", time, sender, message];
+    }
     case "binary":
       return ["binary", whole(event.bytes), event.from];
     case "reset":
@@ -167,7 +172,8 @@ export function flatten(event: RoomEvent): FlatEvent {
   }
 }
 
-function unflatten(flat: FlatEvent): RoomEvent {
+/** The event of its values. */
+export function unflatten(flat: FlatEvent): RoomEvent {
   switch (flat[0]) {
     case "chat": {
       const [type, seq, time, sender, message] = flat;
@@ -176,6 +182,10 @@ function unflatten(flat: FlatEvent): RoomEvent {
     case "status": {
       const [type, event, name, members, was] = flat;
       return { type, event, name, members, was };
+    }
+    case "note": {
+      const [type, time, sender, message] = flat;
+      return { type, note: { time, sender, message } };
     }
     case "binary": {
       const [type, bytes, from] = flat;

@@ -4,12 +4,12 @@
  * @module
  */
 import type { Head } from "../protocol/position.ts";
-import type { RoomEvent } from "../protocol/room_event.ts";
+import type { RoomEvent, Transient } from "../protocol/room_event.ts";
 import { chain, type MaybePromise } from "../util/maybe_promise.ts";
 import { Channel } from "./channel.ts";
 import { type Engine, type Host, isRefusal, type Refusal } from "./engine.ts";
 import { HostGate } from "./host_gate.ts";
-import { flatten, type OwnerCalls, type RemoteCalls } from "./remote.ts";
+import { flatten, type OwnerCalls, type RemoteCalls, unflatten } from "./remote.ts";
 
 /** An engine that several threads use. */
 export interface SharedEngine {
@@ -54,6 +54,7 @@ export function shareEngine(engine: Engine): SharedEngine {
             hostings.delete(hosting);
             use.release(room);
           },
+          relay: (room, ...event) => use.relay(room, unflatten(event) as Transient),
           publish(room, sender, message, session, id = "", digest, address) {
             const key = session === undefined ? undefined : { session, id, digest };
             return use.publish(room, { sender, message, key, address });
@@ -109,7 +110,7 @@ function createUse(engine: Engine, rooms: Map<string, SharedRoom>): Engine {
       engine.release(name);
     },
     publish: (room, draft) => engine.publish(room, draft),
-    relay: (room, bytes, from) => engine.relay(room, bytes, from),
+    relay: (room, event) => engine.relay(room, event),
     join(room, member, name) {
       const key = `${room} ${member}`;
       const known = joined.get(key) ?? { isGranted: false, pending: 0 };

@@ -55,15 +55,20 @@ const FAULT: HookRejection = { refused: "refused", text: "Server error." };
 
 /** Calls hooks: what they answer is checked, and their faults stay with their sender. */
 export class HookCaller {
-  constructor(
-    readonly hooks: Hooks,
-    readonly log: Log,
-    readonly limits: { maxMessageBytes: number },
-  ) {}
+  readonly #hooks: Hooks;
+
+  constructor(hooks: Hooks, readonly log: Log, readonly limits: { maxMessageBytes: number }) {
+    this.#hooks = hooks;
+  }
+
+  /** Whether the program has this hook. */
+  has(hook: keyof Hooks): boolean {
+    return this.#hooks[hook] !== undefined;
+  }
 
   /** The name to join under. */
   join(from: From): MaybePromise<string | HookRejection> {
-    const { onJoin } = this.hooks;
+    const { onJoin } = this.#hooks;
     if (!onJoin) return from.name;
     return this.#call("onJoin", from.room, () => onJoin(from), (answer) => {
       if (answer === undefined) return from.name;
@@ -78,7 +83,7 @@ export class HookCaller {
     message: unknown,
     kind: "chat" | "note",
   ): MaybePromise<string | HookRejection> {
-    const { onMessage } = this.hooks;
+    const { onMessage } = this.#hooks;
     if (!onMessage) return JSON.stringify(message);
     const call = () => onMessage({ ...from, message, kind });
     return this.#call("onMessage", from.room, call, (answer) => {
@@ -89,7 +94,7 @@ export class HookCaller {
 
   /** Tells that a member has left. */
   leave(from: From): void {
-    const { onLeave } = this.hooks;
+    const { onLeave } = this.#hooks;
     if (onLeave) this.#call("onLeave", from.room, () => onLeave(from), () => undefined);
   }
 

@@ -3,8 +3,7 @@
  *
  * @module
  */
-import type { ClientHandler } from "../access/slot.ts";
-import type { App } from "../app.ts";
+import type { App, ClientHandler } from "../app.ts";
 import { CLOSE } from "../protocol/close_codes.ts";
 import { events as eventsDialect } from "../protocol/encode.ts";
 import { readWanted } from "../protocol/position.ts";

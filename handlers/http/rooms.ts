@@ -7,9 +7,9 @@ import type { App, Call, Handler } from "../app.ts";
 import { type IdempotencyKey, isRefusal } from "../engine/engine.ts";
 import { ERROR_TEXTS, v1 } from "../protocol/encode.ts";
 import { HttpError } from "../protocol/http_error.ts";
-import { pageOf } from "../protocol/page.ts";
+import { pageBefore, pageOf } from "../protocol/page.ts";
 import { isPersonName, isShallow } from "../protocol/parse.ts";
-import { parseCursor } from "../protocol/position.ts";
+import { type Cursor, parseCursor } from "../protocol/position.ts";
 import type { RoomSummary } from "../protocol/room_event.ts";
 import type { Rejection } from "../registry/room.ts";
 import { Line, type Sender } from "../registry/sender.ts";
@@ -65,16 +65,20 @@ export function listMembers({ registry }: App): Handler {
   };
 }
 
-/** Makes the handler of `GET /rooms/{room}/messages`. */
+/** Makes the handler of `GET /rooms/{room}/messages`: forward by `?after=`, backward by `?before=`. */
 export function readMessages({ registry, limits }: App): Handler {
-  return async ({ url, room }) => {
-    const after = url.searchParams.get("after") ?? undefined;
+  return async ({ url: { searchParams }, room }) => {
+    const after = searchParams.get("after") ?? undefined;
     const cursor = parseCursor(after);
-    const limit = readLimit(url.searchParams.get("limit"));
+    const before = readBefore(searchParams);
+    const limit = readLimit(searchParams.get("limit"));
     const span = await registry.room(room).read(cursor);
     if (isRefusal(span)) throw refusalError(span);
     // No more than a socket may have unsent: a client that does not read holds the whole answer.
-    const page = pageOf(span, cursor, limit, limits.maxQueueBytes / 2);
+    const maxBytes = limits.maxQueueBytes / 2;
+    const page = before
+      ? pageBefore(span, before, limit, maxBytes)
+      : pageOf(span, cursor, limit, maxBytes);
     const recovered = page.recovered && (after === undefined) === (cursor === undefined);
     const head = JSON.stringify({ room, epoch: page.epoch, seq: page.seq, recovered });
     const messages = page.chats.map((chat) => v1.chat(room, page.epoch, chat));
@@ -84,41 +88,66 @@ export function readMessages({ registry, limits }: App): Handler {
   };
 }
 
-/**
- * Makes the handler of `POST /rooms/{room}/messages`. A server that drains takes no message any more:
- * 503 `draining`, as `/readyz` says it.
- */
+/** Makes the handler of `POST /rooms/{room}/messages`. */
 export function publishMessage(app: App): Handler {
-  const { registry, limits } = app;
   return async (call) => {
-    const { request, visitor: { address, rights, rateKey } } = call;
-    if (registry.isDraining) {
-      const headers = { "retry-after": String(Math.max(1, limits.drainSeconds)) };
-      throw new HttpError(503, "draining", "The server is draining.", headers);
-    }
-    const room = registry.room(call.room);
-    const from: Sender & { name: string } = {
-      via: "http",
-      rights,
-      address,
-      line: new Line(),
-      name: rights.name ?? "Anonymous",
-      nameIn: () => from.name,
-      tryConsume: ({ size }) =>
-        rateKey === undefined ? 0 : app.sharedLimits.tryPublish(rateKey, size),
-    };
-    const refusal = room.checkSender(from);
-    if (refusal) throw refusalError(refusal);
-    const body = await readBody(call, app);
-    registry.counters.bytesIn += body.length;
-    const { message, sender } = readMessage(body);
-    from.name = rights.name ?? sender;
-    const id = request.headers.get("idempotency-key");
-    const key = id === null ? undefined : await readKey(id, rights.subject, body);
-    const position = await room.publish({ message, size: byteLength(body), key }, from);
+    const { room, from, post, body } = await readPost(call, app);
+    const id = call.request.headers.get("idempotency-key");
+    const key = id === null ? undefined : await readKey(id, from.rights.subject, body);
+    const position = await room.publish({ ...post, key }, from);
     if (isRefusal(position)) throw refusalError(position);
     return Response.json({ room: room.name, ...position }, { status: 202 });
   };
+}
+
+/** Makes the handler of `POST /rooms/{room}/notes`. */
+export function publishNote(app: App): Handler {
+  return async (call) => {
+    const { room, from, post } = await readPost(call, app);
+    const refusal = await room.note(post, from);
+    if (refusal) throw refusalError(refusal);
+    return Response.json({ room: room.name }, { status: 202 });
+  };
+}
+
+/**
+ * What is posted, and who posts it.
+ *
+ * @throws {HttpError} 403 without the right, 503 `draining` once the server drains, as `/readyz` says it
+ */
+async function readPost(call: Call, app: App) {
+  const { registry, limits } = app;
+  const { visitor: { address, rights, rateKey } } = call;
+  if (registry.isDraining) {
+    const headers = { "retry-after": String(Math.max(1, limits.drainSeconds)) };
+    throw new HttpError(503, "draining", "The server is draining.", headers);
+  }
+  const room = registry.room(call.room);
+  const from: Sender & { name: string } = {
+    via: "http",
+    rights,
+    address,
+    line: new Line(),
+    name: rights.name ?? "Anonymous",
+    nameIn: () => from.name,
+    tryConsume: ({ size }) =>
+      rateKey === undefined ? 0 : app.sharedLimits.tryPublish(rateKey, size),
+  };
+  const refusal = room.checkSender(from);
+  if (refusal) throw refusalError(refusal);
+  const body = await readBody(call, app);
+  registry.counters.bytesIn += body.length;
+  const { message, sender } = readMessage(body);
+  from.name = rights.name ?? sender;
+  return { room, from, body, post: { message, size: byteLength(body) } };
+}
+
+function readBefore(query: URLSearchParams): Cursor | undefined {
+  const text = query.get("before");
+  if (text === null) return undefined;
+  const before = parseCursor(text);
+  if (before && !query.has("after")) return before;
+  throw new HttpError(400, "bad_cursor", "before must be a cursor, and stand without after.");
 }
 
 function readLimit(text: string | null): number {
@@ -208,13 +237,13 @@ async function sha256(text: string): Promise<string> {
 }
 
 /** The HTTP answer to what a room refuses. */
-export function refusalError({ refused, retry = 1_000 }: Rejection): HttpError {
+export function refusalError({ refused, retry = 1_000, text }: Rejection): HttpError {
   if (refused === "conflict") {
     return new HttpError(422, "conflict", "This Idempotency-Key came with another body before.");
   }
-  const text = ERROR_TEXTS[refused];
-  if (refused === "forbidden") return new HttpError(403, refused, text);
+  const message = text ?? ERROR_TEXTS[refused];
+  if (refused === "forbidden" || refused === "refused") return new HttpError(403, refused, message);
   const status = refused === "rate_limited" ? 429 : 503;
   const headers = { "retry-after": String(Math.ceil(retry / 1_000)) };
-  return new HttpError(status, refused, text, headers);
+  return new HttpError(status, refused, message, headers);
 }

@@ -5,7 +5,7 @@
  * @module
  */
 import { type Cursor, formatCursor, type Head } from "./position.ts";
-import type { Chat, Members, RoomEvent } from "./room_event.ts";
+import type { Chat, Members, Note, RoomEvent } from "./room_event.ts";
 
 /** The text of each error, by its `code` in `parley.v1`. */
 export const ERROR_TEXTS = {
@@ -18,13 +18,15 @@ export const ERROR_TEXTS = {
   rate_limited: "Too many messages.",
   too_many_rooms: "Too many rooms.",
   unavailable: "Server error: the message may not have been delivered.",
+  refused: "Refused.",
 } as const;
 
 /** The `code` of an error in `parley.v1`. */
 export type ErrorCode = keyof typeof ERROR_TEXTS;
 
-/** What an error is about. `retry` is in ms. */
+/** What an error is about. `retry` is in ms; `text` replaces that of the code. */
 export interface ErrorDetails {
+  text?: string;
   id?: string;
   room?: string;
   retry?: number;
@@ -50,6 +52,7 @@ export interface Dialect {
     limits?: { messageBytes: number },
   ): string | undefined;
   chat(room: string, epoch: string, chat: Chat): string;
+  note(room: string, note: Note): string | undefined;
   status(room: string, status: Status): string | undefined;
   error(code: ErrorCode, details: ErrorDetails): string | undefined;
   /** The server drains: come back in `retry` ms. */
@@ -64,12 +67,13 @@ export const plain: Dialect = {
   welcome: () => undefined,
   chat: (_room, _epoch, { sender, message }) =>
     `{"type":"chat","sender":${JSON.stringify(sender)},"message":${message}}`,
+  note: () => undefined,
   status: (_room, { event, name }) =>
     JSON.stringify({ type: "status", message: statusText(event, name) }),
-  error(code) {
+  error(code, { text }) {
     // It has no word for a room that cannot be opened.
     const known = code === "too_many_rooms" ? "unavailable" : code;
-    return JSON.stringify({ type: "error", message: ERROR_TEXTS[known] });
+    return JSON.stringify({ type: "error", message: text ?? ERROR_TEXTS[known] });
   },
   bye: () => undefined,
 };
@@ -86,12 +90,16 @@ export const v1: Dialect = {
     `{"type":"chat","room":"${room}","seq":${seq},"time":${time},"sender":${
       JSON.stringify(sender)
     },"message":${message}}`,
+  note: (room, { time, sender, message }) =>
+    `{"type":"note","room":"${room}","time":${time},"sender":${
+      JSON.stringify(sender)
+    },"message":${message}}`,
   status: (room, { event, name, was, members }) => {
     const message = statusText(event, name);
     return JSON.stringify({ type: "status", room, event, name, was, members, message });
   },
-  error: (code, details) =>
-    JSON.stringify({ type: "error", code, message: ERROR_TEXTS[code], ...details }),
+  error: (code, { text = ERROR_TEXTS[code], ...details }) =>
+    JSON.stringify({ type: "error", code, message: text, ...details }),
   bye: (retry) => JSON.stringify({ type: "bye", retry }),
 };
 
@@ -104,6 +112,7 @@ export const events: Dialect = {
     `event:welcome\ndata:${v1.welcome(room, head, recovered)}\nid:${formatCursor(head)}\n\n`,
   chat: (room, epoch, chat) =>
     `data:${v1.chat(room, epoch, chat)}\nid:${formatCursor({ epoch, seq: chat.seq })}\n\n`,
+  note: (room, note) => `event:note\ndata:${v1.note(room, note)}\n\n`,
   status: () => undefined,
   error: () => undefined,
   bye: (retry) => `retry:${retry}\n\n`,
@@ -119,6 +128,8 @@ export function encodeEvent(
   switch (event.type) {
     case "chat":
       return dialect.chat(room, epoch, event.chat);
+    case "note":
+      return dialect.note(room, event.note);
     case "status":
       return dialect.status(room, event);
     case "reset":

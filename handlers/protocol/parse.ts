@@ -19,6 +19,7 @@ export type ClientMessage =
   | { type: "listen"; room: string; after?: unknown }
   | { type: "leave"; room?: string }
   | { type: "chat"; message: unknown; room?: string; id?: string }
+  | { type: "note"; message: unknown; room?: string }
   | { type: "members"; room?: string }
   | { type: "ping"; id?: string }
   | { type: "token"; token: string }
@@ -67,7 +68,7 @@ function isObject(data: unknown): data is Fields {
 }
 
 function readPlain(data: Fields): ClientMessage {
-  if (data.type === "chat") return readChat(data, {});
+  if (data.type === "chat") return readMessage("chat", data, {});
   if (data.type === "join") return readJoin(data, {});
   return { type: "bad", code: "bad_message" };
 }
@@ -87,7 +88,9 @@ function readV1(data: Fields): ClientMessage {
   }
   switch (type) {
     case "chat":
-      return readChat(data, at);
+      return readMessage("chat", data, at);
+    case "note":
+      return readMessage("note", data, { room: at.room });
     case "join":
       if (
         session !== undefined &&
@@ -116,13 +119,14 @@ function readJoin(data: Fields, at: { room?: string }): ClientMessage {
     : { type: "bad", code: "bad_name", ...at };
 }
 
-function readChat(
+function readMessage(
+  type: "chat" | "note",
   data: Fields,
   at: { room?: string; id?: string },
 ): ClientMessage {
   const { message = "" } = data;
   return isShallow(message, MAX_DEPTH)
-    ? { type: "chat", message, room: at.room, id: at.id }
+    ? { type, message, ...at }
     : { type: "bad", code: "bad_message", ...at };
 }
 

@@ -12,8 +12,22 @@ export interface Chat {
   message: string;
 }
 
+/** A message of the moment. `message` is JSON text; `time` is Unix ms. */
+export interface Note {
+  time: number;
+  sender: string;
+  message: string;
+}
+
+/** What is handed on in a room's order, without a number, and not kept. */
+export type Transient =
+  | { type: "note"; note: Note }
+  /** From a socket to the others of its room: `from` is the sending member. */
+  | { type: "binary"; bytes: Uint8Array; from: string };
+
 /** What a hosting process hears of a room, in the room's order. */
 export type RoomEvent =
+  | Transient
   | { type: "chat"; chat: Chat }
   | {
     type: "status";
@@ -22,8 +36,6 @@ export type RoomEvent =
     was?: string;
     members: number;
   }
-  /** From a socket to the others of its room: `from` is the sending member. */
-  | { type: "binary"; bytes: Uint8Array; from: string }
   /** Continuity broke: the next message is `seq` + 1 of `epoch`. */
   | { type: "reset"; epoch: string; seq: number; members: number };
 

@@ -115,7 +115,9 @@ export class Audience implements Host {
     if (event.type === "binary") return this.#relay(event.bytes, event.from);
     if (event.type === "chat") this.head.seq = event.chat.seq;
     else if (event.type === "status") this.head.members = event.members;
-    else this.head = { epoch: event.epoch, seq: event.seq, members: event.members };
+    else if (event.type === "reset") {
+      this.head = { epoch: event.epoch, seq: event.seq, members: event.members };
+    }
     // Joins are n² frames in a room of n: a server that is behind leaves them out where it may.
     const isSpared = event.type === "status" && this.listenerCount > MAX_STATUS_LISTENERS &&
       this.room.registry.load.isBehind;

@@ -7,6 +7,7 @@ import type { Limits } from "../access/limits.ts";
 import type { NoSlot, SharedLimits } from "../access/shared_limits.ts";
 import type { Slot } from "../access/slot.ts";
 import type { Engine } from "../engine/engine.ts";
+import { HookCaller, type Hooks } from "../hooks/hooks.ts";
 import { CLOSE } from "../protocol/close_codes.ts";
 import { isServerRoom } from "../protocol/parse.ts";
 import type { RoomSummary } from "../protocol/room_event.ts";
@@ -31,6 +32,8 @@ export interface RegistryOptions {
   limits: Limits;
   /** The limits that other threads count for too. */
   sharedLimits: SharedLimits;
+  /** What a program decides of joins and messages. */
+  hooks: Hooks;
   turn?: Turn;
 }
 
@@ -51,6 +54,7 @@ export class Registry {
   readonly clock: Clock;
   readonly limits: Limits;
   readonly load: LoadWatch;
+  readonly hooks: HookCaller;
   isDraining = false;
   /** Slots of this thread: sockets and streams that the runtime still holds, evicted ones included. */
   heldCount = 0;
@@ -64,7 +68,8 @@ export class Registry {
   readonly #sharedLimits: SharedLimits;
   #released?: PromiseWithResolvers<void>;
 
-  constructor({ engine, localEngine, log, clock, limits, sharedLimits, turn }: RegistryOptions) {
+  constructor(options: RegistryOptions) {
+    const { engine, localEngine, log, clock, limits, sharedLimits, hooks, turn } = options;
     this.#engine = engine;
     this.#localEngine = localEngine;
     this.log = log;
@@ -72,6 +77,7 @@ export class Registry {
     this.load = new LoadWatch(clock);
     this.limits = limits;
     this.#sharedLimits = sharedLimits;
+    this.hooks = new HookCaller(hooks, log, limits);
     this.turn = turn ?? new Turn();
   }
 

@@ -12,6 +12,7 @@ import {
   type Outcome,
   type Refusal,
 } from "../engine/engine.ts";
+import type { From } from "../hooks/hooks.ts";
 import type { ErrorCode } from "../protocol/encode.ts";
 import type { Span } from "../protocol/page.ts";
 import { isServerRoom } from "../protocol/parse.ts";
@@ -29,6 +30,8 @@ import type { Subscription } from "./subscription.ts";
 export interface Rejection {
   refused: ErrorCode | Refusal["refused"];
   retry?: number;
+  /** The text of a hook, in place of the code's own. */
+  text?: string;
 }
 
 /** A message as a client sent it. */
@@ -58,16 +61,14 @@ export class Room {
 
   /** Publishes a client's message. */
   publish({ message, size, key }: Post, from: Sender): MaybePromise<Outcome | Rejection> {
-    const text = JSON.stringify(message);
-    // A number like 1e20 is longer as it goes out.
-    const cost = { size: Math.max(size, byteLength(text)), frames: this.#audience?.directCount };
-    return this.#charge(from, cost, () =>
-      from.line.run(() => {
-        const refusal = this.checkSender(from);
-        if (refusal) return refusal;
-        const sender = from.nameIn(this.name)!;
-        return this.submit({ sender, message: text, key, address: from.address });
-      }));
+    return this.#send("chat", { message, size }, from, (sender, text) => {
+      return this.submit({ sender, message: text, key, address: from.address });
+    });
+  }
+
+  /** Hands on a client's message of the moment: it is neither numbered nor kept. */
+  note(post: Post, from: Sender): MaybePromise<Rejection | undefined> {
+    return this.#send("note", post, from, (sender, text) => this.submitNote(sender, text));
   }
 
   /** Publishes what the server's own code says: here no right, rate or hook is asked. */
@@ -78,14 +79,23 @@ export class Room {
     return outcome;
   }
 
+  /** Hands on a note of the server's own code. `message` is JSON text. */
+  submitNote(sender: string, message: string): undefined {
+    const time = this.registry.clock.now();
+    this.engine.relay(this.name, { type: "note", note: { time, sender, message } });
+  }
+
   /** Relays a socket's bytes to the others of the room; they are not kept. */
   relay(bytes: ArrayBuffer, from: Member): MaybePromise<Rejection | undefined> {
     const cost = { size: bytes.byteLength, frames: this.#audience?.listenerCount };
     return this.#charge(from, cost, () =>
       from.line.run(() => {
+        // A hook on messages could not read bytes.
+        if (this.registry.hooks.has("onMessage")) return FORBIDDEN;
         const refusal = this.checkSender(from);
-        if (!refusal) this.engine.relay(this.name, new Uint8Array(bytes), from.subscriber.id);
-        return refusal;
+        if (refusal) return refusal;
+        const event = { bytes: new Uint8Array(bytes), from: from.subscriber.id } as const;
+        this.engine.relay(this.name, { type: "binary", ...event });
       }));
   }
 
@@ -143,7 +153,10 @@ export class Room {
     subscription.audience.unsubscribe(subscription);
     const { name, isJoining } = subscription;
     if (name !== undefined || isJoining) this.engine.leave(this.name, subscriber.id);
-    if (name !== undefined) this.registry.removeMember(subscriber, name, this.name);
+    if (name === undefined) return;
+    this.registry.removeMember(subscriber, name, this.name);
+    const { user } = subscriber.rights;
+    this.registry.hooks.leave({ room: this.name, name, user, via: "socket" });
   }
 
   /** Why a sender may not send here now. */
@@ -167,15 +180,65 @@ export class Room {
     );
   }
 
+  /** Charges a sender, asks the hook in the sender's order, and goes on if all agree. */
+  #send<T>(
+    kind: "chat" | "note",
+    { message, size }: Post,
+    from: Sender,
+    next: (sender: string, text: string) => MaybePromise<T>,
+  ): MaybePromise<T | Rejection> {
+    const encoded = JSON.stringify(message);
+    // A number like 1e20 is longer as it goes out. Plain sockets hear no notes.
+    const frames = kind === "chat" ? this.#audience?.directCount : 0;
+    const cost = { size: Math.max(size, byteLength(encoded)), frames };
+    return this.#charge(from, cost, () => {
+      const send = (text: string) => this.checkSender(from) ?? next(from.nameIn(this.name)!, text);
+      // On a message's way nothing is made for a hook that is not there.
+      if (!this.registry.hooks.has("onMessage")) {
+        return from.line.run(() => send(encoded));
+      }
+      const asked = from.line.hold<string | Rejection>(() =>
+        this.checkSender(from) ??
+          this.registry.hooks.message(this.#from(from, from.nameIn(this.name)!), message, kind)
+      );
+      // The sender may have lost its rights, or left, while the hook took its time.
+      return chain<string | Rejection, T | Rejection>(
+        asked,
+        (text) => typeof text === "string" ? send(text) : text,
+      );
+    });
+  }
+
+  #from({ via, rights }: Sender, name: string): From {
+    return { room: this.name, name, user: rights.user, via };
+  }
+
   #join(
     asked: string | undefined,
     wanted: Wanted,
     from: Member,
   ): MaybePromise<Rejection | undefined> {
-    const { rights, subscriber } = from;
-    const { name = asked ?? "Anonymous" } = rights;
+    const { name = asked ?? "Anonymous" } = from.rights;
     const isOther = asked !== undefined && asked !== name;
-    if (isOther || isServerRoom(this.name) || !rights.maySpeak(this.name)) return FORBIDDEN;
+    if (isOther || !this.#mayJoin(from)) return FORBIDDEN;
+    return chain<string | Rejection, Rejection | undefined>(
+      this.registry.hooks.join(this.#from(from, name)),
+      (name) => {
+        if (typeof name !== "string") return name;
+        return this.#mayJoin(from) ? this.#joinAs(name, wanted, from) : FORBIDDEN;
+      },
+    );
+  }
+
+  #mayJoin({ rights, subscriber }: Member): boolean {
+    return !isServerRoom(this.name) && rights.maySpeak(this.name) && !subscriber.hasEnded;
+  }
+
+  #joinAs(
+    name: string,
+    wanted: Wanted,
+    { subscriber }: Member,
+  ): MaybePromise<Rejection | undefined> {
     const known = subscriber.rooms.get(this.name);
     const opened = known ? known.refusal : this.subscribe(subscriber, wanted);
     return chain<Rejection | undefined, Rejection | undefined>(opened, (refusal) => {

@@ -1,17 +1,20 @@
 import { assert, assertEquals, assertRejects } from "@std/assert";
 import { DEFAULT_LIMITS } from "../../handlers/access/limits.ts";
 import { LimitTable } from "../../handlers/access/shared_limits.ts";
-import { type ClientHandler, type Slot, withSlot } from "../../handlers/access/slot.ts";
+import { type Slot, type SlotHandler, withSlot } from "../../handlers/access/slot.ts";
 import type { Call } from "../../handlers/app.ts";
 import { HttpError } from "../../handlers/protocol/http_error.ts";
 import type { Settings } from "../../handlers/start/settings.ts";
 import { createTestApp, FakeClock } from "../support/fakes.ts";
 
 /** A handler behind {@link withSlot} that keeps its slots. */
-function makeHandler(settings: Partial<Settings>, inner: ClientHandler = () => new Response("in")) {
+function makeHandler(
+  settings: Partial<Settings>,
+  inner: SlotHandler<Call> = () => new Response("in"),
+) {
   const { app, registry } = createTestApp({ settings });
   const slots: Slot[] = [];
-  const handler = withSlot(app, (call, slot) => {
+  const handler = withSlot<Call>(app, (call, slot) => {
     slots.push(slot);
     return inner(call, slot);
   });
@@ -21,7 +24,7 @@ function makeHandler(settings: Partial<Settings>, inner: ClientHandler = () => n
 
 const refused = (answer: () => Promise<Response>) => assertRejects(answer, HttpError);
 
-Deno.test("withSlot() answers 503 with Retry-After while the server is full or drains", async () => {
+Deno.test("withSlot<Call>() answers 503 with Retry-After while the server is full or drains", async () => {
   const { ask, registry, slots } = makeHandler({ MAX_CONNECTIONS: 1, DRAIN_SECONDS: 7 });
   await ask("a");
   const full = await refused(() => ask("b"));
@@ -34,7 +37,7 @@ Deno.test("withSlot() answers 503 with Retry-After while the server is full or d
   assertEquals([slots.length, registry.heldCount], [1, 0]);
 });
 
-Deno.test("withSlot() answers 429 to an address that has MAX_CONNECTIONS_PER_IP", async () => {
+Deno.test("withSlot<Call>() answers 429 to an address that has MAX_CONNECTIONS_PER_IP", async () => {
   const { ask, slots } = makeHandler({ MAX_CONNECTIONS_PER_IP: 2 });
   await ask("a");
   await ask("a");
@@ -46,7 +49,7 @@ Deno.test("withSlot() answers 429 to an address that has MAX_CONNECTIONS_PER_IP"
   await ask("a");
 });
 
-Deno.test("withSlot() takes the slot back from a handler that throws, once", async () => {
+Deno.test("withSlot<Call>() takes the slot back from a handler that throws, once", async () => {
   for (const isReleased of [false, true]) {
     const { ask, registry } = makeHandler({ MAX_CONNECTIONS: 1 }, (_, slot) => {
       if (isReleased) slot.release();

@@ -91,10 +91,10 @@ export function engineContract(
       const calls = [
         node.join(room, "m1", "Ann"),
         node.publish(room, draft("one")),
-        node.relay(room, new Uint8Array([1]), "m1"),
+        node.relay(room, { type: "binary", bytes: new Uint8Array([1]), from: "m1" }),
         node.publish(room, draft("two")),
         node.join(room, "m1", "Anna"),
-        node.relay(room, new Uint8Array([2]), "m1"),
+        node.relay(room, { type: "binary", bytes: new Uint8Array([2]), from: "m1" }),
         node.publish(room, draft("three")),
         node.leave(room, "m1"),
         node.publish(room, draft("four")),
@@ -357,9 +357,9 @@ export function engineContract(
   contract("relays bytes to every host and keeps nothing of them", async (nodes) => {
     const recorders = await hearAll(nodes);
     const bytes = new Uint8Array([0, 255, 32, 10, 128]);
-    nodes[0].relay(ROOM, bytes, "member é");
-    nodes[0].relay(ROOM, new Uint8Array(), "m2");
-    nodes[0].relay("other", bytes, "m1");
+    nodes[0].relay(ROOM, { type: "binary", bytes: bytes, from: "member é" });
+    nodes[0].relay(ROOM, { type: "binary", bytes: new Uint8Array(), from: "m2" });
+    nodes[0].relay("other", { type: "binary", bytes: bytes, from: "m1" });
     for (const recorder of recorders) {
       await recorder.until(({ events }) => events.length >= 2);
       assertEquals(recorder.events, [
@@ -369,6 +369,25 @@ export function engineContract(
     }
     assertEquals((await granted(nodes[0].read(ROOM))).seq, 0);
   });
+
+  contract(
+    "hands notes to every host, in order with the messages, and keeps none",
+    async (nodes) => {
+      const recorders = await hearAll(nodes);
+      const note = (message: string) => ({ time: 7, sender: "Ann \ud83d\ude00 \n", message });
+      await granted(nodes[0].publish(ROOM, { sender: "Ann", message: '"a"' }));
+      nodes[0].relay(ROOM, { type: "note", note: note('{"typing":true}') });
+      await granted(nodes[0].publish(ROOM, { sender: "Ann", message: '"b"' }));
+      nodes[0].relay("other", { type: "note", note: note("1") });
+      for (const recorder of recorders) {
+        await recorder.until(({ events }) => events.length >= 3);
+        const [first, second, third, ...more] = recorder.events;
+        assertEquals([first.type, third.type, more], ["chat", "chat", []]);
+        assertEquals(second, { type: "note", note: note('{"typing":true}') });
+      }
+      assertEquals((await granted(nodes[0].read(ROOM))).chats.length, 2);
+    },
+  );
 
   contract("rooms() lists what is heard on any node, by name, a page at a time", async (nodes) => {
     for (const room of ["c", "a", "b", "B"]) await hear(nodes[0], room, 2);
@@ -450,7 +469,7 @@ export function engineContract(
       node.members(ROOM),
       node.rooms("", 1),
     ];
-    node.relay(ROOM, new Uint8Array(1), "m1");
+    node.relay(ROOM, { type: "binary", bytes: new Uint8Array(1), from: "m1" });
     node.leave(ROOM, "m1");
     node.release(ROOM);
     await Promise.all(answers);

@@ -52,7 +52,7 @@ Deno.test("nobody is told or hears anything before it is committed", async () =>
   answered("publish", engine.publish("r", draft("1", { session: "s", id: "1" })));
   answered("repeat", engine.publish("r", draft("1", { session: "s", id: "1" })));
   answered("join", engine.join("r", "m", "Ann"));
-  engine.relay("r", new Uint8Array([1]), "m");
+  engine.relay("r", { type: "binary", bytes: new Uint8Array([1]), from: "m" });
   answered("members", engine.members("r"));
   answered("read", Promise.resolve(engine.read("r")).then((span) => "seq" in span && span.seq));
   answered("rooms", Promise.resolve(engine.rooms("", 9)).then(([room]) => room.seq));
@@ -89,7 +89,7 @@ Deno.test("with nothing to wait for, reads and repeats are answered in the same 
   await recorder.until(({ chats }) => chats.length === 1);
   assertEquals(engine.publish("r", draft("1", key)), place);
   assert(!(engine.read("r") instanceof Promise));
-  engine.relay("r", new Uint8Array([1]), "m");
+  engine.relay("r", { type: "binary", bytes: new Uint8Array([1]), from: "m" });
   assertEquals(recorder.events.length, 2);
   await engine.close();
 });
@@ -189,7 +189,7 @@ Deno.test("what waits for a commit is bounded: beyond it a message is unavailabl
   assert(taken > 20 && taken < 50, `${taken}`);
   assertEquals(answers[taken], UNAVAILABLE);
   assertEquals(engine.join("r", "m", "Ann"), UNAVAILABLE);
-  engine.relay("r", new Uint8Array(1), "m");
+  engine.relay("r", { type: "binary", bytes: new Uint8Array(1), from: "m" });
   store.release();
   await recorder.until(({ chats }) => chats.length === taken);
   assert(!isRefusal(await engine.publish("r", draft("1"))));

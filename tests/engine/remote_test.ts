@@ -269,8 +269,8 @@ Deno.test("bytes cross without the buffer behind them", async () => {
   const { nodes: [here, remote], stop } = await share(createMemoryEngine(ROOMY, systemClock));
   const heard = await Promise.all([hear(here, "r"), hear(remote, "r")]);
   const bytes = () => new Uint8Array(1_000).fill(7).subarray(10, 12);
-  here.relay("r", bytes(), "m1");
-  remote.relay("r", bytes(), "m2");
+  here.relay("r", { type: "binary", bytes: bytes(), from: "m1" });
+  remote.relay("r", { type: "binary", bytes: bytes(), from: "m2" });
   for (const [i, { recorder }] of heard.entries()) {
     await recorder.until(({ events }) => events.length === 2);
     // What comes from this thread itself is not copied.

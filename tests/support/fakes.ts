@@ -4,10 +4,8 @@
  * @module
  */
 import type { Socket, Upgrade } from "../../handlers/access/handshake.ts";
-import type { Authorize } from "../../handlers/access/grants.ts";
-import { type App, createApp, type RequestInfo } from "../../handlers/app.ts";
+import { type App, type AppOptions, createApp, type RequestInfo } from "../../handlers/app.ts";
 import type { Engine } from "../../handlers/engine/engine.ts";
-import type { Turn } from "../../handlers/registry/flush.ts";
 import type { Registry } from "../../handlers/registry/registry.ts";
 import { createRouter, type Fetch } from "../../handlers/router.ts";
 import { defaultSettings, limitsAndAccess, type Settings } from "../../handlers/start/settings.ts";
@@ -208,15 +206,8 @@ export class RecordingLog implements Log {
 }
 
 /** What a test brings itself; all else is a fake or a default. */
-export interface TestAppOptions {
+export interface TestAppOptions extends AppOptions {
   settings?: Partial<Settings>;
-  engine?: Engine;
-  log?: Log;
-  upgrade?: Upgrade;
-  authorize?: Authorize;
-  prefix?: string;
-  /** With `new Turn(() => {})` the test ends each turn by `turn.flush()`. */
-  turn?: Turn;
 }
 
 /** A whole server without a port. */
@@ -267,15 +258,12 @@ export function createTestApp(overrides: TestAppOptions = {}): TestApp {
     sockets.set(response, socket);
     return { socket, response };
   };
-  const { engine, log = recording, authorize, prefix, turn, upgrade = fakeUpgrade } = overrides;
+  const { settings: _, log = recording, upgrade = fakeUpgrade, ...options } = overrides;
   const app = createApp({
     ...limitsAndAccess(settings),
-    engine,
+    ...options,
     log,
     clock,
-    authorize,
-    prefix,
-    turn,
     upgrade,
   });
   const { registry } = app;

@@ -73,7 +73,7 @@ export class RedisCluster implements AsyncDisposable {
     await from.command("CLUSTER", "SETSLOT", slot, "MIGRATING", toId);
     const keys = `local keys = redis.call('CLUSTER', 'GETKEYSINSLOT', ${slot}, 100) ` +
       "return table.concat(keys, ' ')";
-    for (let names; names = await from.command("EVAL", keys, "0");) {
+    for (let names; (names = await from.command("EVAL", keys, "0"));) {
       for (const name of names.split(" ")) {
         await from.command("MIGRATE", "127.0.0.1", String(to.port), name, "0", "5000");
       }

@@ -4,10 +4,9 @@
  *
  * @module
  */
-import { Buffer } from "node:buffer";
 import type { Span } from "../../protocol/page.ts";
 import type { Cursor, Head } from "../../protocol/position.ts";
-import type { Members, RoomSummary } from "../../protocol/room_event.ts";
+import type { Members, RoomSummary, Transient } from "../../protocol/room_event.ts";
 import type { Clock } from "../../util/clock.ts";
 import type { Log } from "../../util/log.ts";
 import { DEDUPE_MS } from "../dedupe.ts";
@@ -23,7 +22,15 @@ import {
 import { type HistoryLimits, newEpoch } from "../memory.ts";
 import type { ScriptName } from "./connection.ts";
 import { Lease } from "./lease.ts";
-import { type Entry, pack, type RedisNode, type RedisRoom, toChats, unpack } from "./room.ts";
+import {
+  type Entry,
+  pack,
+  type RedisNode,
+  type RedisRoom,
+  toChats,
+  toPayload,
+  unpack,
+} from "./room.ts";
 import { MIN_KEEP_MS, RedisRooms, TICK_MS } from "./rooms.ts";
 import { MAX_NAMES } from "./scripts.ts";
 import { parseRedisUrl, type ShardOptions, Shards } from "./shards.ts";
@@ -153,11 +160,9 @@ class RedisEngine implements Engine, RedisNode {
     return this.run("publish", this.#rooms.keysOf(name), args).then(toOutcome);
   }
 
-  relay(name: string, bytes: Uint8Array, from: string): void {
-    const sender = Buffer.from(from);
-    const payload = Buffer.concat([Buffer.from(`b${sender.length} `), sender, bytes]);
+  relay(name: string, event: Transient): void {
     const channel = this.#rooms.keysOf(name)[0];
-    this.shards.of(channel)?.send(["SPUBLISH", channel, payload]);
+    this.shards.of(channel)?.send(["SPUBLISH", channel, toPayload(event)]);
   }
 
   join(name: string, member: string, as: string): Promise<Refusal | undefined> {

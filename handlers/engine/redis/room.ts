@@ -3,9 +3,9 @@
  *
  * @module
  */
-import type { Buffer } from "node:buffer";
+import { Buffer } from "node:buffer";
 import type { Cursor, Head } from "../../protocol/position.ts";
-import type { Chat } from "../../protocol/room_event.ts";
+import type { Chat, Transient } from "../../protocol/room_event.ts";
 import type { Host, Refusal } from "../engine.ts";
 import type { RedisConnection, ScriptName } from "./connection.ts";
 
@@ -292,11 +292,15 @@ export class RoomView implements Cursor {
 
   /**
    * One of `c{epoch} {seq} {entry}`, `s{epoch} {version} {members} j{name}{old name, if any}`, the
-   * same with `l{name}`, and `b{name}{bytes}`; names are packed.
+   * same with `l{name}`, `n{entry}`, and `b{name}{bytes}`; names are packed.
    */
   #accept(payload: Buffer): void {
     if (payload[0] === BINARY) return this.#deliverBinary(payload);
     const text = payload.toString();
+    if (payload[0] === NOTE) {
+      const { time, sender, message } = toChat(0, text.slice(1));
+      return this.host.deliver({ type: "note", note: { time, sender, message } });
+    }
     const afterEpoch = text.indexOf(" ");
     const afterNumber = text.indexOf(" ", afterEpoch + 1);
     const epoch = text.slice(1, afterEpoch);
@@ -345,7 +349,18 @@ export class RoomView implements Cursor {
 }
 
 const BINARY = "b".charCodeAt(0);
+const NOTE = "n".charCodeAt(0);
 const STATUS = "s".charCodeAt(0);
+
+/** What is published of an event that is not kept: `n{time} {packed sender}{message}`, or `b{packed from}{bytes}`. */
+export function toPayload(event: Transient): string | Buffer {
+  if (event.type === "note") {
+    const { time, sender, message } = event.note;
+    return `n${time} ${pack(sender)}${message}`;
+  }
+  const from = Buffer.from(event.from);
+  return Buffer.concat([Buffer.from(`b${from.length} `), from, event.bytes]);
+}
 
 /** Packs a text of any content so that more can follow: `{length} {text}`. */
 export function pack(text: string): string {

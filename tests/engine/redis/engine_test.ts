@@ -103,7 +103,7 @@ redisTest("two databases of one Redis are two systems", async () => {
   const { recorder } = await hear(one, "r");
   await hear(two, "r");
   assertEquals((await granted(two.publish("r", draft("2")))).seq, 1);
-  two.relay("r", new Uint8Array(1), "m1");
+  two.relay("r", { type: "binary", bytes: new Uint8Array(1), from: "m1" });
   assertEquals((await granted(one.publish("r", draft("1")))).seq, 1);
   await recorder.until(({ messages }) => messages.length === 1);
   assertEquals(recorder.events.map(({ type }) => type), ["chat"]);

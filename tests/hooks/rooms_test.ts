@@ -1,0 +1,280 @@
+// A program's rules between a message and its room, as clients see them.
+import { assertEquals, assertMatch } from "@std/assert";
+import fc from "npm:fast-check@4.10.2";
+import { type Hooks, refuse } from "../../handlers/hooks/hooks.ts";
+import { createTestApp, type FakeSocket, type TestApp } from "../support/fakes.ts";
+
+/** A server with hooks, whose sockets answer without rates. */
+function createServer(hooks: Hooks): TestApp {
+  return createTestApp({ ...hooks, settings: { MESSAGE_RATE: 0, JOIN_RATE: 0, BYTE_RATE: 0 } });
+}
+
+/** Lets promises that are settled go on. */
+async function settle(): Promise<void> {
+  for (let i = 0; i < 20; i++) await Promise.resolve();
+}
+
+async function joined(server: TestApp, name: string, dialect: "plain" | "v1" = "v1") {
+  const socket = await server.connect("/chat/ops", { dialect });
+  socket.say({ type: "join", name });
+  await settle();
+  socket.take();
+  return socket;
+}
+
+/** What a socket was told since the last time, of these types. */
+function told(socket: FakeSocket, ...types: string[]) {
+  const objects = socket.take().flatMap((frame) => String(frame).split("\n"))
+    .map((line) => JSON.parse(line));
+  return objects.filter(({ type }) => types.includes(type));
+}
+
+function post(server: TestApp, path: string, body: unknown) {
+  const headers = { "content-type": "application/json" };
+  return server.ask(path, { method: "POST", headers, body: JSON.stringify(body) });
+}
+
+Deno.test("onMessage changes, lets be and refuses, by socket and by HTTP", async () => {
+  const server = createServer({
+    onMessage({ message }) {
+      if (message === "damn") return refuse("Be kind.");
+      if (message === "darn") return { message: "d***" };
+    },
+  });
+  const ann = await joined(server, "Ann");
+  const bo = await joined(server, "Bo", "plain");
+  ann.take();
+  for (const message of ["hi", "darn", "damn"]) ann.say({ type: "chat", message, id: message });
+  await settle();
+  bo.say({ type: "chat", message: "damn" });
+  await settle();
+  assertEquals(told(ann, "error"), [
+    { type: "error", code: "refused", message: "Be kind.", id: "damn" },
+  ]);
+  assertEquals(bo.take(), [
+    '{"type":"chat","sender":"Ann","message":"hi"}',
+    '{"type":"chat","sender":"Ann","message":"d***"}',
+    '{"type":"error","message":"Be kind."}',
+  ]);
+  const refused = await post(server, "/rooms/ops/messages", { message: "damn" });
+  assertEquals([refused.status, await refused.json()], [
+    403,
+    { type: "error", code: "refused", message: "Be kind." },
+  ]);
+  assertEquals((await post(server, "/rooms/ops/messages", { message: "darn" })).status, 202);
+  const { messages } = await (await server.ask("/rooms/ops/messages")).json();
+  assertEquals(messages.map(({ message }: { message: string }) => message), ["hi", "d***", "d***"]);
+});
+
+Deno.test("onJoin gives another name or refuses; a refused socket stays as it was", async () => {
+  const server = createServer({
+    onJoin: ({ name }) => name === "admin" ? refuse("Not you.") : name.toUpperCase(),
+  });
+  const ann = await server.connect("/chat/ops", { dialect: "v1" });
+  ann.say({ type: "join", name: "ann" });
+  await settle();
+  assertEquals(told(ann, "status").map(({ name }) => name), ["ANN"]);
+  ann.say({ type: "join", name: "admin" });
+  ann.say({ type: "chat", message: "still ANN" });
+  await settle();
+  const [error, chat] = told(ann, "error", "chat");
+  assertEquals([error.code, error.message, chat.sender], ["refused", "Not you.", "ANN"]);
+  const bo = await server.connect("/chat/ops");
+  bo.say({ type: "join", name: "admin" });
+  bo.say({ type: "chat", message: "x" });
+  await settle();
+  assertEquals(bo.take(), [
+    '{"type":"error","message":"Not you."}',
+    '{"type":"error","message":"Invalid message format or not joined."}',
+  ]);
+});
+
+Deno.test("onLeave hears who leaves, by leave or by the end of the socket, once", async () => {
+  const left: string[] = [];
+  const server = createServer({ onLeave: ({ room, name }) => void left.push(`${name} ${room}`) });
+  const ann = await joined(server, "Ann");
+  const bo = await joined(server, "Bo");
+  await server.connect("/chat/ops");
+  ann.say({ type: "leave" });
+  ann.say({ type: "leave" });
+  bo.drop();
+  ann.end();
+  assertEquals(left, ["Ann ops", "Bo ops"]);
+});
+
+Deno.test("a message waits for its hook, and what its sender sends next waits behind it", async () => {
+  const answers: PromiseWithResolvers<void>[] = [];
+  const server = createServer({
+    async onMessage({ message }) {
+      if (typeof message !== "number") return;
+      const answer = Promise.withResolvers<void>();
+      answers.push(answer);
+      await answer.promise;
+    },
+  });
+  const ann = await joined(server, "Ann");
+  const bo = await joined(server, "Bo");
+  for (const message of [1, 2, "three"]) ann.say({ type: "chat", message });
+  ann.say({ type: "ping" });
+  bo.say({ type: "chat", message: "not behind Ann" });
+  await settle();
+  assertEquals(told(ann, "pong", "chat").map(({ type, message }) => message ?? type).sort(), [
+    "not behind Ann",
+    "pong",
+  ]);
+  answers[0].resolve();
+  await settle();
+  answers[1].resolve();
+  await settle();
+  assertEquals(told(bo, "chat").map(({ message }) => message), ["not behind Ann", 1, 2, "three"]);
+});
+
+Deno.test("what waits for a hook when its socket ends is dropped; a right that went is missed", async () => {
+  const answer = Promise.withResolvers<void>();
+  const server = createServer({ onMessage: () => answer.promise });
+  const ann = await joined(server, "Ann");
+  const cho = await joined(server, "Cho");
+  const bo = await joined(server, "Bo");
+  ann.say({ type: "chat", message: "lost" });
+  ann.end();
+  cho.say({ type: "chat", message: "left" });
+  server.registry.room("ops").leave([...server.registry.clients].at(-2)!);
+  bo.take();
+  answer.resolve();
+  await settle();
+  assertEquals(told(bo, "chat"), []);
+  assertEquals(told(cho, "error").map(({ code }) => code), ["not_joined"]);
+});
+
+Deno.test("at most 1,000 messages of a sender wait for a hook", async () => {
+  const server = createServer({ onMessage: () => new Promise(() => {}) });
+  const ann = await joined(server, "Ann");
+  for (let i = 0; i < 1_002; i++) ann.say({ type: "chat", message: i });
+  await settle();
+  assertEquals(told(ann, "error").map(({ code }) => code), ["unavailable", "unavailable"]);
+});
+
+Deno.test("with a hook on messages a binary frame is forbidden: it could not be asked", async () => {
+  const server = createServer({ onMessage() {} });
+  const ann = await joined(server, "Ann");
+  ann.sayBytes(1, 2, 3);
+  await settle();
+  assertEquals(told(ann, "error").map(({ code }) => code), ["forbidden"]);
+});
+
+Deno.test("a fault of a hook is one line of the log, and the room goes on", async () => {
+  const server = createServer({
+    onMessage({ message }) {
+      if (message === "x") throw new Error("a secret of the program");
+    },
+  });
+  const ann = await joined(server, "Ann");
+  ann.say({ type: "chat", message: "x" });
+  ann.say({ type: "chat", message: "y" });
+  await settle();
+  const [error, chat] = told(ann, "error", "chat");
+  assertEquals([error.code, error.message, chat.message], ["refused", "Server error.", "y"]);
+  const lines = server.log.of("hook");
+  assertEquals(lines.map(({ level }) => level), ["error"]);
+  assertMatch(lines[0].text, /onMessage failed in ops: .*a secret/);
+});
+
+Deno.test("notes reach all who speak parley.v1 in order, are asked of the hook, and are not kept", async () => {
+  const server = createServer({
+    onMessage: ({ kind, message }) =>
+      kind === "note" && message === "spam" ? refuse("No.") : undefined,
+  });
+  const ann = await joined(server, "Ann");
+  const plain = await joined(server, "Bo", "plain");
+  ann.take();
+  const stream = await server.ask("/rooms/ops/events");
+  ann.say({ type: "chat", message: "a" });
+  ann.say({ type: "note", message: { typing: true } });
+  ann.say({ type: "note", message: "spam" });
+  ann.say({ type: "chat", message: "b" });
+  await settle();
+  assertEquals((await post(server, "/rooms/ops/notes", { message: 1, sender: "Cho" })).status, 202);
+  await settle();
+  const heard = told(ann, "chat", "note", "error");
+  assertEquals(heard.map(({ type, message }) => [type, message]), [
+    ["error", "No."],
+    ["chat", "a"],
+    ["note", { typing: true }],
+    ["chat", "b"],
+    ["note", 1],
+  ]);
+  assertEquals(Object.keys(heard[2]), ["type", "room", "time", "sender", "message"]);
+  assertEquals(plain.take().length, 2);
+  const { messages } = await (await server.ask("/rooms/ops/messages")).json();
+  assertEquals(messages.length, 2);
+  const reader = stream.body!.pipeThrough(new TextDecoderStream()).getReader();
+  let text = "";
+  while (!text.includes('"sender":"Cho"')) text += (await reader.read()).value;
+  await reader.cancel();
+  assertMatch(text, /\n\nevent: ?note\ndata: ?\{"type":"note"[^\n]*\}\n\n/);
+});
+
+Deno.test("a note needs what a message needs: to have joined, the right, and a room that is no server's", async () => {
+  const server = createServer({});
+  const ann = await server.connect("/chat/ops", { dialect: "v1" });
+  ann.say({ type: "note", message: 1 });
+  ann.say({ type: "note", room: "_stats", message: 1 });
+  await settle();
+  assertEquals(told(ann, "error").map(({ code, room }) => [code, room]), [
+    ["not_joined", undefined],
+    ["forbidden", "_stats"],
+  ]);
+  assertEquals((await post(server, "/rooms/_stats/notes", { message: 1 })).status, 403);
+});
+
+/** What a hook does with one message. */
+type Act = "now" | "late" | "throw" | "reject" | "never" | "refuse" | "change";
+
+Deno.test("whatever a hook does: order holds, nobody else waits, nothing is acked that is not kept", async () => {
+  const acts = fc.constantFrom<Act[]>("now", "late", "throw", "reject", "refuse", "change");
+  const plan = fc.array(fc.tuple(fc.constantFrom("Ann", "Bo"), acts), { maxLength: 12 });
+  await fc.assert(
+    fc.asyncProperty(plan, fc.boolean(), async (plan, endsWithNever) => {
+      const late: (() => void)[] = [];
+      const server = createServer({
+        onMessage({ message }) {
+          const [act, n] = message as [Act, number];
+          if (act === "throw") throw new Error("thrown");
+          if (act === "reject") return Promise.reject(new Error("rejected"));
+          if (act === "never") return new Promise(() => {});
+          if (act === "refuse") return refuse("no");
+          if (act === "change") return { message: ["changed", n] };
+          if (act === "late") return new Promise((resolve) => late.push(resolve));
+        },
+      });
+      const sockets = { Ann: await joined(server, "Ann"), Bo: await joined(server, "Bo") };
+      const watcher = await joined(server, "Watcher");
+      if (endsWithNever) sockets.Ann.say({ type: "chat", id: "never", message: ["never", -1] });
+      plan.forEach(([name, act], n) => {
+        sockets[name as "Ann" | "Bo"].say({ type: "chat", id: `${n}`, message: [act, n] });
+      });
+      await settle();
+      // Late answers come in any order that their senders' own order allows.
+      while (late.length > 0) {
+        late.shift()!();
+        await settle();
+      }
+      const chats = told(watcher, "chat");
+      const expected = plan.map(([name, act], n) => ({ name, act, n }))
+        .filter(({ name }) => !(endsWithNever && name === "Ann"))
+        .filter(({ act }) => !["throw", "reject", "refuse"].includes(act));
+      for (const name of ["Ann", "Bo"]) {
+        assertEquals(
+          chats.filter(({ sender }) => sender === name).map(({ message }) => message[1]),
+          expected.filter((one) => one.name === name).map(({ n }) => n),
+        );
+      }
+      const acked = [...told(sockets.Ann, "ack"), ...told(sockets.Bo, "ack")];
+      assertEquals(acked.map(({ id }) => Number(id)).sort(), expected.map(({ n }) => n).sort());
+      const kept = await (await server.ask("/rooms/ops/messages?limit=1000")).json();
+      const seqs = new Set(kept.messages.map(({ seq }: { seq: number }) => seq));
+      for (const { seq } of acked) assertEquals(seqs.has(seq), true);
+    }),
+    { numRuns: 100 },
+  );
+});
