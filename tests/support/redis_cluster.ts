@@ -76,16 +76,11 @@ export class RedisCluster implements AsyncDisposable {
     await from.command("CLUSTER", "SETSLOT", slot, "MIGRATING", toId);
     const keys = `local keys = redis.call('CLUSTER', 'GETKEYSINSLOT', ${slot}, 100) ` +
       "return table.concat(keys, ' ')";
-<<<<<<< HEAD
     // Keys may be added until all are gone, as the slot still is this server's.
     while (true) {
       const names = (await from.command("EVAL", keys, "0")).split(" ").filter((name) => name);
       if (names.length === 0) break;
       for (const name of names) {
-=======
-    for (let names; (names = await from.command("EVAL", keys, "0"));) {
-      for (const name of names.split(" ")) {
->>>>>>> trunk
         await from.command("MIGRATE", "127.0.0.1", String(to.port), name, "0", "5000");
       }
     }
