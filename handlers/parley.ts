@@ -6,7 +6,7 @@
 import { guardMemory } from "./access/memory_guard.ts";
 import { type App, type AppOptions, createApp } from "./app.ts";
 import { auditSlots } from "./registry/audit.ts";
-import { publishStats } from "./http/stats.ts";
+import { publishStats, thisMachine } from "./http/stats.ts";
 import { createRouter, type Fetch } from "./router.ts";
 import type { Clock } from "./util/clock.ts";
 
@@ -38,7 +38,7 @@ export function runApp(app: App): Parley {
   const { registry, clock, log, limits } = app;
   const stopGuard = guardMemory({ registry, maxMb: limits.maxRssMb, clock, log });
   const stopAudit = auditSlots(registry);
-  const stopStats = publishStats(app, () => Deno.memoryUsage().rss);
+  const stopStats = publishStats(app, thisMachine);
   let drained: Promise<void> | undefined;
   const drain = () =>
     drained ??= registry.drain().then(() => within(clock, GRACE_MS, registry.allReleased()));
