@@ -4,16 +4,18 @@
  * @module
  */
 import type { App, Call, Handler } from "../app.ts";
-import { type IdempotencyKey, isRefusal } from "../engine/engine.ts";
+import { type IdempotencyKey, isRefusal, type Refusal } from "../engine/engine.ts";
 import { ERROR_TEXTS, v1 } from "../protocol/encode.ts";
 import { HttpError } from "../protocol/http_error.ts";
 import { pageOf } from "../protocol/page.ts";
 import { isPersonName, isShallow } from "../protocol/parse.ts";
 import { parseCursor } from "../protocol/position.ts";
-import type { RoomSummary } from "../protocol/room_event.ts";
+import type { MemberList, RoomSummary } from "../protocol/room_event.ts";
+import type { Registry } from "../registry/registry.ts";
 import type { Rejection } from "../registry/room.ts";
 import { Line, type Sender } from "../registry/sender.ts";
 import { byteLength } from "../util/bytes.ts";
+import { sha256 } from "../util/digest.ts";
 
 const ROOMS_PER_PAGE = 1_000;
 const ROOMS_AT_ONCE = 10_000;
@@ -57,31 +59,51 @@ export function readRoom({ registry }: App): Handler {
 /** Makes the handler of `GET /rooms/{room}/members`: who has joined, by name. */
 export function listMembers({ registry }: App): Handler {
   return async ({ room }) => {
-    const members = await registry.room(room).members();
-    if ("refused" in members) throw refusalError(members);
-    // Each member is one socket.
-    const all = members.names.map((name) => ({ name, sockets: 1 }));
-    return Response.json({ room, members: all, count: members.count });
+    const members = await membersOf(registry, room);
+    if (isRefusal(members)) throw refusalError(members);
+    return Response.json(members);
   };
 }
 
+/** Who has joined, as it is shown. Each member is one socket. */
+export async function membersOf(registry: Registry, room: string): Promise<MemberList | Rejection> {
+  const members = await registry.room(room).members();
+  if ("refused" in members) return members;
+  const all = members.names.map((name) => ({ name, sockets: 1 }));
+  return { room, members: all, count: members.count };
+}
+
 /** Makes the handler of `GET /rooms/{room}/messages`. */
-export function readMessages({ registry, limits }: App): Handler {
+export function readMessages({ registry }: App): Handler {
   return async ({ url, room }) => {
     const after = url.searchParams.get("after") ?? undefined;
-    const cursor = parseCursor(after);
     const limit = readLimit(url.searchParams.get("limit"));
-    const span = await registry.room(room).read(cursor);
-    if (isRefusal(span)) throw refusalError(span);
-    // No more than a socket may have unsent: a client that does not read holds the whole answer.
-    const page = pageOf(span, cursor, limit, limits.maxQueueBytes / 2);
-    const recovered = page.recovered && (after === undefined) === (cursor === undefined);
-    const head = JSON.stringify({ room, epoch: page.epoch, seq: page.seq, recovered });
-    const messages = page.chats.map((chat) => v1.chat(room, page.epoch, chat));
-    return new Response(`${head.slice(0, -1)},"messages":[${messages.join(",")}]}`, {
-      headers: { "content-type": "application/json" },
-    });
+    const page = await historyOf(registry, room, { after, limit });
+    if (isRefusal(page)) throw refusalError(page);
+    return new Response(page, { headers: { "content-type": "application/json" } });
   };
+}
+
+/** A page of history as JSON text, in the shape of {@link HistoryPage}. */
+export async function historyOf(
+  registry: Registry,
+  room: string,
+  { after, limit = DEFAULT_LIMIT }: { after?: string; limit?: number },
+): Promise<string | Refusal> {
+  const cursor = parseCursor(after);
+  const span = await registry.room(room).read(cursor);
+  if (isRefusal(span)) return span;
+  // No more than a socket may have unsent: a client that does not read holds the whole answer.
+  const { epoch, seq, chats, ...page } = pageOf(
+    span,
+    cursor,
+    Math.min(limit, MAX_LIMIT),
+    registry.limits.maxQueueBytes / 2,
+  );
+  const recovered = page.recovered && (after === undefined) === (cursor === undefined);
+  const head = JSON.stringify({ room, epoch, seq, recovered });
+  const messages = chats.map((chat) => v1.chat(room, epoch, chat));
+  return `${head.slice(0, -1)},"messages":[${messages.join(",")}]}`;
 }
 
 /** Makes the handler of `POST /rooms/{room}/messages`. */
@@ -216,11 +238,6 @@ async function readKey(id: string, subject: string, body: string): Promise<Idemp
     id: isLong ? `sha256:${await sha256(id)}` : id,
     digest: await sha256(body),
   };
-}
-
-async function sha256(text: string): Promise<string> {
-  const hash = await crypto.subtle.digest("SHA-256", new TextEncoder().encode(text));
-  return new Uint8Array(hash).toBase64();
 }
 
 /** The HTTP answer to what a room refuses. */
