@@ -13,14 +13,8 @@ import { events } from "./http/events.ts";
 import { health, readiness } from "./http/health.ts";
 import { metrics } from "./http/metrics.ts";
 import { pages } from "./http/pages.ts";
-import {
-  listMembers,
-  listRooms,
-  publishMessage,
-  publishNote,
-  readMessages,
-  readRoom,
-} from "./http/rooms.ts";
+import { publishMessage, publishNote } from "./http/publish.ts";
+import { listMembers, listRooms, readMessages, readRoom } from "./http/rooms.ts";
 
 export type { Fetch };
 

@@ -307,15 +307,6 @@ Deno.test("a socket stays open after every error", async () => {
   assertEquals(ann.take(), [said("Ann", "still here")]);
 });
 
-Deno.test("a message over MAX_MESSAGE_BYTES ends its sender with 1009 and reaches nobody", async () => {
-  const test = createTestApp({ settings: { MAX_MESSAGE_BYTES: 100 } });
-  const { ann, bo, all } = await createRoom(test);
-  ann.say({ type: "chat", message: "안".repeat(30) });
-  assertEquals(ann.closes, [{ code: 1009, reason: "message too big" }]);
-  bo.say({ type: "chat", message: "x".repeat(60) });
-  assertEquals(heard(all).slice(1), Array(2).fill([left("Ann"), said("Bo", "x".repeat(60))]));
-});
-
 Deno.test("the log has one line for each event, with address and clients, and none a message", async () => {
   const { connect, log } = createTestApp();
   const ann = await connect("/chat/ops", { info: infoOf("192.0.2.1", 5) });

@@ -1,8 +1,6 @@
 // What a program does with Parley in its own code.
 import { assert, assertEquals, assertRejects, assertThrows } from "@std/assert";
 import { createParley, memoryEngine, ParleyError, refuse } from "../handlers/parley.ts";
-import { DEFAULT_LIMITS } from "../handlers/access/limits.ts";
-import { systemClock } from "../handlers/util/clock.ts";
 
 /** A Parley that goes in no time. */
 function create(options: Parameters<typeof createParley>[0] = {}) {
@@ -141,7 +139,7 @@ Deno.test("drain() takes nobody in any more, in the seconds it is given", async 
 });
 
 Deno.test("an engine of one's own is closed with Parley", async () => {
-  const engine = memoryEngine(DEFAULT_LIMITS, systemClock);
+  const engine = memoryEngine();
   {
     await using parley = create({ engine });
     await parley.publish("ops", 1);

@@ -15,7 +15,7 @@ export interface Span extends Cursor {
   chats: Chat[];
 }
 
-/** Messages to hand out. The first is `seq` + 1; nothing is missing since `after` if `recovered`. */
+/** Messages to hand out. `seq` is where they begin or end; nothing that was asked for is gone if `recovered`. */
 export interface Page extends Cursor {
   recovered: boolean;
   chats: Chat[];
@@ -76,6 +76,27 @@ export function pageOf(
   const end = chats.at(-1)?.seq ?? span.seq;
   const recovered = after === undefined || isWhole(span, after);
   return { epoch: span.epoch, seq: end, recovered, chats };
+}
+
+/**
+ * A page for `GET …/messages?before=`: the `limit` messages below `before`, the newest where that is of
+ * another epoch. Its `seq` is the first message's; `recovered` unless some are gone that the page should have.
+ *
+ * @param maxBytes what the encoded messages may take together; one may take more
+ */
+export function pageBefore(span: Span, before: Cursor, limit: number, maxBytes = Infinity): Page {
+  const isKnown = before.epoch === span.epoch && before.seq <= span.seq + 1;
+  const end = isKnown ? before.seq : span.seq + 1;
+  const older = span.chats.filter(({ seq }) => seq < end);
+  let count = 0;
+  for (let bytes = 0; count < Math.min(limit, older.length); count++) {
+    bytes += weigh(older[older.length - 1 - count]);
+    if (bytes > maxBytes && count > 0) break;
+  }
+  const chats = older.slice(older.length - count);
+  const seq = chats[0]?.seq ?? end;
+  const isCutOff = count === older.length && count < limit && seq > 1;
+  return { epoch: span.epoch, seq, recovered: isKnown && !isCutOff, chats };
 }
 
 /** At most what a message takes on the wire, in bytes. */

@@ -137,6 +137,18 @@ Deno.test("Allowance.tryConsume() refuses by the bucket that has least, and take
   assertEquals(allowance.tryConsume(0, true, 1), 500);
 });
 
+Deno.test("Allowance.tryConsume() gives back to each bucket what another one refused", () => {
+  const rates = { ...RATES, messageRate: 3, byteRate: 100, joinRate: 1 };
+  const joins = new Allowance(rates, 1);
+  assertEquals([0, 0].map(() => joins.tryConsume(0, true, 1)), [0, 0]);
+  for (let refused = 0; refused < 9; refused++) assert(joins.tryConsume(100, true, 1) > 0);
+  assertEquals(joins.tryConsume(100, false, 1), 0, "neither its message nor its bytes were taken");
+  const messages = new Allowance(rates, 1);
+  assertEquals([0, 0, 0].map(() => messages.tryConsume(0, false, 1)), [0, 0, 0]);
+  for (let refused = 0; refused < 9; refused++) assert(messages.tryConsume(90, true, 1) > 0);
+  assertEquals(messages.tryConsume(90, true, 335), 0, "neither its bytes nor its join were taken");
+});
+
 Deno.test("Allowance.isOver() after ten seconds of refusals that no message interrupts", () => {
   const allowance = new Allowance({ ...RATES, messageRate: 1 }, 1);
   assertEquals([allowance.tryConsume(0, false, 1), allowance.isOver(1)], [0, false]);

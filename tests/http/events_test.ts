@@ -280,7 +280,7 @@ Deno.test("a stream that is refused gives its slot back", async () => {
 });
 
 Deno.test("whoever gives up while the room is opened leaves nothing behind", async () => {
-  const { ask, engine, registry } = createTestApp();
+  const { ask, clock, engine, registry } = createTestApp();
   const opened = Promise.withResolvers<{ refused: "unavailable" }>();
   engine.host = () => opened.promise;
   const controller = new AbortController();
@@ -288,6 +288,7 @@ Deno.test("whoever gives up while the room is opened leaves nothing behind", asy
   while (registry.rooms.size === 0) await new Promise((resolve) => setTimeout(resolve));
   assertEquals(registry.heldCount, 1);
   controller.abort();
+  clock.tick(1_000);
   assertEquals([registry.heldCount, registry.rooms.size], [0, 0]);
   opened.resolve({ refused: "unavailable" });
   assertEquals((await answer).status, 503);

@@ -428,3 +428,40 @@ Deno.test("GET /rooms pages beyond 1,000 by ?after=name", async () => {
   assertEquals(sizes, [1_000, 1_000, 5]);
   assertEquals(found, names);
 });
+
+Deno.test("history pages backward from a cursor to the beginning, and meets the pages forward", async () => {
+  const { publish, read, ask } = rooms();
+  let epoch = "";
+  for (const message of range(1, 25)) {
+    ({ epoch } = await (await publish("ops", { message })).json());
+  }
+  const pages: number[][] = [];
+  for (let before = `${epoch}:26`;;) {
+    const page = await read("ops", `?limit=10&before=${before}`);
+    assertEquals([page.epoch, page.recovered], [epoch, true]);
+    if (page.messages.length === 0) break;
+    pages.unshift(page.messages.map(({ message }: Fields) => message));
+    assertEquals(page.seq, page.messages[0].seq);
+    before = `${page.epoch}:${page.seq}`;
+  }
+  assertEquals(pages, [range(1, 5), range(6, 15), range(16, 25)]);
+  const other = await read("ops", "?limit=2&before=other:3");
+  assertEquals([other.recovered, other.messages.map(({ seq }: Fields) => seq)], [false, [24, 25]]);
+  const bad = ["before=x", "before=", `before=${epoch}`, `before=${epoch}:-1`];
+  for (const query of [...bad, `before=${epoch}:3&after=${epoch}:1`, `before=${epoch}:3&after=`]) {
+    await refusal(await ask(`/rooms/ops/messages?${query}`), 400, "bad_cursor");
+  }
+});
+
+Deno.test("history backward tells where older messages are gone", async () => {
+  const { publish, read } = rooms({ HISTORY_SIZE: 5 });
+  let epoch = "";
+  for (const message of range(1, 9)) ({ epoch } = await (await publish("ops", { message })).json());
+  const short = async (before: number, limit: number) => {
+    const page = await read("ops", `?limit=${limit}&before=${epoch}:${before}`);
+    return [page.seq, page.recovered, page.messages.length];
+  };
+  assertEquals(await short(10, 5), [5, true, 5]);
+  assertEquals(await short(10, 6), [5, false, 5]);
+  assertEquals(await short(5, 6), [5, false, 0]);
+});

@@ -1,5 +1,5 @@
 import { assertEquals } from "@std/assert";
-import { pageOf, replay, type Span } from "../../handlers/protocol/page.ts";
+import { pageBefore, pageOf, replay, type Span } from "../../handlers/protocol/page.ts";
 import { formatCursor, parseCursor } from "../../handlers/protocol/position.ts";
 import { range } from "../engine/contract.ts";
 
@@ -84,4 +84,39 @@ Deno.test("pageOf() gives the newest without a place, or with one that is unknow
     assertEquals(short(pageOf(span(1, 9), after, 2)), { ...newest, recovered: false });
   }
   assertEquals(short(pageOf(span(1, 0), undefined, 2)), { seq: 0, recovered: true, seqs: [] });
+});
+
+Deno.test("pageBefore() gives the messages below a cursor, and where to ask next", () => {
+  const page = (seq: number, limit: number) =>
+    short(pageBefore(span(1, 9), { epoch: "e", seq }, limit));
+  assertEquals(page(10, 4), { seq: 6, recovered: true, seqs: [6, 7, 8, 9] });
+  assertEquals(page(6, 4), { seq: 2, recovered: true, seqs: [2, 3, 4, 5] });
+  assertEquals(page(2, 4), { seq: 1, recovered: true, seqs: [1] });
+  assertEquals(page(1, 4), { seq: 1, recovered: true, seqs: [] });
+});
+
+Deno.test("pageBefore() tells where older ones are gone that the page should have", () => {
+  const page = (seq: number, limit: number) =>
+    short(pageBefore(span(5, 9), { epoch: "e", seq }, limit));
+  assertEquals(page(8, 3), { seq: 5, recovered: true, seqs: [5, 6, 7] });
+  assertEquals(page(8, 4), { seq: 5, recovered: false, seqs: [5, 6, 7] });
+  assertEquals(page(5, 4), { seq: 5, recovered: false, seqs: [] });
+  assertEquals(page(3, 4), { seq: 3, recovered: false, seqs: [] });
+});
+
+Deno.test("pageBefore() gives the newest where the cursor is of another epoch or ahead", () => {
+  const newest = { seq: 8, recovered: false, seqs: [8, 9] };
+  assertEquals(short(pageBefore(span(1, 9), { epoch: "f", seq: 3 }, 2)), newest);
+  assertEquals(short(pageBefore(span(1, 9), { epoch: "e", seq: 11 }, 2)), newest);
+  const nothing = short(pageBefore(span(1, 0), { epoch: "f", seq: 3 }, 2));
+  assertEquals(nothing, { seq: 1, recovered: false, seqs: [] });
+});
+
+Deno.test("pageBefore() keeps to a size, but gives one message at least, and goes on from there", () => {
+  const weight = 192 + "Ann".length + 1_000;
+  const long = span(1, 5, "x".repeat(1_000));
+  const page = (seq: number, maxBytes: number) =>
+    short(pageBefore(long, { epoch: "e", seq }, 9, maxBytes));
+  assertEquals(page(6, 2 * weight), { seq: 4, recovered: true, seqs: [4, 5] });
+  assertEquals(page(4, 10), { seq: 3, recovered: true, seqs: [3] });
 });

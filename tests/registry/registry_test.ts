@@ -188,12 +188,6 @@ Deno.test("Registry.engineOf() orders the server's own rooms apart", () => {
   assert(registry.engineOf("_stats") !== engine);
 });
 
-Deno.test("Registry.nextId() never gives a name twice, nor that of another process", () => {
-  const registries = [createTestApp().registry, createTestApp().registry];
-  const ids = registries.flatMap((registry) => [1, 2, 3].map(() => registry.nextId()));
-  assertEquals(new Set(ids).size, 6);
-});
-
 Deno.test("Registry.drain() sends everybody away with 1001, evenly over DRAIN_SECONDS", async () => {
   const test = createTestApp({ settings: { DRAIN_SECONDS: 4 } });
   const sockets = [...await open(test, "/chat/ops", 30), ...await open(test, "/echo", 10)];

@@ -5,7 +5,7 @@ import { connect, type ParleyError } from "../../handlers/client/client.js";
 import { createMemoryEngine } from "../../handlers/engine/memory.ts";
 import { shareEngine } from "../../handlers/engine/shared.ts";
 import { createApp } from "../../handlers/app.ts";
-import { runApp } from "../../handlers/parley.ts";
+import { runApp } from "../../handlers/run_app.ts";
 import { createWorkers } from "../../handlers/start/workers.ts";
 import { systemClock } from "../../handlers/util/clock.ts";
 import { ROOMY } from "../engine/contract.ts";

@@ -5,7 +5,7 @@
  * @module
  */
 import { createApp } from "../../handlers/app.ts";
-import { runApp } from "../../handlers/parley.ts";
+import { runApp } from "../../handlers/run_app.ts";
 import { isWorker, joinThreads } from "../../handlers/start/threads.ts";
 import { systemClock } from "../../handlers/util/clock.ts";
 

@@ -1,8 +1,7 @@
 /**
  * The two programs that Parley grew from, an echo client and a chat of two, over real sockets.
  */
-import { assert, assertEquals, assertInstanceOf, assertLess } from "@std/assert";
-import { Connection } from "../../handlers/registry/connection.ts";
+import { assert, assertEquals } from "@std/assert";
 import { Client, OPCODE, RawClient } from "../support/clients.ts";
 import { startServer, type TestServer } from "../support/servers.ts";
 
@@ -207,75 +206,6 @@ async function say(sender: RawClient, message: unknown): Promise<unknown> {
   return JSON.parse(await sender.readText());
 }
 
-Deno.test("of ten listeners one is stuck: nine get everything, the stuck one is sent away", async () => {
-  const maxQueueBytes = 200_000;
-  await using server = await startServer({
-    MAX_QUEUE_BYTES: maxQueueBytes,
-    MESSAGE_RATE: 0,
-    BYTE_RATE: 0,
-  });
-  const url = `${server.ws}/chat/ten`;
-  await using open = new AsyncDisposableStack();
-  const sender = open.use(await RawClient.open(url));
-  const readers: Client[] = [];
-  for (let index = 0; index < 8; index++) readers.push(open.use(await Client.open(url)));
-  const stuck = open.use(await RawClient.open(url));
-  const room = server.registry.rooms.get("ten")!;
-  const connection = [...server.registry.clients].at(-1);
-  assertInstanceOf(connection, Connection);
-  const hearAll = async (object: unknown) => {
-    for (const reader of readers) assertEquals(await reader.nextObject(), object);
-  };
-  for (const [socket, name] of [[sender, "Ann"], [stuck, "Stuck"]] as const) {
-    await socket.send(JSON.stringify({ type: "join", name }));
-    assertEquals(JSON.parse(await sender.readText()), status(`${name} joined the chat.`));
-    await hearAll(status(`${name} joined the chat.`));
-  }
-  assertEquals(room.listenerCount, 10);
-
-  let mostHeld = 0;
-  let listenersAtEviction = 0;
-  const evicted = server.log.when("evicted", () => {
-    mostHeld = connection.unsentBytes;
-    listenersAtEviction = room.listenerCount;
-    return true;
-  });
-  const filler = "x".repeat(50_000);
-  let sent = 0;
-  const sendOne = async () => {
-    const object = chat("Ann", [++sent, filler]);
-    assertEquals(await say(sender, [sent, filler]), object);
-    await hearAll(object);
-  };
-  // The kernel takes the first megabytes on behalf of the stuck peer.
-  while (!connection.hasEnded) {
-    assertLess(connection.unsentBytes, maxQueueBytes);
-    assertLess(sent, 2_000);
-    await sendOne();
-  }
-  const sentAtEviction = sent;
-  const { level, fields } = await evicted;
-  assertEquals([level, fields.code, fields.clients], ["info", 1013, 9]);
-  assertEquals(listenersAtEviction, 9);
-  assert(mostHeld > maxQueueBytes && mostHeld < maxQueueBytes + 51_000, `held ${mostHeld}`);
-  assertEquals(JSON.parse(await sender.readText()), status("Stuck left the chat."));
-  await hearAll(status("Stuck left the chat."));
-
-  for (let more = 0; more < 20; more++) await sendOne();
-  const { rooms } = await (await fetch(`${server.url}/rooms`)).json();
-  assertEquals(rooms, [{ room: "ten", members: 1, listeners: 9, seq: sent }]);
-  assertEquals(server.registry.heldCount, 10);
-
-  // When it reads again: all that came before the eviction, the close, and nothing more.
-  for (const name of ["Ann", "Stuck"]) {
-    assertEquals(JSON.parse(await stuck.readText()), status(`${name} joined the chat.`));
-  }
-  for (let number = 1; number <= sentAtEviction; number++) {
-    assertEquals(JSON.parse(await stuck.readText()), chat("Ann", [number, filler]));
-  }
-  assertEquals(await stuck.readClose(), { code: 1013, reason: "too slow" });
-});
-
 Deno.test("a peer that never reads is counted out all the same, and its end empties the server", async () => {
   await using server = await startServer({
     MAX_QUEUE_BYTES: 100_000,
@@ -324,18 +254,6 @@ Deno.test("a message of 60 kB goes through, in echo and in chat", async () => {
   for (const one of [ann, bob]) {
     assertEquals(await one.nextObject(), chat("Ann", long));
     await one.close();
-  }
-});
-
-Deno.test("a message over MAX_MESSAGE_BYTES ends its sender with 1009, counted in UTF-8", async () => {
-  await using server = await startServer({ MAX_MESSAGE_BYTES: 300 });
-  for (const path of ["/echo?prefix=", "/chat"]) {
-    await using client = await Client.open(server.ws + path);
-    client.send(JSON.stringify("한".repeat(99)));
-    await client.next();
-    client.send(JSON.stringify("한".repeat(100)));
-    const { code, reason } = await client.closed;
-    assertEquals([code, reason], [1009, "message too big"]);
   }
 });
 

@@ -272,35 +272,6 @@ Deno.test("the server's own rooms can be heard", async () => {
   assertEquals((await ann.nextObject()).room, "_b");
 });
 
-Deno.test("over a rate, the id comes back with the ms to wait", async () => {
-  const turn = new Turn(() => {});
-  const { connect, clock } = createTestApp({ turn, settings: { MESSAGE_RATE: 2 } });
-  const ann = await connect("/chat/ops", { dialect: "v1" });
-  const chat = (id: string) => ({ type: "chat", message: 1, id });
-  sayAll(ann, [{ type: "join", name: "Ann" }, chat("1"), chat("2")]);
-  turn.flush();
-  const error = { type: "error", code: "rate_limited", message: "Too many messages." };
-  const [refused] = (ann.objects as Fields[]).filter(({ type }) => type === "error");
-  assertEquals(refused, { ...error, id: "2", retry: 500 });
-  clock.tick(250);
-  ann.say(chat("2"));
-  clock.tick(250);
-  ann.say(chat("2"));
-  turn.flush();
-  const answers = (ann.objects as Fields[]).filter(({ id }) => id === "2");
-  assertEquals(answers.map(({ type, retry }) => retry ?? type), [500, 250, "ack"]);
-});
-
-Deno.test("a socket over its rate stays while something gets through", async () => {
-  const { connect, clock } = createTestApp({ settings: { MESSAGE_RATE: 1, JOIN_RATE: 0 } });
-  const ann = await connect("/chat/ops", { dialect: "v1" });
-  for (let at = 0; at < 20_000; at += 250) {
-    clock.tick(250);
-    for (let count = 0; count < 3; count++) ann.say({ type: "ping" });
-  }
-  assertEquals(ann.closes, []);
-});
-
 Deno.test("ten seconds of unbroken refusals end the socket with 1008", async () => {
   const { connect, clock } = createTestApp({
     settings: { BYTE_RATE: 1, MAX_MESSAGE_BYTES: 4_000_000 },
