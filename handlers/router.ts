@@ -13,7 +13,7 @@ import { events } from "./http/events.ts";
 import { health, readiness } from "./http/health.ts";
 import { metrics } from "./http/metrics.ts";
 import { pages } from "./http/pages.ts";
-import { publishMessage, publishNote } from "./http/publish.ts";
+import { publishMessage, publishMessages, publishNote } from "./http/publish.ts";
 import { listMembers, listRooms, readMessages, readRoom } from "./http/rooms.ts";
 
 export type { Fetch };
@@ -32,6 +32,7 @@ export function createRouter(app: App): Fetch {
     "/chat": { need: "grants", room: "lobby", GET: chatSocket },
     "/chat/{room}": { need: "grants", GET: chatSocket },
     "/rooms": { need: "grants", GET: listRooms(app) },
+    "/rooms/messages": { need: "grants", POST: publishMessages(app) },
     "/rooms/{room}": { need: "grants", GET: readRoom(app) },
     "/rooms/{room}/members": { need: "grants", GET: listMembers(app) },
     "/rooms/{room}/messages": { need: "grants", GET: readMessages(app), POST: publishMessage(app) },

@@ -37,7 +37,8 @@ export class SqliteFile {
     // A file that is gone would be made anew, without what it had.
     if (isAgain) Deno.statSync(path);
     else createFile(path);
-    const database = new DatabaseSync(path);
+    // A thread that died lets go of the file a moment later.
+    const database = new DatabaseSync(path, { timeout: isAgain ? 2_000 : 0 });
     this.#database = database;
     try {
       database.exec("PRAGMA locking_mode = EXCLUSIVE");
@@ -106,8 +107,10 @@ export class SqliteFile {
 
   #prepareFile(owner: string): void {
     const database = this.#database;
-    const isEmpty = this.#pragma("page_count") === 0;
-    if (!isEmpty && this.#pragma("application_id") !== APPLICATION_ID) {
+    const schema = database.prepare("SELECT count(*) AS count FROM sqlite_schema").get();
+    // Empty is also what a process that was killed in its very first moment leaves.
+    const mayBe = schema?.count === 0 ? [0, APPLICATION_ID] : [APPLICATION_ID];
+    if (!mayBe.includes(Number(this.#pragma("application_id")))) {
       throw new Error("it is a file of another program");
     }
     const version = Number(this.#pragma("user_version"));

@@ -43,6 +43,7 @@ export async function openStore(path: string, take: TakeRows): Promise<Store> {
 
 class WorkerStore implements Store {
   #worker?: Worker;
+  /** The request that is on its way, while there is one. */
   #pending?: PromiseWithResolvers<void>;
 
   constructor(readonly path: string, readonly owner: string) {}
@@ -74,7 +75,8 @@ class WorkerStore implements Store {
 
   async close(): Promise<void> {
     try {
-      if (this.#worker) await this.#request({ close: true });
+      // One that is busy does not answer soon, if at all.
+      if (this.#worker && !this.#pending) await this.#request({ close: true });
     } finally {
       this.#end();
     }
@@ -85,9 +87,13 @@ class WorkerStore implements Store {
     return this.#reply();
   }
 
-  #reply(): Promise<void> {
+  async #reply(): Promise<void> {
     this.#pending = Promise.withResolvers();
-    return this.#pending.promise;
+    try {
+      await this.#pending.promise;
+    } finally {
+      this.#pending = undefined;
+    }
   }
 
   #end(reason = "it is closed"): void {

@@ -16,7 +16,7 @@ import {
   type SubscriberOptions,
 } from "../registry/subscriber.ts";
 import { byteLength } from "../util/bytes.ts";
-import { refusalError } from "./rooms.ts";
+import { refusalError } from "./error.ts";
 
 /** A comment that often keeps proxies from ending a quiet stream. */
 const KEEP_ALIVE_MS = 15_000;

@@ -142,6 +142,16 @@ fileTest("SqliteFile refuses what is no file of its own", (path) => {
   assertEquals(Deno.readFileSync(path), before);
 });
 
+fileTest("SqliteFile takes what a kill in its very first moment leaves", (path) => {
+  const begun = new DatabaseSync(path);
+  begun.exec("PRAGMA auto_vacuum = INCREMENTAL; PRAGMA journal_mode = WAL");
+  begun.close();
+  assert(Deno.statSync(path).size > 0);
+  const file = new SqliteFile(path, "me", false);
+  file.commit(changesOf({ puts: { rooms: [1, "a", "e", 0] } }));
+  file.close();
+});
+
 fileTest("SqliteFile refuses a file of a newer version", (path) => {
   new SqliteFile(path, "me", false).close();
   const newer = new DatabaseSync(path);

@@ -5,7 +5,8 @@
  * @module
  */
 import { assert, assertEquals } from "@std/assert";
-import { type Engine, isRefusal } from "../../handlers/engine/engine.ts";
+import { type Engine, isRefusal, type Refusal } from "../../handlers/engine/engine.ts";
+import type { Span } from "../../handlers/protocol/page.ts";
 import type { Cursor } from "../../handlers/protocol/position.ts";
 import { eventually, granted, hear, type Recorder } from "../support/recorder.ts";
 import { IS_FULL } from "../support/run.ts";
@@ -73,7 +74,8 @@ export class Traffic implements AsyncDisposable {
     this.#isOver = true;
     await Promise.all(this.#senders);
     for (const { node, room, recorder } of this.views) {
-      const { seq } = await granted(this.nodes[node].read(room));
+      const read = () => this.nodes[node].read(room);
+      const { seq } = await granted(eventually<Span | Refusal>(read, (span) => !isRefusal(span)));
       await recorder.until(() => placeOf(recorder).seq === seq);
     }
   }

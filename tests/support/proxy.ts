@@ -10,6 +10,7 @@ interface Pipe {
   to: Deno.Conn;
   /** How many bytes it still carries. */
   bytesLeft: number;
+  filter: (chunk: Uint8Array) => Uint8Array;
   isStalled: boolean;
   ended: Promise<void>;
 }
@@ -18,6 +19,8 @@ interface Pipe {
 export class Proxy implements AsyncDisposable {
   /** How many bytes a new connection carries to the target, and back, before it is cut. */
   bytesUntilCut: () => { up: number; down: number } = () => ({ up: Infinity, down: Infinity });
+  /** Changes what the target sends, a chunk at a time. */
+  filter: (chunk: Uint8Array) => Uint8Array = (chunk) => chunk;
   /** Connections that have ended. */
   endCount = 0;
   readonly #listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
@@ -95,14 +98,14 @@ export class Proxy implements AsyncDisposable {
         continue;
       }
       const { up, down } = this.bytesUntilCut();
-      this.#open(client, server, up);
-      this.#open(server, client, down);
+      this.#open(client, server, up, (chunk) => chunk);
+      this.#open(server, client, down, (chunk) => this.filter(chunk));
     }
   }
 
-  #open(from: Deno.Conn, to: Deno.Conn, bytesLeft: number): void {
+  #open(from: Deno.Conn, to: Deno.Conn, bytesLeft: number, filter: Proxy["filter"]): void {
     const isStalled = this.#mode === "stall";
-    const pipe = { from, to, bytesLeft, isStalled, ended: Promise.resolve() };
+    const pipe = { from, to, bytesLeft, filter, isStalled, ended: Promise.resolve() };
     this.#pipes.add(pipe);
     pipe.ended = this.#copy(pipe).catch(() => {}).finally(() => {
       close(from, to);
@@ -119,7 +122,8 @@ export class Proxy implements AsyncDisposable {
       if (count === null) return;
       const size = Math.min(count, Math.ceil(pipe.bytesLeft));
       pipe.bytesLeft -= size;
-      for (let sent = 0; sent < size;) sent += await pipe.to.write(buffer.subarray(sent, size));
+      const bytes = pipe.filter(buffer.subarray(0, size));
+      for (let sent = 0; sent < bytes.length;) sent += await pipe.to.write(bytes.subarray(sent));
     }
   }
 }

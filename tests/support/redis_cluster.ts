@@ -4,7 +4,7 @@
  * @module
  */
 import { freePort } from "./process.ts";
-import { RedisServer } from "./redis_server.ts";
+import { RedisServer, type RedisSettings } from "./redis_server.ts";
 import { eventually } from "./recorder.ts";
 
 const SLOTS = 16_384;
@@ -15,18 +15,21 @@ export class RedisCluster implements AsyncDisposable {
   private constructor(readonly servers: RedisServer[]) {}
 
   /** Starts three primaries, and a replica for each one if `hasReplicas`. */
-  static async start({ hasReplicas = false } = {}): Promise<RedisCluster> {
+  static async start(
+    { hasReplicas = false, settings = {} }: { hasReplicas?: boolean; settings?: RedisSettings } =
+      {},
+  ): Promise<RedisCluster> {
     const count = hasReplicas ? 2 * PRIMARIES : PRIMARIES;
     const servers = await Promise.all(Array.from({ length: count }, () => {
       const port = freePort();
       return RedisServer.start({
         port: String(port),
         "cluster-enabled": "yes",
-        // A second server's bus port is as far away as its own.
-        "cluster-port": String(port + 20_000),
+        "cluster-port": String(freePort()),
         "cluster-node-timeout": "1000",
         "cluster-replica-validity-factor": "0",
         "repl-diskless-sync-delay": "0",
+        ...settings,
       });
     }));
     const cluster = new RedisCluster(servers);
@@ -73,8 +76,11 @@ export class RedisCluster implements AsyncDisposable {
     await from.command("CLUSTER", "SETSLOT", slot, "MIGRATING", toId);
     const keys = `local keys = redis.call('CLUSTER', 'GETKEYSINSLOT', ${slot}, 100) ` +
       "return table.concat(keys, ' ')";
-    for (let names; (names = await from.command("EVAL", keys, "0"));) {
-      for (const name of names.split(" ")) {
+    // Keys may be added until all are gone, as the slot still is this server's.
+    while (true) {
+      const names = (await from.command("EVAL", keys, "0")).split(" ").filter((name) => name);
+      if (names.length === 0) break;
+      for (const name of names) {
         await from.command("MIGRATE", "127.0.0.1", String(to.port), name, "0", "5000");
       }
     }
@@ -94,8 +100,8 @@ export class RedisCluster implements AsyncDisposable {
     for (const [index, server] of this.servers.entries()) {
       await server.command("CLUSTER", "SET-CONFIG-EPOCH", String(index + 1));
       if (index === 0) continue;
-      const { port } = this.servers[0];
-      await server.command("CLUSTER", "MEET", "127.0.0.1", String(port), String(port + 20_000));
+      const { port, settings } = this.servers[0];
+      await server.command("CLUSTER", "MEET", "127.0.0.1", `${port}`, settings["cluster-port"]);
     }
     for (const server of this.servers) {
       await eventually(

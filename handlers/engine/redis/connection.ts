@@ -54,8 +54,8 @@ export interface ConnectionEvents {
   onPush(connection: RedisConnection, payload: Buffer, channel: Buffer): void;
   /** In a cluster: another server has this slot. */
   onMoved(connection: RedisConnection, slot: number, address: string): void;
-  /** In a cluster: the server dropped this subscription, because another one has the slot. */
-  onChannelMoved(connection: RedisConnection, channel: string): void;
+  /** The server refused or dropped the subscription to a channel. */
+  onUnsubscribed(channel: string): void;
 }
 
 /** What a connection needs. */
@@ -131,8 +131,10 @@ export class RedisConnection {
   /** Subscribes to channels for as long as the connection lasts. */
   subscribe(channels: string[]): void {
     const client = this.#client;
-    client?.sSubscribe(channels, this.#onPush, true)
-      .catch((error: Error) => this.#onErrorAnswer(client, error));
+    client?.sSubscribe(channels, this.#onPush, true).catch((error: Error) => {
+      this.#onErrorAnswer(client, error);
+      if (client === this.#client) channels.forEach(this.options.onUnsubscribed);
+    });
   }
 
   /** Unsubscribes from a channel. */
@@ -197,7 +199,7 @@ export class RedisConnection {
     this.#interrupt = interrupt;
     client.on("error", (error: Error) => interrupt(error.message));
     client.on("sharded-channel-moved", (channel: string) => {
-      this.options.onChannelMoved(this, channel);
+      this.options.onUnsubscribed(channel);
     });
     const cancel = this.options.clock.after(CONNECT_MS.all, () => interrupt("no answer"));
     try {

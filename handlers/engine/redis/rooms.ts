@@ -116,28 +116,18 @@ export class RedisRooms {
     return this.#resume(connection, rooms, isSameServer);
   }
 
-  /** Follows rooms whose slot has moved to another server. */
+  /** Slots may have another server than before: their rooms follow. */
   onTopology(): void {
-    const moved = new Map<RedisConnection, RedisRoom[]>();
-    for (const room of this.#rooms.values()) {
-      const connection = this.options.shards.of(room.keys[0]);
-      if (!connection || connection === room.connection) continue;
-      room.connection?.unsubscribe(room.keys[0]);
-      room.connection = connection;
-      if (!moved.has(connection)) moved.set(connection, []);
-      moved.get(connection)!.push(room);
-    }
-    for (const [connection, rooms] of moved) {
-      if (connection.isConnected) this.#resume(connection, rooms, false);
-    }
+    this.#follow(this.#rooms.values());
   }
 
-  /** The server does not send a channel's messages any more: its room needs a connection again. */
+  /** The server does not send a channel's messages: its room needs a subscription again. */
   onUnsubscribed(channel: string): void {
     const room = this.#rooms.get(channel.slice(this.options.prefix.length + 2, -1));
     if (!room) return;
     room.connection = undefined;
     room.pause();
+    this.#stale.add(room);
   }
 
   /** Tells Redis the members of all rooms again, as it may have removed this node. */
@@ -151,12 +141,12 @@ export class RedisRooms {
   /** Compares the rooms that are due, and tries failed syncs again. */
   onTick(): void {
     const tick = this.#tick++;
-    for (const room of this.#stale) {
-      if (this.#rooms.get(room.name) !== room) this.#stale.delete(room);
-      else if (room.connection?.isConnected) {
-        this.#stale.delete(room);
-        room.catchUp();
-      }
+    const stale = [...this.#stale].filter((room) => this.#rooms.get(room.name) === room);
+    this.#stale.clear();
+    this.#follow(stale.filter((room) => !room.connection));
+    for (const room of stale) {
+      if (room.connection?.isConnected) room.catchUp();
+      else this.#stale.add(room);
     }
     if (tick % ROUND_TICKS > 0) return;
     const round = tick / ROUND_TICKS;
@@ -201,6 +191,20 @@ export class RedisRooms {
     for (const slot of this.#slots) slot.clear();
     await Promise.all(rooms.map((room) => room.end()));
     await Promise.all(rooms.map((room) => this.#release(room)));
+  }
+
+  #follow(rooms: Iterable<RedisRoom>): void {
+    const moved: RedisRoom[] = [];
+    for (const room of rooms) {
+      const connection = this.options.shards.of(room.keys[0]);
+      if (!connection || connection === room.connection) continue;
+      room.connection?.unsubscribe(room.keys[0]);
+      room.connection = connection;
+      if (connection.isConnected) moved.push(room);
+    }
+    for (const [connection, own] of Map.groupBy(moved, (room) => room.connection!)) {
+      this.#resume(connection, own, false);
+    }
   }
 
   async #resume(

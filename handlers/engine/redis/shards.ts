@@ -43,29 +43,30 @@ export function parseRedisUrl(url: string): RedisUrl {
   const isSentinel = scheme === "redis+sentinel";
   const addresses = hosts?.split(",") ?? [];
   const pattern = isSentinel ? /^\/([\w.-]+)(?:\/(\d*))?$/ : /^()\/?(\d*)$/;
-  const [, primary, database] = pattern.exec(path) ?? [];
+  const match = pattern.exec(path);
+  const [, primary = "", number = ""] = match ?? [];
+  const database = Number(number);
   const isCluster = !isSentinel && addresses.length > 1;
   const urlOf = (address: string) =>
     `${scheme === "rediss" ? scheme : "redis"}://${credentials}${address}` +
-    (isCluster ? "" : `/${Number(database)}`);
+    (isCluster ? "" : `/${database}`);
   const seeds = addresses.map((address) => isSentinel ? `redis://${address}` : urlOf(address));
   const isValid = seeds.length > 0 && seeds.every((seed) => URL.canParse(seed));
-  if (!isValid || database === undefined || (isCluster && Number(database) > 0)) {
+  if (!isValid || !match || (isCluster && database > 0)) {
     throw new TypeError(
       "Cannot use REDIS_URL: it is not redis://… or rediss://…[/database], " +
         "several such addresses with commas, or redis+sentinel://host:port,…/name",
     );
   }
   const kind = isSentinel ? "sentinel" : isCluster ? "cluster" : "single";
-  return { kind, seeds, primary, database: Number(database), urlOf };
+  return { kind, seeds, primary, database, urlOf };
 }
 
 /** What the shards tell their owner. */
-export interface ShardEvents extends Pick<ConnectionEvents, "onConnect" | "onPush"> {
+export interface ShardEvents
+  extends Pick<ConnectionEvents, "onConnect" | "onPush" | "onUnsubscribed"> {
   /** Slots may have another server than before. */
   onTopology(): void;
-  /** A connection does not hear this channel any more. */
-  onUnsubscribed(channel: string): void;
 }
 
 /** What the shards need. */
@@ -141,7 +142,7 @@ export class Shards {
         this.options.onTopology();
         this.#refresh();
       },
-      onChannelMoved: (_, channel) => {
+      onUnsubscribed: (channel) => {
         this.options.onUnsubscribed(channel);
         this.#refresh();
       },

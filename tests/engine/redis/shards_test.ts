@@ -1,0 +1,55 @@
+import { assert, assertEquals, assertThrows } from "@std/assert";
+import { parseRedisUrl, slotOf } from "../../../handlers/engine/redis/shards.ts";
+
+Deno.test("slotOf() is the slot of the specification, with the hash tag's first", () => {
+  assertEquals(slotOf("123456789"), 0x31c3);
+  assertEquals(slotOf("foo"), 12_182);
+  assertEquals(slotOf("parley:{foo}:log"), slotOf("foo"));
+});
+
+Deno.test("parseRedisUrl() takes one server, several, and Sentinel", () => {
+  const read = (url: string) => {
+    const { kind, seeds, primary, database, urlOf } = parseRedisUrl(url);
+    return [kind, seeds.join(" "), primary, database, urlOf("x:1")];
+  };
+  assertEquals(read("redis://h"), ["single", "redis://h/0", "", 0, "redis://x:1/0"]);
+  assertEquals(read("rediss://u:p@h:1/02"), [
+    "single",
+    "rediss://u:p@h:1/2",
+    "",
+    2,
+    "rediss://u:p@x:1/2",
+  ]);
+  assertEquals(read("redis://:p@a:1,b:2,[::1]:3"), [
+    "cluster",
+    "redis://:p@a:1 redis://:p@b:2 redis://:p@[::1]:3",
+    "",
+    0,
+    "redis://:p@x:1",
+  ]);
+  assertEquals(read("redis+sentinel://:p@a:1,b:2/main/3"), [
+    "sentinel",
+    "redis://a:1 redis://b:2",
+    "main",
+    3,
+    "redis://:p@x:1/3",
+  ]);
+  assertEquals(read("redis+sentinel://a/main").slice(2, 4), ["main", 0]);
+});
+
+Deno.test("parseRedisUrl() refuses anything else, and does not repeat it", () => {
+  const unfit = [
+    "",
+    "secret",
+    "http://:secret@h",
+    "redis://:secret@h/a",
+    "redis://:secret@h/1/2",
+    "redis://:secret@a,b/1",
+    "redis://:secret@a,:b",
+    "redis+sentinel://:secret@h",
+  ];
+  for (const url of unfit) {
+    const error = assertThrows(() => parseRedisUrl(url), TypeError, "Cannot use REDIS_URL");
+    assert(!error.message.includes("secret"));
+  }
+});

@@ -1,0 +1,163 @@
+/** A Redis Cluster loses primaries, and a slot moves, in the middle of traffic on two nodes. */
+import { assert, assertEquals } from "@std/assert";
+import { type Engine, isRefusal } from "../../handlers/engine/engine.ts";
+import { createRedisEngine } from "../../handlers/engine/redis/engine.ts";
+import { systemClock } from "../../handlers/util/clock.ts";
+import { silentLog } from "../../handlers/util/log.ts";
+import { draft, engineContract, range, ROOMY } from "../engine/contract.ts";
+import { freePort } from "../support/process.ts";
+import { eventually, granted, hear } from "../support/recorder.ts";
+import { RedisCluster } from "../support/redis_cluster.ts";
+import { RedisServer, redisTest } from "../support/redis_server.ts";
+import { IS_FULL, sized } from "../support/run.ts";
+import { Traffic } from "./traffic.ts";
+
+/** On different shards, as their slots are 3 times a third of all. */
+const ROOMS = ["one", "two", "three", "four", "five"];
+
+/** A node that a test need not close. It keeps every message. */
+async function startNode(url: string): Promise<Engine & AsyncDisposable> {
+  const limits = { ...ROOMY, historySize: 1_000_000 };
+  const engine = await createRedisEngine(url, limits, systemClock, silentLog);
+  return Object.assign(engine, { [Symbol.asyncDispose]: () => engine.close() });
+}
+
+/** What takes longer than a newcomer's patience runs in `deno task faults`. */
+function fullTest(name: string, fn: () => Promise<void>): void {
+  if (IS_FULL) redisTest(name, fn);
+}
+
+if (IS_FULL) {
+  engineContract("redis cluster", async (limits) => {
+    const cluster = await RedisCluster.start();
+    const clock = { ...systemClock, now: () => 20 * Date.now() };
+    const make = () => createRedisEngine(cluster.url, limits, clock, silentLog);
+    const nodes = [await make(), await make()];
+    return { nodes, stop: () => cluster[Symbol.asyncDispose]() };
+  }, redisTest);
+}
+
+redisTest("a slot that moves while its room talks loses no ack, and keeps one order", async () => {
+  await using cluster = await RedisCluster.start();
+  await using one = await startNode(cluster.url);
+  await using two = await startNode(cluster.url);
+  await using traffic = await Traffic.start([one, two], ROOMS);
+  const { recorder: quiet } = await hear(one, "quiet");
+  for (const i of range(1, sized(3, 20))) {
+    await traffic.flow(100);
+    for (const room of ["one", "quiet"]) {
+      const from = await cluster.primaryOf(`parley:{${room}}`);
+      const others = cluster.servers.filter((server) => server !== from);
+      await cluster.moveSlot(`parley:{${room}}`, others[i % others.length]);
+    }
+  }
+  await traffic.flow(100);
+  await traffic.stop();
+  await traffic.check({ mayReset: true });
+  for (const room of ROOMS) {
+    const { chats } = await granted(one.read(room));
+    const messages = new Map(chats.map(({ seq, message }) => [seq, message]));
+    for (const ack of traffic.acks.filter((ack) => ack.room === room)) {
+      assertEquals(messages.get(ack.seq), ack.message, "an ack without its message");
+    }
+  }
+  await eventually(() => two.publish("quiet", draft("heard")), (place) => !isRefusal(place));
+  await quiet.until(({ messages }) => messages.at(-1) === "heard");
+  const rooms = await eventually(() => one.rooms("", 10), ({ length }) => length === 6);
+  assertEquals(rooms.map(({ room }) => room), ["five", "four", "one", "quiet", "three", "two"]);
+});
+
+fullTest("killed with appendfsync always, a cluster without replicas loses no ack", async () => {
+  await using cluster = await RedisCluster.start({ settings: { appendfsync: "always" } });
+  await using one = await startNode(cluster.url);
+  await using two = await startNode(cluster.url);
+  await using traffic = await Traffic.start([one, two], ROOMS);
+  for (const i of range(1, 10)) {
+    await traffic.flow(100);
+    const server = cluster.servers[i % 3];
+    await server.stop("SIGKILL");
+    await server.start();
+    await cluster.untilWhole();
+  }
+  await traffic.flow(100);
+  await traffic.stop();
+  await traffic.check({ mayReset: false });
+});
+
+fullTest(
+  "a primary that is killed in traffic is replaced, 10 times, with no silent gap",
+  async () => {
+    await using cluster = await RedisCluster.start({ hasReplicas: true });
+    await using one = await startNode(cluster.url);
+    await using two = await startNode(cluster.url);
+    await using traffic = await Traffic.start([one, two], ROOMS);
+    for (let round = 0; round < 10; round++) {
+      await traffic.flow(100);
+      const room = ROOMS[round % ROOMS.length];
+      const killed = await cluster.primaryOf(`parley:{${room}}`);
+      await killed.stop("SIGKILL");
+      const acked = () => traffic.acks.filter((ack) => ack.room === room).length;
+      const before = acked();
+      await eventually(acked, (count) => count > before + 20);
+      await killed.start();
+      await cluster.untilWhole();
+      await eventually(
+        () => killed.command("INFO", "replication"),
+        (info) => info.includes("master_link_status:up"),
+      );
+    }
+    await traffic.flow(100);
+    await traffic.stop();
+    await traffic.check({ mayReset: true });
+    assert(traffic.refusals > 0, "no primary was missed");
+  },
+);
+
+fullTest("Sentinel names the next primary when the first one is killed", async () => {
+  await using first = await RedisServer.start({ "repl-diskless-sync-delay": "0" });
+  await using second = await RedisServer.start({
+    replicaof: `127.0.0.1 ${first.port}`,
+  });
+  const directory = await Deno.makeTempDir();
+  const ports = [freePort(), freePort(), freePort()];
+  const sentinels = await Promise.all(ports.map(async (port) => {
+    const file = `${directory}/${port}.conf`;
+    await Deno.writeTextFile(
+      file,
+      `port ${port}\nbind 127.0.0.1\nsentinel monitor rooms 127.0.0.1 ${first.port} 2\n` +
+        "sentinel down-after-milliseconds rooms 500\nsentinel failover-timeout rooms 5000\n",
+    );
+    const output = { stdout: "null", stderr: "null" } as const;
+    return new Deno.Command("redis-server", { args: [file, "--sentinel"], ...output }).spawn();
+  }));
+  try {
+    await eventually(
+      () => second.command("INFO", "replication"),
+      (info) => info.includes("master_link_status:up"),
+    );
+    const url = `redis+sentinel://${ports.map((port) => `127.0.0.1:${port}`).join()}/rooms`;
+    await using one = await startNode(url);
+    const { recorder } = await hear(one, "r");
+    await eventually(() => one.publish("r", draft("1")), (place) => !isRefusal(place));
+    await recorder.until(({ messages }) => messages.at(-1) === "1");
+    // Each Sentinel must know the replica, and the other ones, before it can act.
+    for (const port of ports) {
+      await eventually(async () => {
+        using connection = await Deno.connect({ port });
+        await connection.write(new TextEncoder().encode("SENTINEL MASTERS\r\n"));
+        const buffer = new Uint8Array(16_384);
+        return new TextDecoder().decode(buffer.subarray(0, await connection.read(buffer) ?? 0));
+      }, (text) => /num-slaves\r\n\$1\r\n1/.test(text) && /sentinels\r\n\$1\r\n2/.test(text));
+    }
+    await first.stop("SIGKILL");
+    await eventually(() => one.publish("r", draft("2")), (place) => !isRefusal(place));
+    await recorder.until(({ messages }) => messages.at(-1) === "2");
+    assertEquals(recorder.events.map(({ type }) => type), ["chat", "reset", "chat"]);
+  } finally {
+    for (const sentinel of sentinels) {
+      sentinel.kill();
+      await sentinel.status;
+    }
+    await Deno.remove(directory, { recursive: true });
+  }
+});
