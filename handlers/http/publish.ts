@@ -1,23 +1,4 @@
 /**
-<<<<<<< HEAD
- * Messages and notes over HTTP. `PROTOCOL.md`, Endpoints.
- *
- * @module
- */
-import type { App, Call, Handler } from "../app.ts";
-import { type IdempotencyKey, isRefusal } from "../engine/engine.ts";
-import { HttpError } from "../protocol/http_error.ts";
-import { isPersonName, isShallow } from "../protocol/parse.ts";
-import { Line, type Sender } from "../registry/sender.ts";
-import { byteLength } from "../util/bytes.ts";
-import { sha256 } from "../util/digest.ts";
-import { refusalError } from "./rooms.ts";
-
-/** Longer idempotency keys are kept as their hash, which is as long with its prefix. */
-const MAX_PLAIN_KEY = 51;
-/** Times out bodies that are slower, in ms. */
-const BODY_MS = 30_000;
-=======
  * Messages and notes over HTTP: one, or many at once. `PROTOCOL.md`, Endpoints.
  *
  * @module
@@ -36,7 +17,6 @@ const MAX_PLAIN_KEY = 51;
 /** What a batch has at most. */
 const MAX_ENTRIES = 1_000;
 const MAX_BATCH_BYTES = 1_048_576;
->>>>>>> trunk
 
 /** Makes the handler of `POST /rooms/{room}/messages`. */
 export function publishMessage(app: App): Handler {
@@ -61,20 +41,6 @@ export function publishNote(app: App): Handler {
 }
 
 /**
-<<<<<<< HEAD
- * What is posted, and who posts it.
- *
- * @throws {HttpError} 403 without the right, 503 `draining` once the server drains, as `/readyz` says it
- */
-async function readPost(call: Call, app: App) {
-  const { registry, limits } = app;
-  const { visitor: { address, rights, rateKey } } = call;
-  if (registry.isDraining) {
-    const headers = { "retry-after": String(Math.max(1, limits.drainSeconds)) };
-    throw new HttpError(503, "draining", "The server is draining.", headers);
-  }
-  const room = registry.room(call.room);
-=======
  * Makes the handler of `POST /rooms/messages`: many messages, each as if it came alone, in their order.
  * What is refused stops no other.
  */
@@ -165,83 +131,10 @@ function senderOf(
   line: Line,
   name = "Anonymous",
 ): Sender & { name: string } {
->>>>>>> trunk
   const from: Sender & { name: string } = {
     via: "http",
     rights,
     address,
-<<<<<<< HEAD
-    line: new Line(),
-    name: rights.name ?? "Anonymous",
-    nameIn: () => from.name,
-    tryConsume: (size) => rateKey === undefined ? 0 : app.sharedLimits.tryPublish(rateKey, size),
-  };
-  const refusal = room.checkSender(from);
-  if (refusal) throw refusalError(refusal);
-  const body = await readBody(call, app);
-  registry.counters.bytesIn += body.length;
-  const { message, sender } = readMessage(body);
-  from.name = rights.name ?? sender;
-  return { room, from, body, post: { message, size: byteLength(body) } };
-}
-
-/** The body's text; never more than MAX_MESSAGE_BYTES of it is taken, nor longer waited for. */
-async function readBody({ request }: Call, { clock, limits }: App): Promise<string> {
-  const type = request.headers.get("content-type") ?? "";
-  if (!/^application\/(?:[\w.-]+\+)?json(?:\s*;|$)/i.test(type)) {
-    throw new HttpError(415, "bad_type", "The body must be application/json.");
-  }
-  const maxBytes = limits.maxMessageBytes;
-  const tooBig = new HttpError(413, "too_big", `The body must be at most ${maxBytes} bytes.`);
-  if (Number(request.headers.get("content-length")) > maxBytes) throw tooBig;
-  const chunks: Uint8Array<ArrayBuffer>[] = [];
-  let size = 0;
-  const reader = request.body?.getReader();
-  let isLate = false;
-  const end = () => reader?.cancel().catch(() => {});
-  const stopWaiting = clock.after(BODY_MS, () => {
-    isLate = true;
-    end();
-  });
-  try {
-    for (let part = await reader?.read(); part?.value; part = await reader?.read()) {
-      size += part.value.length;
-      if (size > maxBytes) throw tooBig;
-      chunks.push(part.value);
-    }
-  } catch (error) {
-    // All else is a client that went away in the middle.
-    throw error === tooBig ? error : new HttpError(400, "bad_body", "The body broke off.");
-  } finally {
-    stopWaiting();
-    end();
-  }
-  if (isLate) throw new HttpError(408, "timeout", "The body did not come in time.");
-  try {
-    return new TextDecoder("utf-8", { fatal: true }).decode(await new Blob(chunks).arrayBuffer());
-  } catch {
-    throw new HttpError(400, "bad_json", "Invalid JSON format.");
-  }
-}
-
-function readMessage(body: string): { message: unknown; sender: string } {
-  let data: unknown;
-  try {
-    data = JSON.parse(body);
-  } catch {
-    throw new HttpError(400, "bad_json", "Invalid JSON format.");
-  }
-  if (typeof data !== "object" || data === null || Array.isArray(data)) {
-    throw new HttpError(400, "bad_message", "The body must be an object with a message.");
-  }
-  const { message = "", sender = "Anonymous" } = data as Record<string, unknown>;
-  if (!isShallow(message)) {
-    throw new HttpError(
-      400,
-      "bad_message",
-      "The message nests too deep, or a number is too large.",
-    );
-=======
     line,
     name: rights.name ?? name,
     nameIn: () => from.name,
@@ -256,21 +149,14 @@ function readMessage(
   if (!isShallow(message)) {
     const text = "The message nests too deep, or a number is too large.";
     throw new HttpError(400, "bad_message", text);
->>>>>>> trunk
   }
   if (!isPersonName(sender)) throw new HttpError(400, "bad_name", "Invalid name.");
   return { message, sender };
 }
 
-<<<<<<< HEAD
-/** An `Idempotency-Key` counts with its body. A session of a socket cannot bear this name. */
-async function readKey(id: string, subject: string, body: string): Promise<IdempotencyKey> {
-  if (id === "" || id.length > 255) {
-=======
 /** An idempotency key counts with its message. A session of a socket cannot bear this name. */
 async function readKey(id: unknown, subject: string, body: string): Promise<IdempotencyKey> {
   if (typeof id !== "string" || id === "" || id.length > 255) {
->>>>>>> trunk
     throw new HttpError(400, "bad_key", "Idempotency-Key must have 1 to 255 characters.");
   }
   const isLong = id.length > MAX_PLAIN_KEY;
@@ -280,11 +166,8 @@ async function readKey(id: unknown, subject: string, body: string): Promise<Idem
     digest: await sha256(body),
   };
 }
-<<<<<<< HEAD
-=======
 
 async function sha256(text: string): Promise<string> {
   const hash = await crypto.subtle.digest("SHA-256", new TextEncoder().encode(text));
   return new Uint8Array(hash).toBase64();
 }
->>>>>>> trunk

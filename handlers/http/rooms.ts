@@ -1,31 +1,18 @@
 /**
-<<<<<<< HEAD
- * Rooms over HTTP, to read: the list, one room, who has joined, history. `PROTOCOL.md`, Endpoints.
-=======
  * Rooms over HTTP: the list, one of them, its members, its history. `PROTOCOL.md`, Endpoints.
->>>>>>> trunk
  *
  * @module
  */
 import type { App, Handler } from "../app.ts";
-<<<<<<< HEAD
 import { isRefusal, type Refusal } from "../engine/engine.ts";
-import { ERROR_TEXTS, v1 } from "../protocol/encode.ts";
+import { v1 } from "../protocol/encode.ts";
 import { HttpError } from "../protocol/http_error.ts";
 import { pageBefore, pageOf } from "../protocol/page.ts";
 import { parseCursor } from "../protocol/position.ts";
 import type { MemberList, RoomSummary } from "../protocol/room_event.ts";
 import type { Registry } from "../registry/registry.ts";
 import type { Rejection } from "../registry/room.ts";
-=======
-import { isRefusal } from "../engine/engine.ts";
-import { v1 } from "../protocol/encode.ts";
-import { HttpError } from "../protocol/http_error.ts";
-import { pageBefore, pageOf } from "../protocol/page.ts";
-import { type Cursor, parseCursor } from "../protocol/position.ts";
-import type { RoomSummary } from "../protocol/room_event.ts";
 import { refusalError } from "./error.ts";
->>>>>>> trunk
 
 const ROOMS_PER_PAGE = 1_000;
 const ROOMS_AT_ONCE = 10_000;
@@ -92,7 +79,6 @@ export function readMessages({ registry }: App): Handler {
   };
 }
 
-<<<<<<< HEAD
 /** Which part of a room's history: forward behind `after`, backward below `before`, else the newest. */
 export interface HistoryQuery {
   after?: string;
@@ -126,14 +112,6 @@ export async function historyOf(
   const head = JSON.stringify({ room, epoch: page.epoch, seq: page.seq, recovered });
   const messages = page.chats.map((chat) => v1.chat(room, page.epoch, chat));
   return `${head.slice(0, -1)},"messages":[${messages.join(",")}]}`;
-=======
-function readBefore(query: URLSearchParams): Cursor | undefined {
-  const text = query.get("before");
-  if (text === null) return undefined;
-  const before = parseCursor(text);
-  if (before && !query.has("after")) return before;
-  throw new HttpError(400, "bad_cursor", "before must be a cursor, and stand without after.");
->>>>>>> trunk
 }
 
 function readLimit(text: string | null): number {
@@ -142,18 +120,3 @@ function readLimit(text: string | null): number {
   if (Number.isInteger(limit) && limit > 0) return Math.min(limit, MAX_LIMIT);
   throw new HttpError(400, "bad_limit", "limit must be a whole number above 0.");
 }
-<<<<<<< HEAD
-
-/** The HTTP answer to what a room refuses. */
-export function refusalError({ refused, retry = 1_000, text }: Rejection): HttpError {
-  if (refused === "conflict") {
-    return new HttpError(422, "conflict", "This Idempotency-Key came with another body before.");
-  }
-  const message = text ?? ERROR_TEXTS[refused];
-  if (refused === "forbidden" || refused === "refused") return new HttpError(403, refused, message);
-  const status = refused === "rate_limited" ? 429 : 503;
-  const headers = { "retry-after": String(Math.ceil(retry / 1_000)) };
-  return new HttpError(status, refused, message, headers);
-}
-=======
->>>>>>> trunk

@@ -37,6 +37,15 @@ export class Audience implements Host {
     return this.#subscriptions.size;
   }
 
+  /** How many hear this room and no other, by their kind. */
+  exclusiveCounts(): Record<string, number> {
+    const counts: Record<string, number> = {};
+    for (const { subscriber: { kind, rooms } } of this.#subscriptions) {
+      if (rooms.size === 1) counts[kind] = (counts[kind] ?? 0) + 1;
+    }
+    return counts;
+  }
+
   /** Adds a subscriber, and has the engine host the room for the first one. */
   subscribe(subscriber: Subscriber, wanted: Wanted): MaybePromise<Refusal | undefined> {
     const { engine, name } = this.room;
