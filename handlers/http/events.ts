@@ -64,6 +64,7 @@ class EventStream extends Subscriber {
 
   constructor(registry: Registry, options: Omit<SubscriberOptions, "dialect">) {
     super(registry, { ...options, dialect: eventsDialect });
+    options.signal?.addEventListener("abort", () => this.cancel(), { once: true });
     this.body = new ReadableStream({
       start: (controller) => {
         this.#controller = controller;

@@ -18,6 +18,7 @@ import { Audience } from "./audience.ts";
 import { Counters } from "./counters.ts";
 import { drain } from "./drain.ts";
 import { Turn } from "./flush.ts";
+import { LoadWatch } from "./load.ts";
 import { Room } from "./room.ts";
 import type { End, Subscriber } from "./subscriber.ts";
 
@@ -52,6 +53,7 @@ export class Registry {
   readonly log: Log;
   readonly clock: Clock;
   readonly limits: Limits;
+  readonly load: LoadWatch;
   readonly hooks: HookCaller;
   isDraining = false;
   /** Slots of this thread: sockets and streams that the runtime still holds, evicted ones included. */
@@ -72,6 +74,7 @@ export class Registry {
     this.#localEngine = localEngine;
     this.log = log;
     this.clock = clock;
+    this.load = new LoadWatch(clock);
     this.limits = limits;
     this.#sharedLimits = sharedLimits;
     this.hooks = new HookCaller(hooks, log, limits);
@@ -143,6 +146,7 @@ export class Registry {
 
   /** Closes the engines. */
   async close(): Promise<void> {
+    this.load.stop();
     await Promise.all([this.#engine.close(), this.#localEngine.close()]);
   }
 
