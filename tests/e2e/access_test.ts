@@ -1,5 +1,6 @@
 import { assert, assertEquals, assertMatch } from "@std/assert";
 import { type JWTPayload, SignJWT, UnsecuredJWT } from "jose";
+import type { Grants } from "../../handlers/access/grants.ts";
 import { jwtAuthorizer } from "../../handlers/access/token.ts";
 import type { Settings } from "../../handlers/start/settings.ts";
 import { Client, RawClient } from "../support/clients.ts";
@@ -382,6 +383,26 @@ Deno.test("a fresh token of somebody else, or a bad one, is forbidden and change
   }
   server.clock.tick(60_000);
   assertEquals(socket.closes, [{ code: 1008, reason: "token expired" }]);
+});
+
+Deno.test("of two fresh tokens the one that was sent later counts, whichever is checked first", async () => {
+  const server = createGuarded();
+  const socket = await enter(server, "/chat", { sub: "Ann" });
+  const checks: PromiseWithResolvers<Grants>[] = [];
+  server.app.authorize = () => {
+    const check = Promise.withResolvers<Grants>();
+    checks.push(check);
+    return check.promise;
+  };
+  for (const token of ["first", "second"]) socket.say({ type: "token", token });
+  await eventually(() => checks.length, (count) => count === 2);
+  const [client] = server.registry.clients;
+  const expiresAt = server.clock.now() + 60_000;
+  checks[1].resolve({ user: "Ann", name: "Ann", expiresAt });
+  await eventually(() => client.rights.expiresAt, (at) => at === expiresAt);
+  checks[0].resolve({ user: "Ann", name: "Ann", expiresAt: expiresAt + 60_000 });
+  await new Promise((resolve) => setTimeout(resolve));
+  assertEquals(client.rights.expiresAt, expiresAt);
 });
 
 Deno.test("a fresh token that grants less takes the socket out of what it lost", async () => {
