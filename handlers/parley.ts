@@ -6,6 +6,7 @@
 import { guardMemory } from "./access/memory_guard.ts";
 import { type App, type AppOptions, createApp } from "./app.ts";
 import { auditSlots } from "./registry/audit.ts";
+import { guardQueues } from "./registry/queue_guard.ts";
 import { publishStats, thisMachine } from "./http/stats.ts";
 import { createRouter, type Fetch } from "./router.ts";
 import type { Clock } from "./util/clock.ts";
@@ -38,6 +39,7 @@ export function runApp(app: App): Parley {
   const { registry, clock, log, limits } = app;
   const stopGuard = guardMemory({ registry, maxMb: limits.maxRssMb, clock, log });
   const stopAudit = auditSlots(registry);
+  const stopQueues = guardQueues(registry);
   const stopStats = publishStats(app, thisMachine);
   let drained: Promise<void> | undefined;
   const drain = () =>
@@ -53,6 +55,7 @@ export function runApp(app: App): Parley {
       stopGuard();
       stopStats();
       stopAudit();
+      stopQueues();
       await within(clock, CLOSE_MS, registry.close());
     },
   };
