@@ -209,9 +209,9 @@ export class Registry {
   }
 
   /** Sends everybody away; done when all are gone or DRAIN_SECONDS are over. */
-  drain(): Promise<void> {
+  drain(seconds = this.limits.drainSeconds): Promise<void> {
     this.isDraining = true;
-    return drain(this);
+    return drain(this, seconds);
   }
 
   #logClient(text: string, fields: Record<string, unknown>): void {
