@@ -13,14 +13,8 @@ import { events } from "./http/events.ts";
 import { health, readiness } from "./http/health.ts";
 import { metrics } from "./http/metrics.ts";
 import { pages } from "./http/pages.ts";
-import {
-  listMembers,
-  listRooms,
-  publishMessage,
-  publishNote,
-  readMessages,
-  readRoom,
-} from "./http/rooms.ts";
+import { publishMessage, publishMessages, publishNote } from "./http/publish.ts";
+import { listMembers, listRooms, readMessages, readRoom } from "./http/rooms.ts";
 
 export type { Fetch };
 
@@ -38,6 +32,7 @@ export function createRouter(app: App): Fetch {
     "/chat": { need: "grants", room: "lobby", GET: chatSocket },
     "/chat/{room}": { need: "grants", GET: chatSocket },
     "/rooms": { need: "grants", GET: listRooms(app) },
+    "/rooms/messages": { need: "grants", POST: publishMessages(app) },
     "/rooms/{room}": { need: "grants", GET: readRoom(app) },
     "/rooms/{room}/members": { need: "grants", GET: listMembers(app) },
     "/rooms/{room}/messages": { need: "grants", GET: readMessages(app), POST: publishMessage(app) },

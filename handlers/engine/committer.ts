@@ -113,6 +113,7 @@ export class Committer implements Journal {
     queueMicrotask(() => {
       this.#isScheduled = false;
       this.#flush();
+      this.#run();
     });
   }
 
@@ -127,7 +128,7 @@ export class Committer implements Journal {
       );
       deleteCount += rows.length;
     }
-    if (batch.putCount === 0) this.#runBehind(batch.effects.splice(0));
+    if (batch.putCount === 0) this.#enqueue(batch.effects.splice(0));
     if (batch.putCount + deleteCount === 0) return;
     this.#inFlight = batch;
     this.#commit(batch);
@@ -147,17 +148,19 @@ export class Committer implements Journal {
     if (this.isFailing) this.log.info("The store works again", { event: "store_recovered" });
     this.isFailing = false;
     this.#inFlight = undefined;
+    this.#enqueue(batch.effects);
     // The disk works while effects run.
     this.#flush();
-    this.#runBehind(batch.effects);
+    this.#run();
   }
 
-  #runBehind(effects: Effect[]): void {
+  #enqueue(effects: Effect[]): void {
     for (const effect of effects) this.#ready.push(effect);
-    if (!this.#isRunning) this.#run();
   }
 
-  #run(): void {
+  /** Runs what is ready, in slices. */
+  #run(isNextSlice = false): void {
+    if (this.#isRunning && !isNextSlice) return;
     this.#isRunning = true;
     const end = performance.now() + SLICE_MS;
     let count = 0;
@@ -171,7 +174,7 @@ export class Committer implements Journal {
       this.waitingBytes -= effect.bytes;
     }
     this.#ready = this.#ready.slice(count);
-    if (this.#ready.length > 0) return void setImmediate(() => this.#run());
+    if (this.#ready.length > 0) return void setImmediate(() => this.#run(true));
     this.#isRunning = false;
     if (this.isSettled) this.#onSettled?.();
   }

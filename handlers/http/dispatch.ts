@@ -63,17 +63,21 @@ export function dispatcher(app: App, routes: Record<string, Route>): Fetch {
       return NOT_FOUND();
     }
     const pathname = url.pathname.slice(prefix.length);
-    const found = patterns.find(({ pattern }) => pattern.test(pathname));
-    if (!found) return NOT_FOUND();
-    const { path, route, pattern } = found;
-    const allowed = METHODS.filter((method) => route[method === "HEAD" ? "GET" : method]);
+    // A room may be called like a route: each takes the methods that the other does not.
+    const found = patterns.filter(({ pattern }) => pattern.test(pathname));
+    if (found.length === 0) return NOT_FOUND();
+    const handlerOf = (route: Route, method: typeof METHODS[number]) =>
+      route[method === "HEAD" ? "GET" : method];
+    const allowed = METHODS.filter((method) => found.some(({ route }) => handlerOf(route, method)));
     if (request.method === "OPTIONS") return preflight(request, allowed);
     const method = allowed.find((method) => method === request.method);
     if (!method) {
+      const [{ path }] = found;
       throw new HttpError(405, "method_not_allowed", `${path} does not take this method.`, {
         allow: allowed.join(", "),
       });
     }
+    const { route, pattern } = found.find(({ route }) => handlerOf(route, method))!;
     const part = pattern.exec(pathname)?.groups?.room;
     const room = part === undefined ? route.room : decode(part);
     if (room !== undefined && !isRoomName(room)) {
@@ -82,8 +86,7 @@ export function dispatcher(app: App, routes: Record<string, Route>): Fetch {
     const need = typeof route.need === "function" ? route.need(request) : route.need;
     const visitor = await access.authorize({ request, info, need, room });
     if (visitor instanceof Response) return new Response(visitor.body, visitor);
-    const handle = route[method === "HEAD" ? "GET" : method]!;
-    const response = await handle({ request, url, room: room ?? "", visitor });
+    const response = await handlerOf(route, method)!({ request, url, room: room ?? "", visitor });
     return method === "HEAD" ? withoutBody(response) : response;
   }
 

@@ -16,7 +16,7 @@ import {
   type SubscriberOptions,
 } from "../registry/subscriber.ts";
 import { byteLength } from "../util/bytes.ts";
-import { refusalError } from "./rooms.ts";
+import { refusalError } from "./error.ts";
 
 /** A comment that often keeps proxies from ending a quiet stream. */
 const KEEP_ALIVE_MS = 15_000;
@@ -64,6 +64,7 @@ class EventStream extends Subscriber {
 
   constructor(registry: Registry, options: Omit<SubscriberOptions, "dialect">) {
     super(registry, { ...options, dialect: eventsDialect });
+    options.signal?.addEventListener("abort", () => this.cancel(), { once: true });
     this.body = new ReadableStream({
       start: (controller) => {
         this.#controller = controller;
@@ -99,7 +100,7 @@ class EventStream extends Subscriber {
     if (this.hasEnded || typeof frame !== "string") return;
     this.registry.counters.bytesOut += frame.length;
     this.#controller.enqueue(frame);
-    if (this.#controller.desiredSize! < 0) this.close("tooSlow");
+    if (this.unsentBytes > this.registry.queueLimit) this.close("tooSlow");
   }
 
   protected closeTransport(why: keyof typeof CLOSE): void {

@@ -10,6 +10,9 @@ import type { App, Handler } from "../app.ts";
 import { CLOSE } from "../protocol/close_codes.ts";
 import type { Figures, Histogram } from "../registry/counters.ts";
 
+/** The server's own room that carries what the dashboard shows. */
+export const STATS_ROOM = "_stats";
+
 /** What has figures. */
 type FiguresOf = Pick<App, "registry" | "threads" | "authorize" | "log">;
 
@@ -29,6 +32,9 @@ export function readFigures({ registry, threads, authorize, log }: FiguresOf) {
     /** A room counts once in each worker that has subscribers of it. */
     rooms: registry.rooms.size,
     members: counters.members,
+    /** Clients that hear {@link STATS_ROOM} alone, by kind, and whether there is any. */
+    watchers: registry.rooms.get(STATS_ROOM)?.exclusiveCounts() ?? {},
+    watchedRooms: Number(registry.rooms.has(STATS_ROOM)),
     queueBytes: registry.countQueueBytes(),
     engineRooms: rooms,
     historyBytes,

@@ -9,6 +9,7 @@ import uplotCss from "uplot/dist/uPlot.min.css" with { type: "text" };
 import type { Handler } from "../app.ts";
 import clientTypes from "../client/client.d.ts" with { type: "text" };
 import clientJs from "../client/client.js" with { type: "text" };
+import chartsJs from "../web/charts.js" with { type: "text" };
 import chatCss from "../web/chat.css" with { type: "text" };
 import chatHtml from "../web/chat.html" with { type: "text" };
 import chatJs from "../web/chat.js" with { type: "text" };
@@ -33,6 +34,7 @@ const FILES: Record<string, [text: string, type: string]> = {
   "/client.d.ts": [clientTypes, "application/typescript"],
   "/dashboard": [dashboardHtml, "text/html"],
   "/dashboard.js": [dashboardJs, "text/javascript"],
+  "/charts.js": [chartsJs, "text/javascript"],
   "/dashboard.css": [dashboardCss, "text/css"],
   "/uplot.js": [uplotJs, "text/javascript"],
   "/uplot.css": [uplotCss, "text/css"],

@@ -1,28 +1,23 @@
 /**
- * Rooms over HTTP: the list, publishing, history. `PROTOCOL.md`, Endpoints.
+ * Rooms over HTTP: the list, one of them, its members, its history. `PROTOCOL.md`, Endpoints.
  *
  * @module
  */
-import type { App, Call, Handler } from "../app.ts";
-import { type IdempotencyKey, isRefusal } from "../engine/engine.ts";
-import { ERROR_TEXTS, v1 } from "../protocol/encode.ts";
+import type { App, Handler } from "../app.ts";
+import { isRefusal, type Refusal } from "../engine/engine.ts";
+import { v1 } from "../protocol/encode.ts";
 import { HttpError } from "../protocol/http_error.ts";
 import { pageBefore, pageOf } from "../protocol/page.ts";
-import { isPersonName, isShallow } from "../protocol/parse.ts";
-import { type Cursor, parseCursor } from "../protocol/position.ts";
-import type { RoomSummary } from "../protocol/room_event.ts";
+import { parseCursor } from "../protocol/position.ts";
+import type { MemberList, RoomSummary } from "../protocol/room_event.ts";
+import type { Registry } from "../registry/registry.ts";
 import type { Rejection } from "../registry/room.ts";
-import { Line, type Sender } from "../registry/sender.ts";
-import { byteLength } from "../util/bytes.ts";
+import { refusalError } from "./error.ts";
 
 const ROOMS_PER_PAGE = 1_000;
 const ROOMS_AT_ONCE = 10_000;
 const DEFAULT_LIMIT = 100;
 const MAX_LIMIT = 1_000;
-/** Longer idempotency keys are kept as their hash, which is as long with its prefix. */
-const MAX_PLAIN_KEY = 51;
-/** Times out bodies that are slower, in ms. */
-const BODY_MS = 30_000;
 
 /** Makes the handler of `GET /rooms`: by name, 1,000 a page, those behind `?after=name`. */
 export function listRooms({ registry }: App): Handler {
@@ -57,96 +52,66 @@ export function readRoom({ registry }: App): Handler {
 /** Makes the handler of `GET /rooms/{room}/members`: who has joined, by name. */
 export function listMembers({ registry }: App): Handler {
   return async ({ room }) => {
-    const members = await registry.room(room).members();
-    if ("refused" in members) throw refusalError(members);
-    // Each member is one socket.
-    const all = members.names.map((name) => ({ name, sockets: 1 }));
-    return Response.json({ room, members: all, count: members.count });
+    const members = await membersOf(registry, room);
+    if (isRefusal(members)) throw refusalError(members);
+    return Response.json(members);
   };
+}
+
+/** Who has joined, as it is shown. Each member is one socket. */
+export async function membersOf(registry: Registry, room: string): Promise<MemberList | Rejection> {
+  const members = await registry.room(room).members();
+  if ("refused" in members) return members;
+  const all = members.names.map((name) => ({ name, sockets: 1 }));
+  return { room, members: all, count: members.count };
 }
 
 /** Makes the handler of `GET /rooms/{room}/messages`: forward by `?after=`, backward by `?before=`. */
-export function readMessages({ registry, limits }: App): Handler {
+export function readMessages({ registry }: App): Handler {
   return async ({ url: { searchParams }, room }) => {
-    const after = searchParams.get("after") ?? undefined;
-    const cursor = parseCursor(after);
-    const before = readBefore(searchParams);
-    const limit = readLimit(searchParams.get("limit"));
-    const span = await registry.room(room).read(cursor);
-    if (isRefusal(span)) throw refusalError(span);
-    // No more than a socket may have unsent: a client that does not read holds the whole answer.
-    const maxBytes = limits.maxQueueBytes / 2;
-    const page = before
-      ? pageBefore(span, before, limit, maxBytes)
-      : pageOf(span, cursor, limit, maxBytes);
-    const recovered = page.recovered && (after === undefined) === (cursor === undefined);
-    const head = JSON.stringify({ room, epoch: page.epoch, seq: page.seq, recovered });
-    const messages = page.chats.map((chat) => v1.chat(room, page.epoch, chat));
-    return new Response(`${head.slice(0, -1)},"messages":[${messages.join(",")}]}`, {
-      headers: { "content-type": "application/json" },
+    const page = await historyOf(registry, room, {
+      after: searchParams.get("after") ?? undefined,
+      before: searchParams.get("before") ?? undefined,
+      limit: readLimit(searchParams.get("limit")),
     });
+    if (isRefusal(page)) throw refusalError(page);
+    return new Response(page, { headers: { "content-type": "application/json" } });
   };
 }
 
-/** Makes the handler of `POST /rooms/{room}/messages`. */
-export function publishMessage(app: App): Handler {
-  return async (call) => {
-    const { room, from, post, body } = await readPost(call, app);
-    const id = call.request.headers.get("idempotency-key");
-    const key = id === null ? undefined : await readKey(id, from.rights.subject, body);
-    const position = await room.publish({ ...post, key }, from);
-    if (isRefusal(position)) throw refusalError(position);
-    return Response.json({ room: room.name, ...position }, { status: 202 });
-  };
-}
-
-/** Makes the handler of `POST /rooms/{room}/notes`. */
-export function publishNote(app: App): Handler {
-  return async (call) => {
-    const { room, from, post } = await readPost(call, app);
-    const refusal = await room.note(post, from);
-    if (refusal) throw refusalError(refusal);
-    return Response.json({ room: room.name }, { status: 202 });
-  };
+/** Which part of a room's history: forward behind `after`, backward below `before`, else the newest. */
+export interface HistoryQuery {
+  after?: string;
+  before?: string;
+  /** @default 100 */
+  limit?: number;
 }
 
 /**
- * What is posted, and who posts it.
+ * A page of history as JSON text, in the shape of {@link HistoryPage}.
  *
- * @throws {HttpError} 403 without the right, 503 `draining` once the server drains, as `/readyz` says it
+ * @throws {HttpError} 400 for a `before` that is no cursor, or that stands beside `after`
  */
-async function readPost(call: Call, app: App) {
-  const { registry, limits } = app;
-  const { visitor: { address, rights, rateKey } } = call;
-  if (registry.isDraining) {
-    const headers = { "retry-after": String(Math.max(1, limits.drainSeconds)) };
-    throw new HttpError(503, "draining", "The server is draining.", headers);
+export async function historyOf(
+  registry: Registry,
+  room: string,
+  { after, before, limit = DEFAULT_LIMIT }: HistoryQuery,
+): Promise<string | Refusal> {
+  const cursor = parseCursor(after);
+  const end = parseCursor(before);
+  if (before !== undefined && (!end || after !== undefined)) {
+    throw new HttpError(400, "bad_cursor", "before must be a cursor, and stand without after.");
   }
-  const room = registry.room(call.room);
-  const from: Sender & { name: string } = {
-    via: "http",
-    rights,
-    address,
-    line: new Line(),
-    name: rights.name ?? "Anonymous",
-    nameIn: () => from.name,
-    tryConsume: (size) => rateKey === undefined ? 0 : app.sharedLimits.tryPublish(rateKey, size),
-  };
-  const refusal = room.checkSender(from);
-  if (refusal) throw refusalError(refusal);
-  const body = await readBody(call, app);
-  registry.counters.bytesIn += body.length;
-  const { message, sender } = readMessage(body);
-  from.name = rights.name ?? sender;
-  return { room, from, body, post: { message, size: byteLength(body) } };
-}
-
-function readBefore(query: URLSearchParams): Cursor | undefined {
-  const text = query.get("before");
-  if (text === null) return undefined;
-  const before = parseCursor(text);
-  if (before && !query.has("after")) return before;
-  throw new HttpError(400, "bad_cursor", "before must be a cursor, and stand without after.");
+  const span = await registry.room(room).read(cursor);
+  if (isRefusal(span)) return span;
+  const most = Math.min(limit, MAX_LIMIT);
+  // No more than a socket may have unsent: a client that does not read holds the whole answer.
+  const maxBytes = registry.limits.maxQueueBytes / 2;
+  const page = end ? pageBefore(span, end, most, maxBytes) : pageOf(span, cursor, most, maxBytes);
+  const recovered = page.recovered && (after === undefined) === (cursor === undefined);
+  const head = JSON.stringify({ room, epoch: page.epoch, seq: page.seq, recovered });
+  const messages = page.chats.map((chat) => v1.chat(room, page.epoch, chat));
+  return `${head.slice(0, -1)},"messages":[${messages.join(",")}]}`;
 }
 
 function readLimit(text: string | null): number {
@@ -154,95 +119,4 @@ function readLimit(text: string | null): number {
   const limit = Number(text);
   if (Number.isInteger(limit) && limit > 0) return Math.min(limit, MAX_LIMIT);
   throw new HttpError(400, "bad_limit", "limit must be a whole number above 0.");
-}
-
-/** The body's text; never more than MAX_MESSAGE_BYTES of it is taken, nor longer waited for. */
-async function readBody({ request }: Call, { clock, limits }: App): Promise<string> {
-  const type = request.headers.get("content-type") ?? "";
-  if (!/^application\/(?:[\w.-]+\+)?json(?:\s*;|$)/i.test(type)) {
-    throw new HttpError(415, "bad_type", "The body must be application/json.");
-  }
-  const maxBytes = limits.maxMessageBytes;
-  const tooBig = new HttpError(413, "too_big", `The body must be at most ${maxBytes} bytes.`);
-  if (Number(request.headers.get("content-length")) > maxBytes) throw tooBig;
-  const chunks: Uint8Array<ArrayBuffer>[] = [];
-  let size = 0;
-  const reader = request.body?.getReader();
-  let isLate = false;
-  const end = () => reader?.cancel().catch(() => {});
-  const stopWaiting = clock.after(BODY_MS, () => {
-    isLate = true;
-    end();
-  });
-  try {
-    for (let part = await reader?.read(); part?.value; part = await reader?.read()) {
-      size += part.value.length;
-      if (size > maxBytes) throw tooBig;
-      chunks.push(part.value);
-    }
-  } catch (error) {
-    // All else is a client that went away in the middle.
-    throw error === tooBig ? error : new HttpError(400, "bad_body", "The body broke off.");
-  } finally {
-    stopWaiting();
-    end();
-  }
-  if (isLate) throw new HttpError(408, "timeout", "The body did not come in time.");
-  try {
-    return new TextDecoder("utf-8", { fatal: true }).decode(await new Blob(chunks).arrayBuffer());
-  } catch {
-    throw new HttpError(400, "bad_json", "Invalid JSON format.");
-  }
-}
-
-function readMessage(body: string): { message: unknown; sender: string } {
-  let data: unknown;
-  try {
-    data = JSON.parse(body);
-  } catch {
-    throw new HttpError(400, "bad_json", "Invalid JSON format.");
-  }
-  if (typeof data !== "object" || data === null || Array.isArray(data)) {
-    throw new HttpError(400, "bad_message", "The body must be an object with a message.");
-  }
-  const { message = "", sender = "Anonymous" } = data as Record<string, unknown>;
-  if (!isShallow(message)) {
-    throw new HttpError(
-      400,
-      "bad_message",
-      "The message nests too deep, or a number is too large.",
-    );
-  }
-  if (!isPersonName(sender)) throw new HttpError(400, "bad_name", "Invalid name.");
-  return { message, sender };
-}
-
-/** An `Idempotency-Key` counts with its body. A session of a socket cannot bear this name. */
-async function readKey(id: string, subject: string, body: string): Promise<IdempotencyKey> {
-  if (id === "" || id.length > 255) {
-    throw new HttpError(400, "bad_key", "Idempotency-Key must have 1 to 255 characters.");
-  }
-  const isLong = id.length > MAX_PLAIN_KEY;
-  return {
-    session: `http:${subject}`,
-    id: isLong ? `sha256:${await sha256(id)}` : id,
-    digest: await sha256(body),
-  };
-}
-
-async function sha256(text: string): Promise<string> {
-  const hash = await crypto.subtle.digest("SHA-256", new TextEncoder().encode(text));
-  return new Uint8Array(hash).toBase64();
-}
-
-/** The HTTP answer to what a room refuses. */
-export function refusalError({ refused, retry = 1_000, text }: Rejection): HttpError {
-  if (refused === "conflict") {
-    return new HttpError(422, "conflict", "This Idempotency-Key came with another body before.");
-  }
-  const message = text ?? ERROR_TEXTS[refused];
-  if (refused === "forbidden" || refused === "refused") return new HttpError(403, refused, message);
-  const status = refused === "rate_limited" ? 429 : 503;
-  const headers = { "retry-after": String(Math.ceil(retry / 1_000)) };
-  return new HttpError(status, refused, message, headers);
 }

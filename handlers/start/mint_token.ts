@@ -11,6 +11,8 @@ import { SettingError } from "../util/setting_error.ts";
 
 const HELP = `Makes a token of AUTH_SECRET and prints it.
 
+  deno task token [flags]
+
   AUTH_SECRET=... deno task token --sub ann --rooms 'ops,user:*' --expires 1h
 
   --sub ID           the user

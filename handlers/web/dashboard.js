@@ -1,70 +1,92 @@
 // @ts-check
 /// <reference lib="dom" />
 /**
- * The dashboard: the room `_stats` as figures and charts.
+ * The dashboard: the room `_stats` as figures and charts, and the rooms.
  *
  * @module
  */
-// @ts-types="../client/client.js"
+import { Chart } from "./charts.js";
+// @ts-types="../client/client.d.ts"
 import { connect } from "./client.js";
-// @ts-types="npm:uplot@1.6.32"
-import uPlot from "./uplot.js";
 
 /** @typedef {import("../http/stats.ts").Stats} Stats */
 
-const KEPT_SECONDS = 300;
-const MIN_SPAN_SECONDS = 60;
+const KEPT_SECONDS = 3_600;
 const SILENCE_MS = 5_000;
 const STANDSTILL_MS = 3_000;
 /** A warning stays for so long: one of a second would be missed. */
 const WARNING_MS = 10_000;
+const ROOMS_MS = 5_000;
+const TOP_ROOMS = 10;
 const MINUTE = 60;
+const SLOW_MS = 250;
+/** Fewer in a minute are slips, not an incident. */
+const MANY_REFUSALS = 10;
+const token = new URLSearchParams(location.hash.slice(1)).get("token") ?? undefined;
 const count = new Intl.NumberFormat("en", { notation: "compact", maximumFractionDigits: 1 });
-const bytes = new Intl.NumberFormat("en", {
-  notation: "compact",
-  style: "unit",
-  unit: "byte",
-  unitDisplay: "narrow",
-  maximumFractionDigits: 1,
-});
-const clock = new Intl.DateTimeFormat(undefined, { timeStyle: "medium" });
-const health = /** @type {HTMLElement} */ (document.getElementById("health"));
-const figures = /** @type {HTMLElement} */ (document.getElementById("figures"));
-const charts = /** @type {HTMLElement} */ (document.getElementById("charts"));
+/** @param {string} id */
+const byId = (id) => /** @type {HTMLElement} */ (document.getElementById(id));
+const range = /** @type {HTMLSelectElement} */ (byId("range"));
 
-/** Evictions in each second of the last minute. @type {number[]} */
-const evictions = [];
-const evictedLately = () => evictions.reduce((sum, each) => sum + each, 0);
+/** Incidents of each second of the last minute. @type {Pick<Stats, "evictions" | "refusals">[]} */
+const lately = [];
+/** @param {"evictions" | "refusals"} kind */
+const inAMinute = (kind) => lately.reduce((sum, second) => sum + second[kind], 0);
+
+/** @param {number} size in bytes */
+function bytes(size) {
+  const units = ["B", "kB", "MB", "GB"];
+  const unit = size < 1 ? 0 : Math.min(3, Math.floor(Math.log10(size) / 3));
+  return `${(size / 1_000 ** unit).toFixed(unit && 1)} ${units[unit]}`;
+}
+
+/** @param {number} seconds */
+function duration(seconds) {
+  const [days, hours, minutes] = [86_400, 3_600, 60].map((unit) => Math.floor(seconds / unit));
+  if (days) return `${days} d ${hours % 24} h`;
+  return hours ? `${hours} h ${minutes % 60} min` : `${minutes} min ${seconds % 60} s`;
+}
+
+/** @param {Stats} stats */
+const clientsOf = ({ connections: { plain, v1, echo, events } }) => plain + v1 + echo + events;
 
 /** @type {[label: string, read: (stats: Stats) => [value: string, more: string]][]} */
 const FIGURES = [
-  ["Clients", ({ connections: { plain, v1, echo, events } }) => [
-    count.format(plain + v1 + echo + events),
-    `${v1} v1, ${plain} plain, ${events} SSE, ${echo} echo`,
+  ["Clients", (stats) => [
+    count.format(clientsOf(stats)),
+    `of ${count.format(stats.maxConnections)}; ${stats.connections.v1} v1, ` +
+    `${stats.connections.plain} plain, ${stats.connections.events} SSE`,
   ]],
-  ["Rooms", ({ rooms, members }) => [count.format(rooms), `members: ${members}`]],
+  ["Rooms", ({ rooms, members }) => [count.format(rooms), `${count.format(members)} members`]],
   ["Messages in", ({ messagesIn }) => [`${count.format(messagesIn)}/s`, "from clients"]],
   ["Delivered", ({ deliveries, bytesOut }) => [
     `${count.format(deliveries)}/s`,
-    `${bytes.format(bytesOut)}/s`,
+    `${bytes(bytesOut)}/s`,
   ]],
   [
     "Fan-out p99",
     ({ fanOutMs }) =>
       fanOutMs ? [`≤ ${fanOutMs.p99} ms`, `p50 ≤ ${fanOutMs.p50} ms`] : ["–", "too few messages"],
   ],
-  ["Queued", ({ queueBytes }) => [bytes.format(queueBytes), "not yet taken"]],
-  ["Evicted", () => [count.format(evictedLately()), "in a minute"]],
-  ["Refused", ({ refusals }) => [`${count.format(refusals)}/s`, "errors sent"]],
-  ["Memory", ({ rssMb }) => [bytes.format(rssMb * 1e6), "of the process"]],
-  ["Engine", ({ engine }) => [
-    engine.name,
-    `rooms: ${count.format(engine.rooms)}, ${bytes.format(engine.historyBytes)} kept`,
+  ["Refused", () => [count.format(inAMinute("refusals")), "errors sent in a minute"]],
+  ["Evicted", () => [count.format(inAMinute("evictions")), "too slow, in a minute"]],
+  ["Queued", ({ queueBytes }) => [bytes(queueBytes), "not yet taken"]],
+  ["Processor", ({ cpu, lagMs }) => [`${Math.round(cpu * 100)} %`, `of a core; ${lagMs} ms late`]],
+  ["Memory", ({ rssMb, workers }) => [
+    bytes(rssMb * 1e6),
+    workers > 1 ? `of ${workers} workers` : "of the process",
+  ]],
+  ["Engine", ({ engine: { name, roundTripMs, historyBytes } }) => [
+    name,
+    `${roundTripMs === undefined ? "" : `${roundTripMs} ms away, `}${bytes(historyBytes)} kept`,
+  ]],
+  ["Up", ({ upSeconds, version, host }) => [
+    duration(upSeconds),
+    `Parley ${version}${host ? ` on ${host}` : ""}`,
   ]],
 ];
 
-/** @type {[label: string, lines: [label: string, read: (stats: Stats) => number | undefined][]][]} */
-const CHARTS = [
+const CHARTS = /** @type {[string, import("./charts.js").Line[]][]} */ ([
   ["Messages a second", [
     ["delivered", (stats) => stats.deliveries],
     ["in", (stats) => stats.messagesIn],
@@ -72,6 +94,11 @@ const CHARTS = [
   ["Clients", [
     ["sockets", ({ connections: { plain, v1, echo } }) => plain + v1 + echo],
     ["event streams", (stats) => stats.connections.events],
+  ]],
+  ["Incidents a second", [
+    ["refused", (stats) => stats.refusals],
+    ["evicted", (stats) => stats.evictions],
+    ["came back", (stats) => stats.reconnects],
   ]],
   ["Fan-out, ms at most", [
     ["p99", (stats) => stats.fanOutMs?.p99],
@@ -81,7 +108,12 @@ const CHARTS = [
     ["memory", (stats) => stats.rssMb],
     ["queued", (stats) => stats.queueBytes / 1e6],
   ]],
-];
+  ["Processor, % of a core, and lateness, ms", [
+    ["processor", (stats) => stats.cpu * 100],
+    ["late", (stats) => stats.lagMs],
+    ["engine away", (stats) => stats.engine.roundTripMs],
+  ]],
+]);
 
 const values = FIGURES.map(([label]) => {
   const item = document.createElement("div");
@@ -89,96 +121,46 @@ const values = FIGURES.map(([label]) => {
   const value = document.createElement("dd");
   term.textContent = label;
   item.append(term, value);
-  figures.append(item);
+  byId("figures").append(item);
   return value;
 });
 
-/** @type {number[]} */
+/** In Unix seconds. @type {number[]} */
 const times = [];
-const plots = CHARTS.map(([label, lines]) => {
-  const figure = document.createElement("figure");
-  const caption = document.createElement("figcaption");
-  caption.textContent = label;
-  figure.append(caption);
-  charts.append(figure);
-  const series = lines.map(() => /** @type {(number | null | undefined)[]} */ ([]));
-  return { figure, lines, series, plot: draw(figure, lines.map(([name]) => name)) };
-});
-
-/**
- * @param {HTMLElement} figure
- * @param {string[]} names
- */
-function draw(figure, names) {
-  const color = (/** @type {string} */ name) => () =>
-    getComputedStyle(document.documentElement).getPropertyValue(name);
-  const axis = { stroke: color("--faint"), grid: { stroke: color("--line"), width: 1 } };
-  return new uPlot(
-    {
-      width: figure.clientWidth - 32,
-      height: 180,
-      padding: [8, 40, 0, 0],
-      series: [
-        {},
-        ...names.map((name, i) => ({
-          label: name,
-          stroke: color(i === 0 ? "--first" : "--second"),
-          width: 2,
-          points: { show: false },
-        })),
-      ],
-      axes: [{
-        ...axis,
-        size: 30,
-        space: 80,
-        values: (/** @type {unknown} */ _, /** @type {number[]} */ ticks) =>
-          ticks.map((tick) => clock.format(tick * 1000)),
-      }, {
-        ...axis,
-        size: 56,
-        values: (/** @type {unknown} */ _, /** @type {number[]} */ ticks) =>
-          ticks.map((tick) => count.format(tick)),
-      }],
-      legend: { live: false },
-      cursor: { show: false },
-      scales: {
-        x: { range: (_, low, high) => [Math.min(low, high - MIN_SPAN_SECONDS), high] },
-        y: { range: (_, low, high) => [Math.min(0, low), Math.max(1, high * 1.1)] },
-      },
-    },
-    [[], ...names.map(() => [])],
-    figure,
-  );
-}
+const charts = CHARTS.map(([label, lines]) => new Chart(byId("charts"), label, lines));
 
 /**
  * @param {Stats} stats
  * @param {number} stoodMs since the stats before
  * @returns {[state: string, text: string, label?: string]} with the label of the figure that tells
  */
-function judge({ shut, engine, queueBytes, connections, fanOutMs }, stoodMs) {
-  const clients = connections.plain + connections.v1 + connections.echo;
+function judge(stats, stoodMs) {
+  const { shut, engine, queueBytes, fanOutMs } = stats;
   if (shut) return ["bad", `Nobody is let in: the server is ${shut}`];
   if (!engine.isReady) return ["bad", `The ${engine.name} engine cannot be reached`, "Engine"];
   if (stoodMs > STANDSTILL_MS) {
     return ["warn", `The server stood still for ${Math.round(stoodMs / 1000)} s`];
   }
-  if (evictedLately() > 0) return ["warn", "Slow clients were sent away", "Evicted"];
-  if (queueBytes > 65_536 * Math.max(1, clients)) return ["warn", "Clients fell behind", "Queued"];
-  if (fanOutMs && fanOutMs.p99 > 250) return ["warn", "Fan-out was slow", "Fan-out p99"];
+  if (inAMinute("evictions") > 0) return ["warn", "Slow clients were sent away", "Evicted"];
+  if (inAMinute("refusals") >= MANY_REFUSALS) return ["warn", "Errors were sent", "Refused"];
+  if (queueBytes > 65_536 * Math.max(1, clientsOf(stats))) {
+    return ["warn", "Clients fell behind", "Queued"];
+  }
+  if (fanOutMs && fanOutMs.p99 > SLOW_MS) return ["warn", "Fan-out was slow", "Fan-out p99"];
+  if (stats.lagMs > SLOW_MS) return ["warn", "The event loop was late", "Processor"];
   return ["well", "All is well"];
 }
 
 /** @param {string} state @param {string} text @param {string} [label] of the figure that tells */
 function showHealth(state, text, label) {
+  const health = byId("health");
   if (health.textContent === text) return;
   health.dataset.state = state;
   health.textContent = text;
   document.title = `${state === "well" ? "" : "⚠ "}Parley dashboard`;
   FIGURES.forEach(([each], i) => {
-    /** @type {HTMLElement} */ (values[i].parentElement).dataset.state = each === label
-      ? state
-      : "";
+    const card = /** @type {HTMLElement} */ (values[i].parentElement);
+    card.dataset.state = each === label ? state : "";
   });
 }
 
@@ -195,59 +177,84 @@ function awaitStats() {
 
 let warnedAt = -Infinity;
 
-/** @param {{ time: number, message: unknown }} message */
-function show({ time, message }) {
-  const stats = /** @type {Stats} */ (message);
-  awaitStats();
-  const stoodMs = time - 1000 * (times.at(-1) ?? time / 1000);
-  times.push(time / 1000);
+/** Adds a time to all charts. @param {number} time in ms @param {Stats} [stats] none: a gap */
+function push(time, stats) {
+  times.push(time / 1_000);
   if (times.length > KEPT_SECONDS) times.shift();
-  evictions.push(stats.evictions);
-  if (evictions.length > MINUTE) evictions.shift();
+  for (const chart of charts) chart.push(stats, KEPT_SECONDS);
+}
+
+/** @param {import("../client/client.js").Message<Stats>} message */
+function show({ time, message: stats }) {
+  awaitStats();
+  const stoodMs = time - 1_000 * (times.at(-1) ?? time / 1_000);
+  if (stoodMs > STANDSTILL_MS) push(time - 1_000);
+  push(time, stats);
+  lately.push(stats);
+  if (lately.length > MINUTE) lately.shift();
   FIGURES.forEach(([, read], i) => {
     const [value, more] = read(stats);
     const small = document.createElement("small");
     small.textContent = more;
     values[i].replaceChildren(value, small);
   });
-  for (const { lines, series } of plots) {
-    lines.forEach(([, read], i) => {
-      series[i].push(read(stats));
-      if (series[i].length > KEPT_SECONDS) series[i].shift();
-    });
-  }
   const [state, text, label] = judge(stats, stoodMs);
   if (state === "warn") warnedAt = time;
   if (state !== "well" || time - warnedAt >= WARNING_MS) showHealth(state, text, label);
   scheduleDraw();
 }
 
-let isDue = false;
+let isScheduled = false;
 // A replay brings many seconds at once: they are drawn once.
 function scheduleDraw() {
-  if (isDue) return;
-  isDue = true;
+  if (isScheduled) return;
+  isScheduled = true;
   requestAnimationFrame(() => {
-    isDue = false;
-    for (const { plot, series } of plots) plot.setData([times, ...series]);
+    isScheduled = false;
+    for (const chart of charts) chart.draw(times, Number(range.value));
   });
 }
 
-new ResizeObserver(() => {
-  for (const { figure, plot } of plots) {
-    plot.setSize({ width: figure.clientWidth - 32, height: 180 });
-  }
-}).observe(charts);
-matchMedia("(prefers-color-scheme: dark)").addEventListener("change", scheduleDraw);
+/** Shows the rooms with most listeners, as links into the chat. */
+async function showRooms() {
+  const headers = token ? { authorization: `Bearer ${token}` } : undefined;
+  const response = await fetch("rooms", { headers }).catch(() => undefined);
+  if (!response?.ok) return;
+  /** @type {{ rooms: { room: string, members: number, listeners: number, seq: number }[] }} */
+  const { rooms } = await response.json();
+  const shown = rooms.sort((a, b) => b.listeners - a.listeners).slice(0, TOP_ROOMS);
+  byId("rooms").hidden = shown.length === 0;
+  byId("list").replaceChildren(...shown.map(({ room, listeners, members, seq }) => {
+    const row = document.createElement("tr");
+    const link = document.createElement("a");
+    link.textContent = `#${room}`;
+    link.href = `./?${new URLSearchParams({ room })}${location.hash}`;
+    row.insertCell().append(link);
+    for (const figure of [listeners, members, seq]) row.insertCell().append(count.format(figure));
+    return row;
+  }));
+}
 
+new ResizeObserver(() => {
+  for (const chart of charts) chart.resize();
+}).observe(byId("charts"));
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", scheduleDraw);
+range.onchange = scheduleDraw;
 addEventListener("hashchange", () => location.reload());
+if (token) {
+  /** @type {HTMLAnchorElement} */ (byId("chat")).hash = location.hash;
+  /** @type {HTMLAnchorElement} */ (byId("metrics")).search = `${new URLSearchParams({ token })}`;
+}
 
 awaitStats();
-connect(new URL(".", location.href), {
+showRooms();
+setInterval(showRooms, ROOMS_MS);
+connect(".", {
   room: "_stats",
   history: KEPT_SECONDS,
-  token: new URLSearchParams(location.hash.slice(1)).get("token") ?? undefined,
-  onMessage: show,
+  token,
+  onMessage: (message) =>
+    show(/** @type {import("../client/client.js").Message<Stats>} */ (message)),
   onState: (state) => {
     if (state === "reconnecting") showHealth("bad", "No connection to the server");
   },

@@ -133,8 +133,7 @@ export class MessageList {
 
   /** Takes the divider of unread messages away. */
   markRead() {
-    this.#divider?.remove();
-    this.#divider = undefined;
+    this.#removeDivider();
     this.#showUnread(0);
   }
 
@@ -151,9 +150,16 @@ export class MessageList {
   #addDivider() {
     this.#showUnread(this.#unread + 1);
     if (this.#unread > 1) return;
-    this.#divider?.remove();
+    this.#removeDivider();
     this.#divider = element("div", "unread", "New messages");
     this.#add(this.#divider);
+  }
+
+  #removeDivider() {
+    this.#divider?.remove();
+    this.#divider = undefined;
+    // What moved up by that, nobody scrolled.
+    this.#top = this.list.scrollTop;
   }
 
   /** @param {number} count */

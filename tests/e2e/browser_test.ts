@@ -1,6 +1,6 @@
 /** The pages, as people use them in a browser. */
 import axe from "npm:axe-core@4.14.1/axe.min.js" with { type: "text" };
-import { assert, assertEquals, assertLess, assertMatch, assertNotEquals } from "@std/assert";
+import { assert, assertEquals, assertLess, assertMatch } from "@std/assert";
 import { SignJWT } from "jose";
 import { connect } from "../../handlers/client/client.js";
 import { Proxy } from "../support/proxy.ts";
@@ -354,46 +354,52 @@ pageTest("everything can be done by keyboard alone", async (world) => {
   await ann.finds(`newest.hidden && document.activeElement.id === "messages"`);
 });
 
-for (const colorScheme of ["light", "dark"] as const) {
-  pageTest(`axe finds no violation on the ${colorScheme} pages`, async (world) => {
-    // The policy forbids foreign scripts; only axe may break it, and only here.
-    const options = { colorScheme, bypassCSP: true, viewport: { width: 800, height: 600 } };
-    const audit = async ({ page }: Visitor) => {
-      await page.addScriptTag({ content: axe });
-      const found = await page.evaluate(
-        "axe.run().then(({ violations, passes }) => [violations.map(({ id, nodes }) => " +
-          "[id, ...nodes.map(({ html }) => html)]), passes.length])",
-      ) as [string[][], number];
-      assertEquals(found[0], []);
-      assert(found[1] > 10, `axe looked at ${found[1]} rules`);
-    };
-    const ann = await world.visit("/?room=ops", options);
-    await ann.sees("#join", "Your name");
-    await audit(ann);
-    await ann.join("Ann");
-    await publish(world, "ops", ["See https://deno.com", ...range(1, 30).map(String)]);
-    await ann.say("Hello");
-    await ann.sees(".own .mark", "✓");
-    await ann.page.click("#people");
-    await ann.sees("#members li", "Ann");
-    await ann.value("messages.scrollTop = 0");
-    await ann.sees("#newest", "Newest messages");
-    await publish(world, "ops", ["unread"]);
-    await ann.sees(".unread", "New messages");
-    await ann.value(`banner.textContent = "Reconnecting …"`);
-    await audit(ann);
-    await ann.value(`banner.className = "bad"`);
-    await ann.page.click("#rename");
-    await audit(ann);
-    const paper = await ann.value<string>("getComputedStyle(document.body).backgroundColor");
-    const isDark = Number(/\d+/.exec(paper)![0]) < 128;
-    assertEquals(isDark, colorScheme === "dark");
+for (const [colorScheme, width] of [["light", 1_280], ["dark", 390]] as const) {
+  pageTest(
+    `axe finds no violation on the ${colorScheme} pages, ${width} px wide`,
+    async (world) => {
+      // The policy forbids foreign scripts; only axe may break it, and only here.
+      const options = { colorScheme, bypassCSP: true, viewport: { width, height: 700 } };
+      const audit = async ({ page }: Visitor) => {
+        await page.addScriptTag({ content: axe });
+        const found = await page.evaluate(
+          "axe.run().then(({ violations, passes }) => [violations.map(({ id, nodes }) => " +
+            "[id, ...nodes.map(({ html }) => html)]), passes.length])",
+        ) as [string[][], number];
+        assertEquals(found[0], []);
+        assert(found[1] > 10, `axe looked at ${found[1]} rules`);
+      };
+      const ann = await world.visit("/?room=ops", options);
+      await ann.sees("#join", "Your name");
+      await audit(ann);
+      await ann.join("Ann");
+      await publish(world, "ops", ["See https://deno.com", ...range(1, 30).map(String)]);
+      await ann.say("Hello");
+      await ann.sees(".own .mark", "✓");
+      await ann.page.click("#people");
+      await ann.sees("#members li", "Ann");
+      await ann.value("messages.scrollTop = 0");
+      await ann.sees("#newest", "Newest messages");
+      await publish(world, "ops", ["unread"]);
+      await ann.sees(".unread", "New messages");
+      await ann.value(`banner.textContent = "Reconnecting …"`);
+      await audit(ann);
+      await ann.page.keyboard.press("Escape");
+      await ann.page.click("#room");
+      await ann.sees("#list a", "#ops");
+      await ann.value(`banner.className = "bad"`);
+      await ann.page.click("#rename");
+      await audit(ann);
+      const paper = await ann.value<string>("getComputedStyle(document.body).backgroundColor");
+      const isDark = Number(/\d+/.exec(paper)![0]) < 128;
+      assertEquals(isDark, colorScheme === "dark");
 
-    const dashboard = await world.visit("/dashboard", options);
-    await dashboard.sees("#health", "All is well");
-    await dashboard.finds(`document.querySelectorAll("canvas").length === 4`);
-    await audit(dashboard);
-  });
+      const dashboard = await world.visit("/dashboard", options);
+      await dashboard.sees("#health", "All is well");
+      await dashboard.finds(`document.querySelectorAll("canvas").length === 6`);
+      await audit(dashboard);
+    },
+  );
 }
 
 pageTest("the dashboard tells what the server does, and when it is gone", async ({ visit }) => {
@@ -407,8 +413,13 @@ pageTest("the dashboard tells what the server does, and when it is gone", async 
   const figure = (label: string) =>
     `[...document.querySelectorAll("dt")].find((dt) => dt.textContent === "${label}")
       .nextSibling.textContent`;
-  await viewer.finds(`${figure("Clients")}.startsWith("22 v1")`);
-  await viewer.finds(`${figure("Rooms")} === "2members: 1"`);
+  // Whoever watches is in none of the figures.
+  await viewer.finds(`${figure("Clients")}.startsWith("1of 10K; 1 v1")`);
+  await viewer.finds(`${figure("Rooms")} === "11 members"`);
+  await viewer.finds(`/^\\d+\\.\\d MBof the process$/.test(${figure("Memory")})`);
+  await viewer.finds(`/min \\d+ sParley \\d+\\.\\d/.test(${figure("Up")})`);
+  await viewer.sees("#list tr", /^#lobby11\d+$/);
+  assertEquals(await viewer.page.getAttribute("#list a", "href"), "./?room=lobby");
   for (const number of range(1, 20)) await ann.say(`message ${number}`);
   await viewer.finds(`parseInt(${figure("Messages in")}) > 0`);
   await viewer.finds(`${figure("Engine")}.startsWith("memory")`);
@@ -421,7 +432,17 @@ pageTest("the dashboard tells what the server does, and when it is gone", async 
     }
     return false;
   })()`);
-  // What is not well is said, and the figure that tells it stands out.
+  // One can point at a second.
+  await viewer.page.hover(".u-over >> nth=0");
+  await viewer.page.selectOption("#range", "3600");
+  await viewer.finds(`[...document.querySelectorAll(".u-legend .u-value")].some(({ textContent }) =>
+    /^\\d\\d:\\d\\d:\\d\\d$/.test(textContent))`);
+  // What is not well is said, and the figure that tells it stands out and stays.
+  await viewer.finds(`${figure("Refused")} === "0errors sent in a minute"`);
+  for (const _ of range(1, 400)) server.registry.counters.refuse("bad_json");
+  await viewer.sees("#health[data-state=warn]", "Errors were sent");
+  await viewer.sees("#figures [data-state=warn]", "Refused400");
+  await viewer.sees("figure:not(.empty)", "Incidents a second");
   server.registry.counters.closes.tooSlow++;
   await viewer.sees("#health[data-state=warn]", "Slow clients were sent away");
   await viewer.sees("#figures [data-state=warn]", "Evicted1");
@@ -435,24 +456,51 @@ pageTest("the dashboard tells what the server does, and when it is gone", async 
 }, CONNECTION_ERRORS);
 
 pageTest(
-  "of thousands of messages the last 5,000 stay, and one can write between them",
-  async (world) => {
-    const ann = await world.visit("/?room=ops");
-    await ann.join("Ann");
-    const writing = ann.page.locator("#text").pressSequentially("in between", { delay: 10 });
-    for (const hundred of range(0, 50)) {
-      await publish(world, "ops", range(1, 100).map((one) => `message ${hundred * 100 + one}`));
-      await new Promise((resolve) => setTimeout(resolve));
-    }
-    await ann.sees(".words", "message 5100");
-    await writing;
-    await ann.page.keyboard.press("Enter");
-    await ann.sees(".own .mark", "✓");
-    assertEquals((await ann.words()).slice(-2), ["message 5100", "in between"]);
-    assertEquals(await ann.value("messages.childElementCount"), 5_000);
-    assertNotEquals((await ann.words())[0], "message 1");
+  "charts have gaps where nothing was measured, and no spike flattens the rest",
+  async ({ visit }) => {
+    const viewer = await visit("/dashboard");
+    const told = await viewer.value<unknown[]>(`(async () => {
+    const { Chart } = await import("./charts.js");
+    const chart = new Chart(document.body, "x", [["a", ({ a }) => a], ["b", ({ b }) => b]]);
+    const empty = (chart.draw([], 300), chart.figure.className);
+    const times = [];
+    const push = (time, stats) => (times.push(time), chart.push(stats));
+    for (let i = 0; i < 200; i++) push(1_000 + i, { a: i === 100 ? 9_000 : 10, b: i % 50 ? undefined : 1 });
+    push(1_319);
+    push(1_320, { a: 10 });
+    const frame = () => new Promise(requestAnimationFrame);
+    const ranges = () => [chart.plot.scales.x.min, chart.plot.scales.x.max, chart.plot.scales.y.max];
+    chart.draw(times, 3_600);
+    await frame();
+    const [, a, b] = chart.plot.data;
+    const told = [empty, chart.figure.className, chart.peak.textContent, a.slice(-3), b.slice(0, 2), ranges()];
+    chart.draw(times, 100);
+    await frame();
+    return [...told, ranges()];
+  })()`);
+    assertEquals(told, [
+      ...["empty", "", " peak 9K", [10, null, 10], [1, null]],
+      ...[[1_000, 1_320, 22], [1_220, 1_320, 11]],
+    ]);
   },
 );
+
+pageTest("of thousands of messages the last 5,000 stay", async ({ visit }) => {
+  const ann = await visit("/?room=ops");
+  const texts = await ann.value<string[]>(`(async () => {
+    const { MessageList } = await import("./messages.js");
+    const list = new MessageList(messages, newest, "x", new Set());
+    const next = { epoch: "e", sender: "Ann" };
+    for (let seq = 1; seq <= 5_100; seq++) {
+      list.addMessage({ ...next, seq, time: Date.now(), message: "m" + seq });
+    }
+    while (messages.lastElementChild?.textContent.endsWith("m5100") !== true) {
+      await new Promise(requestAnimationFrame);
+    }
+    return [...document.querySelectorAll(".words")].map(({ textContent }) => textContent);
+  })()`);
+  assertEquals(texts, range(101, 5_100).map((seq) => `m${seq}`));
+});
 
 pageTest("the share link leads into the room", async ({ visit }) => {
   const permissions = ["clipboard-read", "clipboard-write"];
@@ -634,6 +682,16 @@ pageTest("who is refused learns why, and can go on", async ({ visit }) => {
   assertEquals(await mute.page.locator("form:visible").count(), 0);
   const viewer = await visit(`${server.url}/dashboard`);
   await viewer.sees("#health[data-state=bad]", /A token is needed.*#token=/);
+  const admin = `#token=${await sign({ sub: "x", admin: true })}`;
+  await viewer.page.goto(`${server.url}/dashboard${admin}`);
+  await viewer.sees("#list a", "#ops");
+  assertEquals(await viewer.page.getAttribute("#list a", "href"), `./?room=ops${admin}`);
+  for (const [link, text] of [["metrics", "parley_connections"], ["chat", "Your name"]]) {
+    await viewer.page.goto(`${server.url}/dashboard${admin}`);
+    await viewer.page.click(`#${link}`);
+    await viewer.sees("body", text);
+  }
+  assertEquals(await viewer.value("location.hash"), admin);
   const stats = await visit("/?room=_stats");
   await stats.sees("#mute", "You may read this room");
 

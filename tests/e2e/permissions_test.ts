@@ -6,7 +6,7 @@ import { RedisServer, redisTest } from "../support/redis_server.ts";
 import { SECRET, sign } from "../support/jwt.ts";
 import { freePort, ROOT, TestProcess } from "../support/process.ts";
 
-const readme = await Deno.readTextFile(`${ROOT}README.md`);
+const readme = await Deno.readTextFile(`${ROOT}tests/proxy/README.md`);
 const [, COMMAND] = readme.match(/```sh\n(deno run --no-prompt [^]*?)```/)!;
 /** The variables that the README allows: with one too few no start works. */
 const [ENV] = COMMAND.match(/--allow-env=\S+/)!;

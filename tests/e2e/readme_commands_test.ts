@@ -1,53 +1,48 @@
 /**
- * Each command and each program text of the README is run, or the README says right before it why
- * it cannot be run here.
+ * Each command and each program in a README file is run, or the README says right before it why it
+ * cannot be run here.
  *
  * @module
  */
 import { assert, assertEquals, assertMatch } from "@std/assert";
-import { Inbox } from "../support/inbox.ts";
+import type { Browser } from "npm:playwright-core@1.65.1";
+import { browserTest } from "../support/browser.ts";
+import { eventually, Inbox, soon } from "../support/inbox.ts";
+import { freePort, run, TestProcess } from "../support/process.ts";
+import { type Block, proseOf, readReadmes } from "../support/readmes.ts";
 import { RedisServer } from "../support/redis_server.ts";
-import { freePort, ROOT, run, TestProcess } from "../support/process.ts";
-import { startServer } from "../support/servers.ts";
-
-/** How a paragraph ends before a block that is not run here. */
-const MARK = /\((takes long|needs jsr\.io|needs systemd|needs two nodes)\):$/;
+import { SECRET, sign } from "../support/jwt.ts";
+import { post, startServer } from "../support/servers.ts";
 
 /** What is run, but not from here. */
 const ELSEWHERE: Record<string, string> = {
-  "npx -y deno@2.9.6 test -A": "would run this test again; CI runs the same tests",
   "deno test -A": "would run this test again; CI runs it",
   "deno test -A tests/attack": "a part of deno test -A",
   "deno task test:fast": "a part of deno test -A",
   ".ci/run": "is CI",
-  "deno run -A": "tests/examples/examples_test.ts runs it with the two files that are meant",
+  "deno task bench": "takes long; tests/bench/bench_test.ts runs its parts",
+  "deno task attack": "takes long; tests/attack has a small version",
+  "deno task faults": "takes long; tests/faults has a small version",
+  "deno task soak": "takes long",
   "apt-get install libjemalloc2": "CI installs it",
 };
 
-/** Files that the README shows whole; tests/proxy/proxy_test.ts starts them. */
-const SHOWN_FILES = ["tests/proxy/nginx.conf", "tests/proxy/Caddyfile"];
+const readmes = await readReadmes();
+const blocks = readmes.flatMap(({ blocks }) => blocks);
 
-/** A fenced block. */
-interface Block {
-  language: string;
-  text: string;
-  isMarked: boolean;
-}
-
-const FENCE = /((?:[^\n]+\n)+)\n*```(\w*)\n([^]*?)\n```\n/g;
-const readme = await Deno.readTextFile(`${ROOT}README.md`);
-const blocks: Block[] = [...readme.matchAll(FENCE)].map(([, before, language, text]) => {
-  return { language, text, isMarked: MARK.test(before.trim().replace(/\s+/g, " ")) };
-});
+/** Blocks without a language are what the block before them prints; `text` is a picture. */
+const outputs = new Map<Block, string>(
+  blocks.flatMap((block, index) => block.language === "" ? [[blocks[index - 1], block.text]] : []),
+);
 
 /** The commands of a shell block: one a line, or several with `&&`; `\` goes on in the next line. */
 function commandsOf(text: string): string[] {
-  return text.replace(/\\\n\s*/g, "").split(/\n| && /);
+  return text.replace(/\\\n\s*/g, "").split(/\n| && /).map((line) => line.replace(/ &$/, ""));
 }
 
 /** The commands that stand in the text, and not in a block. */
-function commandsInText(): string[] {
-  const code = readme.replace(FENCE, "").matchAll(/`([^`]+)`/g);
+function commandsInProse(): string[] {
+  const code = readmes.map(proseOf).join("\n").matchAll(/`([^`]+)`/g);
   const texts = [...code].map(([, text]) => text.replace(/\s+/g, " "));
   const programs = /^(deno (run|task|test|bundle)|npx|npm|curl|openssl|apt-get|\.ci\/run)\b/;
   return [...new Set(texts.filter((text) => programs.test(text)))];
@@ -57,24 +52,28 @@ function commandsInText(): string[] {
 async function missingProgram(text: string): Promise<string | undefined> {
   const programs = commandsOf(text).map((command) =>
     command.replace(/^(\w+=\S+ )*/, "").split(" ")[0]
-  );
+  ).filter((program) => program !== "" && !program.includes("="));
   if (text.includes("redis://")) programs.push("redis-server");
-  for (const program of programs) {
+  for (const program of new Set(programs)) {
     await using search = new TestProcess(`command -v ${program}`);
     if (!(await search.status).success) return program;
   }
 }
 
 /** Where a newcomer works: a copy of the project, and an empty folder beside it. */
-async function makeDesk(): Promise<AsyncDisposable & { project: string; empty: string }> {
+interface Desk {
+  project: string;
+  empty: string;
+}
+
+async function makeDesk(): Promise<AsyncDisposable & Desk> {
   const folder = await Deno.makeTempDir();
-  const desk = { project: `${folder}/project`, empty: `${folder}/empty` };
+  const desk = { project: `${folder}/parley`, empty: `${folder}/empty` };
   for (const path of Object.values(desk)) await Deno.mkdir(path);
   await run(`cp -r deno.json deno.lock main.ts handlers tests ${desk.project}`);
-  await run(
-    "cp tests/tls/localhost.pem cert.pem; cp tests/tls/localhost.key key.pem",
-    { cwd: desk.project },
-  );
+  await run("cp tests/tls/localhost.pem cert.pem; cp tests/tls/localhost.key key.pem", {
+    cwd: desk.project,
+  });
   // An HTTP error is a failure.
   await Deno.writeTextFile(`${desk.empty}/.curlrc`, "fail");
   return { ...desk, [Symbol.asyncDispose]: () => Deno.remove(folder, { recursive: true }) };
@@ -82,8 +81,18 @@ async function makeDesk(): Promise<AsyncDisposable & { project: string; empty: s
 
 const isServer = (command: string) => /\brun .*(main\.ts|parley\.js)(?!.* --help)/.test(command);
 
-/** Runs commands as they are typed one after the other, each server in a terminal of its own. */
-async function perform(text: string, desk: { project: string; empty: string }): Promise<void> {
+/** What a started server prints, without what differs from start to start. */
+function withoutTime(lines: string[], port: number): string[] {
+  return lines.map((line) =>
+    line.replace(/^\S+ \S+ \S+ /, "").replaceAll(`${port}`, "8000").replace(
+      / \d+\.\d+\.\d+ /,
+      " v ",
+    )
+  );
+}
+
+/** Runs commands as they are typed one after the other, each server in the background. */
+async function perform(text: string, desk: Desk, output?: string): Promise<void> {
   await using running = new AsyncDisposableStack();
   const port = freePort();
   const redisUrl = text.includes("redis://host") ? running.use(await RedisServer.start()).url : "";
@@ -94,17 +103,23 @@ async function perform(text: string, desk: { project: string; empty: string }): 
       .replaceAll("redis://host", redisUrl),
   );
   if (!commands.some(isServer)) running.use(await startServer({ PORT: port }));
-  const env = { PORT: `${port}`, CURL_HOME: desk.empty };
+  const env: Record<string, string> = { PORT: `${port}`, CURL_HOME: desk.empty };
   let cwd = desk.project;
   for (const command of commands) {
     // The first use fetches it.
     if (command.startsWith("npx")) await run("npx -y deno@2.9.6 --version", { cwd });
-    if (command.startsWith("cd ")) {
+    const [, variable] = /^export (\w+)=/.exec(command) ?? [];
+    if (variable) {
+      env[variable] = await run(`${command}; printf %s "$${variable}"`, { cwd, env });
+    } else if (command.startsWith("cd ")) {
       cwd = command.slice("cd ".length);
     } else if (isServer(command)) {
       const server = running.use(new TestProcess(command, { cwd, env }));
       const [url] = / http:[^ ]+/.exec(await server.line(/ started: /)) ?? [];
       if (url) assertEquals(await (await fetch(`${url.trim()}readyz`)).text(), "ready\n");
+      for (const line of withoutTime(output?.split("\n") ?? [], port)) {
+        await eventually(() => withoutTime(server.lines(), port), (lines) => lines.includes(line));
+      }
     } else if (command.startsWith("curl -N")) {
       await running.use(new TestProcess(command, { cwd, env })).line(/^data:/);
     } else {
@@ -113,72 +128,132 @@ async function perform(text: string, desk: { project: string; empty: string }): 
   }
 }
 
-/** Runs a module that imports the client, until it hears what it said itself. */
-async function runClient(text: string, { empty }: { empty: string }): Promise<void> {
+/** Runs what one pastes into a page's console, until it prints what the README says before it. */
+async function runSnippet({ text }: Block, printed: string): Promise<void> {
   await using server = await startServer();
-  await Deno.writeTextFile(
-    `${empty}/client.js`,
-    text.replaceAll("http://localhost:8000", server.url),
-  );
-  // Else the next run would get this port's client from the cache.
-  const env = { DENO_DIR: `${empty}/cache` };
-  await using client = new TestProcess("deno run -A client.js", { cwd: empty, env });
-  await client.line(/^open$/);
-  await client.line(/^Ann: Hello$/);
-}
-
-/** Runs what one pastes into a browser's console, and compares what it prints. */
-async function runSnippet(text: string, output: string): Promise<void> {
-  await using server = await startServer();
-  const printed = new Inbox<string>("a printed line");
-  const snippet = `${text}; return socket;`.replace("ws://localhost:8000", server.ws);
-  const socket: WebSocket = new Function("console", snippet)({
-    log: (text: string) => printed.push(text),
-  });
+  const lines = new Inbox<string>("a printed line");
+  const console = { log: (line: string) => lines.push(line) };
+  const snippet = new Function("console", "location", `${text}; return socket;`);
+  const socket: WebSocket = snippet(console, new URL(server.url));
   const closed = new Promise((resolve) => socket.addEventListener("close", resolve));
-  for (const line of output.split("\n")) assertEquals(await printed.next(), line);
+  assertEquals(await lines.next(), printed);
   socket.close();
   await closed;
 }
 
-Deno.test("each block and command of the README is run, marked, or run by another test", async (t) => {
+/** Opens a file that imports the client in a browser, until Ann sees or logs her Hello. */
+async function openPage({ text }: Block, browser: Browser): Promise<void> {
+  await using server = await startServer();
+  const file = await Deno.makeTempFile({ suffix: ".html" });
+  await Deno.writeTextFile(file, text.replaceAll("http://localhost:8000", server.url));
+  const page = await browser.newPage();
+  const said: string[] = [];
+  page.on("console", (line) => said.push(line.text()));
+  page.on("pageerror", ({ message }) => said.push(message));
+  page.on("dialog", (dialog) => dialog.accept("Ann"));
+  await page.goto(`file://${file}`);
+  const input = page.locator("input");
+  if (await input.count() > 0) {
+    await input.fill("Hello");
+    await input.press("Enter");
+  }
+  const seen = async () => [await page.textContent("body"), ...said].join("\n");
+  await eventually(seen, (text) => /^\s*Ann: Hello\s*$/m.test(text));
+  await Deno.remove(file);
+}
+
+function titleOf(text: string): string {
+  return text.replace(/\s+/g, " ").slice(0, 60);
+}
+
+Deno.test("each block and command of a README is run, marked, or run by another test", async (t) => {
   await using desk = await makeDesk();
-  const step = (text: string, fn: () => Promise<void>, missing = "") => {
-    const name = text.replace(/\s+/g, " ").slice(0, 80) + missing;
-    return t.step({ name, ignore: missing !== "", fn });
-  };
-  const shell = async (text: string) => {
+  const shell = async (text: string, output?: string) => {
     const missing = await missingProgram(text);
-    await step(text, () => perform(text, desk), missing && ` [needs: ${missing}]`);
+    await t.step({
+      name: titleOf(text) + (missing ? ` [needs: ${missing}]` : ""),
+      ignore: missing !== undefined,
+      fn: () => perform(text, desk, output),
+    });
   };
   const done = new Set(Object.keys(ELSEWHERE));
-  const outputs = new Set<Block>();
-  assertEquals(readme.match(/^```/gm)!.length, 2 * blocks.length, "a block that was not found");
-  const files = await Promise.all(SHOWN_FILES.map((path) => Deno.readTextFile(ROOT + path)));
-  for (const [index, block] of blocks.entries()) {
-    const { language, text, isMarked } = block;
-    if (language === "sh") {
-      const isNew = commandsOf(text).some((command) => !done.has(command));
-      if (isNew && !isMarked) await shell(text);
-      for (const command of commandsOf(text)) done.add(command);
-    } else if (language === "js" && text.startsWith("import ")) {
-      await step(text, () => runClient(text, desk));
-    } else if (language === "js") {
-      const output = blocks[index + 1];
-      outputs.add(output);
-      await step(text, () => runSnippet(text, output.text));
-    } else {
-      const isKnown = isMarked || outputs.has(block) || files.includes(`${text}\n`);
-      assert(isKnown, `neither run nor marked: ${text}`);
-    }
+  for (const block of blocks.filter(({ language }) => language === "sh")) {
+    const isNew = commandsOf(block.text).some((command) => !done.has(command));
+    if (isNew && !block.isMarked) await shell(block.text, outputs.get(block));
+    for (const command of commandsOf(block.text)) done.add(command);
   }
-  for (const command of commandsInText().filter((command) => !done.has(command))) {
-    await shell(command);
+  for (const command of commandsInProse()) {
+    if (!done.has(command)) await shell(command);
   }
 });
 
+/** The blocks of a language that are to be run. */
+function blocksIn(language: string): Block[] {
+  return blocks.filter((block) => block.language === language && !block.isMarked);
+}
+
+Deno.test("each block of a README has a language that is run, or is marked", () => {
+  const known = ["sh", "js", "ts", "html", "text", ""];
+  for (const { path, language, text, isMarked } of blocks) {
+    assert(isMarked || known.includes(language), `${path}: neither run nor marked: ${text}`);
+  }
+});
+
+Deno.test("what a README pastes into a console prints what it says", async () => {
+  for (const block of blocksIn("js")) await runSnippet(block, "Echo: Hello");
+});
+
+browserTest("each page of a README shows what is said", async (browser) => {
+  const pages = blocksIn("html").filter(({ text }) => !text.includes("/token"));
+  await Promise.all(pages.map((block) => openPage(block, browser)));
+});
+
+browserTest("the README's notification reaches the page of the user", async (browser) => {
+  const [page] = blocksIn("html").filter(({ text }) => text.includes("/token"));
+  const [mint] = blocksIn("ts").filter(({ text }) => text.includes("SignJWT"));
+  await using server = await startServer({ AUTH_SECRET: SECRET });
+  const body = `${mint.text}; export default token;`.replace(
+    "process.env.AUTH_SECRET",
+    `"${SECRET}"`,
+  );
+  const { default: token } = await import(`data:text/typescript,${encodeURIComponent(body)}`);
+  const onListen = () => {};
+  await using backend = Deno.serve({ port: 0, hostname: "127.0.0.1", onListen }, ({ url }) => {
+    if (new URL(url).pathname === "/token") return new Response(token);
+    const html = page.text.replaceAll("http://localhost:8000", server.url);
+    return new Response(html, { headers: { "content-type": "text/html" } });
+  });
+  const visitor = await browser.newPage();
+  const alerted = new Promise<string>((resolve) =>
+    visitor.on("dialog", async (dialog) => {
+      await dialog.dismiss();
+      resolve(dialog.message());
+    })
+  );
+  await visitor.goto(`http://127.0.0.1:${backend.addr.port}/`);
+  const authorization = `Bearer ${await sign({ sub: "shop", publish: true })}`;
+  await post(server, "/rooms/user:ann/messages", { message: "It has shipped" }, { authorization });
+  assertEquals(await soon(alerted, "the notification"), "It has shipped");
+});
+
+Deno.test("each TypeScript program of a README fits the types", async () => {
+  await using desk = await makeDesk();
+  const { imports } = JSON.parse(await Deno.readTextFile(`${desk.project}/deno.json`));
+  const own = { imports: { jose: imports.jose } };
+  await Deno.writeTextFile(`${desk.empty}/deno.json`, JSON.stringify(own));
+  await run("deno link ../parley", { cwd: desk.empty });
+  await run(`cp handlers/client/client.js handlers/client/client.d.ts ${desk.empty}`);
+  for (const [index, { text }] of blocksIn("ts").entries()) {
+    const program = text.replaceAll("http://localhost:8000/client.js", "./client.js");
+    await Deno.writeTextFile(`${desk.empty}/program_${index}.ts`, program);
+  }
+  await run("deno check *.ts", { cwd: desk.empty });
+});
+
 Deno.test("each command tells its flags with --help", async () => {
-  const tasks = ["chat", "bench", "soak", "attack", "faults"].map((task) => `deno task ${task}`);
+  const tasks = ["chat", "bench", "soak", "attack", "faults", "token"].map((task) =>
+    `deno task ${task}`
+  );
   await Promise.all(["deno run -A main.ts", ...tasks].map(async (command) => {
     assertMatch(await run(`${command} --help`), RegExp(`^ *${command} \\[flags\\]`, "m"));
   }));

@@ -1,13 +1,25 @@
-/** The README says what the code does, where a machine can tell. */
+/** The README files say what the code does, where a machine can tell. */
 import { assert, assertEquals, assertMatch } from "@std/assert";
+import { dirname, join } from "node:path/posix";
 import config from "../../deno.json" with { type: "json" };
 import { CLOSE } from "../../handlers/protocol/close_codes.ts";
 import { ERROR_TEXTS } from "../../handlers/protocol/encode.ts";
 import { settingsTable } from "../../handlers/start/help.ts";
 import { createTestApp } from "../support/fakes.ts";
 import { ROOT } from "../support/process.ts";
+import { readReadmes } from "../support/readmes.ts";
 
-const readme = await Deno.readTextFile(`${ROOT}README.md`);
+const readmes = await readReadmes();
+const all = readmes.map(({ text }) => text).join("\n");
+
+function readme(path: string): string {
+  return readmes.find((readme) => readme.path === path)!.text;
+}
+
+/** What stands between two marks. */
+function marked(text: string, name: string): string {
+  return text.match(RegExp(`<!-- ${name} -->\n([^]*)<!-- /${name} -->`))![1];
+}
 
 /** The cells of a Markdown table, whatever their padding. */
 function cells(table: string): string[][] {
@@ -16,37 +28,76 @@ function cells(table: string): string[][] {
   );
 }
 
-Deno.test("the README's table of settings is the code's", () => {
-  const [, table] = readme.match(/<!-- settings -->\n([^]*)<!-- \/settings -->/)!;
+/** What an id of a heading is on GitHub. */
+function anchorOf(heading: string): string {
+  return heading.toLowerCase().replace(/[^\w\- ]/g, "").replaceAll(" ", "-");
+}
+
+Deno.test("the README is short enough to be read", () => {
+  const lines = readme("README.md").split("\n").length - 1;
+  assert(lines <= 250, `${lines} lines`);
+});
+
+Deno.test("the table of settings is the code's", () => {
+  const table = marked(readme("handlers/README.md"), "settings");
   const hint =
     `deno eval 'import { settingsTable } from "./handlers/start/help.ts"; console.log(settingsTable())'`;
   assertEquals(cells(table), cells(settingsTable()), `the table to paste: ${hint}`);
 });
 
-Deno.test("the README's files, links and tasks exist", async () => {
-  const links = [...readme.matchAll(/\]\((?!https?:|#)([^)\s]+)\)/g)].map(([, path]) => path);
-  const files = [...readme.matchAll(/`((?:handlers|tests|\.ci)\/[\w./-]+)`/g)]
-    .map(([, path]) => path);
-  for (const path of [...links, ...files]) await Deno.stat(ROOT + path);
-  for (const [, task] of readme.matchAll(/deno task (\w+)/g)) {
-    assertEquals(Object.hasOwn(config.tasks, task), true, task);
+Deno.test("the README's eight settings are rows of the table of all", () => {
+  const few = cells(marked(readme("README.md"), "eight settings"));
+  const rows = cells(settingsTable()).map((row) => row.join());
+  assertEquals(few.length, 2 + 8);
+  for (const row of few) assert(rows.includes(row.join()), row.join());
+});
+
+Deno.test("the files, headings and tasks that a README names exist", async () => {
+  for (const { path, text } of readmes) {
+    for (const [, link] of text.matchAll(/\]\((?!https?:)([^)\s]+)\)/g)) {
+      const [file, anchor] = link.split("#");
+      const target = file ? join(dirname(path), file) : path;
+      await Deno.stat(ROOT + target);
+      const headings = [...(anchor ? readme(target) : "").matchAll(/^#+ (.*)$/gm)];
+      const isThere = !anchor || headings.some(([, heading]) => anchorOf(heading) === anchor);
+      assert(isThere, `${path}: ${link}`);
+    }
+    for (const [, file] of text.matchAll(/`((?:handlers|tests|\.ci)\/[\w./-]+)`/g)) {
+      await Deno.stat(ROOT + file);
+    }
+    for (const [, task] of text.matchAll(/deno task (?:-q )?(\w+)/g)) {
+      assertEquals(Object.hasOwn(config.tasks, task), true, `${path}: ${task}`);
+    }
   }
 });
 
-Deno.test("the README tells every error of parley.v1 and every close", () => {
-  const told = (text: string) => assert(readme.includes(text), text);
+Deno.test("every folder with a README is linked from the top", () => {
+  const seen = new Set<string>();
+  const follow = (path: string) => {
+    if (seen.has(path)) return;
+    seen.add(path);
+    for (const [, link] of readme(path).matchAll(/\]\(((?!https?:)[^)\s#]*README\.md)/g)) {
+      follow(join(dirname(path), link));
+    }
+  };
+  follow("README.md");
+  assertEquals([...seen].sort(), readmes.map(({ path }) => path).sort());
+});
+
+Deno.test("every error of parley.v1 and every close is told", () => {
+  const told = (text: string) => assert(all.includes(text), text);
   for (const [code, text] of Object.entries(ERROR_TEXTS)) {
     told(`\`${code}\``);
     if (!code.includes("room")) told(`{"type":"error","message":"${text}"}`);
   }
   for (const { code, reason } of Object.values(CLOSE)) {
-    assertMatch(readme, RegExp(`^\\| ${code} +\\|.*\`${reason}\``, "m"));
+    assertMatch(all, RegExp(`^\\| ${code} +\\|.*\`${reason}\``, "m"));
   }
 });
 
-Deno.test("the README's metrics are those of /metrics", async () => {
+Deno.test("the metrics that are told are those of /metrics", async () => {
   const metrics = await (await createTestApp().ask("/metrics")).text();
-  for (const [, name, label] of readme.matchAll(/`((?:parley|process)_\w+)(\{.+?="\w+"\})?/g)) {
+  for (const [, name, label] of all.matchAll(/`((?:parley|process)_\w+)(\{.+?="\w+"\})?/g)) {
     assert(metrics.includes(`# TYPE ${name} `), name);
     assert(metrics.includes(name + (label ?? "")), label);
   }

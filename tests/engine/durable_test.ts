@@ -50,13 +50,15 @@ Deno.test("nobody is told or hears anything before it is committed", async () =>
     Promise.resolve(value).then((value) => answers.push([name, value]));
   const place = { epoch, seq: 1 };
   answered("publish", engine.publish("r", draft("1", { session: "s", id: "1" })));
+  answered("host", Promise.resolve(engine.host("other", new Recorder())).then(isRefusal));
+  // All else changes nothing that is kept, and waits behind the commit that has begun.
+  await turn();
   answered("repeat", engine.publish("r", draft("1", { session: "s", id: "1" })));
   answered("join", engine.join("r", "m", "Ann"));
   engine.relay("r", { type: "binary", bytes: new Uint8Array([1]), from: "m" });
   answered("members", engine.members("r"));
   answered("read", Promise.resolve(engine.read("r")).then((span) => "seq" in span && span.seq));
-  answered("rooms", Promise.resolve(engine.rooms("", 9)).then(([room]) => room.seq));
-  answered("host", Promise.resolve(engine.host("other", new Recorder())).then(isRefusal));
+  answered("rooms", Promise.resolve(engine.rooms("", 9)).then((rooms) => rooms.at(-1)!.seq));
   engine.leave("r", "m");
   await turn();
   await turn();
@@ -64,7 +66,10 @@ Deno.test("nobody is told or hears anything before it is committed", async () =>
   store.release();
   await recorder.until(({ events }) => events.length === 4);
   await turn();
-  assertEquals(answers.length, 7);
+  assertEquals(answers.map((answer) => (answer as unknown[])[0]).slice(0, 2), [
+    "publish",
+    "repeat",
+  ]);
   assertEquals(
     new Map(answers as [string, unknown][]),
     new Map<string, unknown>([

@@ -1,4 +1,4 @@
-import { assertEquals, assertGreater } from "@std/assert";
+import { assertEquals, assertGreater, assertMatch } from "@std/assert";
 import { isRefusal } from "../../handlers/engine/engine.ts";
 import { publishStats, type Stats, STATS_ROOM } from "../../handlers/http/stats.ts";
 import { addUp } from "../../handlers/registry/counters.ts";
@@ -8,18 +8,36 @@ import { createTestApp, type TestAppOptions } from "../support/fakes.ts";
 function createWatched(options: TestAppOptions = {}) {
   const server = createTestApp(options);
   const { app, registry, clock } = server;
-  const stop = publishStats(app, () => 123_456_789);
+  const machine = { cpu: 0, cpuSeconds: () => machine.cpu, rssBytes: () => 123_456_789, host: "h" };
+  const stop = publishStats(app, machine);
   const all = async (): Promise<Stats[]> => {
     const span = await registry.engineOf(STATS_ROOM).read(STATS_ROOM);
     return isRefusal(span) ? [] : span.chats.map(({ message }) => JSON.parse(message));
   };
-  return { ...server, stop, all, second: async () => (clock.tick(1_000), (await all()).at(-1)!) };
+  return {
+    ...server,
+    machine,
+    stop,
+    all,
+    second: async () => (clock.tick(1_000), (await all()).at(-1)!),
+  };
 }
 
 Deno.test("publishStats() tells once a second what happened in it", async () => {
-  const { connect, second, all, registry, stop } = createWatched();
+  const { connect, second, all, registry, stop, machine } = createWatched();
   assertEquals(await all(), []);
+  const first = await second();
+  assertMatch(first.version, /^\d+\.\d+\.\d+$/);
   const quiet: Stats = {
+    version: first.version,
+    host: "h",
+    upSeconds: first.upSeconds,
+    workers: 1,
+    maxConnections: 10_000,
+    watchers: 0,
+    reconnects: 0,
+    lagMs: 0,
+    cpu: 0,
     connections: { plain: 0, v1: 0, echo: 0, events: 0 },
     rooms: 0,
     members: 0,
@@ -32,17 +50,20 @@ Deno.test("publishStats() tells once a second what happened in it", async () => 
     rssMb: 123.5,
     engine: { name: "memory", isReady: true, rooms: 0, historyBytes: 0 },
   };
-  assertEquals(await second(), quiet);
+  assertEquals(first, quiet);
 
   const ann = await connect("/chat/ops");
   const bob = await connect("/chat/ops");
   ann.say({ type: "join", name: "Ann" });
   ann.say({ type: "chat", message: "Hi" });
   bob.say("{");
+  machine.cpu += 0.25;
   const busy = await second();
   assertGreater(busy.engine.historyBytes, 0);
   assertEquals(busy, {
     ...quiet,
+    upSeconds: busy.upSeconds,
+    cpu: 0.25,
     connections: { plain: 2, v1: 0, echo: 0, events: 0 },
     rooms: 1,
     members: 1,
@@ -73,7 +94,8 @@ Deno.test("publishStats() tells rates by the second, even if a busy process look
   registry.counters.messagesIn += 600;
   const now = clock.now.bind(clock);
   clock.now = () => now() + 2_000;
-  assertEquals((await second()).messagesIn, 200);
+  const { messagesIn, lagMs } = await second();
+  assertEquals([messagesIn, lagMs], [200, 2_000]);
 });
 
 Deno.test("publishStats() tells no rate while a worker is started again", async () => {
@@ -123,5 +145,31 @@ Deno.test("the room _stats can be heard by everybody, with the last five minutes
   const heard = socket.objects as { type: string; sender?: string; message?: Stats }[];
   assertEquals(heard.map(({ type }) => type), ["welcome", "chat", "chat", "chat"]);
   assertEquals(heard[3].sender, "parley");
-  assertEquals(heard[3].message?.connections.v1, 1);
+  assertEquals(heard[3].message?.watchers, 1);
+});
+
+Deno.test("who only watches the room _stats is in no other figure", async () => {
+  const { connect, second } = createWatched();
+  const quiet = await second();
+  for (const dialect of ["v1", "plain"] as const) await connect("/chat/_stats", { dialect });
+  await second();
+  const { upSeconds: _, ...watched } = await second();
+  const { upSeconds: __, ...before } = quiet;
+  assertEquals(watched, { ...before, watchers: 2 });
+  // Who hears another room, too, is a client like others.
+  const both = await connect("/chat/_stats", { dialect: "v1" });
+  both.say({ type: "listen", room: "ops" });
+  const { connections, watchers, rooms } = await second();
+  assertEquals([connections.v1, watchers, rooms], [1, 2, 1]);
+});
+
+Deno.test("publishStats() tells what happened, in the second when it did", async () => {
+  const { registry: { counters }, second } = createWatched();
+  counters.recoveries.complete += 2;
+  counters.recoveries.partial++;
+  counters.refuse("bad_json");
+  counters.closes.tooSlow++;
+  const { reconnects, refusals, evictions } = await second();
+  assertEquals([reconnects, refusals, evictions], [3, 1, 1]);
+  assertEquals((await second()).reconnects, 0);
 });

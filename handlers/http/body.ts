@@ -1,0 +1,78 @@
+/**
+ * The body of a request: JSON, bounded in size and time.
+ *
+ * @module
+ */
+import { HttpError } from "../protocol/http_error.ts";
+import type { Clock } from "../util/clock.ts";
+
+/** Times out bodies that are slower, in ms. */
+const BODY_MS = 30_000;
+
+/**
+ * Reads a body's text. No more than `maxBytes` of it is taken.
+ *
+ * @throws {HttpError} 415 for another type than JSON, 413 for a longer one, 408 for a slow one, 400 for
+ * one that breaks off or is not UTF-8
+ */
+export async function readBody(request: Request, maxBytes: number, clock: Clock): Promise<string> {
+  const type = request.headers.get("content-type") ?? "";
+  if (!/^application\/(?:[\w.-]+\+)?json(?:\s*;|$)/i.test(type)) {
+    throw new HttpError(415, "bad_type", "The body must be application/json.");
+  }
+  const tooBig = new HttpError(413, "too_big", `The body must be at most ${maxBytes} bytes.`);
+  if (Number(request.headers.get("content-length")) > maxBytes) throw tooBig;
+  const chunks: Uint8Array<ArrayBuffer>[] = [];
+  let size = 0;
+  const reader = request.body?.getReader();
+  let isLate = false;
+  const end = () => reader?.cancel().catch(() => {});
+  const stopWaiting = clock.after(BODY_MS, () => {
+    isLate = true;
+    end();
+  });
+  try {
+    for (let part = await reader?.read(); part?.value; part = await reader?.read()) {
+      size += part.value.length;
+      if (size > maxBytes) throw tooBig;
+      chunks.push(part.value);
+    }
+  } catch (error) {
+    // Anything else is a client that went away in the middle.
+    throw error === tooBig ? error : new HttpError(400, "bad_body", "The body broke off.");
+  } finally {
+    stopWaiting();
+    end();
+  }
+  if (isLate) throw new HttpError(408, "timeout", "The body did not come in time.");
+  try {
+    return new TextDecoder("utf-8", { fatal: true }).decode(await new Blob(chunks).arrayBuffer());
+  } catch {
+    throw badJson();
+  }
+}
+
+/**
+ * Reads a text as a JSON object.
+ *
+ * @throws {HttpError} 400 `bad_json`, or `bad_message` with `expected` for JSON of another shape
+ */
+export function readObject(text: string, expected: string): Record<string, unknown> {
+  let data: unknown;
+  try {
+    data = JSON.parse(text);
+  } catch {
+    throw badJson();
+  }
+  if (isObject(data)) return data;
+  throw new HttpError(400, "bad_message", expected);
+}
+
+/** Whether a JSON value is an object. */
+export function isObject(data: unknown): data is Record<string, unknown> {
+  return typeof data === "object" && data !== null && !Array.isArray(data);
+}
+
+function badJson(): HttpError {
+  return new HttpError(400, "bad_json", "Invalid JSON format.");
+}

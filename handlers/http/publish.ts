@@ -1,0 +1,174 @@
+/**
+ * Messages and notes over HTTP: one, or many at once. `PROTOCOL.md`, Endpoints.
+ *
+ * @module
+ */
+import type { App, Call, Handler, Visitor } from "../app.ts";
+import { type IdempotencyKey, isRefusal } from "../engine/engine.ts";
+import { HttpError } from "../protocol/http_error.ts";
+import { isPersonName, isRoomName, isShallow } from "../protocol/parse.ts";
+import { Line, type Sender } from "../registry/sender.ts";
+import { byteLength } from "../util/bytes.ts";
+import { isObject, readBody, readObject } from "./body.ts";
+import { refusalError } from "./error.ts";
+
+/** Longer idempotency keys are kept as their hash, which is as long with its prefix. */
+const MAX_PLAIN_KEY = 51;
+/** What a batch has at most. */
+const MAX_ENTRIES = 1_000;
+const MAX_BATCH_BYTES = 1_048_576;
+
+/** Makes the handler of `POST /rooms/{room}/messages`. */
+export function publishMessage(app: App): Handler {
+  return async (call) => {
+    const { room, from, post, body } = await readPost(call, app);
+    const id = call.request.headers.get("idempotency-key");
+    const key = id === null ? undefined : await readKey(id, from.rights.subject, body);
+    const position = await room.publish({ ...post, key }, from);
+    if (isRefusal(position)) throw refusalError(position);
+    return Response.json({ room: room.name, ...position }, { status: 202 });
+  };
+}
+
+/** Makes the handler of `POST /rooms/{room}/notes`. */
+export function publishNote(app: App): Handler {
+  return async (call) => {
+    const { room, from, post } = await readPost(call, app);
+    const refusal = await room.note(post, from);
+    if (refusal) throw refusalError(refusal);
+    return Response.json({ room: room.name }, { status: 202 });
+  };
+}
+
+/**
+ * Makes the handler of `POST /rooms/messages`: many messages, each as if it came alone, in their order.
+ * What is refused stops no other.
+ */
+export function publishMessages(app: App): Handler {
+  return async ({ request, visitor }) => {
+    checkDraining(app);
+    if (!visitor.rights.mayPublish) throw refusalError({ refused: "forbidden" });
+    const body = await readBody(request, MAX_BATCH_BYTES, app.clock);
+    const expected = "The body must be an object with a list of messages.";
+    const { messages } = readObject(body, expected);
+    if (!Array.isArray(messages)) throw new HttpError(400, "bad_message", expected);
+    if (messages.length > MAX_ENTRIES) {
+      throw new HttpError(413, "too_big", `A batch has at most ${MAX_ENTRIES} messages.`);
+    }
+    app.registry.counters.bytesIn += body.length;
+    const line = new Line();
+    // All are read before the first is published: a key takes a moment, and must not change the order.
+    const entries = await Promise.all(
+      messages.map((entry) =>
+        readEntry(entry, visitor.rights.subject, app).catch((error: Error) => error)
+      ),
+    );
+    const results = await Promise.all(entries.map(async (entry, index) => {
+      const room = messages[index]?.room;
+      try {
+        if (entry instanceof Error) throw entry;
+        const from = senderOf(visitor, app, line, entry.sender);
+        const position = await app.registry.room(entry.room).publish(entry.post, from);
+        if (isRefusal(position)) throw refusalError(position);
+        return { room, ...position };
+      } catch (error) {
+        if (!(error instanceof HttpError)) throw error;
+        const { code, message } = error;
+        app.registry.counters.refuse(code);
+        return { room: typeof room === "string" ? room : "", error: { code, message } };
+      }
+    }));
+    return Response.json({ results });
+  };
+}
+
+/** What is posted to one room, and who posts it. @throws {HttpError} without the right */
+async function readPost(call: Call, app: App) {
+  checkDraining(app);
+  const room = app.registry.room(call.room);
+  const from = senderOf(call.visitor, app, new Line());
+  const refusal = room.checkSender(from);
+  if (refusal) throw refusalError(refusal);
+  const body = await readBody(call.request, app.limits.maxMessageBytes, app.clock);
+  app.registry.counters.bytesIn += body.length;
+  const expected = "The body must be an object with a message.";
+  const { message, sender } = readMessage(readObject(body, expected));
+  from.name = call.visitor.rights.name ?? sender;
+  return { room, from, body, post: { message, size: byteLength(body) } };
+}
+
+/** One message of a batch. @throws {HttpError} if it cannot be one */
+async function readEntry(entry: unknown, subject: string, { limits }: App) {
+  if (!isObject(entry)) throw new HttpError(400, "bad_message", "An entry must be an object.");
+  const { room, key } = entry;
+  if (!isRoomName(room)) throw new HttpError(400, "bad_room", "Invalid room name.");
+  const { message, sender } = readMessage(entry);
+  const text = JSON.stringify(message);
+  const size = byteLength(text);
+  if (size > limits.maxMessageBytes) {
+    throw new HttpError(413, "too_big", `A message has at most ${limits.maxMessageBytes} bytes.`);
+  }
+  const digested = JSON.stringify([sender, message]);
+  const post = {
+    message,
+    size,
+    key: key === undefined ? undefined : await readKey(key, subject, digested),
+  };
+  return { room, sender, post };
+}
+
+/** @throws {HttpError} 503 once the server drains, as `/readyz` says it */
+function checkDraining({ registry, limits }: App): void {
+  if (!registry.isDraining) return;
+  const headers = { "retry-after": String(Math.max(1, limits.drainSeconds)) };
+  throw new HttpError(503, "draining", "The server is draining.", headers);
+}
+
+/** Who sends by HTTP; a name that a token fixes comes before any other. */
+function senderOf(
+  { address, rights, rateKey }: Visitor,
+  app: App,
+  line: Line,
+  name = "Anonymous",
+): Sender & { name: string } {
+  const from: Sender & { name: string } = {
+    via: "http",
+    rights,
+    address,
+    line,
+    name: rights.name ?? name,
+    nameIn: () => from.name,
+    tryConsume: ({ size }) =>
+      rateKey === undefined ? 0 : app.sharedLimits.tryPublish(rateKey, size),
+  };
+  return from;
+}
+
+function readMessage(
+  { message = "", sender = "Anonymous" }: Record<string, unknown>,
+): { message: unknown; sender: string } {
+  if (!isShallow(message)) {
+    const text = "The message nests too deep, or a number is too large.";
+    throw new HttpError(400, "bad_message", text);
+  }
+  if (!isPersonName(sender)) throw new HttpError(400, "bad_name", "Invalid name.");
+  return { message, sender };
+}
+
+/** An idempotency key counts with its message. A session of a socket cannot bear this name. */
+async function readKey(id: unknown, subject: string, body: string): Promise<IdempotencyKey> {
+  if (typeof id !== "string" || id === "" || id.length > 255) {
+    throw new HttpError(400, "bad_key", "Idempotency-Key must have 1 to 255 characters.");
+  }
+  const isLong = id.length > MAX_PLAIN_KEY;
+  return {
+    session: `http:${subject}`,
+    id: isLong ? `sha256:${await sha256(id)}` : id,
+    digest: await sha256(body),
+  };
+}
+
+async function sha256(text: string): Promise<string> {
+  const hash = await crypto.subtle.digest("SHA-256", new TextEncoder().encode(text));
+  return new Uint8Array(hash).toBase64();
+}

@@ -1,0 +1,126 @@
+// @ts-check
+/// <reference lib="dom" />
+/**
+ * A chart on the dashboard: lines over time, with gaps where nothing was measured.
+ *
+ * @module
+ */
+// @ts-types="npm:uplot@1.6.32"
+import uPlot from "./uplot.js";
+
+/** @typedef {import("../http/stats.ts").Stats} Stats */
+/** @typedef {[name: string, read: (stats: Stats) => number | undefined]} Line */
+
+const HEIGHT = 180;
+const MIN_SPAN_SECONDS = 60;
+const MIN_TOP = 4;
+const COLORS = ["--accent", "--second", "--third"];
+const number = new Intl.NumberFormat("en", { notation: "compact", maximumFractionDigits: 1 });
+const clock = new Intl.DateTimeFormat("en", {
+  hourCycle: "h23",
+  hour: "2-digit",
+  minute: "2-digit",
+  second: "2-digit",
+});
+
+/** The values between two gaps, which no line shows. @type {uPlot.Series.Points.Filter} */
+const isolated = ({ data }, series) => {
+  const values = data[series];
+  return [...values.keys()].filter((i) =>
+    values[i] != null && values[i - 1] == null && values[i + 1] == null
+  );
+};
+
+/** The lines of one figure. */
+export class Chart {
+  /** @type {(number | null)[][]} */
+  #series;
+  #top = 1;
+  #range = [0, 1];
+
+  /** @param {HTMLElement} parent @param {string} label @param {Line[]} lines */
+  constructor(parent, label, lines) {
+    this.lines = lines;
+    this.#series = lines.map(() => []);
+    this.figure = document.createElement("figure");
+    const caption = document.createElement("figcaption");
+    caption.textContent = label;
+    this.peak = document.createElement("small");
+    caption.append(this.peak);
+    this.figure.append(caption);
+    this.figure.dataset.empty = "Nothing yet";
+    parent.append(this.figure);
+    const color = (/** @type {string} */ name) => () =>
+      getComputedStyle(document.documentElement).getPropertyValue(name);
+    const axis = { stroke: color("--faint"), grid: { stroke: color("--line"), width: 1 } };
+    this.plot = new uPlot(
+      {
+        width: this.#width,
+        height: HEIGHT,
+        padding: [8, 24, 0, 0],
+        series: [
+          { value: (_, at) => at === null ? "–" : clock.format(at * 1_000) },
+          ...lines.map(([name], i) => ({
+            label: name,
+            stroke: color(COLORS[i]),
+            width: 2,
+            points: { show: true, size: 4, filter: isolated },
+            value: (/** @type {unknown} */ _, /** @type {number | null} */ at) =>
+              at === null ? "–" : number.format(at),
+          })),
+        ],
+        axes: [
+          {
+            ...axis,
+            size: 30,
+            space: 72,
+            values: (_, ticks) => ticks.map((at) => clock.format(at * 1_000)),
+          },
+          { ...axis, size: 48, values: (_, ticks) => ticks.map((at) => number.format(at)) },
+        ],
+        cursor: { drag: { x: false, y: false } },
+        scales: {
+          x: { range: () => /** @type {uPlot.Range.MinMax} */ (this.#range) },
+          y: { range: () => [0, this.#top] },
+        },
+      },
+      [[], ...lines.map(() => [])],
+      this.figure,
+    );
+  }
+
+  /** Adds a second, or a gap. @param {Stats} [stats] @param {number} [kept] how many stay */
+  push(stats, kept = Infinity) {
+    this.lines.forEach(([, read], i) => {
+      const values = this.#series[i];
+      values.push(stats ? read(stats) ?? null : null);
+      if (values.length > kept) values.shift();
+    });
+  }
+
+  /** @param {number[]} times in Unix seconds @param {number} seconds the range */
+  draw(times, seconds) {
+    const end = times.at(-1) ?? 0;
+    const start = Math.max(end - seconds, Math.min(times[0] ?? 0, end - MIN_SPAN_SECONDS));
+    this.#range = [start, end];
+    const first = times.findIndex((at) => at >= start);
+    const seen = this.#series.flatMap((values) => values.slice(first))
+      .filter((value) => value !== null).sort((a, b) => a - b);
+    const peak = seen.at(-1) ?? 0;
+    // One spike must not flatten the rest: it is cut, and told.
+    const usual = seen[Math.ceil(seen.length * 0.98) - 1] ?? 0;
+    const isCut = usual > 0 && peak > 3 * usual;
+    this.#top = Math.max(MIN_TOP, (isCut ? 2 * usual : peak) * 1.1);
+    this.peak.textContent = isCut ? ` peak ${number.format(peak)}` : "";
+    this.figure.classList.toggle("empty", seen.length === 0);
+    this.plot.setData([times, ...this.#series]);
+  }
+
+  resize() {
+    this.plot.setSize({ width: this.#width, height: HEIGHT });
+  }
+
+  get #width() {
+    return this.figure.clientWidth - 32;
+  }
+}
