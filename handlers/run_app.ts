@@ -12,6 +12,7 @@ import { isPersonName, isRoomName, isShallow } from "./protocol/parse.ts";
 import type { Cursor } from "./protocol/position.ts";
 import type { HistoryPage, MemberList, RoomObject } from "./protocol/room_event.ts";
 import { auditSlots } from "./registry/audit.ts";
+import { guardQueues } from "./registry/queue_guard.ts";
 import { Program } from "./registry/program.ts";
 import type { Rejection, Room } from "./registry/room.ts";
 import { createRouter, type Fetch } from "./router.ts";
@@ -79,6 +80,7 @@ export function runApp(app: App): Parley {
   const { registry, clock, log, limits } = app;
   const stopGuard = guardMemory({ registry, maxMb: limits.maxRssMb, clock, log });
   const stopAudit = auditSlots(registry);
+  const stopQueues = guardQueues(registry);
   const stopStats = publishStats(app, thisMachine);
   const programs = new Set<Program>();
   let drained: Promise<void> | undefined;
@@ -130,6 +132,7 @@ export function runApp(app: App): Parley {
       stopGuard();
       stopStats();
       stopAudit();
+      stopQueues();
       await within(clock, CLOSE_MS, registry.close());
     },
   };
