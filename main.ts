@@ -22,9 +22,9 @@ import { SettingError } from "./handlers/util/setting_error.ts";
 async function serve(settings: Settings, log: Log, threads?: Threads): Promise<Running> {
   onUncaught(log);
   const isTraced = ["true", "1"].includes(Deno.env.get("OTEL_DENO") ?? "");
-  const health = {};
   const options = await parleyOptions(settings, log, threads, isTraced);
-  const parley = createParley({ ...options, health });
+  const parley = createParley(options);
+  const { health } = options;
   const server = await listen({ settings, handler: parley.fetch, log, health, threads });
   const stop = async () => {
     await parley[Symbol.asyncDispose]();

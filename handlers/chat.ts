@@ -13,7 +13,7 @@ import { type ClientMessage, parse } from "./protocol/parse.ts";
 import { readWanted, type Wanted } from "./protocol/position.ts";
 import { Connection, type ConnectionHandler } from "./registry/connection.ts";
 import type { Member, Rejection } from "./registry/room.ts";
-import { Line } from "./registry/sender.ts";
+import { type Cost, Line } from "./registry/sender.ts";
 import { byteLength } from "./util/bytes.ts";
 import { chain, type MaybePromise } from "./util/maybe_promise.ts";
 
@@ -32,8 +32,6 @@ export function chat(app: App): ClientHandler {
   };
 }
 
-/** One frame is answered with at most so many refusals. */
-const MAX_REFUSALS_PER_FRAME = 1_000;
 /** Messages of one socket that wait for the engine. */
 const MAX_PENDING = 1_000;
 
@@ -44,6 +42,8 @@ class ChatSocket implements ConnectionHandler, Member {
   readonly line = new Line();
   /** Made at the first message: an idle socket has none. */
   #allowance?: Allowance;
+  /** When the frames that it caused are paid for; the load watch says how. */
+  paidAt = 0;
   #pending = 0;
   /** What an `id` counts in: the client's own secret, else this socket. */
   #session: string;
@@ -73,13 +73,14 @@ class ChatSocket implements ConnectionHandler, Member {
     return this.subscriber.rooms.get(room)?.name;
   }
 
-  tryConsume(size: number, opensRoom: boolean): number {
-    const { clock, limits } = this.app;
+  tryConsume({ size, frames = 0, opensRoom = false }: Cost): number {
+    const { clock, limits, registry } = this.app;
     const now = clock.now();
     this.#allowance ??= new Allowance(limits, now);
     const retry = this.#allowance.tryConsume(size, opensRoom, now);
     if (this.#allowance.isOver(now)) this.subscriber.close("rateLimited");
-    return retry;
+    if (retry > 0 || limits.messageRate === 0) return retry;
+    return registry.load.charge(frames, this, now);
   }
 
   ready(): void {
@@ -89,13 +90,9 @@ class ChatSocket implements ConnectionHandler, Member {
 
   text(text: string): void {
     if (!this.subscriber.dialect.isMerged || !text.includes("\n")) return this.#handle(text);
-    let refusals = 0;
     for (const line of text.split("\n")) {
       this.#handle(line);
       if (this.subscriber.hasEnded) return;
-      if (this.#allowance?.isRefusing && ++refusals > MAX_REFUSALS_PER_FRAME) {
-        return this.subscriber.close("rateLimited");
-      }
     }
   }
 
@@ -112,7 +109,7 @@ class ChatSocket implements ConnectionHandler, Member {
     // What reaches no room is charged here.
     const opensRoom = message.type === "listen" || message.type === "leave";
     this.app.registry.counters.messagesIn++;
-    const retry = this.tryConsume(size, opensRoom);
+    const retry = this.tryConsume({ size, opensRoom });
     if (retry > 0) return this.#fail("rate_limited", message as ErrorDetails, retry);
     switch (message.type) {
       case "listen":

@@ -1,66 +1,60 @@
 /**
- * All of Parley as one function of a request: what a program imports.
+ * Parley as a library: one function makes the whole server.
+ *
+ *     const parley = createParley({
+ *       onMessage: ({ message }) => message === "damn" ? refuse("Be kind.") : undefined,
+ *     });
+ *     Deno.serve(parley.fetch);
  *
  * @module
  */
-import { guardMemory } from "./access/memory_guard.ts";
-import { type App, type AppOptions, createApp } from "./app.ts";
-import { auditSlots } from "./registry/audit.ts";
-import { publishStats, thisMachine } from "./http/stats.ts";
-import { createRouter, type Fetch } from "./router.ts";
-import type { Clock } from "./util/clock.ts";
+import { DEFAULT_LIMITS, type Limits } from "./access/limits.ts";
+import { createApp, type ParleyOptions } from "./app.ts";
+import type { Engine } from "./engine/engine.ts";
+import { createMemoryEngine } from "./engine/memory.ts";
+import { type Parley, runApp } from "./run_app.ts";
+import { systemClock } from "./util/clock.ts";
 
-/** A Parley without a port. */
-export interface Parley extends AsyncDisposable {
-  /** Answers a request, a handshake too: give it to `Deno.serve`. */
-  readonly fetch: Fetch;
-  /**
-   * Sends all clients away, spread over `drainSeconds`, and answers requests for new ones with 503.
-   * Done when all are gone or the time is over. A second call waits for the same drain.
-   */
-  drain(): Promise<void>;
-  /** How many clients are connected. */
-  readonly clientCount: number;
-}
-
-/** How long the clients get to answer a drain's Close frames. */
-const GRACE_MS = 500;
-/** How long the engine gets to end. */
-const CLOSE_MS = 300;
+export type { RequestInfo } from "./access/access.ts";
+export type { Authorize, Grants } from "./access/grants.ts";
+export { type JwtAuthorizer, jwtAuthorizer, type JwtOptions } from "./access/token.ts";
+export type {
+  Draft,
+  EngineStats,
+  Host,
+  IdempotencyKey,
+  Outcome,
+  Refusal,
+} from "./engine/engine.ts";
+export type { HistoryLimits } from "./engine/memory.ts";
+export { type From, type Hooks, refuse, Refused } from "./hooks/hooks.ts";
+export type { HistoryQuery } from "./http/rooms.ts";
+export type { Span } from "./protocol/page.ts";
+export type { Cursor, Head } from "./protocol/position.ts";
+export type {
+  Chat,
+  HistoryPage,
+  MemberList,
+  Members,
+  Note,
+  RoomEvent,
+  RoomObject,
+  RoomSummary,
+  Transient,
+} from "./protocol/room_event.ts";
+export type { Fetch } from "./router.ts";
+export { ParleyError, type PublishOptions } from "./run_app.ts";
+export type { Clock } from "./util/clock.ts";
+export type { Log, Write } from "./util/log.ts";
+export type { MaybePromise } from "./util/maybe_promise.ts";
+export type { Engine, Limits, Parley, ParleyOptions };
 
 /** Makes a Parley. Ending it (`await using`) drains it and closes its engine, also one that was given. */
-export function createParley(options: AppOptions = {}): Parley {
+export function createParley(options: ParleyOptions = {}): Parley {
   return runApp(createApp(options));
 }
 
-/** Starts what an app does by itself, and gives it the face that {@link createParley} promises. */
-export function runApp(app: App): Parley {
-  const { registry, clock, log, limits } = app;
-  const stopGuard = guardMemory({ registry, maxMb: limits.maxRssMb, clock, log });
-  const stopAudit = auditSlots(registry);
-  const stopStats = publishStats(app, thisMachine);
-  let drained: Promise<void> | undefined;
-  const drain = () =>
-    drained ??= registry.drain().then(() => within(clock, GRACE_MS, registry.allReleased()));
-  return {
-    fetch: createRouter(app),
-    drain,
-    get clientCount() {
-      return registry.clients.size;
-    },
-    async [Symbol.asyncDispose]() {
-      await drain();
-      stopGuard();
-      stopStats();
-      stopAudit();
-      await within(clock, CLOSE_MS, registry.close());
-    },
-  };
-}
-
-/** Waits for a task, but no longer than `ms`. */
-function within(clock: Clock, ms: number, task: Promise<void>): Promise<void> {
-  const limit = Promise.withResolvers<void>();
-  const cancel = clock.after(ms, limit.resolve);
-  return Promise.race([task, limit.promise]).finally(cancel);
+/** Makes the engine that keeps rooms in this process's memory. */
+export function memoryEngine(limits: Partial<Limits> = {}): Engine {
+  return createMemoryEngine({ ...DEFAULT_LIMITS, ...limits }, systemClock);
 }

@@ -1,5 +1,5 @@
 // The plain dialect: each line of its table in the protocol, with exact texts and nothing more.
-import { assertEquals } from "@std/assert";
+import { assert, assertEquals } from "@std/assert";
 import { createMemoryEngine } from "../handlers/engine/memory.ts";
 import {
   createTestApp,
@@ -354,4 +354,93 @@ Deno.test("a socket has at most 1,000 messages that wait for the engine; one mor
   ann.say({ type: "chat", message: "again" });
   while (ann.frames.length < 1) await new Promise((resolve) => setTimeout(resolve));
   assertEquals(ann.take(), [said("Ann", "again")]);
+});
+
+Deno.test("a flood of refusals ends its sender, though some of it is taken", async () => {
+  const { ann, clock } = await createRoom(createTestApp({ settings: { MESSAGE_RATE: 100 } }));
+  let refused = 0;
+  while (ann.closes.length === 0) {
+    clock.tick(1);
+    for (let n = 0; n < 10; n++) ann.say({ type: "chat", message: n });
+    refused += ann.take().filter((frame) => frame === TOO_MANY).length;
+  }
+  assertEquals(ann.closes, [{ code: 1008, reason: "rate limited" }]);
+  assert(refused >= 1_000 && refused < 1_300, `${refused} refusals`);
+});
+
+Deno.test("a message is charged by what it grows to: numbers expand on their way out", async () => {
+  const test = createTestApp({ settings: { BYTE_RATE: 10_000 } });
+  const { ann, bo } = await createRoom(test);
+  test.clock.tick(1_000);
+  const text = `{"type":"chat","message":[${Array(450).fill("1e20").join()}]}`;
+  for (let n = 0; n < 4; n++) ann.say(text);
+  assertEquals([text.length < 2_300, bo.take().length], [true, 1]);
+  assertEquals(ann.take().slice(1), [TOO_MANY, TOO_MANY, TOO_MANY]);
+});
+
+Deno.test("the log cuts the reason of a close at 123 bytes, whatever a peer sends", async () => {
+  const { ann, bo, log } = await createRoom();
+  ann.end(1000, "가".repeat(1_000_000));
+  bo.drop("x".repeat(1_000_000));
+  for (const { text, fields } of log.of("disconnected")) {
+    assert(text.length < 250 && new TextEncoder().encode(String(fields.reason)).length <= 123);
+  }
+});
+
+Deno.test("a POST while the server drains is 503, and publishes nothing", async () => {
+  const { ask, registry, clock } = createTestApp({ settings: { DRAIN_SECONDS: 4 } });
+  const drained = registry.drain();
+  const answer = await ask("/rooms/ops/messages", {
+    method: "POST",
+    headers: { "content-type": "application/json" },
+    body: "{}",
+  });
+  const { code } = await answer.json();
+  assertEquals([answer.status, code, answer.headers.get("retry-after")], [503, "draining", "4"]);
+  assertEquals((await (await ask("/rooms/ops/messages")).json()).seq, 0);
+  clock.tick(4_000);
+  await drained;
+});
+
+Deno.test("a POST counts as a received message with its bytes, a refused one, too", async () => {
+  const { ask, registry } = createTestApp({ settings: { POST_RATE: 1 } });
+  const body = JSON.stringify({ message: "hi" });
+  for (let n = 0; n < 2; n++) {
+    const init = { method: "POST", headers: { "content-type": "application/json" }, body };
+    await (await ask("/rooms/ops/messages", init)).body?.cancel();
+  }
+  const { messagesIn, bytesIn } = registry.counters;
+  assertEquals([messagesIn, bytesIn], [2, 2 * body.length]);
+});
+
+Deno.test("what comes while a replay is awaited counts as delivered", async () => {
+  const engine = createMemoryEngine(
+    { historySize: 9, historySeconds: 9, historyMb: 9, maxRooms: 9 },
+    new FakeClock(),
+  );
+  const { connect, registry } = createTestApp({ engine });
+  const read = engine.read.bind(engine);
+  const gate = Promise.withResolvers<void>();
+  engine.read = async (...args) => {
+    await gate.promise;
+    return await read(...args);
+  };
+  await connect("/chat/ops?history=5", { dialect: "v1" });
+  for (const message of ["1", "2", "3"]) await engine.publish("ops", { sender: "Ann", message });
+  assertEquals(registry.counters.deliveries, 0);
+  gate.resolve();
+  await new Promise((resolve) => setTimeout(resolve));
+  assertEquals(registry.counters.deliveries, 3);
+});
+
+Deno.test("a clock that is set back makes no drain longer", async () => {
+  const test = createTestApp({ settings: { DRAIN_SECONDS: 4 } });
+  const { registry, clock, connect } = test;
+  const sockets = [await connect("/chat"), await connect("/chat")];
+  const now = clock.now.bind(clock);
+  const drained = registry.drain();
+  clock.now = () => now() - 3_600_000;
+  clock.tick(4_000);
+  await drained;
+  assertEquals(sockets.map(({ closes }) => closes.length), [1, 1]);
 });

@@ -74,11 +74,14 @@ class KeyWatch {
     this.#isFailing = false;
   }
 
-  /** @throws {HttpError} 503 if the unknown key may be a new one, which the next look will find */
-  checkUnknown(kid: string | undefined): void {
+  /**
+   * @param askedAt when the key was asked for, before the keys were loaded for it
+   * @throws {HttpError} 503 if the unknown key may be a new one, which the next look will find
+   */
+  checkUnknown(kid: string | undefined, askedAt: number): void {
     if (kid === undefined || kid.length > MAX_KID_LENGTH) return;
     const now = this.#options.clock.now();
-    const seenAt = this.#unknown.get(kid) ?? now;
+    const seenAt = this.#unknown.get(kid) ?? askedAt;
     this.#unknown.set(kid, seenAt);
     if (this.#unknown.size > MAX_UNKNOWN) {
       this.#unknown.delete(this.#unknown.keys().next().value!);
@@ -100,8 +103,9 @@ function fileKeys(options: KeySetOptions): () => Promise<JWTVerifyGetKey> {
     const { createLocalJWKSet, errors } = await import("jose");
     let find = createLocalJWKSet(keys);
     return async (header, token) => {
-      if (clock.now() - watch.loadedAt >= FILE_MS) {
-        watch.loadedAt = clock.now();
+      const askedAt = clock.now();
+      if (askedAt - watch.loadedAt >= FILE_MS) {
+        watch.loadedAt = askedAt;
         try {
           find = createLocalJWKSet(readKeys(path));
           watch.succeeded();
@@ -112,7 +116,7 @@ function fileKeys(options: KeySetOptions): () => Promise<JWTVerifyGetKey> {
       try {
         return await find(header, token);
       } catch (error) {
-        if (error instanceof errors.JWKSNoMatchingKey) watch.checkUnknown(header.kid);
+        if (error instanceof errors.JWKSNoMatchingKey) watch.checkUnknown(header.kid, askedAt);
         throw error;
       }
     };
@@ -152,13 +156,14 @@ async function remoteKeys(url: URL, options: KeySetOptions): Promise<JWTVerifyGe
     },
   });
   return async (header, token) => {
+    const askedAt = options.clock.now();
     try {
       const key = await find(header, token);
       watch.succeeded();
       return key;
     } catch (error) {
       const { JWKSNoMatchingKey, JWKSMultipleMatchingKeys, JOSENotSupported } = errors;
-      if (error instanceof JWKSNoMatchingKey) watch.checkUnknown(header.kid);
+      if (error instanceof JWKSNoMatchingKey) watch.checkUnknown(header.kid, askedAt);
       const ofToken = [JWKSNoMatchingKey, JWKSMultipleMatchingKeys, JOSENotSupported];
       if (ofToken.some((kind) => error instanceof kind)) throw error;
       watch.failed((error as Error).message, "tokens are answered with 503");

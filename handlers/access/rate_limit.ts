@@ -63,6 +63,9 @@ export class RateTable {
 
 /** A socket whose messages have all been refused for this long is closed. */
 const MAX_REFUSED_MS = 10_000;
+/** One with so many refusals at once is closed, too, and they are forgotten at this rate a second. */
+const MAX_REFUSALS = 1_000;
+const REFUSALS_PER_SECOND = 100;
 
 /** Units a second, 0 for no limit; and the rooms of a connection, which it may open at once. */
 export interface Rates {
@@ -77,8 +80,11 @@ export class Allowance {
   readonly #messages: TokenBucket;
   readonly #bytes: TokenBucket;
   readonly #joins: TokenBucket;
+  /** Made at the first refusal. */
+  #refusals?: TokenBucket;
   /** When the current run of refusals began; 0 without one. */
   #refusedSince = 0;
+  #isFlooding = false;
 
   /** @param now Unix ms */
   constructor(rates: Rates, now: number) {
@@ -108,11 +114,13 @@ export class Allowance {
     if (forBytes === 0) this.#bytes.refund(size);
     if (opens && forJoin === 0) this.#joins.refund(1);
     this.#refusedSince ||= now;
+    this.#refusals ??= new TokenBucket(REFUSALS_PER_SECOND, MAX_REFUSALS, now);
+    this.#isFlooding ||= this.#refusals.tryConsume(1, now) > 0;
     return retry;
   }
 
-  /** Whether everything has been refused for too long. */
+  /** Whether everything has been refused for too long, or too much at once. */
   isOver(now: number): boolean {
-    return this.isRefusing && now - this.#refusedSince >= MAX_REFUSED_MS;
+    return this.#isFlooding || this.isRefusing && now - this.#refusedSince >= MAX_REFUSED_MS;
   }
 }

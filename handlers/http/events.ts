@@ -64,6 +64,7 @@ class EventStream extends Subscriber {
 
   constructor(registry: Registry, options: Omit<SubscriberOptions, "dialect">) {
     super(registry, { ...options, dialect: eventsDialect });
+    options.signal?.addEventListener("abort", () => this.cancel(), { once: true });
     this.body = new ReadableStream({
       start: (controller) => {
         this.#controller = controller;
@@ -99,7 +100,7 @@ class EventStream extends Subscriber {
     if (this.hasEnded || typeof frame !== "string") return;
     this.registry.counters.bytesOut += frame.length;
     this.#controller.enqueue(frame);
-    if (this.#controller.desiredSize! < 0) this.close("tooSlow");
+    if (this.unsentBytes > this.registry.queueLimit) this.close("tooSlow");
   }
 
   protected closeTransport(why: keyof typeof CLOSE): void {

@@ -138,7 +138,8 @@ function senderOf(
     line,
     name: rights.name ?? name,
     nameIn: () => from.name,
-    tryConsume: (size) => rateKey === undefined ? 0 : app.sharedLimits.tryPublish(rateKey, size),
+    tryConsume: ({ size }) =>
+      rateKey === undefined ? 0 : app.sharedLimits.tryPublish(rateKey, size),
   };
   return from;
 }

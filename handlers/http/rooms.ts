@@ -4,12 +4,14 @@
  * @module
  */
 import type { App, Handler } from "../app.ts";
-import { isRefusal } from "../engine/engine.ts";
+import { isRefusal, type Refusal } from "../engine/engine.ts";
 import { v1 } from "../protocol/encode.ts";
 import { HttpError } from "../protocol/http_error.ts";
 import { pageBefore, pageOf } from "../protocol/page.ts";
-import { type Cursor, parseCursor } from "../protocol/position.ts";
-import type { RoomSummary } from "../protocol/room_event.ts";
+import { parseCursor } from "../protocol/position.ts";
+import type { MemberList, RoomSummary } from "../protocol/room_event.ts";
+import type { Registry } from "../registry/registry.ts";
+import type { Rejection } from "../registry/room.ts";
 import { refusalError } from "./error.ts";
 
 const ROOMS_PER_PAGE = 1_000;
@@ -50,43 +52,66 @@ export function readRoom({ registry }: App): Handler {
 /** Makes the handler of `GET /rooms/{room}/members`: who has joined, by name. */
 export function listMembers({ registry }: App): Handler {
   return async ({ room }) => {
-    const members = await registry.room(room).members();
-    if ("refused" in members) throw refusalError(members);
-    // Each member is one socket.
-    const all = members.names.map((name) => ({ name, sockets: 1 }));
-    return Response.json({ room, members: all, count: members.count });
+    const members = await membersOf(registry, room);
+    if (isRefusal(members)) throw refusalError(members);
+    return Response.json(members);
   };
+}
+
+/** Who has joined, as it is shown. Each member is one socket. */
+export async function membersOf(registry: Registry, room: string): Promise<MemberList | Rejection> {
+  const members = await registry.room(room).members();
+  if ("refused" in members) return members;
+  const all = members.names.map((name) => ({ name, sockets: 1 }));
+  return { room, members: all, count: members.count };
 }
 
 /** Makes the handler of `GET /rooms/{room}/messages`: forward by `?after=`, backward by `?before=`. */
-export function readMessages({ registry, limits }: App): Handler {
+export function readMessages({ registry }: App): Handler {
   return async ({ url: { searchParams }, room }) => {
-    const after = searchParams.get("after") ?? undefined;
-    const cursor = parseCursor(after);
-    const before = readBefore(searchParams);
-    const limit = readLimit(searchParams.get("limit"));
-    const span = await registry.room(room).read(cursor);
-    if (isRefusal(span)) throw refusalError(span);
-    // No more than a socket may have unsent: a client that does not read holds the whole answer.
-    const maxBytes = limits.maxQueueBytes / 2;
-    const page = before
-      ? pageBefore(span, before, limit, maxBytes)
-      : pageOf(span, cursor, limit, maxBytes);
-    const recovered = page.recovered && (after === undefined) === (cursor === undefined);
-    const head = JSON.stringify({ room, epoch: page.epoch, seq: page.seq, recovered });
-    const messages = page.chats.map((chat) => v1.chat(room, page.epoch, chat));
-    return new Response(`${head.slice(0, -1)},"messages":[${messages.join(",")}]}`, {
-      headers: { "content-type": "application/json" },
+    const page = await historyOf(registry, room, {
+      after: searchParams.get("after") ?? undefined,
+      before: searchParams.get("before") ?? undefined,
+      limit: readLimit(searchParams.get("limit")),
     });
+    if (isRefusal(page)) throw refusalError(page);
+    return new Response(page, { headers: { "content-type": "application/json" } });
   };
 }
 
-function readBefore(query: URLSearchParams): Cursor | undefined {
-  const text = query.get("before");
-  if (text === null) return undefined;
-  const before = parseCursor(text);
-  if (before && !query.has("after")) return before;
-  throw new HttpError(400, "bad_cursor", "before must be a cursor, and stand without after.");
+/** Which part of a room's history: forward behind `after`, backward below `before`, else the newest. */
+export interface HistoryQuery {
+  after?: string;
+  before?: string;
+  /** @default 100 */
+  limit?: number;
+}
+
+/**
+ * A page of history as JSON text, in the shape of {@link HistoryPage}.
+ *
+ * @throws {HttpError} 400 for a `before` that is no cursor, or that stands beside `after`
+ */
+export async function historyOf(
+  registry: Registry,
+  room: string,
+  { after, before, limit = DEFAULT_LIMIT }: HistoryQuery,
+): Promise<string | Refusal> {
+  const cursor = parseCursor(after);
+  const end = parseCursor(before);
+  if (before !== undefined && (!end || after !== undefined)) {
+    throw new HttpError(400, "bad_cursor", "before must be a cursor, and stand without after.");
+  }
+  const span = await registry.room(room).read(cursor);
+  if (isRefusal(span)) return span;
+  const most = Math.min(limit, MAX_LIMIT);
+  // No more than a socket may have unsent: a client that does not read holds the whole answer.
+  const maxBytes = registry.limits.maxQueueBytes / 2;
+  const page = end ? pageBefore(span, end, most, maxBytes) : pageOf(span, cursor, most, maxBytes);
+  const recovered = page.recovered && (after === undefined) === (cursor === undefined);
+  const head = JSON.stringify({ room, epoch: page.epoch, seq: page.seq, recovered });
+  const messages = page.chats.map((chat) => v1.chat(room, page.epoch, chat));
+  return `${head.slice(0, -1)},"messages":[${messages.join(",")}]}`;
 }
 
 function readLimit(text: string | null): number {

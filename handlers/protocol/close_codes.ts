@@ -11,6 +11,9 @@ export interface Close {
   reason: string;
 }
 
+/** A reason has at most so many bytes; the runtime takes longer ones of a peer. RFC 6455, 5.5 */
+export const MAX_REASON_BYTES = 123;
+
 /** Every close that Parley sends by itself. The comment says whether a client comes back. */
 export const CLOSE = {
   /** The server drains. Yes, after `bye`'s `retry`. */

@@ -45,6 +45,45 @@ export interface Members {
   count: number;
 }
 
+/** Who has joined a room, as it is shown: at most 1,000 of `count`, by name. */
+export interface MemberList {
+  room: string;
+  members: { name: string; sockets: number }[];
+  count: number;
+}
+
+/** What a program hears of a room: the objects of `parley.v1`. `time` is Unix ms. */
+export type RoomObject =
+  | {
+    type: "welcome";
+    room: string;
+    epoch: string;
+    seq: number;
+    members: number;
+    recovered?: boolean;
+  }
+  | { type: "chat"; room: string; seq: number; time: number; sender: string; message: unknown }
+  | { type: "note"; room: string; time: number; sender: string; message: unknown }
+  | {
+    type: "status";
+    room: string;
+    event: "join" | "leave";
+    name: string;
+    was?: string;
+    members: number;
+    message: string;
+  };
+
+/** A page of a room's history; `seq` is the cursor to ask with next. */
+export interface HistoryPage {
+  room: string;
+  epoch: string;
+  seq: number;
+  /** Whether nothing is missing since `after`. */
+  recovered: boolean;
+  messages: Extract<RoomObject, { type: "chat" }>[];
+}
+
 /** A room with listeners, as `GET /rooms` shows it. */
 export interface RoomSummary {
   room: string;

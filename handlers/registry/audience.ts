@@ -13,6 +13,9 @@ import type { Room } from "./room.ts";
 import type { Subscriber } from "./subscriber.ts";
 import { Subscription } from "./subscription.ts";
 
+/** In larger rooms plain sockets may miss a `status` while the server is behind. */
+const MAX_STATUS_LISTENERS = 100;
+
 /** Who hears a room, and how. */
 export class Audience implements Host {
   /** The room as of the last event. */
@@ -35,6 +38,13 @@ export class Audience implements Host {
   /** How many hear the room, those who wait included. */
   get listenerCount(): number {
     return this.#subscriptions.size;
+  }
+
+  /** How many get each message by a frame of their own. */
+  get directCount(): number {
+    let count = 0;
+    for (const [{ isMerged }, { size }] of this.#fanOuts) if (!isMerged) count += size;
+    return count;
   }
 
   /** How many hear this room and no other, by their kind. */
@@ -117,8 +127,11 @@ export class Audience implements Host {
     else if (event.type === "reset") {
       this.head = { epoch: event.epoch, seq: event.seq, members: event.members };
     }
+    // Joins are n² frames in a room of n: a server that is behind leaves them out where it may.
+    const isSpared = event.type === "status" && this.listenerCount > MAX_STATUS_LISTENERS &&
+      this.room.registry.load.isBehind;
     for (const [dialect, fanOut] of this.#fanOuts) {
-      if (fanOut.size === 0) continue;
+      if (fanOut.size === 0 || (isSpared && !dialect.isMerged)) continue;
       const object = encodeEvent(dialect, this.room.name, this.head.epoch, event);
       if (object !== undefined) fanOut.push(object);
     }

@@ -171,7 +171,7 @@ class Batch {
     counters.batchSizes.add(count);
     counters.deliveries += count * this.size;
     const late = this.#late;
-    this.#late = new Map();
+    if (late.size > 0) this.#late = new Map();
     this.#pending.clear();
     this.#isFlushing = true;
     for (const subscriber of this.#subscribers) {

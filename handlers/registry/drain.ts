@@ -8,13 +8,13 @@ import type { Registry } from "./registry.ts";
 const STEP_MS = 50;
 
 /**
- * Sends all clients away, spread over DRAIN_SECONDS. Those that can understand it learn at once when
+ * Sends all clients away, spread over so many seconds. Those that can understand it learn at once when
  * to come back.
  *
  * @returns when all are gone or the time is over
  */
-export function drain({ clients, clock, limits, turn }: Registry): Promise<void> {
-  const drainMs = limits.drainSeconds * 1_000;
+export function drain({ clients, clock, turn }: Registry, seconds: number): Promise<void> {
+  const drainMs = seconds * 1_000;
   const leaving = [...clients];
   for (const client of leaving) client.bye(Math.round(drainMs + Math.random() * drainMs));
   const start = clock.now();

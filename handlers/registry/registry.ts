@@ -18,6 +18,7 @@ import { Audience } from "./audience.ts";
 import { Counters } from "./counters.ts";
 import { drain } from "./drain.ts";
 import { Turn } from "./flush.ts";
+import { LoadWatch } from "./load.ts";
 import { Room } from "./room.ts";
 import type { End, Subscriber } from "./subscriber.ts";
 
@@ -52,10 +53,13 @@ export class Registry {
   readonly log: Log;
   readonly clock: Clock;
   readonly limits: Limits;
+  readonly load: LoadWatch;
   readonly hooks: HookCaller;
   isDraining = false;
   /** Slots of this thread: sockets and streams that the runtime still holds, evicted ones included. */
   heldCount = 0;
+  /** Bytes that one client may have unsent now; see {@link guardQueues}. */
+  queueLimit: number;
   /** The process uses more memory than MAX_RSS_MB. */
   isOverMemory = false;
   readonly #engine: Engine;
@@ -72,7 +76,9 @@ export class Registry {
     this.#localEngine = localEngine;
     this.log = log;
     this.clock = clock;
+    this.load = new LoadWatch(clock);
     this.limits = limits;
+    this.queueLimit = limits.maxQueueBytes;
     this.#sharedLimits = sharedLimits;
     this.hooks = new HookCaller(hooks, log, limits);
     this.turn = turn ?? new Turn();
@@ -143,6 +149,7 @@ export class Registry {
 
   /** Closes the engines. */
   async close(): Promise<void> {
+    this.load.stop();
     await Promise.all([this.#engine.close(), this.#localEngine.close()]);
   }
 
@@ -202,9 +209,9 @@ export class Registry {
   }
 
   /** Sends everybody away; done when all are gone or DRAIN_SECONDS are over. */
-  drain(): Promise<void> {
+  drain(seconds = this.limits.drainSeconds): Promise<void> {
     this.isDraining = true;
-    return drain(this);
+    return drain(this, seconds);
   }
 
   #logClient(text: string, fields: Record<string, unknown>): void {

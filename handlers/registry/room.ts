@@ -18,9 +18,11 @@ import type { Span } from "../protocol/page.ts";
 import { isServerRoom } from "../protocol/parse.ts";
 import type { Cursor, Wanted } from "../protocol/position.ts";
 import type { Members, RoomSummary } from "../protocol/room_event.ts";
+import { byteLength } from "../util/bytes.ts";
 import { chain, type MaybePromise } from "../util/maybe_promise.ts";
+import type { Audience } from "./audience.ts";
 import type { Registry } from "./registry.ts";
-import type { Sender } from "./sender.ts";
+import type { Cost, Sender } from "./sender.ts";
 import type { Subscriber } from "./subscriber.ts";
 import type { Subscription } from "./subscription.ts";
 
@@ -52,6 +54,11 @@ const FORBIDDEN: Rejection = { refused: "forbidden" };
 export class Room {
   constructor(readonly name: string, readonly engine: Engine, readonly registry: Registry) {}
 
+  /** The room's subscribers in this process, if it has any. */
+  get #audience(): Audience | undefined {
+    return this.registry.rooms.get(this.name);
+  }
+
   /** Publishes a client's message. */
   publish({ message, size, key }: Post, from: Sender): MaybePromise<Outcome | Rejection> {
     return this.#send("chat", { message, size }, from, (sender, text) => {
@@ -80,7 +87,8 @@ export class Room {
 
   /** Relays a socket's bytes to the others of the room; they are not kept. */
   relay(bytes: ArrayBuffer, from: Member): MaybePromise<Rejection | undefined> {
-    return this.#charge(from, bytes.byteLength, () =>
+    const cost = { size: bytes.byteLength, frames: this.#audience?.listenerCount };
+    return this.#charge(from, cost, () =>
       from.line.run(() => {
         // A hook on messages could not read bytes.
         if (this.registry.hooks.has("onMessage")) return FORBIDDEN;
@@ -97,7 +105,7 @@ export class Room {
     from: Member,
   ): MaybePromise<Rejection | undefined> {
     const enter = () => from.line.hold(() => this.#join(asked, wanted, from));
-    return this.#charge(from, size, enter, true);
+    return this.#charge(from, { size, opensRoom: true }, enter);
   }
 
   /** Who has joined; a socket must be subscribed to ask. */
@@ -162,13 +170,12 @@ export class Room {
   /** Counts what a client sent, and goes on if the sender may send so much. */
   #charge<T>(
     from: Sender,
-    size: number,
+    cost: Cost,
     next: () => MaybePromise<T | Rejection>,
-    opensRoom = false,
   ): MaybePromise<T | Rejection> {
     this.registry.counters.messagesIn++;
     return chain<number, T | Rejection>(
-      from.tryConsume(size, opensRoom),
+      from.tryConsume(cost),
       (retry) => retry > 0 ? { refused: "rate_limited", retry } : next(),
     );
   }
@@ -180,11 +187,15 @@ export class Room {
     from: Sender,
     next: (sender: string, text: string) => MaybePromise<T>,
   ): MaybePromise<T | Rejection> {
-    return this.#charge(from, size, () => {
+    const encoded = JSON.stringify(message);
+    // A number like 1e20 is longer as it goes out. Plain sockets hear no notes.
+    const frames = kind === "chat" ? this.#audience?.directCount : 0;
+    const cost = { size: Math.max(size, byteLength(encoded)), frames };
+    return this.#charge(from, cost, () => {
       const send = (text: string) => this.checkSender(from) ?? next(from.nameIn(this.name)!, text);
       // On a message's way nothing is made for a hook that is not there.
       if (!this.registry.hooks.has("onMessage")) {
-        return from.line.run(() => send(JSON.stringify(message)));
+        return from.line.run(() => send(encoded));
       }
       const asked = from.line.hold<string | Rejection>(() =>
         this.checkSender(from) ??

@@ -6,6 +6,16 @@
 import type { Rights } from "../access/grants.ts";
 import type { MaybePromise } from "../util/maybe_promise.ts";
 
+/** What a message costs its sender. */
+export interface Cost {
+  /** Bytes: as they came or as they go out, whichever are more. */
+  size: number;
+  /** Frames that it causes; what is merged into frames of other messages counts nothing. */
+  frames?: number;
+  /** Whether it may open a room. */
+  opensRoom?: boolean;
+}
+
 /** Whoever sends to rooms. Calls from code have none: they pass no right, rate or hook. */
 export interface Sender {
   readonly via: "socket" | "http";
@@ -18,12 +28,11 @@ export interface Sender {
   /** The name it has in a room; a socket has none where it has not joined. */
   nameIn(room: string): string | undefined;
   /**
-   * Charges it for a message of `size` bytes.
+   * Charges it for a message.
    *
-   * @param opensRoom whether the message may open a room
    * @returns 0, or the ms until it may send that
    */
-  tryConsume(size: number, opensRoom: boolean): MaybePromise<number>;
+  tryConsume(cost: Cost): MaybePromise<number>;
 }
 
 /** Keeps one sender's order where something that it sent has to wait. */

@@ -6,8 +6,9 @@
 import type { Visitor } from "../access/access.ts";
 import type { Slot } from "../access/slot.ts";
 import type { Rights } from "../access/grants.ts";
-import { CLOSE, type Close } from "../protocol/close_codes.ts";
+import { CLOSE, type Close, MAX_REASON_BYTES } from "../protocol/close_codes.ts";
 import type { Dialect } from "../protocol/encode.ts";
+import { cutBytes } from "../util/bytes.ts";
 import { runAt } from "../util/clock.ts";
 import type { Registry } from "./registry.ts";
 import type { Subscription } from "./subscription.ts";
@@ -155,7 +156,8 @@ export abstract class Subscriber {
     this.hasEnded = true;
     this.#stopExpiry?.();
     for (const { room } of [...this.rooms.values()]) room.leave(this);
-    if (this.#isOpen) this.registry.remove(this, end);
+    const reason = cutBytes(end.reason, MAX_REASON_BYTES);
+    if (this.#isOpen) this.registry.remove(this, { ...end, reason });
   }
 
   /** Gives the slot back. Only the first call does something. */

@@ -5,7 +5,7 @@
  */
 import type { Authorize } from "../access/grants.ts";
 import { jwtAuthorizer } from "../access/token.ts";
-import type { AppOptions } from "../app.ts";
+import type { AppOptions, Health } from "../app.ts";
 import type { Engine } from "../engine/engine.ts";
 import { createMemoryEngine } from "../engine/memory.ts";
 import { systemClock } from "../util/clock.ts";
@@ -27,7 +27,7 @@ export async function parleyOptions(
   log: Log,
   threads?: Threads,
   isTraced = false,
-): Promise<AppOptions> {
+): Promise<AppOptions & { health: Health }> {
   const { limits, ...access } = limitsAndAccess(settings);
   return {
     ...access,
@@ -36,6 +36,7 @@ export async function parleyOptions(
     engine: threads?.engine ?? await openEngine(settings, log),
     log,
     threads,
+    health: {},
   };
 }
 

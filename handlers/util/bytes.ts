@@ -10,6 +10,13 @@ export function byteLength(text: string): number {
   return Buffer.byteLength(text);
 }
 
+/** The longest part of a text, from its beginning, of at most `limit` UTF-8 bytes. */
+export function cutBytes(text: string, limit: number): string {
+  if (!exceedsBytes(text, limit)) return text;
+  const { read } = new TextEncoder().encodeInto(text, new Uint8Array(limit));
+  return text.slice(0, read);
+}
+
 /** Whether a text is longer than `limit` UTF-8 bytes; counts bytes only where it must. */
 export function exceedsBytes(text: string, limit: number): boolean {
   if (text.length > limit) return true;

@@ -5,7 +5,7 @@
  */
 
 /** Writes one line; `fields` are for machines. */
-type Write = (text: string, fields?: Record<string, unknown>) => void;
+export type Write = (text: string, fields?: Record<string, unknown>) => void;
 
 /** A log; LogTape, `console` and `@std/log` all have this shape. */
 export interface Log {

@@ -113,9 +113,10 @@ Deno.test("a key file that is broken, deleted or huge keeps its keys, and says s
 
 /** A server of keys that counts who asks. */
 function keyServer(keys: object[]) {
-  const state = { keys: keys as object[] | undefined, more: "", asked: 0 };
+  const state = { keys: keys as object[] | undefined, more: "", asked: 0, onAsked() {} };
   const server = Deno.serve({ port: 0, hostname: "127.0.0.1", onListen: () => {} }, () => {
     state.asked++;
+    state.onAsked();
     return Response.json({ keys: state.keys, more: state.more });
   });
   const url = `http://127.0.0.1:${server.addr.port}/keys.json`;
@@ -152,6 +153,14 @@ Deno.test("a URL is asked once for many tokens; a new key is 503 until it may be
     assertEquals(await user(await fresh.sign({ sub: "Bob" })), "Bob");
   });
   assertEquals(server.state.asked, 2);
+});
+
+Deno.test("a key that a URL lacks is 401 at once where it is asked for it, however long that takes", async () => {
+  const [known, never] = [await namedKey("known"), await namedKey("never")];
+  await using server = keyServer([known.jwk]);
+  const { clock, refusal } = byKeys(server.url);
+  server.state.onAsked = () => clock.tick(700);
+  assertEquals(await refusal(await never.sign({})), UNKNOWN);
 });
 
 Deno.test("a key that a URL still lacks when it is asked again is 401", async () => {

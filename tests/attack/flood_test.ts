@@ -54,7 +54,7 @@ function handshake(path: string): Uint8Array {
 }
 
 Deno.test("a thousand rooms a second, from as many addresses, end at MAX_ROOMS", async () => {
-  const maxRooms = sized(200, 2_000);
+  const maxRooms = sized(400, 2_000);
   await using target = await Target.start(["--max-rooms", `${maxRooms}`, "--trust-proxy", "1"]);
   const seconds = 4;
   await target.endure("a thousand rooms a second", async () => {

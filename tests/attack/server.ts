@@ -8,7 +8,7 @@
  */
 import type { LimitTable } from "../../handlers/access/shared_limits.ts";
 import { type App, createApp } from "../../handlers/app.ts";
-import { runApp } from "../../handlers/parley.ts";
+import { runApp } from "../../handlers/run_app.ts";
 import { addressOf, listen } from "../../handlers/start/listen.ts";
 import { parleyOptions } from "../../handlers/start/options.ts";
 import { readSettings } from "../../handlers/start/read_settings.ts";

@@ -54,7 +54,7 @@ async function stick(target: Target, count: number, maxRssMb: number): Promise<v
 
 Deno.test("stuck listeners under a firehose are evicted, and cost MAX_QUEUE_BYTES each at most", async () => {
   const count = sized(10, 500);
-  await using target = await Target.start(["--post-rate", "0"]);
+  await using target = await Target.start(["--post-rate", "0", "--byte-rate", "0"]);
   const maxRssMb = (await target.totals()).rssMb + count * 1.25 + 150;
   await target.endure("stuck listeners", () => stick(target, count, maxRssMb), { maxRssMb });
   // The allocator keeps what was freed: a second time takes no more.
@@ -118,7 +118,7 @@ if (IS_FULL) {
 }
 
 async function stickWithJemalloc() {
-  await using target = await Target.start(["--post-rate", "0"], {
+  await using target = await Target.start(["--post-rate", "0", "--byte-rate", "0"], {
     LD_PRELOAD: JEMALLOC,
     MALLOC_CONF: "background_thread:true,dirty_decay_ms:1000,muzzy_decay_ms:0",
   });
@@ -166,7 +166,7 @@ Deno.test("a live peer that says nothing stays, as it answers the pings", async 
 
 Deno.test("readers of events that stop reading are evicted, too", async () => {
   const count = sized(5, 50);
-  await using target = await Target.start(["--post-rate", "0"]);
+  await using target = await Target.start(["--post-rate", "0", "--byte-rate", "0"]);
   await target.endure("stuck readers of events", async () => {
     const request = new TextEncoder().encode(
       "GET /rooms/hose/events HTTP/1.1\r\nhost: x\r\n\r\n",

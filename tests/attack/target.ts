@@ -16,7 +16,9 @@ import type { Totals } from "./totals.ts";
 const REFUSALS = new Set([
   ...Object.keys(ERROR_TEXTS),
   ..."no_token bad_token token_expired draining full overloaded too_many_connections".split(" "),
-  ..."bad_body bad_key bad_limit bad_type bad_url bad_version conflict internal".split(" "),
+  ..."bad_body bad_host bad_key bad_limit bad_type bad_url bad_version conflict internal".split(
+    " ",
+  ),
   ..."method_not_allowed timeout too_big upgrade_required uri_too_long".split(" "),
 ]);
 

@@ -1,6 +1,7 @@
 import { assert, assertEquals, assertMatch, assertRejects, assertThrows } from "@std/assert";
 import { type Client, connect, type Options, ParleyError } from "../../handlers/client/client.js";
-import { FakeClock, FakeServer, Inbox, type Json, type Peer, soon } from "./fake_server.ts";
+import { Inbox, soon } from "../support/inbox.ts";
+import { FakeClock, FakeServer, type Json, type Peer } from "./fake_server.ts";
 
 /** What a client's callbacks heard, in order. */
 type Heard = [kind: string, value: unknown];
@@ -14,12 +15,12 @@ class Stage {
   connect(options: Options = {}, url: string | URL = this.server.url) {
     const heard = new Inbox<Heard>("a callback");
     const client = connect(url, {
-      onMessage: (message) => heard.put(["message", message]),
-      onStatus: (status) => heard.put(["status", status]),
-      onWelcome: ({ seq }) => heard.put(["welcome", seq]),
-      onGap: (gap) => heard.put(["gap", gap]),
-      onState: (state) => heard.put(["state", state]),
-      onError: ({ code, message, room }) => heard.put(["error", { code, message, room }]),
+      onMessage: (message) => heard.push(["message", message]),
+      onStatus: (status) => heard.push(["status", status]),
+      onWelcome: ({ seq }) => heard.push(["welcome", seq]),
+      onGap: (gap) => heard.push(["gap", gap]),
+      onState: (state) => heard.push(["state", state]),
+      onError: ({ code, message, room }) => heard.push(["error", { code, message, room }]),
       ...options,
     });
     this.clients.push(client);
@@ -31,9 +32,9 @@ class Stage {
     const { client, heard } = this.connect({ name: "Ann", ...options });
     const peer = await this.server.accept();
     const join = await peer.next();
-    assertEquals(await heard.take(), ["state", "open"]);
+    assertEquals(await heard.next(), ["state", "open"]);
     peer.say(welcome());
-    assertEquals(await heard.take(), ["welcome", 5]);
+    assertEquals(await heard.next(), ["welcome", 5]);
     return { client, heard, peer, join };
   }
 
@@ -41,7 +42,7 @@ class Stage {
   async back(heard: Inbox<Heard>, more: Json = { recovered: true }): Promise<Peer> {
     const peer = await this.server.accept();
     await peer.next();
-    assertEquals(await heard.take(), ["state", "open"]);
+    assertEquals(await heard.next(), ["state", "open"]);
     peer.say(welcome(more));
     return peer;
   }
@@ -52,7 +53,7 @@ function play(name: string, act: (stage: Stage) => Promise<void>): void {
     await using server = new FakeServer();
     const stage = new Stage(server);
     try {
-      await soon(act(stage), "the end of the test", 20_000);
+      await soon(act(stage), "the end of the test");
     } finally {
       for (const client of stage.clients) client.close();
     }
@@ -146,8 +147,8 @@ play("a token goes as a subprotocol and is asked for at every connect", async (s
   const again = await stage.server.accept();
   assertEquals(again.protocols, "parley.v1, token.t.2");
   await again.next();
-  assertEquals(await heard.take(), ["state", "reconnecting"]);
-  assertEquals(await heard.take(), ["state", "open"]);
+  assertEquals(await heard.next(), ["state", "reconnecting"]);
+  assertEquals(await heard.next(), ["state", "open"]);
   await client.refreshToken();
   assertEquals(await again.next(), { type: "token", token: "t.3" });
 });
@@ -158,31 +159,31 @@ play("a token function that fails is reported and asked again", async (stage) =>
   const { heard } = stage.connect({
     token: () => ++asked === 1 ? Promise.reject(new Error("no login")) : "t",
   });
-  assertEquals(await heard.take(), ["error", {
+  assertEquals(await heard.next(), ["error", {
     code: "bad_token",
     message: "Cannot get a token: Error: no login",
     room: undefined,
   }]);
-  assertEquals(await clock.timeouts.take(), 500);
+  assertEquals(await clock.timeouts.next(), 500);
   clock.advance(500);
   assertEquals((await stage.server.accept()).protocols, "parley.v1, token.t");
 });
 
 play("a token that cannot stand in a header ends the client", async (stage) => {
   const { heard, client } = stage.connect({ token: "a b" });
-  const [kind, value] = await heard.take();
+  const [kind, value] = await heard.next();
   assertEquals(kind, "error");
   assertMatch((value as Error).message, /^Cannot connect to ws:.*\/chat\/lobby: /);
-  assertEquals(await heard.take(), ["state", "closed"]);
+  assertEquals(await heard.next(), ["state", "closed"]);
   assertEquals(client.state, "closed");
 });
 
 play("a server that does not speak parley.v1 ends the client", async (stage) => {
   stage.server.protocol = "";
   const { heard } = stage.connect();
-  const [, value] = await heard.take();
+  const [, value] = await heard.next();
   assertEquals((value as ParleyError).code, "bad_protocol");
-  assertEquals(await heard.take(), ["state", "closed"]);
+  assertEquals(await heard.next(), ["state", "closed"]);
 });
 
 play(
@@ -228,9 +229,9 @@ play(
     };
     peer.socket.send(new Uint8Array([1]));
     peer.say(chat(6, { extra: 1 }), "{", "null", "5", { type: "news" }, status, chat(7));
-    assertEquals(await heard.take(), heardChat(6));
-    assertEquals(await heard.take(), ["status", status]);
-    assertEquals(await heard.take(), heardChat(7));
+    assertEquals(await heard.next(), heardChat(6));
+    assertEquals(await heard.next(), ["status", status]);
+    assertEquals(await heard.next(), heardChat(7));
   },
 );
 
@@ -238,35 +239,35 @@ play("a message is never delivered twice or out of order", async (stage) => {
   const { heard, peer } = await stage.ann();
   peer.say(chat(6), chat(6), chat(5), chat(7));
   peer.say(chat(1), chat(7), chat(8));
-  for (const seq of [6, 7, 8]) assertEquals(await heard.take(), heardChat(seq));
+  for (const seq of [6, 7, 8]) assertEquals(await heard.next(), heardChat(seq));
   peer.say(chat(7), { type: "bye", retry: 0 });
-  assertEquals(await heard.take(), ["state", "reconnecting"]);
+  assertEquals(await heard.next(), ["state", "reconnecting"]);
 });
 
 play("a hole in the numbers brings the client back from before it", async (stage) => {
   const { heard, peer } = await stage.ann();
   peer.say(chat(6), chat(8), welcome({ seq: 6 }), chat(7), chat(8));
-  assertEquals(await heard.take(), heardChat(6));
-  assertEquals(await heard.take(), ["state", "reconnecting"]);
+  assertEquals(await heard.next(), heardChat(6));
+  assertEquals(await heard.next(), ["state", "reconnecting"]);
   const again = await stage.server.accept();
   assertEquals(again.url.searchParams.get("after"), "e:6");
   await again.next();
   again.say(welcome({ seq: 6, recovered: true }), chat(7), chat(8));
-  assertEquals(await heard.take(), ["state", "open"]);
-  assertEquals(await heard.take(), ["welcome", 6]);
-  assertEquals(await heard.take(), heardChat(7));
-  assertEquals(await heard.take(), heardChat(8));
+  assertEquals(await heard.next(), ["state", "open"]);
+  assertEquals(await heard.next(), ["welcome", 6]);
+  assertEquals(await heard.next(), heardChat(7));
+  assertEquals(await heard.next(), heardChat(8));
 });
 
 play("messages of a room without a welcome on this connection are not delivered", async (stage) => {
   const { heard, peer } = await stage.ann();
   await peer.cut();
-  assertEquals(await heard.take(), ["state", "reconnecting"]);
+  assertEquals(await heard.next(), ["state", "reconnecting"]);
   const again = await stage.server.accept();
   again.say(chat(6, { message: "of another epoch" }), welcome({ recovered: true }), chat(6));
-  assertEquals(await heard.take(), ["state", "open"]);
-  assertEquals(await heard.take(), ["welcome", 5]);
-  assertEquals(await heard.take(), heardChat(6));
+  assertEquals(await heard.next(), ["state", "open"]);
+  assertEquals(await heard.next(), ["welcome", 5]);
+  assertEquals(await heard.next(), heardChat(6));
 });
 
 play("what was about to be said on a lost connection is said once on the next", async (stage) => {
@@ -288,19 +289,19 @@ play("a mistake in a callback does not cost the next message", async (stage) => 
   const errors = new Inbox<unknown>("an error event");
   const listen = (event: ErrorEvent) => {
     event.preventDefault();
-    errors.put(event.error.message);
+    errors.push(event.error.message);
   };
   globalThis.addEventListener("error", listen);
   const seen = new Inbox<number>("a message");
   const { peer } = await stage.ann({
     onMessage: ({ seq }) => {
       if (seq === 6) throw new Error("page's mistake");
-      seen.put(seq);
+      seen.push(seq);
     },
   });
   peer.say(chat(6), chat(7));
-  assertEquals(await seen.take(), 7);
-  assertEquals(await errors.take(), "page's mistake");
+  assertEquals(await seen.next(), 7);
+  assertEquals(await errors.next(), "page's mistake");
   globalThis.removeEventListener("error", listen);
 });
 
@@ -340,7 +341,7 @@ play(
 play("a refused name is not repeated: the one before it is", async (stage) => {
   const { client, heard, peer } = await stage.ann();
   peer.say(joined("Ann"));
-  assertEquals((await heard.take())[0], "status");
+  assertEquals((await heard.next())[0], "status");
   client.join("bad\n");
   client.join("Eva");
   client.join("taken");
@@ -350,9 +351,9 @@ play("a refused name is not repeated: the one before it is", async (stage) => {
     joined("Eva"),
     error("forbidden", { room: "lobby" }),
   );
-  for (const kind of ["error", "status", "error"]) assertEquals((await heard.take())[0], kind);
+  for (const kind of ["error", "status", "error"]) assertEquals((await heard.next())[0], kind);
   await peer.cut();
-  assertEquals(await heard.take(), ["state", "reconnecting"]);
+  assertEquals(await heard.next(), ["state", "reconnecting"]);
   const again = await stage.server.accept();
   assertEquals((await again.next()).name, "Eva");
   client.send("still here");
@@ -376,13 +377,13 @@ play("a refused name is not repeated: the one before it is", async (stage) => {
 play("onGap tells what is missing before any later message", async (stage) => {
   const { heard, peer } = await stage.ann();
   await peer.cut();
-  assertEquals(await heard.take(), ["state", "reconnecting"]);
+  assertEquals(await heard.next(), ["state", "reconnecting"]);
   const again = await stage.back(heard, { seq: 9, recovered: false });
   again.say(chat(10));
   const gap = { room: "lobby", from: { epoch: "e", seq: 5 }, to: { epoch: "e", seq: 9 } };
-  assertEquals(await heard.take(), ["gap", gap]);
-  assertEquals(await heard.take(), ["welcome", 9]);
-  assertEquals(await heard.take(), heardChat(10));
+  assertEquals(await heard.next(), ["gap", gap]);
+  assertEquals(await heard.next(), ["welcome", 9]);
+  assertEquals(await heard.next(), heardChat(10));
 });
 
 play(
@@ -399,24 +400,24 @@ play(
     ];
     for (const [more, from, to] of cases) {
       peer.say(welcome(more));
-      assertEquals(await heard.take(), ["gap", { room: "lobby", from, to }]);
-      assertEquals(await heard.take(), ["welcome", more.seq]);
+      assertEquals(await heard.next(), ["gap", { room: "lobby", from, to }]);
+      assertEquals(await heard.next(), ["welcome", more.seq]);
     }
     peer.say(chat(8));
-    assertEquals(await heard.take(), heardChat(8));
+    assertEquals(await heard.next(), heardChat(8));
   },
 );
 
 play("a resume that starts earlier repeats nothing and is no gap", async (stage) => {
   const { heard, peer } = await stage.ann();
   peer.say(chat(6));
-  assertEquals(await heard.take(), heardChat(6));
+  assertEquals(await heard.next(), heardChat(6));
   await peer.cut();
-  assertEquals(await heard.take(), ["state", "reconnecting"]);
+  assertEquals(await heard.next(), ["state", "reconnecting"]);
   const again = await stage.back(heard, { seq: 4, recovered: true });
   again.say(chat(5), chat(6), chat(7));
-  assertEquals(await heard.take(), ["welcome", 4]);
-  assertEquals(await heard.take(), heardChat(7));
+  assertEquals(await heard.next(), ["welcome", 4]);
+  assertEquals(await heard.next(), heardChat(7));
 });
 
 play(
@@ -425,13 +426,13 @@ play(
     using clock = new FakeClock();
     const { heard, peer, client } = await stage.ann();
     peer.say(chat(6));
-    await heard.take();
+    await heard.next();
     stage.server.door = () => new Response(null, { status: 500 });
     await peer.cut();
     const delays = [];
     for (let i = 0; i < 8; i++) {
       clock.random = i === 3 ? 0.5 : 1;
-      delays.push(await clock.timeouts.take());
+      delays.push(await clock.timeouts.next());
       assertEquals(client.state, "reconnecting");
       if (i === 7) stage.server.door = () => undefined;
       clock.advance(delays[i]);
@@ -440,12 +441,12 @@ play(
     const again = await stage.server.accept();
     await again.next();
     again.say(welcome({ seq: 6, recovered: true }), chat(7));
-    assertEquals(await heard.take(), ["state", "reconnecting"]);
-    assertEquals(await heard.take(), ["state", "open"]);
-    assertEquals(await heard.take(), ["welcome", 6]);
-    assertEquals(await heard.take(), heardChat(7));
+    assertEquals(await heard.next(), ["state", "reconnecting"]);
+    assertEquals(await heard.next(), ["state", "open"]);
+    assertEquals(await heard.next(), ["welcome", 6]);
+    assertEquals(await heard.next(), heardChat(7));
     await again.cut();
-    assertEquals(await clock.timeouts.take(), 0);
+    assertEquals(await clock.timeouts.next(), 0);
   },
 );
 
@@ -456,15 +457,15 @@ play(
     let { heard, peer } = await stage.ann();
     for (const ms of [0, 500, 1_000]) {
       await peer.cut();
-      assertEquals(await heard.take(), ["state", "reconnecting"]);
-      assertEquals(await clock.timeouts.take(), ms);
+      assertEquals(await heard.next(), ["state", "reconnecting"]);
+      assertEquals(await clock.timeouts.next(), ms);
       clock.advance(ms);
       peer = await stage.back(heard);
-      assertEquals(await heard.take(), ["welcome", 5]);
+      assertEquals(await heard.next(), ["welcome", 5]);
     }
     clock.advance(10_001);
     await peer.cut();
-    assertEquals(await clock.timeouts.take(), 0);
+    assertEquals(await clock.timeouts.next(), 0);
   },
 );
 
@@ -475,14 +476,14 @@ play("a server that is not there yet is tried again", async (stage) => {
   await gone[Symbol.asyncDispose]();
   const { client, heard } = stage.connect({}, `ws://127.0.0.1:${port}/`);
   for (const ms of [500, 1_000]) {
-    assertEquals(await clock.timeouts.take(), ms);
+    assertEquals(await clock.timeouts.next(), ms);
     assertEquals(client.state, "connecting");
     if (ms === 500) clock.advance(ms);
   }
   await using late = new FakeServer(port);
   clock.advance(1_000);
   await late.accept();
-  assertEquals(await heard.take(), ["state", "open"]);
+  assertEquals(await heard.next(), ["state", "open"]);
   client.close();
 });
 
@@ -490,11 +491,11 @@ play("bye brings the client back after its retry, counted from the bye", async (
   using clock = new FakeClock();
   const { heard, peer } = await stage.ann();
   peer.say({ type: "bye", retry: 3_000 });
-  assertEquals(await clock.timeouts.take(), 3_000);
+  assertEquals(await clock.timeouts.next(), 3_000);
   clock.advance(1_000);
   await peer.cut(1001, "going away");
-  assertEquals(await heard.take(), ["state", "reconnecting"]);
-  assertEquals(await clock.timeouts.take(), 2_000);
+  assertEquals(await heard.next(), ["state", "reconnecting"]);
+  assertEquals(await clock.timeouts.next(), 2_000);
   clock.advance(1_999);
   assertEquals(stage.server.requests.length, 1);
   clock.advance(1);
@@ -506,10 +507,10 @@ play("of two byes the last counts", async (stage) => {
   using clock = new FakeClock();
   const { client, heard, peer } = await stage.ann();
   peer.say({ type: "bye", retry: 5_000 }, { type: "bye", retry: 1_000 });
-  assertEquals([await clock.timeouts.take(), await clock.timeouts.take()], [5_000, 1_000]);
+  assertEquals([await clock.timeouts.next(), await clock.timeouts.next()], [5_000, 1_000]);
   clock.advance(1_000);
-  assertEquals(await heard.take(), ["state", "reconnecting"]);
-  clock.advance(await clock.timeouts.take());
+  assertEquals(await heard.next(), ["state", "reconnecting"]);
+  clock.advance(await clock.timeouts.next());
   const again = await stage.back(heard);
   clock.advance(4_000);
   client.members();
@@ -523,15 +524,15 @@ play("after a bye nothing new is sent; if the server stays, the client goes", as
   const early = client.send("early");
   assertEquals((await peer.next()).message, "early");
   peer.say({ type: "bye", retry: 3_000 });
-  assertEquals(await clock.timeouts.take(), 3_000);
+  assertEquals(await clock.timeouts.next(), 3_000);
   const late = client.send("late");
   client.members();
   assertEquals((await peer.next()).type, "members");
   peer.say(ack("1", 6));
   assertEquals((await early).seq, 6);
   clock.advance(3_000);
-  assertEquals(await heard.take(), ["state", "reconnecting"]);
-  assertEquals(await clock.timeouts.take(), 0);
+  assertEquals(await heard.next(), ["state", "reconnecting"]);
+  assertEquals(await clock.timeouts.next(), 0);
   clock.advance(0);
   const again = await stage.back(heard, { recovered: true });
   assertEquals(await again.some(2), [
@@ -565,8 +566,8 @@ for (
     await peer.next();
     await peer.cut(code, reason);
     const message = `Closed by the server: ${code} ${reason}`;
-    assertEquals(await heard.take(), ["error", { code: name, message, room: undefined }]);
-    assertEquals(await heard.take(), ["state", "closed"]);
+    assertEquals(await heard.next(), ["error", { code: name, message, room: undefined }]);
+    assertEquals(await heard.next(), ["state", "closed"]);
     await assertCode(flying, "unknown");
     await assertCode(client.send(2), "closed");
     await assertCode(client.members(), "closed");
@@ -594,12 +595,12 @@ for (const status of [400, 401, 403, 404]) {
     };
     const { client, heard } = stage.connect({ token: "t", history: 2 });
     const waiting = client.send(1);
-    assertEquals(await heard.take(), ["error", {
+    assertEquals(await heard.next(), ["error", {
       code: "why",
       message: "Because.",
       room: undefined,
     }]);
-    assertEquals(await heard.take(), ["state", "closed"]);
+    assertEquals(await heard.next(), ["state", "closed"]);
     assertEquals(stage.server.requests, ["WS /chat/lobby?history=2", "GET /chat/lobby?history=2"]);
     assertEquals(asked, [null, "Bearer t"]);
     await assertCode(waiting, "closed");
@@ -623,18 +624,18 @@ play("a proxy's own page is no refusal: it is reported once and tried again", as
   stage.server.door = () => new Response("", { status: 503 });
   await peer.cut();
   for (const [status, body] of pages) {
-    const delay = await clock.timeouts.take();
+    const delay = await clock.timeouts.next();
     stage.server.door = ({ headers }) => {
       return new Response(body, { status: headers.has("upgrade") ? 500 : status });
     };
     clock.advance(delay);
   }
-  const last = await clock.timeouts.take();
+  const last = await clock.timeouts.next();
   stage.server.door = () => undefined;
   clock.advance(last);
   await (await stage.server.accept()).next();
   const codes: unknown[] = [];
-  for (let value = await heard.take(); value[1] !== "open"; value = await heard.take()) {
+  for (let value = await heard.next(); value[1] !== "open"; value = await heard.next()) {
     codes.push(value[0] === "error" ? (value[1] as ParleyError).code : value[1]);
   }
   assertEquals(codes, [
@@ -658,18 +659,18 @@ play(
     };
     const { client, heard } = stage.connect({ token: () => `t${++asked}` });
     for (const ms of [500, 1_000]) {
-      assertEquals(await clock.timeouts.take(), ms);
+      assertEquals(await clock.timeouts.next(), ms);
       clock.advance(ms);
     }
     const peer = await stage.server.accept();
     assertEquals(peer.protocols, "parley.v1, token.t3");
-    assertEquals(await heard.take(), ["state", "open"]);
+    assertEquals(await heard.next(), ["state", "open"]);
     // After a connection it may be refused twice again, but not three times.
     await peer.cut();
-    assertEquals(await heard.take(), ["state", "reconnecting"]);
-    for (let i = 0; i < 3; i++) clock.advance(await clock.timeouts.take());
+    assertEquals(await heard.next(), ["state", "reconnecting"]);
+    for (let i = 0; i < 3; i++) clock.advance(await clock.timeouts.next());
     const error = { code: "token_expired", message: "Late.", room: undefined };
-    assertEquals(await heard.take(), ["error", error]);
+    assertEquals(await heard.next(), ["error", error]);
     assertEquals([asked, client.state], [6, "closed"]);
   },
 );
@@ -693,7 +694,7 @@ play(
           status: status === 200 && headers.has("upgrade") ? 500 : status,
           headers: after ? { "retry-after": after } : {},
         });
-      const delay = await clock.timeouts.take();
+      const delay = await clock.timeouts.next();
       assertEquals([status, delay], [status, ms]);
       assertEquals(client.state, "connecting");
       clock.advance(delay);
@@ -721,7 +722,7 @@ play(
       { room: "lobby", epoch: "e", seq: 7 },
       { room: "lobby", epoch: "e", seq: 6 },
     ]);
-    assertEquals(await heard.take(), heardChat(6));
+    assertEquals(await heard.next(), heardChat(6));
   },
 );
 
@@ -736,7 +737,7 @@ play("send() rejects with the server's code, or for what cannot be sent", async 
   await assertCode(client.send(circle), "bad_message");
   await assertCode(client.send(1, { room: "elsewhere" }), "not_joined");
   peer.say(error("bad_json"));
-  const [, value] = await heard.take();
+  const [, value] = await heard.next();
   assertEquals((value as Json).code, "bad_json");
 });
 
@@ -824,7 +825,7 @@ play(
     await sends[1];
     await peer.cut();
     sends.push(client.send(5));
-    assertEquals(await heard.take(), ["state", "reconnecting"]);
+    assertEquals(await heard.next(), ["state", "reconnecting"]);
     let again = await stage.back(heard);
     const second = await again.some(4);
     assertEquals(said(second), [1, 3, 4, 5]);
@@ -847,7 +848,7 @@ play("in another epoch what was sent rejects as unknown, what was not goes on", 
   await peer.next();
   await peer.cut();
   const fresh = client.send("fresh");
-  assertEquals(await heard.take(), ["state", "reconnecting"]);
+  assertEquals(await heard.next(), ["state", "reconnecting"]);
   const again = await stage.back(heard, { epoch: "f", seq: 0, recovered: false });
   await assertCode(sent, "unknown");
   assertEquals(await again.next(), { type: "chat", room: "lobby", id: "2", message: "fresh" });
@@ -866,14 +867,14 @@ play(
     await peer.cut();
     const fresh = client.send("fresh");
     for (let waited = 0; waited <= 240_000;) {
-      const ms = await clock.timeouts.take();
+      const ms = await clock.timeouts.next();
       waited += ms;
       clock.advance(ms);
     }
-    assertEquals(await clock.timeouts.take(), 10_000);
+    assertEquals(await clock.timeouts.next(), 10_000);
     clock.advance(5_000);
     await assertCode(sent, "unknown");
-    assertEquals(await heard.take(), ["state", "reconnecting"]);
+    assertEquals(await heard.next(), ["state", "reconnecting"]);
     stage.server.door = () => undefined;
     clock.advance(5_000);
     const again = await stage.back(heard);
@@ -912,7 +913,7 @@ play(
     const serve = async (messageBytes: number | undefined) => {
       const peer = await stage.server.accept();
       await peer.some(51);
-      assertEquals(await heard.take(), ["state", "open"]);
+      assertEquals(await heard.next(), ["state", "open"]);
       // Before the server has said its limit, one object a frame.
       assertEquals(peer.frames.length, 51);
       peer.say(welcome({ limits: messageBytes && { messageBytes } }));
@@ -930,8 +931,8 @@ play(
     assertEquals(client.state, "open");
     // What another server takes may be more: it says so, or there is no limit that it tells.
     await peer.cut();
-    assertEquals((await heard.take())[0], "welcome");
-    assertEquals(await heard.take(), ["state", "reconnecting"]);
+    assertEquals((await heard.next())[0], "welcome");
+    assertEquals(await heard.next(), ["state", "reconnecting"]);
     const other = await serve(undefined);
     await other.some(61);
     client.send("y".repeat(50_000));
@@ -943,8 +944,8 @@ play("a token over the server's limit is not sent", async (stage) => {
   const { client, heard } = stage.connect({ token: () => "t".repeat(4_090) });
   const peer = await stage.server.accept();
   peer.say(welcome({ limits: { messageBytes: 4_096 } }));
-  await heard.take();
-  await heard.take();
+  await heard.next();
+  await heard.next();
   await assertCode(client.refreshToken(), "too_big");
   assertEquals(client.state, "open");
 });
@@ -1003,7 +1004,7 @@ play(
     const limited = (id: string) => error("rate_limited", { id, room: "lobby", retry: 40 });
     peer.say(ack("1", 6), ack("2", 7), limited("3"), limited("4"), ack("5", 8));
     await sends[4];
-    assertEquals(await clock.timeouts.take(), 40);
+    assertEquals(await clock.timeouts.next(), 40);
     sends.push(client.send(6));
     const members = client.members();
     assertEquals((await peer.next()).type, "members");
@@ -1039,7 +1040,7 @@ play("a refused burst is not repeated as a burst, and keeps its order", async (s
     peer.say(...answers, { type: "members", room: "lobby", members: [], count: 0 });
     await members;
     while (clock.timeouts.size > 0) {
-      assertEquals(await clock.timeouts.take(), 10);
+      assertEquals(await clock.timeouts.next(), 10);
       refusals++;
     }
     clock.advance(10);
@@ -1055,7 +1056,7 @@ play("what was refused before it was kept is bound neither by time nor by epoch"
   const send = client.send("patient");
   await peer.next();
   peer.say(error("rate_limited", { id: "1", room: "lobby", retry: 300_000 }));
-  assertEquals(await clock.timeouts.take(), 300_000);
+  assertEquals(await clock.timeouts.next(), 300_000);
   for (let i = 0; i < 15; i++) {
     clock.advance(20_000);
     if (i === 14) break;
@@ -1067,10 +1068,10 @@ play("what was refused before it was kept is bound neither by time nor by epoch"
   const { id, message } = await peer.next();
   assertEquals(message, "patient");
   peer.say(error("rate_limited", { id, room: "lobby", retry: 1 }));
-  assertEquals(await clock.timeouts.take(), 1);
+  assertEquals(await clock.timeouts.next(), 1);
   await peer.cut();
-  assertEquals(await heard.take(), ["state", "reconnecting"]);
-  clock.advance(await clock.timeouts.take());
+  assertEquals(await heard.next(), ["state", "reconnecting"]);
+  clock.advance(await clock.timeouts.next());
   const again = await stage.back(heard, { epoch: "f", seq: 0, recovered: false });
   const last = await again.next();
   assertEquals(last.message, "patient");
@@ -1085,7 +1086,7 @@ play("an ack ends the backoff of unavailable", async (stage) => {
     const send = client.send("x");
     for (const ms of [500, 1_000]) {
       peer.say(error("unavailable", { id: (await peer.next()).id, room: "lobby" }));
-      assertEquals(await clock.timeouts.take(), ms);
+      assertEquals(await clock.timeouts.next(), ms);
       clock.advance(ms);
     }
     peer.say(ack((await peer.next()).id, 6));
@@ -1102,17 +1103,17 @@ play(
     for (const ms of [500, 1_000, 2_000]) {
       assertEquals((await peer.next()).id, "1");
       peer.say(error("unavailable", { id: "1", room: "lobby" }));
-      assertEquals(await clock.timeouts.take(), ms);
+      assertEquals(await clock.timeouts.next(), ms);
       clock.advance(ms);
     }
     assertEquals((await peer.next()).id, "1");
     peer.say(error("rate_limited", { id: "1", room: "lobby", retry: 7 }));
-    assertEquals(await clock.timeouts.take(), 7);
+    assertEquals(await clock.timeouts.next(), 7);
     clock.advance(7);
     assertEquals((await peer.next()).id, "1");
     await peer.cut();
-    assertEquals(await heard.take(), ["state", "reconnecting"]);
-    clock.advance(await clock.timeouts.take());
+    assertEquals(await heard.next(), ["state", "reconnecting"]);
+    clock.advance(await clock.timeouts.next());
     await stage.back(heard, { epoch: "f", seq: 0, recovered: false });
     await assertCode(send, "unknown");
   },
@@ -1124,7 +1125,7 @@ play(
     using clock = new FakeClock();
     const { client, peer, heard } = await stage.ann();
     peer.say(joined("Ann"));
-    assertEquals(await heard.take(), ["status", joined("Ann")]);
+    assertEquals(await heard.next(), ["status", joined("Ann")]);
     client.join("Eva");
     client.listen("ops");
     client.join("Eva", "dev");
@@ -1134,7 +1135,7 @@ play(
     const limited = (room: string) => error("rate_limited", { room, retry: 50 });
     peer.say(limited("lobby"), limited("ops"), error("not_joined", { id: "1", room: "lobby" }));
     peer.say(limited("dev"));
-    for (let i = 0; i < 3; i++) assertEquals(await clock.timeouts.take(), 50);
+    for (let i = 0; i < 3; i++) assertEquals(await clock.timeouts.next(), 50);
     clock.advance(50);
     const repeated = await peer.some(4);
     assertEquals(repeated.map(({ type, room }) => [type, room]), [
@@ -1156,7 +1157,7 @@ play("members() that is refused for now rejects and is not taken for a join", as
   await peer.next();
   peer.say(error("rate_limited", { room: "lobby", retry: 50 }));
   await assertCode(asked, "rate_limited");
-  assertEquals(await clock.timeouts.take(), 50);
+  assertEquals(await clock.timeouts.next(), 50);
   clock.advance(50);
   client.send("next");
   assertEquals((await peer.next()).message, "next");
@@ -1171,10 +1172,10 @@ play("a room that may not be heard is reported and forgotten", async (stage) => 
   await peer.next();
   peer.say(error("forbidden", { room: "_own" }));
   const told = { code: "forbidden", message: "Text of forbidden.", room: "_own" };
-  assertEquals(await heard.take(), ["error", told]);
+  assertEquals(await heard.next(), ["error", told]);
   await assertCode(send, "forbidden");
   await peer.cut();
-  assertEquals(await heard.take(), ["state", "reconnecting"]);
+  assertEquals(await heard.next(), ["state", "reconnecting"]);
   const again = await stage.back(heard);
   const members = client.members();
   assertEquals((await again.next()).type, "members");
@@ -1200,7 +1201,7 @@ play("leave() stops a room: nothing of it is heard or asked for again", async (s
   await assertCode(held, "closed");
   await assertCode(client.send(1), "not_joined");
   peer.say(welcome({ room: "ops" }), chat(6), chat(6, { room: "ops" }), { type: "bye", retry: 0 });
-  assertEquals(await heard.take(), ["state", "reconnecting"]);
+  assertEquals(await heard.next(), ["state", "reconnecting"]);
   await assertCode(sent, "unknown");
   const again = await stage.server.accept();
   assertEquals(again.url.search, "");
@@ -1208,9 +1209,9 @@ play("leave() stops a room: nothing of it is heard or asked for again", async (s
   client.listen("lobby");
   assertEquals(await again.next(), { type: "listen", room: "lobby" });
   again.say(chat(7), welcome({ seq: 8 }), chat(9));
-  assertEquals(await heard.take(), ["state", "open"]);
-  assertEquals(await heard.take(), ["welcome", 8]);
-  assertEquals(await heard.take(), heardChat(9));
+  assertEquals(await heard.next(), ["state", "open"]);
+  assertEquals(await heard.next(), ["welcome", 8]);
+  assertEquals(await heard.next(), heardChat(9));
 });
 
 play("members() answers each who asked, across a reconnect, or rejects", async (stage) => {
@@ -1218,7 +1219,7 @@ play("members() answers each who asked, across a reconnect, or rejects", async (
   const asked = [client.members(), client.members()];
   assertEquals(await peer.next(), { type: "members", room: "lobby" });
   await peer.cut();
-  assertEquals(await heard.take(), ["state", "reconnecting"]);
+  assertEquals(await heard.next(), ["state", "reconnecting"]);
   const again = await stage.back(heard);
   assertEquals(await again.next(), { type: "members", room: "lobby" });
   again.say({ type: "members", room: "lobby", members: ["Ann", "Bob"], count: 2 });
@@ -1238,16 +1239,16 @@ play("25 s of silence ask for a pong, 8 s without one bring the client back", as
   clock.advance(25_000);
   assertEquals(await peer.next(), { type: "ping" });
   peer.say({ type: "pong" }, chat(6));
-  assertEquals(await heard.take(), heardChat(6));
+  assertEquals(await heard.next(), heardChat(6));
   clock.advance(20_000);
   peer.say(chat(7));
-  assertEquals(await heard.take(), heardChat(7));
+  assertEquals(await heard.next(), heardChat(7));
   clock.advance(25_000);
   assertEquals(await peer.next(), { type: "ping" });
   clock.advance(7_999);
   assertEquals(heard.size, 0);
   clock.advance(1);
-  assertEquals(await heard.take(), ["state", "reconnecting"]);
+  assertEquals(await heard.next(), ["state", "reconnecting"]);
   clock.advance(0);
   assertEquals((await stage.server.accept()).url.searchParams.get("after"), "e:7");
 });
@@ -1265,7 +1266,7 @@ for (const ask of ["send", "members"] as const) {
       clock.advance(5_000);
       assertEquals(await peer.next(), { type: "ping" });
       clock.advance(9_999);
-      assertEquals(await heard.take(), ["state", "reconnecting"]);
+      assertEquals(await heard.next(), ["state", "reconnecting"]);
     },
   );
 }
@@ -1277,13 +1278,13 @@ play("an offline event asks for a pong at once, and for it within 4 s", async (s
   assertEquals(await peer.next(), { type: "ping" });
   // Another network took over: all is well.
   peer.say({ type: "pong" }, chat(6));
-  assertEquals(await heard.take(), heardChat(6));
+  assertEquals(await heard.next(), heardChat(6));
   clock.advance(10_000);
   assertEquals(heard.size, 0);
   dispatchEvent(new Event("offline"));
   assertEquals(await peer.next(), { type: "ping" });
   clock.advance(4_000);
-  assertEquals(await heard.take(), ["state", "reconnecting"]);
+  assertEquals(await heard.next(), ["state", "reconnecting"]);
 });
 
 play("a system clock that is set ends neither sends nor the connection", async (stage) => {
@@ -1310,13 +1311,13 @@ play("a handshake that hangs is given up after 20 s", async (stage) => {
   const knocked = new Inbox<void>("a request");
   const { promise, resolve } = Promise.withResolvers<Response>();
   stage.server.door = () => {
-    knocked.put();
+    knocked.push();
     return promise;
   };
   stage.connect();
-  await knocked.take();
+  await knocked.next();
   clock.advance(25_000);
-  assertEquals(await clock.timeouts.take(), 500);
+  assertEquals(await clock.timeouts.next(), 500);
   stage.server.door = () => undefined;
   clock.advance(500);
   await stage.server.accept();
@@ -1329,18 +1330,18 @@ play(
     using clock = new FakeClock();
     stage.server.door = () => new Response(null, { status: 500 });
     const { heard } = stage.connect();
-    assertEquals(await clock.timeouts.take(), 500);
+    assertEquals(await clock.timeouts.next(), 500);
     stage.server.door = () => new Response(null, { status: 503, headers: { "retry-after": "7" } });
     dispatchEvent(new Event("online"));
-    assertEquals(await clock.timeouts.take(), 0);
+    assertEquals(await clock.timeouts.next(), 0);
     clock.advance(0);
-    assertEquals(await clock.timeouts.take(), 8_000);
+    assertEquals(await clock.timeouts.next(), 8_000);
     dispatchEvent(new Event("online"));
-    assertEquals(await clock.timeouts.take(), 7_000);
+    assertEquals(await clock.timeouts.next(), 7_000);
     stage.server.door = () => undefined;
     clock.advance(7_000);
     const peer = await stage.server.accept();
-    assertEquals(await heard.take(), ["state", "open"]);
+    assertEquals(await heard.next(), ["state", "open"]);
     dispatchEvent(new Event("online"));
     assertEquals(await peer.next(), { type: "ping" });
   },
@@ -1361,7 +1362,7 @@ play(
     const asked = client.members("ops");
     await peer.some(3);
     peer.say(error("rate_limited", { id: "1", room: "lobby", retry: 50 }));
-    await clock.timeouts.take();
+    await clock.timeouts.next();
     sends.push(client.send("held"));
     peer.say(chat(6), chat(7));
     client.close();
@@ -1406,26 +1407,26 @@ play(
     const knocked = new Inbox<Request>("a request");
     const answer = Promise.withResolvers<Response>();
     stage.server.door = (request) => {
-      knocked.put(request);
+      knocked.push(request);
       return answer.promise;
     };
     const second = stage.connect();
-    await knocked.take();
+    await knocked.next();
     second.client.close();
 
     stage.server.door = (request) => {
-      knocked.put(request);
+      knocked.push(request);
       return request.headers.has("upgrade") ? new Response(null, { status: 500 }) : answer.promise;
     };
     const third = stage.connect();
-    await knocked.take();
-    assertEquals((await knocked.take()).headers.get("upgrade"), null);
+    await knocked.next();
+    assertEquals((await knocked.next()).headers.get("upgrade"), null);
     third.client.close();
     answer.resolve(new Response());
 
     stage.server.door = () => new Response(null, { status: 500 });
     const fourth = stage.connect();
-    await clock.timeouts.take();
+    await clock.timeouts.next();
     fourth.client.close();
 
     assertEquals(clock.size, 0);

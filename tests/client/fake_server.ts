@@ -4,46 +4,10 @@
  * @module
  */
 
+import { Inbox } from "../support/inbox.ts";
+
 /** What the server and the client say, as JSON objects. */
 export type Json = Record<string, unknown>;
-
-/** The longest that a test waits for what must come. */
-const DEADLINE_MS = 5_000;
-const { setTimeout, clearTimeout } = globalThis;
-
-/** Gives the promise's value, or rejects if it takes too long by a real clock. */
-export async function soon<T>(promise: Promise<T>, what: string, ms = DEADLINE_MS): Promise<T> {
-  const { promise: late, reject } = Promise.withResolvers<never>();
-  const timer = setTimeout(() => reject(new Error(`It did not come: ${what}`)), ms);
-  return await Promise.race([promise, late]).finally(() => clearTimeout(timer));
-}
-
-/** Values in order, each taken once, awaited if need be. */
-export class Inbox<T> {
-  #values: T[] = [];
-  #takers: ((value: T) => void)[] = [];
-
-  constructor(readonly name: string) {}
-
-  /** How many wait to be taken. */
-  get size(): number {
-    return this.#values.length;
-  }
-
-  put(value: T): void {
-    const taker = this.#takers.shift();
-    if (taker) taker(value);
-    else this.#values.push(value);
-  }
-
-  /** The next value; rejects when none comes. */
-  async take(): Promise<T> {
-    if (this.#values.length > 0) return this.#values.shift() as T;
-    const { promise, resolve } = Promise.withResolvers<T>();
-    this.#takers.push(resolve);
-    return await soon(promise, this.name);
-  }
-}
 
 /** One connection of a client, seen from the server. */
 export class Peer {
@@ -54,7 +18,7 @@ export class Peer {
   constructor(readonly url: URL, readonly protocols: string, readonly socket: WebSocket) {
     socket.onmessage = ({ data }) => {
       this.frames.push(data);
-      for (const line of data.split("\n")) this.#objects.put(JSON.parse(line));
+      for (const line of data.split("\n")) this.#objects.push(JSON.parse(line));
     };
     const { promise, resolve } = Promise.withResolvers<CloseEvent>();
     this.closed = promise;
@@ -63,7 +27,7 @@ export class Peer {
 
   /** The client's next object. */
   next(): Promise<Json> {
-    return this.#objects.take();
+    return this.#objects.next();
   }
 
   /** The next `count` objects. */
@@ -117,7 +81,7 @@ export class FakeServer implements AsyncDisposable {
 
   /** The next connection that opens. */
   accept(): Promise<Peer> {
-    return this.#peers.take();
+    return this.#peers.next();
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -140,7 +104,7 @@ export class FakeServer implements AsyncDisposable {
     if (this.protocol) response.headers.set("sec-websocket-protocol", this.protocol);
     const peer = new Peer(url, protocols, socket);
     this.#all.push(peer);
-    socket.onopen = () => this.#peers.put(peer);
+    socket.onopen = () => this.#peers.push(peer);
     return response;
   }
 }
@@ -174,7 +138,7 @@ export class FakeClock implements Disposable {
     const clear = (id?: number) => void this.#timers.delete(id ?? 0);
     Object.assign(globalThis, {
       setTimeout: (run: () => void, ms = 0) => {
-        this.timeouts.put(ms);
+        this.timeouts.push(ms);
         return this.#add({ at: this.#now + ms, run });
       },
       setInterval: (run: () => void, ms: number) =>

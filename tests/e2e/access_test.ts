@@ -1,9 +1,11 @@
 import { assert, assertEquals, assertMatch } from "@std/assert";
 import { type JWTPayload, SignJWT, UnsecuredJWT } from "jose";
+import type { Grants } from "../../handlers/access/grants.ts";
 import { jwtAuthorizer } from "../../handlers/access/token.ts";
 import type { Settings } from "../../handlers/start/settings.ts";
 import { Client, RawClient } from "../support/clients.ts";
 import { createTestApp, type FakeSocket, type TestApp } from "../support/fakes.ts";
+import { eventually } from "../support/inbox.ts";
 import { ServerProcess } from "../support/process.ts";
 import { startServer } from "../support/servers.ts";
 
@@ -30,9 +32,9 @@ async function enter(server: TestApp, path: string, claims: JWTPayload): Promise
   return await server.connect(path, { dialect: "v1", headers: await bearer(claims) });
 }
 
-/** The objects that came since the last look, when what was asked of the token check is done. */
-async function take(socket: FakeSocket) {
-  await new Promise((resolve) => setTimeout(resolve, 5));
+/** The objects that came since the last look, as soon as there are some, or the socket was closed. */
+async function take(socket: FakeSocket, look = () => {}) {
+  await eventually(look, () => socket.frames.length + socket.closes.length > 0, "an answer");
   const objects = socket.objects as Record<string, unknown>[];
   socket.take();
   return objects;
@@ -354,7 +356,8 @@ Deno.test("a fresh token keeps the socket open beyond the old one's end", async 
   const socket = await enter(server, "/chat", { sub: "Ann", exp: now + 60 });
   server.clock.tick(50_000);
   socket.say({ type: "token", token: await sign({ sub: "Ann", exp: now + 120 }) });
-  await take(socket);
+  const [client] = server.registry.clients;
+  await eventually(() => client.rights.expiresAt, (at) => at === (now + 120) * 1_000);
   server.clock.tick(69_999);
   assertEquals(socket.closes, []);
   server.clock.tick(1);
@@ -375,12 +378,31 @@ Deno.test("a fresh token of somebody else, or a bad one, is forbidden and change
     ]
   ) {
     socket.say({ type: "token", token });
-    await new Promise((resolve) => setTimeout(resolve, 5));
-    server.clock.tick(50);
-    assertEquals((await take(socket)).map(({ code }) => code), ["forbidden"]);
+    const answer = await take(socket, () => server.clock.tick(50));
+    assertEquals(answer.map(({ code }) => code), ["forbidden"]);
   }
   server.clock.tick(60_000);
   assertEquals(socket.closes, [{ code: 1008, reason: "token expired" }]);
+});
+
+Deno.test("of two fresh tokens the one that was sent later counts, whichever is checked first", async () => {
+  const server = createGuarded();
+  const socket = await enter(server, "/chat", { sub: "Ann" });
+  const checks: PromiseWithResolvers<Grants>[] = [];
+  server.app.authorize = () => {
+    const check = Promise.withResolvers<Grants>();
+    checks.push(check);
+    return check.promise;
+  };
+  for (const token of ["first", "second"]) socket.say({ type: "token", token });
+  await eventually(() => checks.length, (count) => count === 2);
+  const [client] = server.registry.clients;
+  const expiresAt = server.clock.now() + 60_000;
+  checks[1].resolve({ user: "Ann", name: "Ann", expiresAt });
+  await eventually(() => client.rights.expiresAt, (at) => at === expiresAt);
+  checks[0].resolve({ user: "Ann", name: "Ann", expiresAt: expiresAt + 60_000 });
+  await new Promise((resolve) => setTimeout(resolve));
+  assertEquals(client.rights.expiresAt, expiresAt);
 });
 
 Deno.test("a fresh token that grants less takes the socket out of what it lost", async () => {

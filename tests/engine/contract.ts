@@ -8,7 +8,10 @@ import type { Draft, Engine, Host, IdempotencyKey, Outcome } from "../../handler
 import type { HistoryLimits } from "../../handlers/engine/memory.ts";
 import type { Cursor } from "../../handlers/protocol/position.ts";
 import { eventually, granted, hear, Recorder } from "../support/recorder.ts";
+import { range } from "../support/v1.ts";
 import { chain, type MaybePromise } from "../../handlers/util/maybe_promise.ts";
+
+export { range };
 
 /** Engines that share one system: two or more nodes, or one engine twice. */
 export interface Cluster {
@@ -490,9 +493,4 @@ function say(node: Engine, message: string, sender?: string): MaybePromise<Outco
 async function hearAll(nodes: Engine[], room = ROOM): Promise<Recorder[]> {
   const opened = [...new Set(nodes)].map((node) => hear(node, room));
   return (await Promise.all(opened)).map(({ recorder }) => recorder);
-}
-
-/** first, first + 1, … last. */
-export function range(first: number, last: number): number[] {
-  return Array.from({ length: Math.max(0, last - first + 1) }, (_, i) => first + i);
 }

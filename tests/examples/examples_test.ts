@@ -1,23 +1,30 @@
 // The whole server is one function of a request: the examples put a program beside and around it.
 import { assertEquals, assertMatch } from "@std/assert";
-import type { Fetch } from "../../handlers/router.ts";
 import { Client } from "../support/clients.ts";
+import { runBot } from "./bot.ts";
+import { createApp } from "./hono_prefix.ts";
+import { createDatabase, createMembersOnly } from "./members_only.ts";
 import { withTiming } from "./middleware.ts";
-import { createParley } from "../../handlers/parley.ts";
+import { createPoliteParley } from "./profanity_filter.ts";
+import { createParley, type Parley } from "../../handlers/parley.ts";
 import { ordersBeside } from "./rest_beside.ts";
 import { RecordingLog } from "../support/fakes.ts";
 
+type Serve = (request: Request, info: Deno.ServeHandlerInfo) => Response | Promise<Response>;
+
 /** Serves what `wrap` makes of a Parley, on a free port. */
-function serve(wrap: (parley: Fetch) => Fetch) {
+function serve(wrap: (parley: Parley) => Serve, parley?: Parley) {
   const log = new RecordingLog();
-  const parley = createParley({ log });
+  const made = parley ?? createParley({ log });
   const options = { port: 0, hostname: "127.0.0.1", onListen() {} };
-  const server = Deno.serve(options, wrap(parley.fetch));
+  const server = Deno.serve(options, wrap(made));
   return {
     log,
+    parley: made,
     origin: `127.0.0.1:${server.addr.port}`,
     async [Symbol.asyncDispose]() {
-      await parley[Symbol.asyncDispose]();
+      await made.drain({ seconds: 0 });
+      await made[Symbol.asyncDispose]();
       await server.shutdown();
     },
   };
@@ -47,7 +54,7 @@ Deno.test("a REST app stands beside the sockets on one port, and talks to their 
 });
 
 Deno.test("a middleware wraps every answer, and sockets open through it", async () => {
-  await using server = serve(withTiming);
+  await using server = serve(({ fetch }) => withTiming(fetch));
   for (const path of ["/healthz", "/nowhere", "/chat"]) {
     const response = await fetch(`http://${server.origin}${path}`);
     await response.body?.cancel();
@@ -60,4 +67,62 @@ Deno.test("a middleware wraps every answer, and sockets open through it", async 
   assertEquals(ann.socket.protocol, "parley.v1");
   assertEquals((await ann.nextObject()).type, "welcome");
   assertMatch(String(server.log.of("connected")[0].fields.remote), /^127\.0\.0\.1:\d+$/);
+});
+
+Deno.test("a profanity filter refuses, cuts and lets be, and leaves notes alone", async () => {
+  await using server = serve(({ fetch }) => fetch, createPoliteParley());
+  const url = `ws://${server.origin}/chat/ops`;
+  await using ann = await Client.open(url, "parley.v1");
+  ann.send({ type: "join", name: "Ann" });
+  for (const message of ["hi", "Damn!", "x".repeat(300)]) {
+    ann.send({ type: "chat", message, id: message.slice(0, 5) });
+  }
+  const seen: unknown[] = [];
+  while (seen.length < 3) {
+    const { type, message, code } = await ann.nextObject();
+    if (type === "chat") seen.push(String(message).length);
+    if (type === "error") seen.push([code, message]);
+  }
+  // The error may overtake what the turn of the event loop still merges.
+  assertEquals(seen.toSorted(), [2, 200, ["refused", "Be kind."]].toSorted());
+});
+
+Deno.test("only members of the database may join their room", async () => {
+  using database = createDatabase([["board", "Ann"]]);
+  await using server = serve(({ fetch }) => fetch, createMembersOnly(database));
+  await using ann = await Client.open(`ws://${server.origin}/chat/board`);
+  ann.send({ type: "join", name: "Bo" });
+  assertEquals(await ann.nextObject(), { type: "error", message: "Not a member of board." });
+  ann.send({ type: "join", name: "Ann" });
+  assertEquals(await ann.nextObject(), { type: "status", message: "Ann joined the chat." });
+});
+
+Deno.test("a bot hears a room and answers in it, until its signal", async () => {
+  await using server = serve(({ fetch }) => fetch);
+  const stop = new AbortController();
+  const bot = runBot(server.parley, "ops", stop.signal);
+  await using ann = await Client.join(`ws://${server.origin}/chat/ops`, "Ann");
+  ann.send({ type: "chat", message: "!time" });
+  assertEquals((await ann.nextObject()).message, "!time");
+  const { sender, message } = await ann.nextObject();
+  assertEquals(sender, "clock");
+  assertMatch(String(message), /^\d{4}-\d\d-\d\dT/);
+  stop.abort();
+  await bot;
+});
+
+Deno.test("Hono serves Parley below a prefix: sockets, pages, client", async () => {
+  const parley = createParley({ prefix: "/rt" });
+  await using server = serve((parley) => {
+    const app = createApp(parley);
+    return (request, info) => app.fetch(request, info);
+  }, parley);
+  const url = `http://${server.origin}`;
+  assertEquals(await (await fetch(url)).text(), "Hello from Hono");
+  assertEquals(await (await fetch(`${url}/rt/healthz`)).text(), "ok\n");
+  assertMatch(await (await fetch(`${url}/rt/`)).text(), /<title>/);
+  assertMatch(await (await fetch(`${url}/rt/client.js`)).text(), /export/);
+  await using ann = await Client.join(`ws://${server.origin}/rt/chat/ops`, "Ann");
+  ann.send({ type: "chat", message: "through Hono" });
+  assertEquals((await ann.nextObject()).message, "through Hono");
 });

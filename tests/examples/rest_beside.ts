@@ -1,14 +1,13 @@
 /**
- * A REST app on Parley's port: `/orders` is its own, all else is Parley's. Each new order is told
- * to the room `orders`.
+ * A REST app on Parley's port: `/orders` is its own, all else is Parley's. Each new order is
+ * published to the room `orders`.
  *
  *     deno run -A tests/examples/rest_beside.ts
  *     curl -d '{"item":"tea"}' http://localhost:8000/orders
  *
  * @module
  */
-import type { Fetch } from "../../handlers/router.ts";
-import { createParley } from "../../handlers/parley.ts";
+import { createParley, type Parley } from "../../handlers/parley.ts";
 
 /** An order, as the app keeps it. */
 export interface Order {
@@ -17,7 +16,7 @@ export interface Order {
 }
 
 /** Makes the app; what it does not know, `parley` answers. */
-export function ordersBeside(parley: Fetch): Fetch {
+export function ordersBeside(parley: Parley): Parley["fetch"] {
   const orders: Order[] = [];
 
   async function add(request: Request): Promise<Response> {
@@ -28,20 +27,14 @@ export function ordersBeside(parley: Fetch): Fetch {
     }
     const order = { id: orders.length + 1, item };
     orders.push(order);
-    await parley(
-      new Request(new URL("/rooms/orders/messages", request.url), {
-        method: "POST",
-        headers: { "content-type": "application/json" },
-        body: JSON.stringify({ sender: "shop", message: order }),
-      }),
-    );
+    await parley.publish("orders", order, { sender: "shop" });
     return Response.json(order, { status: 201 });
   }
 
   return (request, info) => {
-    if (new URL(request.url).pathname !== "/orders") return parley(request, info);
+    if (new URL(request.url).pathname !== "/orders") return parley.fetch(request, info);
     return request.method === "POST" ? add(request) : Promise.resolve(Response.json(orders));
   };
 }
 
-if (import.meta.main) Deno.serve(ordersBeside(createParley({ log: console }).fetch));
+if (import.meta.main) Deno.serve(ordersBeside(createParley({ log: console })));

@@ -69,7 +69,7 @@ Deno.test("a drain is not longer because the clock is set back", async () => {
     after: clock.after.bind(clock),
     every: clock.every.bind(clock),
   };
-  drain({ clients, limits, turn, clock: wall } as typeof registry);
+  drain({ clients, turn, clock: wall } as typeof registry, limits.drainSeconds);
   setBackMs = 3_600_000;
   clock.tick(1_100);
   assertEquals(sockets.map(({ closes }) => closes.length), [1, 1]);

@@ -4,7 +4,8 @@ import { LimitTable } from "../../handlers/access/shared_limits.ts";
 import { connect, type ParleyError } from "../../handlers/client/client.js";
 import { createMemoryEngine } from "../../handlers/engine/memory.ts";
 import { shareEngine } from "../../handlers/engine/shared.ts";
-import { createParley } from "../../handlers/parley.ts";
+import { createApp } from "../../handlers/app.ts";
+import { runApp } from "../../handlers/run_app.ts";
 import { createWorkers } from "../../handlers/start/workers.ts";
 import { systemClock } from "../../handlers/util/clock.ts";
 import { ROOMY } from "../engine/contract.ts";
@@ -61,7 +62,7 @@ Deno.test(`a worker that is killed ${KILLS} times in traffic: its sockets come b
   });
   const port = freePort();
   await workers.launch({ port });
-  const parley = createParley({ engine: workers.engine, threads: workers, limits: UNLIMITED });
+  const parley = runApp(createApp({ engine: workers.engine, threads: workers, limits: UNLIMITED }));
   const server = Deno.serve({ port: 0, hostname: "127.0.0.1", onListen() {} }, parley.fetch);
 
   const visitors = ["Ann", "Bob"].map((name) => startTalker(port, name));

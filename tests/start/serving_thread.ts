@@ -4,7 +4,8 @@
  *
  * @module
  */
-import { createParley } from "../../handlers/parley.ts";
+import { createApp } from "../../handlers/app.ts";
+import { runApp } from "../../handlers/run_app.ts";
 import { isWorker, joinThreads } from "../../handlers/start/threads.ts";
 import { systemClock } from "../../handlers/util/clock.ts";
 
@@ -18,7 +19,7 @@ export const UNLIMITED = { messageRate: 0, byteRate: 0, joinRate: 0, maxQueueByt
 
 if (isWorker()) {
   const { threads, settings: { port }, ready } = await joinThreads<ServingSettings>(systemClock);
-  const parley = createParley({ engine: threads.engine, threads, limits: UNLIMITED });
+  const parley = runApp(createApp({ engine: threads.engine, threads, limits: UNLIMITED }));
   const at = { port, hostname: "127.0.0.1", reusePort: true, onListen() {} };
   const server = Deno.serve(at, parley.fetch);
   await threads.engine.host("kill", {

@@ -4,7 +4,7 @@
  * @module
  */
 import { createApp } from "../../handlers/app.ts";
-import { runApp } from "../../handlers/parley.ts";
+import { runApp } from "../../handlers/run_app.ts";
 import type { Registry } from "../../handlers/registry/registry.ts";
 import { addressOf, listen } from "../../handlers/start/listen.ts";
 import { parleyOptions } from "../../handlers/start/options.ts";

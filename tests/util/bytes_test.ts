@@ -1,6 +1,6 @@
 import { assert, assertEquals } from "@std/assert";
 import fc from "npm:fast-check@4.10.2";
-import { byteLength, exceedsBytes } from "../../handlers/util/bytes.ts";
+import { byteLength, cutBytes, exceedsBytes } from "../../handlers/util/bytes.ts";
 
 const encoder = new TextEncoder();
 /** Any UTF-16 text, lone surrogates included. */
@@ -34,4 +34,12 @@ Deno.test("exceedsBytes() agrees with the encoder on any text and limit", () => 
   fc.assert(fc.property(anyText, fc.nat(40), (text, limit) => {
     assertEquals(exceedsBytes(text, limit), encoder.encode(text).length > limit);
   }));
+});
+
+Deno.test("cutBytes() cuts between characters, and never by halves of one", () => {
+  assertEquals(cutBytes("abc", 3), "abc");
+  assertEquals(cutBytes("abcd", 3), "abc");
+  assertEquals(cutBytes("가나다", 8), "가나");
+  assertEquals(cutBytes("a😀", 4), "a");
+  assertEquals(cutBytes("x".repeat(1_000), 0), "");
 });

@@ -1,0 +1,87 @@
+/**
+ * Whether the server is behind, and what each sender may cause while it is.
+ *
+ * @module
+ */
+import type { Clock } from "../util/clock.ts";
+
+/** How often the event loop is watched, in ms. */
+const BEAT_MS = 20;
+/** Later than this the loop is behind, in ms. */
+const LATE_MS = 30;
+/** Frames that one sender may cause in a second, times its share; about what a core writes. */
+const FRAMES_PER_SECOND = 100_000;
+/** A sender may be so much ahead of what it has paid for, in ms: what came in a long turn comes at once. */
+const BURST_MS = 1_000;
+/** With the least share a sender still causes a hundred frames a second. */
+const MIN_SHARE = 1 / 1_024;
+/** A share is doubled after so long without being late, in ms. */
+const RECOVERY_MS = 1_000;
+/** The watch ends after so long without a message, in ms. */
+const QUIET_MS = 5_000;
+
+/**
+ * Watches the event loop. A message that reaches n subscribers by frames of their own costs its server
+ * n writes: while the loop is late, each sender may cause only so many. The watch is looked at when
+ * messages come, too: in a turn of seconds no timer would tell.
+ */
+export class LoadWatch {
+  #share = 1;
+  /** When the timer ran last, or the loop was found late. */
+  #beatAt = 0;
+  #changedAt = 0;
+  #usedAt = 0;
+  #stop?: () => void;
+
+  constructor(readonly clock: Clock) {}
+
+  /** Whether the server is behind, or was a moment ago. */
+  get isBehind(): boolean {
+    return this.#share < 1;
+  }
+
+  /**
+   * Charges a sender for the frames that its message causes; free of charge while the server keeps up.
+   *
+   * @param sender has when what it caused before is paid for, Unix ms
+   * @returns 0, or the ms until it may send that
+   */
+  charge(frames: number, sender: { paidAt: number }, now: number): number {
+    this.#look(now);
+    if (this.#share === 1) return 0;
+    const paidAt = Math.max(now, sender.paidAt);
+    if (paidAt - now > BURST_MS) return Math.ceil(paidAt - now - BURST_MS);
+    sender.paidAt = paidAt + frames * 1_000 / (FRAMES_PER_SECOND * this.#share);
+    return 0;
+  }
+
+  #look(now: number): void {
+    this.#usedAt = now;
+    if (!this.#stop) {
+      this.#beatAt = now;
+      this.#stop = this.clock.every(BEAT_MS, () => this.#beat());
+    } else if (now - this.#beatAt > BEAT_MS + LATE_MS) this.#fallBehind(now);
+  }
+
+  #beat(): void {
+    const now = this.clock.now();
+    if (now - this.#beatAt > BEAT_MS + LATE_MS) this.#fallBehind(now);
+    this.#beatAt = now;
+    if (this.#share < 1 && now - this.#changedAt >= RECOVERY_MS) {
+      this.#share = Math.min(1, this.#share * 2);
+      this.#changedAt = now;
+    }
+    if (this.#share === 1 && now - this.#usedAt >= QUIET_MS) this.stop();
+  }
+
+  #fallBehind(now: number): void {
+    this.#share = Math.max(MIN_SHARE, this.#share / 4);
+    this.#beatAt = this.#changedAt = now;
+  }
+
+  /** Ends the watch, until the next message. */
+  stop(): void {
+    this.#stop?.();
+    this.#stop = undefined;
+  }
+}

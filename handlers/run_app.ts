@@ -1,0 +1,180 @@
+/**
+ * What a program does with a Parley, over an app that is put together.
+ *
+ * @module
+ */
+import { guardMemory } from "./access/memory_guard.ts";
+import type { App } from "./app.ts";
+import { isRefusal } from "./engine/engine.ts";
+import { historyOf, type HistoryQuery, membersOf } from "./http/rooms.ts";
+import { publishStats, thisMachine } from "./http/stats.ts";
+import { isPersonName, isRoomName, isShallow } from "./protocol/parse.ts";
+import type { Cursor } from "./protocol/position.ts";
+import type { HistoryPage, MemberList, RoomObject } from "./protocol/room_event.ts";
+import { auditSlots } from "./registry/audit.ts";
+import { guardQueues } from "./registry/queue_guard.ts";
+import { Program } from "./registry/program.ts";
+import type { Rejection, Room } from "./registry/room.ts";
+import { createRouter, type Fetch } from "./router.ts";
+import type { Clock } from "./util/clock.ts";
+import { sha256 } from "./util/digest.ts";
+
+/** Who publishes from code, and under which key. */
+export interface PublishOptions {
+  /** @default "Anonymous" */
+  sender?: string;
+  /** An idempotency key: a repeat within 5 minutes gets the first answer and publishes nothing. */
+  key?: string;
+}
+
+/**
+ * A Parley without a port. What code does by it passes neither hook nor rights nor rates.
+ *
+ * Where the engine refuses, a {@link ParleyError} tells its code.
+ */
+export interface Parley extends AsyncDisposable {
+  /** Answers a request, a handshake too: give it to `Deno.serve`. Without `info` no limit counts by address. */
+  readonly fetch: Fetch;
+  /** How many clients are connected. */
+  readonly clientCount: number;
+  /** Publishes any JSON value. */
+  publish(room: string, message: unknown, options?: PublishOptions): Promise<Cursor>;
+  /** Hands on a message of the moment: it is neither numbered nor kept. */
+  note(room: string, message: unknown, options?: { sender?: string }): Promise<void>;
+  /** A page of history: forward behind `after` (`epoch:seq`), backward below `before`, else the newest; at most 1,000. */
+  history(room: string, options?: HistoryQuery): Promise<HistoryPage>;
+  /** Who has joined. */
+  members(room: string): Promise<MemberList>;
+  /**
+   * Hears a room: `welcome` first, what was missed since `after`, then all that comes. Breaking out of
+   * the loop, or the signal, ends it; a program that falls MAX_QUEUE_BYTES behind gets an error.
+   */
+  subscribe(
+    room: string,
+    options?: { after?: string; signal?: AbortSignal },
+  ): AsyncIterable<RoomObject>;
+  /**
+   * Sends all clients away, spread over some seconds (`drainSeconds`), and takes nobody in any more.
+   * Done when all are gone or the time is over. A second call waits for the same drain.
+   */
+  drain(options?: { seconds?: number }): Promise<void>;
+}
+
+/** What could not be done, as a code of `PROTOCOL.md`. */
+export class ParleyError extends Error {
+  override name = "ParleyError";
+
+  constructor(readonly code: string, what: string) {
+    super(`Cannot ${what}: ${code}`);
+  }
+}
+
+/** How long the clients get to answer a drain's Close frames. */
+const GRACE_MS = 500;
+/** How long the engine gets to end. */
+const CLOSE_MS = 300;
+
+/** Starts what an app does by itself, and gives it the face that {@link createParley} promises. */
+export function runApp(app: App): Parley {
+  const { registry, clock, log, limits } = app;
+  const stopGuard = guardMemory({ registry, maxMb: limits.maxRssMb, clock, log });
+  const stopAudit = auditSlots(registry);
+  const stopQueues = guardQueues(registry);
+  const stopStats = publishStats(app, thisMachine);
+  const programs = new Set<Program>();
+  let drained: Promise<void> | undefined;
+  const drain = (seconds?: number) =>
+    drained ??= registry.drain(seconds)
+      .then(() => within(clock, GRACE_MS, registry.allReleased()));
+
+  function roomOf(name: string): Room {
+    if (!isRoomName(name)) throw new TypeError(`Cannot use room ${JSON.stringify(name)}: no name`);
+    return registry.room(name);
+  }
+
+  return {
+    fetch: createRouter(app),
+    get clientCount() {
+      return registry.clients.size;
+    },
+    async publish(name, message, { sender, key } = {}) {
+      const room = roomOf(name);
+      const draft = { sender: senderOf(sender), message: encode(message) };
+      const digest = key === undefined ? "" : await sha256(JSON.stringify(draft));
+      const known = key === undefined ? undefined : { session: "program", id: key, digest };
+      return granted(await room.submit({ ...draft, key: known }), `publish in ${name}`);
+    },
+    note(name, message, { sender } = {}) {
+      return Promise.resolve(roomOf(name).submitNote(senderOf(sender), encode(message)));
+    },
+    async history(name, options = {}) {
+      roomOf(name);
+      return JSON.parse(granted(await historyOf(registry, name, options), `read ${name}`));
+    },
+    async members(name) {
+      roomOf(name);
+      return granted(await membersOf(registry, name), `tell who is in ${name}`);
+    },
+    subscribe(name, { after, signal } = {}) {
+      const room = roomOf(name);
+      const program = new Program(registry);
+      programs.add(program);
+      signal?.addEventListener("abort", () => program.stop(), { once: true });
+      if (signal?.aborted) program.stop();
+      const opened = Promise.resolve(room.subscribe(program, { after }));
+      return objectsOf(program, opened, name, () => programs.delete(program));
+    },
+    drain: ({ seconds } = {}) => drain(seconds),
+    async [Symbol.asyncDispose]() {
+      await drain();
+      for (const program of programs) program.stop();
+      stopGuard();
+      stopStats();
+      stopAudit();
+      stopQueues();
+      await within(clock, CLOSE_MS, registry.close());
+    },
+  };
+}
+
+/** What a program hears, from the start of its subscription on. */
+async function* objectsOf(
+  program: Program,
+  opened: Promise<Rejection | undefined>,
+  name: string,
+  onEnd: () => void,
+): AsyncGenerator<RoomObject> {
+  try {
+    const refusal = await opened;
+    if (refusal && !program.hasEnded) {
+      throw new ParleyError(refusal.refused, `subscribe to ${name}`);
+    }
+    for await (const object of program.objects) yield JSON.parse(object);
+  } finally {
+    program.stop();
+    onEnd();
+  }
+}
+
+function senderOf(sender = "Anonymous"): string {
+  if (isPersonName(sender)) return sender;
+  throw new TypeError(`Cannot use sender ${JSON.stringify(sender)}: no name`);
+}
+
+function encode(message: unknown): string {
+  const text = isShallow(message) ? JSON.stringify(message) : undefined;
+  if (text === undefined) throw new TypeError("Cannot send the message: it is no JSON value");
+  return text;
+}
+
+function granted<T>(result: T, what: string): Exclude<T, { refused: string }> {
+  if (isRefusal(result)) throw new ParleyError(result.refused, what);
+  return result as Exclude<T, { refused: string }>;
+}
+
+/** Waits for a task, but no longer than `ms`. */
+function within(clock: Clock, ms: number, task: Promise<void>): Promise<void> {
+  const limit = Promise.withResolvers<void>();
+  const cancel = clock.after(ms, limit.resolve);
+  return Promise.race([task, limit.promise]).finally(cancel);
+}

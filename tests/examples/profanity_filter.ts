@@ -1,0 +1,23 @@
+/**
+ * A rule of one's own between a message and its room: rude words are refused, long ones are cut.
+ *
+ *     deno run -A tests/examples/profanity_filter.ts
+ *
+ * @module
+ */
+import { createParley, type Parley, refuse } from "../../handlers/parley.ts";
+
+const RUDE = /\b(?:damn|blast)\b/i;
+
+/** Makes a Parley with the rule. */
+export function createPoliteParley(): Parley {
+  return createParley({
+    onMessage({ message, kind }) {
+      if (typeof message !== "string" || kind === "note") return;
+      if (RUDE.test(message)) return refuse("Be kind.");
+      if (message.length > 200) return { message: message.slice(0, 199) + "…" };
+    },
+  });
+}
+
+if (import.meta.main) Deno.serve(createPoliteParley().fetch);

@@ -1,0 +1,155 @@
+// What a program does with Parley in its own code.
+import { assert, assertEquals, assertRejects, assertThrows } from "@std/assert";
+import { createParley, memoryEngine, ParleyError, refuse } from "../handlers/parley.ts";
+
+/** A Parley that goes in no time. */
+function create(options: Parameters<typeof createParley>[0] = {}) {
+  return createParley({ ...options, limits: { drainSeconds: 0, ...options.limits } });
+}
+
+/** The next `count` of an iterable. */
+async function take<T>(count: number, from: AsyncIterator<T>): Promise<T[]> {
+  const all: T[] = [];
+  while (all.length < count) {
+    const { value, done } = await from.next();
+    if (done) break;
+    all.push(value);
+  }
+  return all;
+}
+
+Deno.test("publish() gives the place, history() what is kept", async () => {
+  await using parley = create();
+  const first = await parley.publish("ops", { a: 1 }, { sender: "shop" });
+  const { epoch } = first;
+  assertEquals([first.seq, await parley.publish("ops", null)], [1, { epoch, seq: 2 }]);
+  const page = await parley.history("ops");
+  assertEquals([page.room, page.seq, page.recovered], ["ops", 2, true]);
+  assertEquals(page.messages.map(({ sender, message }) => [sender, message]), [
+    ["shop", { a: 1 }],
+    ["Anonymous", null],
+  ]);
+  const rest = await parley.history("ops", { after: `${epoch}:1` });
+  assertEquals(rest.messages.map(({ seq }) => seq), [2]);
+  assertEquals((await parley.history("ops", { limit: 1 })).messages.length, 1);
+});
+
+Deno.test("publish() counts a key once, and refuses it with another message", async () => {
+  await using parley = create();
+  const first = await parley.publish("ops", "a", { key: "k" });
+  assertEquals(await parley.publish("ops", "a", { key: "k" }), first);
+  const error = await assertRejects(() => parley.publish("ops", "b", { key: "k" }), ParleyError);
+  assertEquals([error.code, error.message], ["conflict", "Cannot publish in ops: conflict"]);
+});
+
+Deno.test("what is no room, no name or no JSON is refused at once", async () => {
+  await using parley = create();
+  await assertRejects(() => parley.publish("a b", 1), TypeError, 'Cannot use room "a b"');
+  await assertRejects(
+    () => parley.publish("a", 1, { sender: "\n" }),
+    TypeError,
+    "Cannot use sender",
+  );
+  for (const message of [undefined, () => {}, Infinity]) {
+    await assertRejects(() => parley.publish("a", message), TypeError, "no JSON value");
+  }
+  assertThrows(() => parley.subscribe(""), TypeError, "Cannot use room");
+  await assertRejects(() => parley.members("?"), TypeError, "Cannot use room");
+});
+
+Deno.test("calls from code pass neither hook nor rights nor rates", async () => {
+  await using parley = create({
+    onMessage: () => refuse("never"),
+    authorize: () => new Response("no", { status: 401 }),
+    limits: { messageRate: 1, postRate: 1 },
+  });
+  for (let i = 0; i < 10; i++) await parley.publish("ops", i);
+  assertEquals((await parley.history("ops")).messages.length, 10);
+  const refused = await parley.fetch(new Request("http://parley.test/rooms/ops/messages"));
+  assertEquals([refused.status, await refused.text()], [401, "no"]);
+});
+
+Deno.test("subscribe() hears welcome, chats and notes in order, and resumes", async () => {
+  await using parley = create();
+  const { epoch } = await parley.publish("ops", "before");
+  const events = parley.subscribe("ops", { after: `${epoch}:0` })[Symbol.asyncIterator]();
+  await parley.publish("ops", "after");
+  await parley.note("ops", { typing: true }, { sender: "Ann" });
+  const [welcome, ...rest] = await take(4, events);
+  assertEquals(welcome, {
+    type: "welcome",
+    room: "ops",
+    epoch,
+    seq: 0,
+    members: 0,
+    recovered: true,
+  });
+  assertEquals(rest.map((event) => [event.type, "message" in event && event.message]), [
+    ["chat", "before"],
+    ["chat", "after"],
+    ["note", { typing: true }],
+  ]);
+  await events.return?.(undefined);
+});
+
+Deno.test("a subscription ends by break, by its signal and by the end of Parley", async () => {
+  const parley = create();
+  for await (const { type } of parley.subscribe("a")) {
+    assertEquals(type, "welcome");
+    break;
+  }
+  const stop = new AbortController();
+  const stopped = Array.fromAsync(parley.subscribe("b", { signal: stop.signal }));
+  const aborted = parley.subscribe("c", { signal: AbortSignal.abort() });
+  assertEquals(await Array.fromAsync(aborted), []);
+  const ended = Array.fromAsync(parley.subscribe("d"));
+  await new Promise((resolve) => setTimeout(resolve, 0));
+  stop.abort();
+  assertEquals((await stopped).map(({ type }) => type), ["welcome"]);
+  await parley[Symbol.asyncDispose]();
+  assertEquals((await ended).map(({ type }) => type), ["welcome"]);
+});
+
+Deno.test("a program that does not read falls behind alone, and is told", async () => {
+  await using parley = create({ limits: { maxQueueBytes: 70_000 } });
+  const slow = parley.subscribe("ops")[Symbol.asyncIterator]();
+  await slow.next();
+  for (let i = 0; i < 10; i++) await parley.publish("ops", "x".repeat(10_000));
+  await assertRejects(() => take(20, slow), Error, "too slow");
+});
+
+Deno.test("members() tells who has joined", async () => {
+  await using parley = create();
+  assertEquals(await parley.members("ops"), { room: "ops", members: [], count: 0 });
+});
+
+Deno.test("a program takes no client's place, and is counted as none", async () => {
+  await using parley = create({ limits: { maxConnections: 0 } });
+  const events = parley.subscribe("ops")[Symbol.asyncIterator]();
+  assertEquals((await events.next()).value?.type, "welcome");
+  assertEquals(parley.clientCount, 0);
+  await events.return?.(undefined);
+});
+
+Deno.test("drain() takes nobody in any more, in the seconds it is given", async () => {
+  await using parley = createParley();
+  await parley.drain({ seconds: 0 });
+  const ready = await parley.fetch(new Request("http://parley.test/readyz"));
+  assertEquals([ready.status, await ready.text()], [503, "draining\n"]);
+});
+
+Deno.test("an engine of one's own is closed with Parley", async () => {
+  const engine = memoryEngine();
+  {
+    await using parley = create({ engine });
+    await parley.publish("ops", 1);
+    assertEquals(engine.stats().rooms, 1);
+  }
+  assertEquals(engine.stats().rooms, 0);
+});
+
+Deno.test("createParley() has the shape that deno serve wants", async () => {
+  await using parley = create();
+  const { fetch } = parley;
+  assert((await fetch(new Request("http://parley.test/healthz"))).ok);
+});
