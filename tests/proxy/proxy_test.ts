@@ -137,6 +137,24 @@ for (const program of [NGINX, CADDY]) {
     },
   );
 
+  proxyTest(
+    program,
+    `through ${name} the page's own origin may connect, and no other`,
+    async () => {
+      await using front = await Front.start(program);
+      const status = async (origin: string) => {
+        const { status, body } = await fetch(`${front.url}/rooms`, { headers: { origin } });
+        await body?.cancel();
+        return status;
+      };
+      assertEquals(await status(front.url), 200);
+      assertEquals(await status(front.url.replace("http:", "https:")), 200);
+      for (const origin of ["https://evil.example", "http://127.0.0.1:1", "null"]) {
+        assertEquals(await status(origin), 403, origin);
+      }
+    },
+  );
+
   proxyTest(program, `${name} refuses requests that can be read in two ways`, async () => {
     await using front = await Front.start(program);
     const hidden = "GET /nowhere HTTP/1.1\r\nhost: x\r\n\r\n";
