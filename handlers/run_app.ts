@@ -1,8 +1,4 @@
-/**
- * What a program does with a Parley, over an app that is put together.
- *
- * @module
- */
+/** What a program does with a Parley, over an app that is put together. */
 import { guardMemory } from "./access/memory_guard.ts";
 import type { App } from "./app.ts";
 import { isRefusal } from "./engine/engine.ts";

@@ -1,8 +1,4 @@
-/**
- * The rules of a program between a message and its room. `PROTOCOL.md`, Hooks.
- *
- * @module
- */
+/** The rules of a program between a message and its room. `PROTOCOL.md`, Hooks. */
 import { isPersonName, isShallow } from "../protocol/parse.ts";
 import { byteLength } from "../util/bytes.ts";
 import type { Log } from "../util/log.ts";

@@ -1,8 +1,4 @@
-/**
- * The body of a request: JSON, bounded in size and time.
- *
- * @module
- */
+/** The body of a request: JSON, bounded in size and time. */
 import { HttpError } from "../protocol/http_error.ts";
 import type { Clock } from "../util/clock.ts";
 

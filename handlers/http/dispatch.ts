@@ -1,8 +1,4 @@
-/**
- * A request's way to its handler: path, method, access; and an error's way back.
- *
- * @module
- */
+/** A request's way to its handler: path, method, access; and an error's way back. */
 import { Access, type Need } from "../access/access.ts";
 import type { App, Handler, RequestInfo } from "../app.ts";
 import { HttpError } from "../protocol/http_error.ts";

@@ -1,8 +1,4 @@
-/**
- * What a room refuses, over HTTP.
- *
- * @module
- */
+/** What a room refuses, over HTTP. */
 import { ERROR_TEXTS } from "../protocol/encode.ts";
 import { HttpError } from "../protocol/http_error.ts";
 import type { Rejection } from "../registry/room.ts";

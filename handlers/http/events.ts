@@ -1,8 +1,4 @@
-/**
- * `GET /rooms/{room}/events`: a room as Server-Sent Events. `PROTOCOL.md`, Endpoints.
- *
- * @module
- */
+/** `GET /rooms/{room}/events`: a room as Server-Sent Events. `PROTOCOL.md`, Endpoints. */
 import type { App, ClientHandler } from "../app.ts";
 import { CLOSE } from "../protocol/close_codes.ts";
 import { events as eventsDialect } from "../protocol/encode.ts";

@@ -1,8 +1,6 @@
 /**
  * What the server counts: as numbers that add up over the workers of a process, and as `/metrics` for
  * Prometheus. Both are read when somebody asks.
- *
- * @module
  */
 import process from "node:process";
 import type { Counter, Gauge } from "prom-client";

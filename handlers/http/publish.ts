@@ -1,8 +1,4 @@
-/**
- * Messages and notes over HTTP: one, or many at once. `PROTOCOL.md`, Endpoints.
- *
- * @module
- */
+/** Messages and notes over HTTP: one, or many at once. `PROTOCOL.md`, Endpoints. */
 import type { App, Call, Handler, Visitor } from "../app.ts";
 import { type IdempotencyKey, isRefusal } from "../engine/engine.ts";
 import { HttpError } from "../protocol/http_error.ts";

@@ -1,8 +1,4 @@
-/**
- * Rooms over HTTP: the list, one of them, its members, its history. `PROTOCOL.md`, Endpoints.
- *
- * @module
- */
+/** Rooms over HTTP: the list, one of them, its members, its history. `PROTOCOL.md`, Endpoints. */
 import type { App, Handler } from "../app.ts";
 import { isRefusal, type Refusal } from "../engine/engine.ts";
 import { v1 } from "../protocol/encode.ts";

@@ -1,7 +1,5 @@
 /**
  * The room `_stats`: what this process does, all workers together, once a second, for the dashboard.
- *
- * @module
  */
 import process from "node:process";
 import config from "../../deno.json" with { type: "json" };

@@ -2,8 +2,6 @@
  * What clients send, in both dialects: parsed and checked. Pure.
  *
  * `PROTOCOL.md` is the contract. The checks are by hand: `JSON.parse` is nearly all of the cost.
- *
- * @module
  */
 import { type Dialect, type ErrorCode, plain } from "./encode.ts";
 

@@ -1,8 +1,4 @@
-/**
- * A program that hears a room by `parley.subscribe`: a subscriber without a client.
- *
- * @module
- */
+/** A program that hears a room by `parley.subscribe`: a subscriber without a client. */
 import { OPEN_RIGHTS } from "../access/grants.ts";
 import { CLOSE } from "../protocol/close_codes.ts";
 import { type Dialect, v1 } from "../protocol/encode.ts";

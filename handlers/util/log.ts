@@ -1,8 +1,4 @@
-/**
- * What Parley asks of a log.
- *
- * @module
- */
+/** What Parley asks of a log. */
 
 /** Writes one line; `fields` are for machines. */
 export type Write = (text: string, fields?: Record<string, unknown>) => void;
