@@ -3,7 +3,7 @@ import { guardMemory } from "./access/memory_guard.ts";
 import type { App } from "./app.ts";
 import { isRefusal } from "./engine/engine.ts";
 import { historyOf, type HistoryQuery, membersOf } from "./http/rooms.ts";
-import { publishStats, thisMachine } from "./http/stats.ts";
+import { publishStats } from "./http/stats.ts";
 import { isPersonName, isRoomName, isShallow } from "./protocol/parse.ts";
 import type { Cursor } from "./protocol/position.ts";
 import type { HistoryPage, MemberList, RoomObject } from "./protocol/room_event.ts";
@@ -77,7 +77,7 @@ export function runApp(app: App): Parley {
   const stopGuard = guardMemory({ registry, maxMb: limits.maxRssMb, clock, log });
   const stopAudit = auditSlots(registry);
   const stopQueues = guardQueues(registry);
-  const stopStats = publishStats(app, thisMachine);
+  const stopStats = publishStats(app);
   const programs = new Set<Program>();
   let drained: Promise<void> | undefined;
   const drain = (seconds?: number) =>
