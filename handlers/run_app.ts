@@ -9,7 +9,7 @@ import type { Cursor } from "./protocol/position.ts";
 import type { HistoryPage, MemberList, RoomObject } from "./protocol/room_event.ts";
 import { auditSlots } from "./registry/audit.ts";
 import { guardQueues } from "./registry/queue_guard.ts";
-import { Program } from "./registry/program.ts";
+import { Program } from "./registry/stream_subscriber.ts";
 import type { Rejection, Room } from "./registry/room.ts";
 import { createRouter, type Fetch } from "./router.ts";
 import type { Clock } from "./util/clock.ts";
@@ -146,7 +146,7 @@ async function* objectsOf(
     if (refusal && !program.hasEnded) {
       throw new ParleyError(refusal.refused, `subscribe to ${name}`);
     }
-    for await (const object of program.objects) yield JSON.parse(object);
+    for await (const object of program.frames) yield JSON.parse(object);
   } finally {
     program.stop();
     onEnd();
