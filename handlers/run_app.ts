@@ -12,6 +12,7 @@ import { isPersonName, isRoomName, isShallow } from "./protocol/parse.ts";
 import type { Cursor } from "./protocol/position.ts";
 import type { HistoryPage, MemberList, RoomObject } from "./protocol/room_event.ts";
 import { auditSlots } from "./registry/audit.ts";
+import { guardQueues } from "./registry/queue_guard.ts";
 import { Program } from "./registry/program.ts";
 import type { Rejection, Room } from "./registry/room.ts";
 import { createRouter, type Fetch } from "./router.ts";
@@ -20,7 +21,7 @@ import { sha256 } from "./util/digest.ts";
 
 /** Who publishes from code, and under which key. */
 export interface PublishOptions {
-  /** @default "Anonymous" */
+  /** Whom it is from. @default "Anonymous" */
   sender?: string;
   /** An idempotency key: a repeat within 5 minutes gets the first answer and publishes nothing. */
   key?: string;
@@ -61,8 +62,9 @@ export interface Parley extends AsyncDisposable {
 
 /** What could not be done, as a code of `PROTOCOL.md`. */
 export class ParleyError extends Error {
-  override name = "ParleyError";
+  /** The kind of error. */ override name = "ParleyError";
 
+  /** Makes the error of a code. */
   constructor(readonly code: string, what: string) {
     super(`Cannot ${what}: ${code}`);
   }
@@ -78,6 +80,7 @@ export function runApp(app: App): Parley {
   const { registry, clock, log, limits } = app;
   const stopGuard = guardMemory({ registry, maxMb: limits.maxRssMb, clock, log });
   const stopAudit = auditSlots(registry);
+  const stopQueues = guardQueues(registry);
   const stopStats = publishStats(app, thisMachine);
   const programs = new Set<Program>();
   let drained: Promise<void> | undefined;
@@ -129,6 +132,7 @@ export function runApp(app: App): Parley {
       stopGuard();
       stopStats();
       stopAudit();
+      stopQueues();
       await within(clock, CLOSE_MS, registry.close());
     },
   };

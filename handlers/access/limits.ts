@@ -15,6 +15,8 @@ export interface Limits extends HistoryLimits {
   maxMessageBytes: number;
   /** Unsent bytes of one client; above, it is closed with 1013. */
   maxQueueBytes: number;
+  /** Megabytes unsent to all clients of a thread together; near it each may have less. */
+  queueMb: number;
   /** Rooms that one socket subscribes to. */
   maxRoomsPerConnection: number;
   /** Megabytes of the process above which no client is let in; 0 = no limit. */
@@ -39,6 +41,7 @@ export const DEFAULT_LIMITS: Readonly<Limits> = {
   maxConnectionsPerIp: 0,
   maxMessageBytes: 65_536,
   maxQueueBytes: 1_048_576,
+  queueMb: 256,
   maxRooms: 100_000,
   maxRoomsPerConnection: 100,
   maxRssMb: 0,

@@ -19,7 +19,7 @@ export interface Slot {
 /** Answers a call of a client that stays. From its answer on, the slot is its to release. */
 export type SlotHandler<Call> = (call: Call, slot: Slot) => MaybePromise<Response>;
 
-/** A server, as those see it that want a slot. */
+/** What slots need to know of the server. */
 export interface SlotSource {
   registry: Capacity & { acquire(address: string): MaybePromise<Slot | NoSlot> };
   limits: Limits;

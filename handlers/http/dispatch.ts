@@ -29,7 +29,7 @@ export interface Route {
 const MAX_URL_LENGTH = 8_192;
 /** RFC 9112, 3.2; of names what is in use. Anything else could name a path, too. */
 const HOST = /^(?:[\w.-]+|\[[\da-f:.]+\])(?::\d{0,5})?$/i;
-/** What each reader of a URL resolves in its own way: a proxy's rule for a path would see another one. */
+/** Readers of URLs resolve these differently, so that a proxy's rule for a path may see another path. */
 const AMBIGUOUS = /\\|\/(?:\.|%2e){1,2}(?:\/|$)/i;
 
 const NOWHERE: RequestInfo = { remoteAddr: { transport: "tcp", hostname: "unknown", port: 0 } };

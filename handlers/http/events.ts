@@ -100,7 +100,7 @@ class EventStream extends Subscriber {
     if (this.hasEnded || typeof frame !== "string") return;
     this.registry.counters.bytesOut += frame.length;
     this.#controller.enqueue(frame);
-    if (this.#controller.desiredSize! < 0) this.close("tooSlow");
+    if (this.unsentBytes > this.registry.queueLimit) this.close("tooSlow");
   }
 
   protected closeTransport(why: keyof typeof CLOSE): void {

@@ -30,8 +30,8 @@ const REQUEST_HEADERS = [
 ];
 
 /**
- * Answers what a browser asks before it sends a request of another origin's page. Whatever headers it
- * would add are allowed: those of tracing (`traceparent`, `baggage`) are nobody's fault.
+ * Answers what a browser asks before it sends a request of another origin's page. Any header is
+ * allowed: libraries add theirs to every request, such as `traceparent` and `baggage` of tracing.
  *
  * https://fetch.spec.whatwg.org/#http-cors-protocol
  */

@@ -12,7 +12,7 @@ const ENVELOPE_BYTES = 192;
 
 /** The kept messages of a room that follow a cursor, oldest first; `seq` is the room's head. */
 export interface Span extends Cursor {
-  chats: Chat[];
+  /** Oldest first. */ chats: Chat[];
 }
 
 /** Messages to hand out. `seq` is where they begin or end; nothing that was asked for is gone if `recovered`. */

@@ -6,13 +6,13 @@
 
 /** A place in a room's order: `seq` counts 1, 2, 3 … within one `epoch`. */
 export interface Cursor {
-  epoch: string;
-  seq: number;
+  /** Another one after a room has begun anew. */ epoch: string;
+  /** The number of a message. */ seq: number;
 }
 
 /** A room at one moment: the next message is `seq` + 1; `members` sockets have joined. */
 export interface Head extends Cursor {
-  members: number;
+  /** How many have joined. */ members: number;
 }
 
 /** The cursor in `epoch:seq`, or nothing where the text is no cursor. */

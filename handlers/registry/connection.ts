@@ -74,7 +74,7 @@ export class Connection extends Subscriber implements EventListenerObject {
 
   send(frame: Frame): void {
     if (this.hasEnded) return;
-    const { counters, limits, clock } = this.registry;
+    const { counters, queueLimit, clock } = this.registry;
     counters.framesOut++;
     counters.bytesOut += typeof frame === "string" ? frame.length : frame.byteLength;
     try {
@@ -83,12 +83,12 @@ export class Connection extends Subscriber implements EventListenerObject {
       return this.end({ by: "error", code: 1006, reason: String(error) });
     }
     const { bufferedAmount } = this.#socket;
-    if (bufferedAmount < limits.maxQueueBytes / BEHIND_SHARE) this.#backlog = undefined;
+    if (bufferedAmount < queueLimit / BEHIND_SHARE) this.#backlog = undefined;
     else {
       const now = clock.now();
-      this.#backlog ??= new Backlog(now, limits.maxQueueBytes);
+      this.#backlog ??= new Backlog(now, queueLimit);
       const weight = this.#backlog.weigh(bufferedAmount, frame, now);
-      if (weight > limits.maxQueueBytes) this.close("tooSlow");
+      if (weight > queueLimit) this.close("tooSlow");
     }
   }
 

@@ -58,6 +58,8 @@ export class Registry {
   isDraining = false;
   /** Slots of this thread: sockets and streams that the runtime still holds, evicted ones included. */
   heldCount = 0;
+  /** Bytes that one client may have unsent now; see {@link guardQueues}. */
+  queueLimit: number;
   /** The process uses more memory than MAX_RSS_MB. */
   isOverMemory = false;
   readonly #engine: Engine;
@@ -76,6 +78,7 @@ export class Registry {
     this.clock = clock;
     this.load = new LoadWatch(clock);
     this.limits = limits;
+    this.queueLimit = limits.maxQueueBytes;
     this.#sharedLimits = sharedLimits;
     this.hooks = new HookCaller(hooks, log, limits);
     this.turn = turn ?? new Turn();

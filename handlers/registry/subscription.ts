@@ -112,7 +112,7 @@ export class Subscription {
     if (chats.at(-1)?.seq !== seq) chats = [];
     const limit = after === undefined ? history : Infinity;
     // What it still has to read from other rooms counts: one that asks for many would be closed.
-    const maxBytes = this.room.registry.limits.maxQueueBytes / 2 - this.subscriber.unsentBytes;
+    const maxBytes = this.room.registry.queueLimit / 2 - this.subscriber.unsentBytes;
     return replay({ epoch, seq, chats }, parseCursor(after), limit, maxBytes);
   }
 

@@ -51,6 +51,7 @@ export const GROUPS = {
     MAX_CONNECTIONS_PER_IP: limit("maxConnectionsPerIp", "clients from one address; 0 = any"),
     MAX_MESSAGE_BYTES: limit("maxMessageBytes", "bytes of a message or a request's body"),
     MAX_QUEUE_BYTES: limit("maxQueueBytes", "unsent bytes at which a client is closed with 1013"),
+    QUEUE_MB: limit("queueMb", "megabytes unsent to all; near it each may have less", LARGE, 1),
     MAX_ROOMS_PER_CONNECTION: limit("maxRoomsPerConnection", "rooms that one socket hears"),
     MESSAGE_RATE: limit("messageRate", "messages a second from one socket; 0 = any"),
     BYTE_RATE: limit("byteRate", "bytes a second from one socket; 0 = any"),
@@ -69,7 +70,9 @@ export const GROUPS = {
     HISTORY_MB: limit("historyMb", "megabytes of history, all rooms together", LARGE, 1),
     MAX_ROOMS: limit("maxRooms", "rooms, empty ones with history included"),
     DATA_FILE: text("file that rooms are kept in over restarts, also if the machine fails"),
-    REDIS_URL: text("redis:// or rediss:// URL: rooms live there, for many machines"),
+    REDIS_URL: text(
+      "URL of Redis, a Redis Cluster or Sentinel: rooms live there, for many machines",
+    ),
   },
   "How it runs": {
     LOG_LEVEL: oneOf("info", LOG_LEVELS, "least severe level that is logged"),

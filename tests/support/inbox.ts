@@ -5,7 +5,7 @@
  */
 
 /** How long a test waits for what must come: long enough for a machine that is busy with other work. */
-export const PATIENCE_MS = 60_000;
+export const PATIENCE_MS = 120_000;
 /** Between two looks at what tells nobody that it has changed. */
 const LOOK_MS = 10;
 // A test may put its own in their place.
