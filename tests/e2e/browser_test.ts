@@ -191,6 +191,7 @@ pageTest("a message is marked as sent, acked, or failed with a retry", async ({ 
 
 pageTest("what came while nobody looked is below a divider", async (world) => {
   const ann = await world.visit("/?room=ops");
+  await ann.sees("#people", "0 here");
   await publish(world, "ops", range(1, 60).map((number) => `old ${number}`));
   await ann.sees(".words", "old 60");
   assertEquals(await ann.page.locator(".unread").count(), 0);
