@@ -50,9 +50,9 @@ export interface App extends AccessRules {
 export interface ParleyOptions extends Hooks {
   /** Keeps the rooms. @default memoryEngine(limits) */
   engine?: Engine;
-  /** @default silent */
+  /** What happens is written here. @default silent */
   log?: Log;
-  limits?: Partial<Limits>;
+  /** What clients may use, and what is kept. */ limits?: Partial<Limits>;
   /** The path below which everything is: `/rt`. @default "" */
   prefix?: string;
   /** Origins of pages that may connect. @default ["same"]: pages of the server's own host */

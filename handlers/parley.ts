@@ -25,6 +25,7 @@ export type {
   IdempotencyKey,
   Outcome,
   Refusal,
+  RemoteStats,
 } from "./engine/engine.ts";
 export type { HistoryLimits } from "./engine/memory.ts";
 export { type From, type Hooks, refuse, Refused } from "./hooks/hooks.ts";

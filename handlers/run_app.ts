@@ -21,7 +21,7 @@ import { sha256 } from "./util/digest.ts";
 
 /** Who publishes from code, and under which key. */
 export interface PublishOptions {
-  /** @default "Anonymous" */
+  /** Whom it is from. @default "Anonymous" */
   sender?: string;
   /** An idempotency key: a repeat within 5 minutes gets the first answer and publishes nothing. */
   key?: string;
@@ -62,8 +62,9 @@ export interface Parley extends AsyncDisposable {
 
 /** What could not be done, as a code of `PROTOCOL.md`. */
 export class ParleyError extends Error {
-  override name = "ParleyError";
+  /** The kind of error. */ override name = "ParleyError";
 
+  /** Makes the error of a code. */
   constructor(readonly code: string, what: string) {
     super(`Cannot ${what}: ${code}`);
   }

@@ -13,7 +13,7 @@ import { OriginRules } from "./origins.ts";
 
 /** What the server knows of a request's other end; `Deno.ServeHandlerInfo` has it. */
 export interface RequestInfo {
-  remoteAddr: Deno.Addr;
+  /** The connection's peer. */ remoteAddr: Deno.Addr;
 }
 
 /** Who asks. */

@@ -27,14 +27,14 @@ export interface JwtOptions {
   maxTokenSeconds?: number;
   /** Requests are traced with their query, so no token may be in it. */
   isTraced?: boolean;
-  log?: Log;
-  clock?: Clock;
+  /** Told why a token was refused. @default silent */ log?: Log;
+  /** The time that tokens are checked by. @default the system's */ clock?: Clock;
 }
 
 /** An {@link Authorize} by tokens, and how often the keys could not be read. */
 export interface JwtAuthorizer extends Authorize {
   (request: Request): Promise<Grants>;
-  readonly figures: { keyFailures: number };
+  /** Totals since the start. */ readonly figures: { keyFailures: number };
 }
 
 /** Asymmetric algorithms that a key set may use: RFC 7518, 3.1, and RFC 8037. */

@@ -1,5 +1,4 @@
 // @ts-check
-/// <reference lib="dom" />
 // @ts-self-types="./client.d.ts"
 /**
  * The Parley client for browsers, Deno, Node and Bun, without a build: one connection that speaks

@@ -14,24 +14,24 @@ import type { MaybePromise } from "../util/maybe_promise.ts";
 
 /** What makes a message known when it is sent again: within a room and session an `id` counts once. */
 export interface IdempotencyKey {
-  session: string;
-  id: string;
+  /** Whose ids they are. */ session: string;
+  /** Counts once in the session. */ id: string;
   /** With it, a repeat that carries another digest is refused as `conflict`; without, ids beyond the last 1,000 of the session are forgotten. */
   digest?: string;
 }
 
 /** A message to publish. `message` is JSON text. */
 export interface Draft {
-  sender: string;
-  message: string;
-  key?: IdempotencyKey;
+  /** The sender's name. */ sender: string;
+  /** JSON text. */ message: string;
+  /** Makes it known when it is sent again. */ key?: IdempotencyKey;
   /** The sender's address: its share of rooms and keys is limited. Without one, only the whole is. */
   address?: string;
 }
 
 /** Why an engine did not do it. `unavailable` leaves the outcome unknown. */
 export interface Refusal {
-  refused: "unavailable" | "too_many_rooms" | "conflict";
+  /** A code of `PROTOCOL.md`. */ refused: "unavailable" | "too_many_rooms" | "conflict";
 }
 
 /** What became of a message: its place in the order, the first one's for a repeat. */
@@ -64,16 +64,16 @@ export interface EngineStats {
 
 /** Totals of an engine that talks to servers. */
 export interface RemoteStats {
-  commands: number;
-  reconnects: number;
+  /** Commands sent. */ commands: number;
+  /** Connections that were made again. */ reconnects: number;
   /** Round trips that were measured, and their seconds together. */
   roundTrips: number;
-  roundTripSeconds: number;
+  /** Their sum. */ roundTripSeconds: number;
 }
 
 /** The contract. Calls that come from one caller take effect in the order they were made. */
 export interface Engine {
-  readonly name: "memory" | "durable" | "redis";
+  /** Which engine it is. */ readonly name: "memory" | "durable" | "redis";
 
   /**
    * Starts hosting a room in this process. Events begin right behind the head that it answers

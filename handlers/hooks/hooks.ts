@@ -10,16 +10,17 @@ import type { MaybePromise } from "../util/maybe_promise.ts";
 
 /** Whom something comes from, and for which room. */
 export interface From {
-  room: string;
+  /** The room. */ room: string;
   /** The name in the room. */
   name: string;
   /** The user that a token tells. */
   user?: string;
-  via: "socket" | "http";
+  /** By which way it came. */ via: "socket" | "http";
 }
 
 /** A refusal by a hook: the sender gets its text. */
 export class Refused {
+  /** Refuses with a text for the sender. */
   constructor(readonly text: string) {}
 }
 

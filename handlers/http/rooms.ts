@@ -81,9 +81,9 @@ export function readMessages({ registry }: App): Handler {
 
 /** Which part of a room's history: forward behind `after`, backward below `before`, else the newest. */
 export interface HistoryQuery {
-  after?: string;
-  before?: string;
-  /** @default 100 */
+  /** Forward, from behind this cursor. */ after?: string;
+  /** Backward, from below this cursor. */ before?: string;
+  /** At most so many, up to 1,000. @default 100 */
   limit?: number;
 }
 

@@ -1,5 +1,5 @@
 /**
- * Which part of a room's history somebody gets: pure functions on a {@link Span}.
+ * Which part of a room's history is handed out: pure functions on a {@link Span}.
  *
  * @module
  */
@@ -12,7 +12,7 @@ const ENVELOPE_BYTES = 192;
 
 /** The kept messages of a room that follow a cursor, oldest first; `seq` is the room's head. */
 export interface Span extends Cursor {
-  chats: Chat[];
+  /** Oldest first. */ chats: Chat[];
 }
 
 /** Messages to hand out. `seq` is where they begin or end; nothing that was asked for is gone if `recovered`. */
@@ -27,7 +27,7 @@ function isWhole(span: Span, after: Cursor | undefined): boolean {
 }
 
 /**
- * A replay for a listener: all since `after` if it is kept and fits, else the newest that do.
+ * A replay for a subscriber: all since `after` if it is kept and fits, else the newest that do.
  *
  * @param maxBytes what the encoded messages may take together
  */

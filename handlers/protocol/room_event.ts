@@ -6,17 +6,17 @@
 
 /** One kept message. `message` is JSON text; `time` is Unix ms. */
 export interface Chat {
-  seq: number;
-  time: number;
-  sender: string;
-  message: string;
+  /** Its number. */ seq: number;
+  /** Unix ms. */ time: number;
+  /** The sender's name. */ sender: string;
+  /** JSON text. */ message: string;
 }
 
 /** A message of the moment. `message` is JSON text; `time` is Unix ms. */
 export interface Note {
-  time: number;
-  sender: string;
-  message: string;
+  /** Unix ms. */ time: number;
+  /** The sender's name. */ sender: string;
+  /** JSON text. */ message: string;
 }
 
 /** What is handed on in a room's order, without a number, and not kept. */
@@ -41,15 +41,15 @@ export type RoomEvent =
 
 /** Who has joined a room: `names` sorted, at most 1,000 of `count`. */
 export interface Members {
-  names: string[];
-  count: number;
+  /** Sorted. */ names: string[];
+  /** All of them. */ count: number;
 }
 
 /** Who has joined a room, as it is shown: at most 1,000 of `count`, by name. */
 export interface MemberList {
-  room: string;
-  members: { name: string; sockets: number }[];
-  count: number;
+  /** The room. */ room: string;
+  /** By name. */ members: { name: string; sockets: number }[];
+  /** All of them. */ count: number;
 }
 
 /** What a program hears of a room: the objects of `parley.v1`. `time` is Unix ms. */
@@ -76,18 +76,18 @@ export type RoomObject =
 
 /** A page of a room's history; `seq` is the cursor to ask with next. */
 export interface HistoryPage {
-  room: string;
-  epoch: string;
-  seq: number;
+  /** The room. */ room: string;
+  /** The room's epoch. */ epoch: string;
+  /** Where this page ends. */ seq: number;
   /** Whether nothing is missing since `after`. */
   recovered: boolean;
-  messages: Extract<RoomObject, { type: "chat" }>[];
+  /** Oldest first. */ messages: Extract<RoomObject, { type: "chat" }>[];
 }
 
 /** A room with listeners, as `GET /rooms` shows it. */
 export interface RoomSummary {
-  room: string;
-  members: number;
-  listeners: number;
-  seq: number;
+  /** The room. */ room: string;
+  /** How many have joined. */ members: number;
+  /** How many hear it. */ listeners: number;
+  /** The newest message. */ seq: number;
 }

@@ -70,7 +70,9 @@ export const GROUPS = {
     HISTORY_MB: limit("historyMb", "megabytes of history, all rooms together", LARGE, 1),
     MAX_ROOMS: limit("maxRooms", "rooms, empty ones with history included"),
     DATA_FILE: text("file that rooms are kept in over restarts, also if the machine fails"),
-    REDIS_URL: text("redis:// or rediss:// URL: rooms live there, for many machines"),
+    REDIS_URL: text(
+      "URL of Redis, a Redis Cluster or Sentinel: rooms live there, for many machines",
+    ),
   },
   "How it runs": {
     LOG_LEVEL: oneOf("info", LOG_LEVELS, "least severe level that is logged"),

@@ -296,3 +296,14 @@ Deno.test("a socket file that a killed server left does not hinder the next star
   assertEquals(ann.status, 101);
   await Deno.remove(folder, { recursive: true });
 });
+
+Deno.test("deno serve main.ts ends with one clear line: the start listens itself", async () => {
+  await using process = new TestProcess(["serve", "-A", "--port", "0", "main.ts"], {
+    env: { PORT: "0" },
+  });
+  assertEquals((await process.status).code, 1);
+  assertEquals(process.lines("stderr").filter((line) => /^Cannot/.test(line)), [
+    "Cannot run under deno serve: start Parley with deno run -A main.ts, " +
+    "or serve a file of your own with export default createParley()",
+  ]);
+});

@@ -265,6 +265,26 @@ export function engineContract(
     assertEquals([one.seq, session.seq, room.seq], [1, 2, 1]);
   });
 
+  contract("tells texts apart that UTF-8 cannot carry, and gives them back", async (nodes) => {
+    const texts = ["\ud800", "\udc00 a", "\ufffd", "\x01", '\x01"\ud800"'];
+    const [recorder] = await hearAll(nodes);
+    const places: Cursor[] = [];
+    for (const node of [nodes[0], nodes.at(-1)!]) {
+      for (const [index, text] of texts.entries()) {
+        const key = { session: `${SESSION}${texts.at(-1 - index)}`, id: text };
+        places.push(await granted(node.publish(ROOM, draft(text, key, text))));
+      }
+    }
+    const seqs = range(1, texts.length);
+    assertEquals(places.map(({ seq }) => seq), [...seqs, ...seqs]);
+    await recorder.until(({ chats }) => chats.length === texts.length);
+    for (const chats of [recorder.chats, (await granted(nodes[0].read(ROOM))).chats]) {
+      assertEquals(chats.map(({ message, sender }) => [message, sender]), texts.map((t) => [t, t]));
+    }
+    assertEquals(await nodes[0].join(ROOM, "m1", texts[0]), undefined);
+    assertEquals(await nodes.at(-1)!.members(ROOM), { names: [texts[0]], count: 1 });
+  });
+
   contract("a repeat with another digest is a conflict", async (nodes) => {
     const publish = (node: Engine, digest?: string) =>
       node.publish(ROOM, draft("x", { session: SESSION, id: "key", digest }));

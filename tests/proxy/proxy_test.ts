@@ -6,55 +6,10 @@ import { assert, assertEquals, assertMatch } from "@std/assert";
 import type { Totals } from "../attack/totals.ts";
 import { Client, RawClient } from "../support/clients.ts";
 import { eventually, soon } from "../support/inbox.ts";
-import { freePort, ROOT, TestProcess } from "../support/process.ts";
+import { freePort, TestProcess } from "../support/process.ts";
+import { CADDY, NGINX, type Program, proxyTest, startProxy } from "./programs.ts";
 
 const encoder = new TextEncoder();
-
-/** A proxy's program, its package, its file, and how to start it. */
-interface Program {
-  path: string;
-  cure: string;
-  file: string;
-  /** What stands in the file for the place of this test; each must be there. */
-  replace(where: { port: number; directory: string }): Record<string, string>;
-  args(file: string, directory: string): string[];
-}
-
-const NGINX: Program = {
-  path: "/usr/sbin/nginx",
-  cure: "apt-get install nginx-light",
-  file: "nginx.conf",
-  replace: ({ port, directory }) => ({
-    "user www-data;": Deno.uid() === 0 ? "user root;" : "",
-    "worker_processes auto;": "worker_processes 1;",
-    "pid /run/nginx.pid;": `pid ${directory}/nginx.pid;`,
-    "error_log /var/log/nginx/error.log;": "error_log stderr error;",
-    "worker_connections 20000;": "worker_connections 1000;",
-    "http {": "http {" +
-      ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"].map((kind) =>
-        `${kind}_temp_path ${directory}/${kind};`
-      ).join(" "),
-    "unix:/run/parley/parley.sock": `unix:${directory}/parley.sock`,
-    "listen 80;": `listen 127.0.0.1:${port};`,
-    "client_header_timeout 10s;": "client_header_timeout 1s;",
-    "client_body_timeout 10s;": "client_body_timeout 1s;",
-    "send_timeout 10s;": "send_timeout 1s;",
-  }),
-  args: (file, directory) => ["-c", file, "-p", directory, "-g", "daemon off;"],
-};
-
-const CADDY: Program = {
-  path: "/usr/bin/caddy",
-  cure: "apt-get install caddy",
-  file: "Caddyfile",
-  replace: ({ port, directory }) => ({
-    "unix//run/parley/parley.sock": `unix/${directory}/parley.sock`,
-    ":80 {": `http://:${port} {\n\tbind 127.0.0.1`,
-    "read_header 10s": "read_header 1s",
-    "read_body 10s": "read_body 1s",
-  }),
-  args: (file) => ["run", "--adapter", "caddyfile", "--config", file],
-};
 
 /** Parley on a Unix socket, and a proxy in front of it. */
 class Front implements AsyncDisposable {
@@ -73,27 +28,7 @@ class Front implements AsyncDisposable {
       const script = "tests/attack/server.ts";
       const parley = stack.use(new TestProcess(["run", "-A", script, ...socket, ...flags]));
       front.#totalsUrl = (await parley.line(/^totals: /)).replace("totals: ", "");
-
-      let text = await Deno.readTextFile(`${ROOT}tests/proxy/${program.file}`);
-      for (const [from, to] of Object.entries(program.replace({ port: front.port, directory }))) {
-        assert(text.includes(from), `${program.file} has no ${from}`);
-        text = text.replace(from, to);
-      }
-      const file = `${directory}/${program.file}`;
-      await Deno.writeTextFile(file, text);
-      const proxy = new Deno.Command(program.path, {
-        args: program.args(file, directory),
-        clearEnv: true,
-        env: { HOME: directory, XDG_DATA_HOME: directory, XDG_CONFIG_HOME: directory },
-        stdout: "null",
-        stderr: "null",
-      }).spawn();
-      stack.defer(async () => {
-        proxy.kill("SIGTERM");
-        await proxy.status;
-      });
-      const isUp = () => front.dial().then((connection) => (connection.close(), true), () => false);
-      await eventually(isUp, (answer) => answer, `${program.path} on port ${front.port}`);
+      stack.use(await startProxy(program, { port: front.port, directory }));
     } catch (error) {
       await stack.disposeAsync();
       throw error;
@@ -134,18 +69,6 @@ async function ended(connection: Deno.Conn): Promise<string> {
     // Reset is an end, too.
   }
   return text;
-}
-
-/** Registers a test that needs the program; without it, it is ignored and shows the cure. */
-function proxyTest(program: Program, name: string, fn: () => Promise<void>): void {
-  let isThere = true;
-  try {
-    Deno.statSync(program.path);
-  } catch {
-    isThere = false;
-  }
-  const cure = isThere ? "" : ` (needs ${program.path}: ${program.cure})`;
-  Deno.test({ name: name + cure, ignore: !isThere, fn });
 }
 
 for (const program of [NGINX, CADDY]) {

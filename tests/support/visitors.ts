@@ -6,9 +6,9 @@
 import { assertEquals } from "@std/assert";
 import type { Browser, BrowserContextOptions, Page } from "npm:playwright-core@1.65.1";
 import { browserTest } from "./browser.ts";
+import { PATIENCE_MS } from "./inbox.ts";
 import { startServer, type TestServer } from "./servers.ts";
 
-const PATIENCE_MS = 10_000;
 const POLL_MS = 20;
 
 /** Console errors of pages whose server is gone, or does not let them in. */

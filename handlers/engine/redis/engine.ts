@@ -23,6 +23,7 @@ import { type HistoryLimits, newEpoch } from "../memory.ts";
 import type { ScriptName } from "./connection.ts";
 import { Lease } from "./lease.ts";
 import {
+  encodeText,
   type Entry,
   pack,
   type RedisNode,
@@ -148,13 +149,13 @@ class RedisEngine implements Engine, RedisNode {
   }
 
   publish(name: string, { sender, message, key }: Draft): Promise<Outcome> {
-    const args = [String(this.limits.historySize), pack(sender) + message];
+    const args = [String(this.limits.historySize), pack(sender) + encodeText(message)];
     if (key) {
       const { session, id, digest = "" } = key;
       // A session's ids replace its oldest ones; keys with a digest must stay for their five minutes.
       const bytes = session.length + id.length + digest.length + 200;
       const hasSpace = digest === "" || this.#keys.tryConsume(bytes, this.clock.now());
-      args.push(session, id, digest, hasSpace ? "1" : "0");
+      args.push(encodeText(session), encodeText(id), digest, hasSpace ? "1" : "0");
     }
     this.#rooms.get(name)?.catchUp();
     return this.run("publish", this.#rooms.keysOf(name), args).then(toOutcome);

@@ -356,29 +356,47 @@ const STATUS = "s".charCodeAt(0);
 export function toPayload(event: Transient): string | Buffer {
   if (event.type === "note") {
     const { time, sender, message } = event.note;
-    return `n${time} ${pack(sender)}${message}`;
+    return `n${time} ${pack(sender)}${encodeText(message)}`;
   }
   const from = Buffer.from(event.from);
   return Buffer.concat([Buffer.from(`b${from.length} `), from, event.bytes]);
 }
 
+/** Marks a text that UTF-8 cannot carry, as it has half of a surrogate pair: JSON follows. */
+const MARK = "\x01";
+
+/** A text as Redis can carry it, told apart from every other one. */
+export function encodeText(text: string): string {
+  return text.isWellFormed() && text[0] !== MARK ? text : MARK + JSON.stringify(text);
+}
+
+function decodeText(text: string): string {
+  return text[0] === MARK ? JSON.parse(text.slice(1)) : text;
+}
+
 /** Packs a text of any content so that more can follow: `{length} {text}`. */
 export function pack(text: string): string {
-  return `${text.length} ${text}`;
+  const encoded = encodeText(text);
+  return `${encoded.length} ${encoded}`;
 }
 
 /** The text packed at `start`, and where it ends. */
 export function unpack(packed: string, start = 0): { text: string; end: number } {
   const space = packed.indexOf(" ", start);
   const end = space + 1 + Number(packed.slice(start, space));
-  return { text: packed.slice(space + 1, end), end };
+  return { text: decodeText(packed.slice(space + 1, end)), end };
 }
 
 /** The message of a log entry's value, `{time} {packed sender}{message}`. */
 export function toChat(seq: number, entry: string): Chat {
   const space = entry.indexOf(" ");
   const { text: sender, end } = unpack(entry, space + 1);
-  return { seq, time: Number(entry.slice(0, space)), sender, message: entry.slice(end) };
+  return {
+    seq,
+    time: Number(entry.slice(0, space)),
+    sender,
+    message: decodeText(entry.slice(end)),
+  };
 }
 
 /** The messages of log entries; of several entries of one number the last one counts. */
