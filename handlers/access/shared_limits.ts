@@ -44,6 +44,11 @@ export class LimitTable implements SharedLimits {
     return this.#count >= this.limits.maxConnections;
   }
 
+  /** How many addresses have clients. */
+  get addressCount(): number {
+    return this.#byAddress.size;
+  }
+
   /** How many clients an address has. */
   countOf(address: string): number {
     return this.#byAddress.get(address) ?? 0;

@@ -110,7 +110,8 @@ export class Committer implements Journal {
   #schedule(): void {
     if (this.#isScheduled || this.#inFlight || !this.#store) return;
     this.#isScheduled = true;
-    queueMicrotask(() => {
+    // Behind the turn of the event loop: what it brings is one batch, and one frame a listener.
+    setImmediate(() => {
       this.#isScheduled = false;
       this.#flush();
       this.#run();

@@ -1,5 +1,5 @@
 /**
- * Which part of a room's history somebody gets: pure functions on a {@link Span}.
+ * Which part of a room's history is handed out: pure functions on a {@link Span}.
  *
  * @module
  */
@@ -27,7 +27,7 @@ function isWhole(span: Span, after: Cursor | undefined): boolean {
 }
 
 /**
- * A replay for a listener: all since `after` if it is kept and fits, else the newest that do.
+ * A replay for a subscriber: all since `after` if it is kept and fits, else the newest that do.
  *
  * @param maxBytes what the encoded messages may take together
  */

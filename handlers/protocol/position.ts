@@ -1,10 +1,10 @@
 /**
- * Places in a room's order, and their text form. Pure.
+ * Positions in a room's order, and their text form. Pure.
  *
  * @module
  */
 
-/** A place in a room's order: `seq` counts 1, 2, 3 … within one `epoch`. */
+/** A position in a room's order: `seq` counts 1, 2, 3 … within one `epoch`. */
 export interface Cursor {
   /** Another one after a room has begun anew. */ epoch: string;
   /** The number of a message. */ seq: number;
@@ -43,7 +43,7 @@ export function formatCursor({ epoch, seq }: Cursor): string {
   return `${epoch}:${seq}`;
 }
 
-/** Whether a place lies in a room's order, of which `head` is the end. */
-export function isWithin(head: Cursor, place: Cursor | undefined): place is Cursor {
-  return place?.epoch === head.epoch && place.seq <= head.seq;
+/** Whether a cursor is of a room's order, of which `head` is the end. */
+export function isWithin(head: Cursor, cursor: Cursor | undefined): cursor is Cursor {
+  return cursor?.epoch === head.epoch && cursor.seq <= head.seq;
 }

@@ -16,7 +16,7 @@ import { Subscription } from "./subscription.ts";
 /** In larger rooms plain sockets may miss a `status` while the server is behind. */
 const MAX_STATUS_LISTENERS = 100;
 
-/** Who hears a room, and how. */
+/** The subscribers of one room, and what reaches them. */
 export class Audience implements Host {
   /** The room as of the last event. */
   head: Head = { epoch: "", seq: 0, members: 0 };
@@ -35,7 +35,7 @@ export class Audience implements Host {
 
   constructor(readonly room: Room) {}
 
-  /** How many hear the room, those who wait included. */
+  /** How many subscribers there are, those that wait included. */
   get listenerCount(): number {
     return this.#subscriptions.size;
   }

@@ -5,32 +5,32 @@
  */
 import { byteLength } from "../util/bytes.ts";
 
-/** What the runtime holds for a frame that waits, besides its bytes: measured on Deno 2.9. */
+/** What the runtime holds for an unsent frame besides its bytes; measured on Deno 2.9. */
 const FRAME_BYTES = 1_000;
-/** A burst is read sooner: until then frames weigh their bytes alone. */
+/** A burst is over sooner: until then only the bytes of frames count. */
 const BURST_MS = 2_000;
 
-/** A time in which a peer is behind. The runtime tells the bytes that wait, not in how many frames. */
+/** The time in which a peer is behind. The runtime tells how many bytes are unsent, not how many frames. */
 export class Backlog {
-  /** The frames of late and their bytes, about as many as wait: they tell the mean size of one. */
+  /** The latest frames and their bytes, about as many as are unsent: they give the mean size. */
   #frames = 0;
   #bytes = 0;
 
   /**
    * @param since when it began, Unix ms
-   * @param maxBytes what may wait
+   * @param maxBytes how much may be unsent
    */
   constructor(readonly since: number, readonly maxBytes: number) {}
 
-  /** What waits, in bytes of memory, when `frame` was sent and `waiting` bytes are unsent. */
-  weigh(waiting: number, frame: string | Uint8Array | ArrayBuffer, now: number): number {
+  /** How much memory the unsent frames take, in bytes, after `frame` was sent; `unsent` bytes are left. */
+  weigh(unsent: number, frame: string | Uint8Array | ArrayBuffer, now: number): number {
     if (this.#bytes > this.maxBytes) {
       this.#frames /= 2;
       this.#bytes /= 2;
     }
     this.#frames++;
     this.#bytes += typeof frame === "string" ? byteLength(frame) : frame.byteLength;
-    if (now - this.since < BURST_MS) return waiting;
-    return waiting + FRAME_BYTES * waiting * this.#frames / Math.max(1, this.#bytes);
+    if (now - this.since < BURST_MS) return unsent;
+    return unsent + FRAME_BYTES * unsent * this.#frames / Math.max(1, this.#bytes);
   }
 }

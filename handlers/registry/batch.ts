@@ -107,7 +107,7 @@ export class MergedFanOut implements FanOut, PendingRoom {
     for (const batch of this.#batches) batch.flush();
   }
 
-  /** Flushes one full batch, or several small ones; tells whether more is pending. */
+  /** Flushes one full batch, or several small ones; returns whether more is pending. */
   flushSome(): boolean {
     const batches = this.#batches;
     const first = this.#next;
@@ -127,7 +127,7 @@ export class MergedFanOut implements FanOut, PendingRoom {
 class Batch {
   #subscribers = new Set<Subscriber>();
   #pending = new PendingFrame();
-  /** Who came while something was pending, with the offset at which its part begins. */
+  /** Subscribers that came while something was pending, with the offset at which their part begins. */
   #late = new Map<Subscriber, number>();
   #isFlushing = false;
 

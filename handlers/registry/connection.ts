@@ -92,7 +92,7 @@ export class Connection extends Subscriber implements EventListenerObject {
     }
   }
 
-  override untoldLimits(): { messageBytes: number } | undefined {
+  override firstLimits(): { messageBytes: number } | undefined {
     if (this.#knowsLimits) return undefined;
     this.#knowsLimits = true;
     return { messageBytes: this.registry.limits.maxMessageBytes };

@@ -7,7 +7,7 @@ import type { CLOSE } from "../protocol/close_codes.ts";
 
 const SAMPLE = 64;
 
-/** How often a figure was at most each of some bounds. */
+/** How many figures were up to each of some bounds. */
 export class Histogram {
   /** One count for each bound, and one for what is above all. */
   readonly counts: number[];
@@ -41,7 +41,7 @@ export class Counters {
   framesOut = 0;
   /** UTF-16 units for text, bytes for binary: the cheap measure. */
   bytesOut = 0;
-  /** Messages times the listeners they went to. */
+  /** Messages, once for each subscriber that they went to. */
   deliveries = 0;
   /** Objects in each merged frame that was made for all of a room. */
   batchSizes = new Histogram([1, 2, 4, 8, 16, 32, 64, 128, 256]);

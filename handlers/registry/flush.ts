@@ -12,7 +12,7 @@ export interface Pending {
 
 /** A room: its subscribers may be too many for one turn. */
 export interface PendingRoom extends Pending {
-  /** Sends what is pending to some of its subscribers; tells whether more is pending. */
+  /** Sends what is pending to some of its subscribers; returns whether more is pending. */
   flushSome(): boolean;
 }
 

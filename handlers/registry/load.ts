@@ -11,10 +11,11 @@ const BEAT_MS = 20;
 const LATE_MS = 30;
 /** Frames that one sender may cause in a second, times its share; about what a core writes. */
 const FRAMES_PER_SECOND = 100_000;
+/** Messages that cause no more than these are free: whoever chats in a small room is never refused. */
+const FREE_FRAMES = 10;
 /** A sender may be so much ahead of what it has paid for, in ms: what came in a long turn comes at once. */
-const BURST_MS = 1_000;
-/** With the least share a sender still causes a hundred frames a second. */
-const MIN_SHARE = 1 / 1_024;
+const BURST_MS = 250;
+const MIN_SHARE = 1 / 8_192;
 /** A share is doubled after so long without being late, in ms. */
 const RECOVERY_MS = 1_000;
 /** The watch ends after so long without a message, in ms. */
@@ -48,7 +49,7 @@ export class LoadWatch {
    */
   charge(frames: number, sender: { paidAt: number }, now: number): number {
     this.#look(now);
-    if (this.#share === 1) return 0;
+    if (this.#share === 1 || frames <= FREE_FRAMES) return 0;
     const paidAt = Math.max(now, sender.paidAt);
     if (paidAt - now > BURST_MS) return Math.ceil(paidAt - now - BURST_MS);
     sender.paidAt = paidAt + frames * 1_000 / (FRAMES_PER_SECOND * this.#share);

@@ -47,7 +47,7 @@ export class Registry {
   readonly rooms: Map<string, Audience> = new Map();
   /** Sockets and event streams that are open. */
   readonly clients: Set<Subscriber> = new Set();
-  /** Whoever holds a slot: clients, those that open, and those that the runtime has not let go. */
+  /** All that hold a slot: open clients, those about to open, and closed ones that the runtime still holds. */
   readonly holders: Set<Subscriber> = new Set();
   readonly turn: Turn;
   readonly log: Log;
@@ -89,7 +89,7 @@ export class Registry {
     return this.rooms.get(name)?.room ?? new Room(name, this.engineOf(name), this);
   }
 
-  /** The audience of a room, opened if nobody here hears the room yet. It goes with its last subscriber. */
+  /** The audience of a room, made for its first subscriber here. It goes with the last one. */
   openAudience(room: Room): Audience {
     const known = this.rooms.get(room.name);
     if (known) return known;
@@ -98,7 +98,7 @@ export class Registry {
     return audience;
   }
 
-  /** Forgets an audience that nobody belongs to any more. */
+  /** Forgets an audience whose last subscriber has left. */
   closeAudience(audience: Audience): void {
     const { name, engine } = audience.room;
     if (this.rooms.get(name) !== audience) return;
@@ -121,7 +121,7 @@ export class Registry {
     return this.#sharedLimits.isFull;
   }
 
-  /** Takes a slot for a client, or tells why there is none. */
+  /** Takes a slot for a client, or returns why there is none. */
   acquire(address: string): MaybePromise<Slot | NoSlot> {
     return chain(this.#sharedLimits.acquire(address), (noSlot) => {
       if (noSlot) return noSlot;

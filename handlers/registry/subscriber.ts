@@ -1,5 +1,5 @@
 /**
- * Whoever hears rooms, a socket or an event stream: one slot, one expiry, one bounded queue, one end.
+ * What a socket and an event stream have in common: one slot, one expiry, one bounded queue, one end.
  *
  * @module
  */
@@ -42,7 +42,7 @@ export interface SubscriberOptions extends Visitor {
   homeRoom?: string;
 }
 
-/** One life: it takes a slot, opens, hears rooms, ends once, and gives its slot back once. */
+/** A client that subscribes to rooms: it opens, ends once, and gives its slot back once. */
 export abstract class Subscriber {
   /** Unique among the subscribers of all processes. */
   readonly id: string;
@@ -53,7 +53,7 @@ export abstract class Subscriber {
   readonly dialect: Dialect;
   readonly kind: SubscriberKind;
   readonly homeRoom?: string;
-  /** The rooms that it hears or is about to, by name. */
+  /** Its subscriptions, by the name of the room; those that are still being opened, too. */
   readonly rooms: Map<string, Subscription> = new Map();
   hasEnded = false;
   #rights: Rights;
@@ -102,8 +102,8 @@ export abstract class Subscriber {
     if (this.#isOpen) this.#watchExpiry();
   }
 
-  /** What its first `welcome` says of the server's limits, and no later one. */
-  untoldLimits(): { messageBytes: number } | undefined {
+  /** The limits that its first `welcome` names; nothing at later calls. */
+  firstLimits(): { messageBytes: number } | undefined {
     return undefined;
   }
 

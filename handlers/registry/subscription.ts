@@ -95,7 +95,7 @@ export class Subscription {
     if (isResuming) counters.recoveries[page.recovered ? "complete" : "partial"]++;
     const position = { ...page, members: this.audience.head.members };
     const recovered = isResuming ? page.recovered : undefined;
-    const limits = subscriber.untoldLimits();
+    const limits = subscriber.firstLimits();
     this.#notify(subscriber.dialect.welcome(room.name, position, recovered, limits));
     counters.deliveries += page.chats.length;
     for (const chat of page.chats) {

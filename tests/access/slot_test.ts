@@ -74,3 +74,13 @@ Deno.test("LimitTable.share() counts out the clients of a thread that died, and 
   thread.releaseAll();
   assertEquals(table.count, 1);
 });
+
+Deno.test("LimitTable knows no address longer than it has clients", () => {
+  const table = new LimitTable(DEFAULT_LIMITS, new FakeClock());
+  for (let index = 0; index < 100; index++) table.acquire(`address ${index}`);
+  table.acquire("address 0");
+  for (let index = 0; index < 100; index++) table.release(`address ${index}`);
+  assertEquals([table.addressCount, table.countOf("address 0"), table.count], [1, 1, 1]);
+  table.release("address 0");
+  assertEquals(table.addressCount, 0);
+});

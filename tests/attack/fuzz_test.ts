@@ -1,5 +1,5 @@
 /**
- * A fuzzer of 100,000 frames, messages and requests. The same FUZZ_SEED plays the same again.
+ * A fuzzer of frames, messages and requests: 125,000 at full size. The same SEED plays the same again.
  *
  * @module
  */

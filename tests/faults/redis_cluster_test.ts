@@ -67,6 +67,18 @@ redisTest("a slot that moves while its room talks loses no ack, and keeps one or
   assertEquals(rooms.map(({ room }) => room), ["five", "four", "one", "quiet", "three", "two"]);
 });
 
+fullTest("one address of a cluster is told in the log, with the cure", async () => {
+  await using cluster = await RedisCluster.start();
+  const errors: string[] = [];
+  const log = { ...silentLog, error: (text: string) => void errors.push(text) };
+  const [url] = cluster.url.split(",");
+  const engine = await createRedisEngine(url, ROOMY, systemClock, log);
+  for (const room of ROOMS) await engine.publish(room, draft("x"));
+  assertEquals(errors.length, 1);
+  assert(errors[0].includes("name two or more of its addresses"), errors[0]);
+  await engine.close();
+});
+
 fullTest("killed with appendfsync always, a cluster without replicas loses no ack", async () => {
   await using cluster = await RedisCluster.start({ settings: { appendfsync: "always" } });
   await using one = await startNode(cluster.url);

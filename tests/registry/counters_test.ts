@@ -35,6 +35,17 @@ Deno.test("a post counts as a message with its bytes, refused or not", async () 
   assertEquals([counters.messagesIn, counters.bytesIn], [2, 2 * body.length]);
 });
 
+Deno.test("a batch of posts counts its bytes once, and each of its messages", async () => {
+  const { ask, registry: { counters } } = createTestApp();
+  const messages = ["a", "b"].map((room) => ({ room, message: "12345", sender: "Ann" }));
+  const body = JSON.stringify({ messages });
+  const headers = { "content-type": "application/json" };
+  const answer = await ask("/rooms/messages", { method: "POST", headers, body });
+  await answer.body?.cancel();
+  assertEquals(answer.status, 200);
+  assertEquals([counters.messagesIn, counters.bytesIn], [2, body.length]);
+});
+
 Deno.test("a message that came while a replay was awaited is a delivery, like those before", async () => {
   const engine = createMemoryEngine(
     { historySize: 10, historySeconds: 60, historyMb: 1, maxRooms: 10 },

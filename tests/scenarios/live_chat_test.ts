@@ -17,10 +17,12 @@ const MESSAGES_BETWEEN_CUTS = 10;
 function enter(url: string, name: string) {
   const heard = new Journal<Message>();
   const gaps: unknown[] = [];
+  const there = Promise.withResolvers<void>();
   let returns = 0;
   let isAway = false;
   const client = connect(url, {
     name,
+    onWelcome: () => there.resolve(),
     onMessage: (message) => heard.add(message),
     onGap: (gap) => gaps.push(gap),
     onState: (state) => {
@@ -33,6 +35,7 @@ function enter(url: string, name: string) {
     client,
     heard,
     gaps,
+    there: there.promise,
     get returns() {
       return returns;
     },
@@ -46,6 +49,7 @@ Deno.test("live chat: connections break all the time, and nothing is lost or dou
   const people = PEOPLE.map((name) => enter(`ws://127.0.0.1:${proxy.port}/chat/ops`, name));
   using stack = new DisposableStack();
   people.forEach((person) => stack.use(person));
+  await Promise.all(people.map(({ there }) => there));
 
   const receipts: Promise<Receipt>[] = [];
   const say = (count: number) => {

@@ -98,6 +98,14 @@ async function dashboard(server: TestServer, viewer: Visitor): Promise<void> {
   for (const client of clients) client.close();
 }
 
+if (Deno.args.length > 0) {
+  console.log(`Takes the README's two pictures: chat.png and dashboard.png beside this file.
+
+  deno task screenshots
+
+It needs Debian's packages chromium and pngquant, and takes about a minute.`);
+  Deno.exit(0);
+}
 const server = await startServer();
 const browser = await launch();
 try {

@@ -188,6 +188,8 @@ export class RedisConnection {
       url,
       RESP: 3,
       disableOfflineQueue: true,
+      // Old commands are timed out here, all of a tick at once; the library would set a timer for each.
+      commandOptions: { timeout: 0 },
       socket: { reconnectStrategy: false, connectTimeout: CONNECT_MS.tcp },
     });
     const { promise, resolve } = Promise.withResolvers<string>();

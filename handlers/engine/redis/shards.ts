@@ -87,6 +87,10 @@ export class Shards {
   #slots: RedisConnection[] = [];
   #only?: RedisConnection;
   #refreshing?: Promise<void>;
+  /** Whether somebody asked for a look since the last one began. */
+  #isWanted = false;
+  #stopPause = () => {};
+  #hasWarned = false;
   #isClosed = false;
 
   constructor(readonly options: ShardOptions) {
@@ -122,6 +126,7 @@ export class Shards {
   /** Closes all connections for good. */
   async close(): Promise<void> {
     this.#isClosed = true;
+    this.#stopPause();
     await Promise.all(this.all.map((connection) => connection.close()));
     await this.#refreshing;
   }
@@ -137,7 +142,7 @@ export class Shards {
       onPush,
       onLost: () => void this.#refresh(),
       onMoved: (_, slot, address) => {
-        if (this.#only) return;
+        if (this.#only) return this.#warnOfCluster();
         this.#slots[slot] = this.#at(address);
         this.options.onTopology();
         this.#refresh();
@@ -151,6 +156,13 @@ export class Shards {
     return connection;
   }
 
+  #warnOfCluster(): void {
+    if (this.#hasWarned) return;
+    this.#hasWarned = true;
+    const cure = "name two or more of its addresses in REDIS_URL, with commas";
+    this.options.log.error(`Cannot reach all rooms: this Redis is part of a cluster, ${cure}`);
+  }
+
   #at(address: string): RedisConnection {
     return this.#connections.get(address) ??
       this.#connect(address, () => this.options.url.urlOf(address));
@@ -159,22 +171,22 @@ export class Shards {
   /** Looks at the cluster (again), one look at a time. */
   #refresh(): Promise<void> {
     if (this.#only || this.#isClosed) return Promise.resolve();
-    this.#refreshing ??= this.#discover().then((isKnown) => {
-      // The others may not know yet what one of them has said, so look again soon where it matters.
-      const pause = isKnown ? REFRESH_MS : 5 * REFRESH_MS;
-      const { promise, resolve } = Promise.withResolvers<void>();
-      this.options.clock.after(pause, resolve);
-      promise.then(() => {
+    this.#isWanted = true;
+    return this.#refreshing ??= this.#discover().then((isKnown) => {
+      if (this.#isClosed) return;
+      const pauseMs = isKnown ? REFRESH_MS : 5 * REFRESH_MS;
+      this.#stopPause = this.options.clock.after(pauseMs, () => {
         this.#refreshing = undefined;
-        if (!isKnown || this.all.some((connection) => !connection.isConnected)) this.#refresh();
+        const isLost = this.all.some((connection) => !connection.isConnected);
+        if (!isKnown || isLost || this.#isWanted) this.#refresh();
       });
     });
-    return this.#refreshing;
   }
 
   /** Reads which server has which slots; returns whether one answered. */
   async #discover(): Promise<boolean> {
     const { url, createClient } = this.options;
+    this.#isWanted = false;
     let ranges: unknown;
     const connected = this.all.filter((connection) => connection.isConnected);
     for (const connection of connected) {
