@@ -48,7 +48,9 @@ Deno.test("the files, headings and tasks that a README names exist", async () =>
       const isThere = !anchor || headings.some(([, heading]) => anchorOf(heading) === anchor);
       assert(isThere, `${path}: ${link}`);
     }
-    for (const [, file] of text.matchAll(/`((?:handlers|tests|\.ci)\/[\w./-]+)`/g)) {
+    for (
+      const [, file] of text.matchAll(/(?:`|deno run -A )((?:handlers|tests|\.ci)\/[\w./-]+)/g)
+    ) {
       await Deno.stat(ROOT + file);
     }
     for (const [, task] of text.matchAll(/deno task (?:-q )?(\w+)/g)) {
