@@ -1,8 +1,8 @@
 /** The pages, as people use them in a browser. */
 import axe from "npm:axe-core@4.14.1/axe.min.js" with { type: "text" };
 import { assert, assertEquals, assertLess, assertMatch } from "@std/assert";
-import { SignJWT } from "jose";
 import { connect } from "../../handlers/client/client.js";
+import { SECRET, sign } from "../support/jwt.ts";
 import { Proxy } from "../support/proxy.ts";
 import { startServer } from "../support/servers.ts";
 import { range } from "../support/v1.ts";
@@ -684,11 +684,7 @@ pageTest(
 );
 
 pageTest("who is refused learns why, and can go on", async ({ visit }) => {
-  const AUTH_SECRET = "thirty-two characters of a secret";
-  await using server = await startServer({ AUTH_SECRET });
-  const sign = (claims: Record<string, unknown>) =>
-    new SignJWT(claims).setProtectedHeader({ alg: "HS256" })
-      .sign(new TextEncoder().encode(AUTH_SECRET));
+  await using server = await startServer({ AUTH_SECRET: SECRET });
   const url = `${server.url}/?room=ops`;
   const ann = await visit(url);
   await ann.sees("#banner.bad", /needs a token.*#token=/);
