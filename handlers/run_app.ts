@@ -16,7 +16,7 @@ import { guardQueues } from "./registry/queue_guard.ts";
 import { Program } from "./registry/program.ts";
 import type { Rejection, Room } from "./registry/room.ts";
 import { createRouter, type Fetch } from "./router.ts";
-import type { Clock } from "./util/clock.ts";
+import { within } from "./util/clock.ts";
 import { sha256 } from "./util/digest.ts";
 
 /** Who publishes from code, and under which key. */
@@ -171,11 +171,4 @@ function encode(message: unknown): string {
 function granted<T>(result: T, what: string): Exclude<T, { refused: string }> {
   if (isRefusal(result)) throw new ParleyError(result.refused, what);
   return result as Exclude<T, { refused: string }>;
-}
-
-/** Waits for a task, but no longer than `ms`. */
-function within(clock: Clock, ms: number, task: Promise<void>): Promise<void> {
-  const limit = Promise.withResolvers<void>();
-  const cancel = clock.after(ms, limit.resolve);
-  return Promise.race([task, limit.promise]).finally(cancel);
 }

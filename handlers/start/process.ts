@@ -3,10 +3,11 @@
  *
  * @module
  */
+import { systemClock, within } from "../util/clock.ts";
 import type { Log } from "../util/log.ts";
 import type { ServerLog } from "./log.ts";
 
-/** How long the last lines of the log get, in ms. */
+/** How long the last lines get: a reader of the log that stalls must not keep the process. */
 const LAST_LINES_MS = 300;
 
 /** Runs `stop` and ends the process at the first SIGINT or SIGTERM; a second one ends it at once. */
@@ -16,9 +17,7 @@ export function onSignals(log: ServerLog, stop: () => Promise<void>): void {
     if (isStopping) Deno.exit(1);
     isStopping = true;
     await stop();
-    // A reader of the log that stalls must not keep the process.
-    setTimeout(() => Deno.exit(0), LAST_LINES_MS);
-    await log.flush();
+    await within(systemClock, LAST_LINES_MS, log.flush());
     Deno.exit(0);
   };
   for (const signal of ["SIGINT", "SIGTERM"] as const) Deno.addSignalListener(signal, end);
