@@ -1,5 +1,5 @@
 /**
- * Messages and notes over HTTP: one, or many at once. `PROTOCOL.md`, Endpoints.
+ * Messages and notes over HTTP: one, or many at once. `handlers/README.md`, HTTP.
  *
  * @module
  */
