@@ -12,7 +12,7 @@ import { guardQueues } from "./registry/queue_guard.ts";
 import { Program } from "./registry/stream_subscriber.ts";
 import type { Rejection, Room } from "./registry/room.ts";
 import { createRouter, type Fetch } from "./router.ts";
-import type { Clock } from "./util/clock.ts";
+import { within } from "./util/clock.ts";
 import { sha256 } from "./util/digest.ts";
 
 /** Who publishes from code, and under which key. */
@@ -56,7 +56,7 @@ export interface Parley extends AsyncDisposable {
   drain(options?: { seconds?: number }): Promise<void>;
 }
 
-/** What could not be done, as a code of `PROTOCOL.md`. */
+/** What could not be done, as a code of `handlers/README.md`. */
 export class ParleyError extends Error {
   /** The kind of error. */ override name = "ParleyError";
 
@@ -167,11 +167,4 @@ function encode(message: unknown): string {
 function granted<T>(result: T, what: string): Exclude<T, { refused: string }> {
   if (isRefusal(result)) throw new ParleyError(result.refused, what);
   return result as Exclude<T, { refused: string }>;
-}
-
-/** Waits for a task, but no longer than `ms`. */
-function within(clock: Clock, ms: number, task: Promise<void>): Promise<void> {
-  const limit = Promise.withResolvers<void>();
-  const cancel = clock.after(ms, limit.resolve);
-  return Promise.race([task, limit.promise]).finally(cancel);
 }

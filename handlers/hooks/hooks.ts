@@ -1,4 +1,4 @@
-/** The rules of a program between a message and its room. `PROTOCOL.md`, Hooks. */
+/** The rules of a program between a message and its room. `handlers/README.md`, The library. */
 import { isPersonName, isShallow } from "../protocol/parse.ts";
 import { byteLength } from "../util/bytes.ts";
 import { errorText, type Log } from "../util/log.ts";

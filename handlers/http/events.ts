@@ -1,4 +1,4 @@
-/** `GET /rooms/{room}/events`: a room as Server-Sent Events. `PROTOCOL.md`, Endpoints. */
+/** `GET /rooms/{room}/events`: a room as Server-Sent Events. `handlers/README.md`, HTTP. */
 import type { App, ClientHandler } from "../app.ts";
 import { events as dialect } from "../protocol/encode.ts";
 import { readWanted } from "../protocol/position.ts";

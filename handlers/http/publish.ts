@@ -1,4 +1,4 @@
-/** Messages and notes over HTTP: one, or many at once. `PROTOCOL.md`, Endpoints. */
+/** Messages and notes over HTTP: one, or many at once. `handlers/README.md`, HTTP. */
 import { noSlotError } from "../access/slot.ts";
 import type { App, Call, Handler, Visitor } from "../app.ts";
 import type { IdempotencyKey } from "../engine/engine.ts";

@@ -1,4 +1,4 @@
-/** Rooms over HTTP: the list, one of them, its members, its history. `PROTOCOL.md`, Endpoints. */
+/** Rooms over HTTP: the list, one of them, its members, its history. `handlers/README.md`, HTTP. */
 import type { App, Handler } from "../app.ts";
 import { isRefusal, type Refusal } from "../engine/engine.ts";
 import { v1 } from "../protocol/encode.ts";

@@ -37,3 +37,10 @@ export function runAt(clock: Clock, time: number, task: () => void): () => void 
   });
   return () => cancel();
 }
+
+/** Waits for a task, but no longer than `ms`. */
+export function within(clock: Clock, ms: number, task: Promise<void>): Promise<void> {
+  const limit = Promise.withResolvers<void>();
+  const cancel = clock.after(ms, limit.resolve);
+  return Promise.race([task, limit.promise]).finally(cancel);
+}

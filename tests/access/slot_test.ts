@@ -66,9 +66,9 @@ Deno.test("LimitTable.share() counts out the clients of a thread that died, and 
   const thread = table.share();
   for (const address of ["a", "a", "b"]) assertEquals(thread.acquire(address), undefined);
   assertEquals(table.acquire("a"), undefined);
-  assertEquals([thread.isFull, thread.acquire("c")], [true, "full"]);
+  assertEquals([table.isFull, thread.acquire("c")], [true, "full"]);
   thread.release("b");
-  assertEquals([thread.isFull, thread.acquire("a")], [false, "too_many_connections"]);
+  assertEquals([table.isFull, thread.acquire("a")], [false, "too_many_connections"]);
   thread.releaseAll();
   assertEquals([table.count, table.countOf("a"), table.countOf("b")], [1, 1, 0]);
   thread.releaseAll();
