@@ -53,7 +53,7 @@ redisTest("a slot that moves while its room talks loses no ack, and keeps one or
   }
   await traffic.flow(100);
   await traffic.stop();
-  await traffic.check({ mayReset: true });
+  await traffic.check({ mayReset: true, withinMs: 10_000 });
   for (const room of ROOMS) {
     const { chats } = await granted(one.read(room));
     const messages = new Map(chats.map(({ seq, message }) => [seq, message]));
@@ -93,7 +93,7 @@ fullTest("killed with appendfsync always, a cluster without replicas loses no ac
   }
   await traffic.flow(100);
   await traffic.stop();
-  await traffic.check({ mayReset: false });
+  await traffic.check({ mayReset: false, withinMs: 10_000 });
 });
 
 fullTest(
@@ -120,7 +120,7 @@ fullTest(
     }
     await traffic.flow(100);
     await traffic.stop();
-    await traffic.check({ mayReset: true });
+    await traffic.check({ mayReset: true, withinMs: 10_000 });
     assert(traffic.refusals > 0, "no primary was missed");
   },
 );

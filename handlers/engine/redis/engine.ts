@@ -131,8 +131,8 @@ class RedisEngine implements Engine, RedisNode {
     return connection.run(script, keys, all, hasTimeout);
   }
 
-  host(name: string, host: Host): Promise<Head | Refusal> {
-    const room = this.#rooms.open(name);
+  host(name: string, host: Host, address?: string): Promise<Head | Refusal> {
+    const room = this.#rooms.open(name, address);
     if (!room) return Promise.resolve({ refused: "too_many_rooms" });
     room.connection?.subscribe([room.keys[0]]);
     const opened = room.open(host);

@@ -6,6 +6,7 @@
  */
 import type { Buffer } from "node:buffer";
 import type { RoomSummary } from "../../protocol/room_event.ts";
+import { FairShare } from "../budget.ts";
 import type { RedisConnection } from "./connection.ts";
 import { type CompareAnswer, type RedisNode, RedisRoom } from "./room.ts";
 import { keysOf } from "./scripts.ts";
@@ -49,11 +50,14 @@ export class RedisRooms {
   readonly #listKey: string;
   /** In one of so many comparisons Redis is told to keep the room. */
   readonly #keepRounds: number;
+  /** Of MAX_ROOMS, so that no address can use up all. */
+  readonly #share: FairShare;
   #nextSlot = 0;
   #tick = 0;
 
   constructor(readonly options: RedisRoomsOptions) {
     this.#listKey = `${options.prefix}:rooms`;
+    this.#share = new FairShare(options.maxRooms);
     this.#keepRounds = Math.floor(options.keepMs / MIN_KEEP_MS);
   }
 
@@ -72,13 +76,15 @@ export class RedisRooms {
     return this.#rooms.get(name)?.keys ?? keysOf(this.options.prefix, name);
   }
 
-  /** A room, created if needed; `undefined` if MAX_ROOMS are in use here. */
-  open(name: string): RedisRoom | undefined {
+  /** A room, created if needed; `undefined` if MAX_ROOMS, or the address's share of them, are in use. */
+  open(name: string, address?: string): RedisRoom | undefined {
     let room = this.#rooms.get(name);
-    if (!room && this.#rooms.size < this.options.maxRooms) {
+    if (!room && this.#share.hasSpace(1, address)) {
+      this.#share.count(1, address);
       const slot = this.#nextSlot++ % COMPARE_ROUNDS;
       room = new RedisRoom(name, keysOf(this.options.prefix, name), slot, this.options.node);
       room.connection = this.options.shards.of(room.keys[0]);
+      room.openedBy = address;
       this.#rooms.set(name, room);
       this.#slots[slot].add(room);
     }
@@ -90,6 +96,7 @@ export class RedisRooms {
     if (!room.isIdle || this.#rooms.get(room.name) !== room) return false;
     this.#rooms.delete(room.name);
     this.#slots[room.slot].delete(room);
+    this.#share.count(-1, room.openedBy);
     this.#release(room);
     return true;
   }

@@ -8,7 +8,7 @@ import { draft, engineContract, range, ROOMY } from "../contract.ts";
 import { FakeClock } from "../../support/fakes.ts";
 import { freePort, run } from "../../support/process.ts";
 import { Proxy } from "../../support/proxy.ts";
-import { eventually, granted, hear } from "../../support/recorder.ts";
+import { eventually, granted, hear, Recorder } from "../../support/recorder.ts";
 import { RedisServer, redisTest } from "../../support/redis_server.ts";
 
 engineContract("redis", async (limits) => {
@@ -291,6 +291,20 @@ redisTest(
     assertEquals((await granted(one.publish("r", draft("no id")))).seq, 13);
   },
 );
+
+redisTest("one address opens half of MAX_ROOMS at most, until it gives some back", async () => {
+  await using server = await RedisServer.start();
+  await using one = await startNode(server.url, { limits: { ...ROOMY, maxRooms: 10 } });
+  const open = async (room: string, address: string) =>
+    !isRefusal(await one.host(room, new Recorder(), address));
+  const opened = [];
+  for (const i of range(1, 7)) opened.push(await open(`a${i}`, "10.0.0.1"));
+  assertEquals(opened, [true, true, true, true, true, false, false]);
+  assertEquals(await open("b", "10.0.0.2"), true);
+  one.release("a1");
+  one.release("a2");
+  assertEquals(await open("a9", "10.0.0.1"), true);
+});
 
 redisTest("many reads at once take no message's place", async () => {
   await using server = await RedisServer.start();
