@@ -59,6 +59,16 @@ Deno.test("the files, headings and tasks that a README names exist", async () =>
   }
 });
 
+Deno.test("every route is among the README's endpoints", async () => {
+  const [, endpoints] = readme("README.md").match(/\n## Endpoints\n([^]*?)\n## /)!;
+  const router = await Deno.readTextFile(`${ROOT}handlers/router.ts`);
+  const routes = [...router.matchAll(/^ +"(\/[^"]*)":/gm)].map(([, path]) => path);
+  assert(routes.length > 10);
+  for (const path of routes) {
+    assert(RegExp(`[\` …]${path.replace(/[{}]/g, "\\$&")}[\`?]`).test(endpoints), path);
+  }
+});
+
 Deno.test("every folder with a README is linked from the top", () => {
   const seen = new Set<string>();
   const follow = (path: string) => {
