@@ -62,10 +62,7 @@ export function jwtAuthorizer(options: JwtOptions): JwtAuthorizer {
     throw new SettingError("Cannot check tokens: either a secret or a key set is needed");
   }
   const [algorithms, loadKeys] = secret === undefined
-    ? [
-      KEY_SET_ALGORITHMS,
-      keySet({ jwks: jwks!, clock, log, onFailure: () => figures.keyFailures++ }),
-    ]
+    ? [KEY_SET_ALGORITHMS, keySet(jwks!, clock, log, figures)]
     : [["HS256"], secretKey(secret)];
   let loaded: Promise<JWTVerifyGetKey> | undefined;
 
