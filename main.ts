@@ -10,13 +10,12 @@ import { helpText } from "./handlers/start/help.ts";
 import { listen, urlsOf } from "./handlers/start/listen.ts";
 import { createLog } from "./handlers/start/log.ts";
 import { parleyOptions } from "./handlers/start/options.ts";
-import { onSignals, onUncaught } from "./handlers/start/process.ts";
+import { onSignals, onUncaught, runCommand } from "./handlers/start/process.ts";
 import { readSettings } from "./handlers/start/read_settings.ts";
 import type { Settings } from "./handlers/start/settings.ts";
 import { isWorker, joinThreads, type Running, type Threads } from "./handlers/start/threads.ts";
 import { systemClock } from "./handlers/util/clock.ts";
 import type { Log } from "./handlers/util/log.ts";
-import { SettingError } from "./handlers/util/setting_error.ts";
 
 /** Serves in this thread; `threads` are those of which it is one. */
 async function serve(settings: Settings, log: Log, threads?: Threads): Promise<Running> {
@@ -66,14 +65,7 @@ if (isWorker()) {
 } else if (isStoreWorker()) {
   await import("./handlers/engine/store.ts");
 } else if (import.meta.main) {
-  try {
-    await main();
-  } catch (error) {
-    const isOfPermissions = error instanceof Deno.errors.NotCapable;
-    if (!(error instanceof SettingError) && !isOfPermissions) throw error;
-    console.error(isOfPermissions ? `Cannot start: ${error.message}` : error.message);
-    Deno.exit(1);
-  }
+  await runCommand(main);
 }
 
 /** Nothing to serve: `deno serve` stops at this with a clear line. */

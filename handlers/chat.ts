@@ -1,5 +1,5 @@
 /**
- * One chat socket: its frames in, calls to rooms out. `PROTOCOL.md`, Chat.
+ * One chat socket: its frames in, calls to rooms out. `handlers/README.md`, Chat.
  *
  * @module
  */

@@ -1,5 +1,5 @@
 /**
- * `/echo`: what comes in goes back. `PROTOCOL.md`, Echo.
+ * `/echo`: what comes in goes back. `handlers/README.md`, Echo.
  *
  * @module
  */

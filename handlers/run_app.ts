@@ -60,7 +60,7 @@ export interface Parley extends AsyncDisposable {
   drain(options?: { seconds?: number }): Promise<void>;
 }
 
-/** What could not be done, as a code of `PROTOCOL.md`. */
+/** What could not be done, as a code of `handlers/README.md`. */
 export class ParleyError extends Error {
   /** The kind of error. */ override name = "ParleyError";
 

@@ -78,14 +78,18 @@ export type Upgrade = (
  */
 export const denoUpgrade: Upgrade = (
   request,
-  { dialect, idleTimeoutSeconds },
+  { dialect: { protocol }, idleTimeoutSeconds },
 ) => {
+  // Deno's own option needs a space after each comma of the list. Headers that can be set instead are
+  // newer than Deno 2.5.
+  const offered = request.headers.get("sec-websocket-protocol")?.split(", ") ?? [];
+  const isPlainList = protocol !== undefined && offered.includes(protocol);
   const { socket, response } = Deno.upgradeWebSocket(request, {
     idleTimeout: idleTimeoutSeconds,
+    ...(isPlainList && { protocol }),
   });
   // Deno uses up the request that it upgrades, but not a copy of it.
   if (!request.bodyUsed) throw new HttpError(500, "copied_request", COPIED);
-  // Deno's own `protocol` option refuses a list without a space after each comma.
-  if (dialect.protocol) response.headers.set("sec-websocket-protocol", dialect.protocol);
+  if (protocol && !isPlainList) response.headers.set("sec-websocket-protocol", protocol);
   return { socket, response };
 };

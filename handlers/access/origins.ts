@@ -1,5 +1,5 @@
 /**
- * Which pages may connect. `PROTOCOL.md`, Origins.
+ * Which pages may connect. `handlers/README.md`, Origins.
  *
  * @module
  */

@@ -25,7 +25,8 @@ export interface SharedLimits {
 
 /** The limits in the thread that counts for all; its answers come at once. */
 export class LimitTable implements SharedLimits {
-  #count = 0;
+  /** How many clients there are. */
+  count = 0;
   readonly #byAddress = new Map<string, number>();
   readonly #posts: RateTable;
   readonly #bytes: RateTable;
@@ -35,13 +36,8 @@ export class LimitTable implements SharedLimits {
     this.#bytes = new RateTable(limits.byteRate);
   }
 
-  /** How many clients there are. */
-  get count(): number {
-    return this.#count;
-  }
-
   get isFull(): boolean {
-    return this.#count >= this.limits.maxConnections;
+    return this.count >= this.limits.maxConnections;
   }
 
   /** How many addresses have clients. */
@@ -59,12 +55,12 @@ export class LimitTable implements SharedLimits {
     if (this.isFull) return "full";
     const isOver = maxConnectionsPerIp > 0 && this.countOf(address) >= maxConnectionsPerIp;
     if (isOver) return "too_many_connections";
-    this.#count++;
+    this.count++;
     add(this.#byAddress, address, 1);
   }
 
   release(address: string): void {
-    this.#count--;
+    this.count--;
     add(this.#byAddress, address, -1);
   }
 

@@ -50,7 +50,7 @@ const CHALLENGE = { "www-authenticate": "Bearer" };
 
 /**
  * Makes an `authorize` that wants a token: in `Authorization: Bearer`, as subprotocol `token.…`, or in
- * `?token=`. Its rights are the claims of `PROTOCOL.md`, Rights in a token.
+ * `?token=`. Its rights are the claims of `handlers/README.md`, Tokens.
  *
  * @throws {SettingError} if the secret is too short or the keys cannot be read
  */

@@ -1,5 +1,5 @@
 /**
- * The rules of a program between a message and its room. `PROTOCOL.md`, Hooks.
+ * The rules of a program between a message and its room. `handlers/README.md`, The library.
  *
  * @module
  */

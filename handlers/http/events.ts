@@ -1,5 +1,5 @@
 /**
- * `GET /rooms/{room}/events`: a room as Server-Sent Events. `PROTOCOL.md`, Endpoints.
+ * `GET /rooms/{room}/events`: a room as Server-Sent Events. `handlers/README.md`, HTTP.
  *
  * @module
  */

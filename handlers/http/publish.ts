@@ -1,5 +1,5 @@
 /**
- * Messages and notes over HTTP: one, or many at once. `PROTOCOL.md`, Endpoints.
+ * Messages and notes over HTTP: one, or many at once. `handlers/README.md`, HTTP.
  *
  * @module
  */
@@ -9,6 +9,7 @@ import { HttpError } from "../protocol/http_error.ts";
 import { isPersonName, isRoomName, isShallow } from "../protocol/parse.ts";
 import { Line, type Sender } from "../registry/sender.ts";
 import { byteLength } from "../util/bytes.ts";
+import { sha256 } from "../util/digest.ts";
 import { isObject, readBody, readObject } from "./body.ts";
 import { refusalError } from "./error.ts";
 
@@ -166,9 +167,4 @@ async function readKey(id: unknown, subject: string, body: string): Promise<Idem
     id: isLong ? `sha256:${await sha256(id)}` : id,
     digest: await sha256(body),
   };
-}
-
-async function sha256(text: string): Promise<string> {
-  const hash = await crypto.subtle.digest("SHA-256", new TextEncoder().encode(text));
-  return new Uint8Array(hash).toBase64();
 }

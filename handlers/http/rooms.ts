@@ -1,5 +1,5 @@
 /**
- * Rooms over HTTP: the list, one of them, its members, its history. `PROTOCOL.md`, Endpoints.
+ * Rooms over HTTP: the list, one of them, its members, its history. `handlers/README.md`, HTTP.
  *
  * @module
  */

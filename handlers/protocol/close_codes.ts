@@ -4,7 +4,7 @@
  * @module
  */
 
-/** A close as the peer sees it. `PROTOCOL.md`, Closes; codes by RFC 6455, 7.4.1, and IANA. */
+/** A close as the peer sees it. `handlers/README.md`, Closes; codes by RFC 6455, 7.4.1, and IANA. */
 export interface Close {
   code: number;
   /** At most 123 bytes. */

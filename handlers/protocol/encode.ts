@@ -1,6 +1,6 @@
 /**
  * What clients get: one encoder for each dialect, and the answers of `parley.v1`. Pure.
- * `PROTOCOL.md` is the contract.
+ * `handlers/README.md` is the contract.
  *
  * @module
  */

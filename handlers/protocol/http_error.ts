@@ -1,5 +1,5 @@
 /**
- * An error over HTTP. `PROTOCOL.md`, Endpoints.
+ * An error over HTTP. `handlers/README.md`, HTTP.
  *
  * @module
  */

@@ -1,7 +1,7 @@
 /**
  * What clients send, in both dialects: parsed and checked. Pure.
  *
- * `PROTOCOL.md` is the contract. The checks are by hand: `JSON.parse` is nearly all of the cost.
+ * `handlers/README.md` is the contract. The checks are by hand: `JSON.parse` is nearly all of the cost.
  *
  * @module
  */
