@@ -1,8 +1,4 @@
-/**
- * Time, passed in: a test turns its hands itself.
- *
- * @module
- */
+/** Time, passed in: a test turns its hands itself. */
 
 /** What Parley asks of time. */
 export interface Clock {
