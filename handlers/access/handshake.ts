@@ -33,21 +33,13 @@ export function checkHandshake({ headers, method }: Request): Dialect {
 
 /** Whether a request asks for a WebSocket. */
 export function isUpgrade(headers: Headers): boolean {
-  return hasToken(headers.get("upgrade"), "websocket") &&
-    hasToken(headers.get("connection"), "upgrade");
+  return /(?:^|,)\s*websocket\s*(?:,|$)/i.test(headers.get("upgrade") ?? "") &&
+    /(?:^|,)\s*upgrade\s*(?:,|$)/i.test(headers.get("connection") ?? "");
 }
 
 /** The subprotocols that a client offers, in its order. */
 export function offeredProtocols(headers: Headers): string[] {
-  return splitList(headers.get("sec-websocket-protocol"));
-}
-
-function hasToken(header: string | null, token: string): boolean {
-  return splitList(header).some((one) => one.toLowerCase() === token);
-}
-
-function splitList(header: string | null): string[] {
-  return (header ?? "").split(",").map((part) => part.trim());
+  return (headers.get("sec-websocket-protocol") ?? "").split(",").map((part) => part.trim());
 }
 
 /** What Parley needs of a `WebSocket`. */
@@ -78,14 +70,18 @@ export type Upgrade = (
  */
 export const denoUpgrade: Upgrade = (
   request,
-  { dialect, idleTimeoutSeconds },
+  { dialect: { protocol }, idleTimeoutSeconds },
 ) => {
+  // Deno's own option needs a space after each comma of the list. Headers that can be set instead are
+  // newer than Deno 2.5.
+  const offered = request.headers.get("sec-websocket-protocol")?.split(", ") ?? [];
+  const isPlainList = protocol !== undefined && offered.includes(protocol);
   const { socket, response } = Deno.upgradeWebSocket(request, {
     idleTimeout: idleTimeoutSeconds,
+    ...(isPlainList && { protocol }),
   });
   // Deno uses up the request that it upgrades, but not a copy of it.
   if (!request.bodyUsed) throw new HttpError(500, "copied_request", COPIED);
-  // Deno's own `protocol` option refuses a list without a space after each comma.
-  if (dialect.protocol) response.headers.set("sec-websocket-protocol", dialect.protocol);
+  if (protocol && !isPlainList) response.headers.set("sec-websocket-protocol", protocol);
   return { socket, response };
 };

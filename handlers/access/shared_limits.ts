@@ -25,7 +25,8 @@ export interface SharedLimits {
 
 /** The limits in the thread that counts for all; its answers come at once. */
 export class LimitTable implements SharedLimits {
-  #count = 0;
+  /** How many clients there are. */
+  count = 0;
   readonly #byAddress = new Map<string, number>();
   readonly #posts: RateTable;
   readonly #bytes: RateTable;
@@ -35,13 +36,13 @@ export class LimitTable implements SharedLimits {
     this.#bytes = new RateTable(limits.byteRate);
   }
 
-  /** How many clients there are. */
-  get count(): number {
-    return this.#count;
+  get isFull(): boolean {
+    return this.count >= this.limits.maxConnections;
   }
 
-  get isFull(): boolean {
-    return this.#count >= this.limits.maxConnections;
+  /** How many addresses have clients. */
+  get addressCount(): number {
+    return this.#byAddress.size;
   }
 
   /** How many clients an address has. */
@@ -52,17 +53,15 @@ export class LimitTable implements SharedLimits {
   acquire(address: string): NoSlot | undefined {
     const { maxConnectionsPerIp } = this.limits;
     if (this.isFull) return "full";
-    const count = this.countOf(address);
-    if (maxConnectionsPerIp > 0 && count >= maxConnectionsPerIp) return "too_many_connections";
-    this.#count++;
-    this.#byAddress.set(address, count + 1);
+    const isOver = maxConnectionsPerIp > 0 && this.countOf(address) >= maxConnectionsPerIp;
+    if (isOver) return "too_many_connections";
+    this.count++;
+    add(this.#byAddress, address, 1);
   }
 
   release(address: string): void {
-    this.#count--;
-    const left = this.countOf(address) - 1;
-    if (left > 0) this.#byAddress.set(address, left);
-    else this.#byAddress.delete(address);
+    this.count--;
+    add(this.#byAddress, address, -1);
   }
 
   tryPublish(key: string, size: number): number {
@@ -71,32 +70,29 @@ export class LimitTable implements SharedLimits {
   }
 
   /** The same limits for another thread; `releaseAll` counts out its clients when it has died. */
-  share(): SharedLimits & { releaseAll(): void } {
+  share(): Omit<SharedLimits, "isFull"> & { releaseAll(): void } {
     const held = new Map<string, number>();
-    const add = (address: string, clients: number) => {
-      const count = (held.get(address) ?? 0) + clients;
-      if (count > 0) held.set(address, count);
-      else held.delete(address);
-    };
-    const table = this as LimitTable;
     return {
-      acquire(address) {
-        const noSlot = table.acquire(address);
-        if (!noSlot) add(address, 1);
+      acquire: (address) => {
+        const noSlot = this.acquire(address);
+        if (!noSlot) add(held, address, 1);
         return noSlot;
       },
-      release(address) {
-        table.release(address);
-        add(address, -1);
+      release: (address) => {
+        this.release(address);
+        add(held, address, -1);
       },
-      get isFull() {
-        return table.isFull;
-      },
-      tryPublish: (key, size) => table.tryPublish(key, size),
-      releaseAll() {
-        for (const [address, count] of held) for (let i = 0; i < count; i++) table.release(address);
+      tryPublish: (key, size) => this.tryPublish(key, size),
+      releaseAll: () => {
+        for (const [address, count] of held) for (let i = 0; i < count; i++) this.release(address);
         held.clear();
       },
     };
   }
+}
+
+function add(counts: Map<string, number>, address: string, clients: number): void {
+  const count = (counts.get(address) ?? 0) + clients;
+  if (count > 0) counts.set(address, count);
+  else counts.delete(address);
 }

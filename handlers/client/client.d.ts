@@ -27,6 +27,22 @@ export interface Message<Body = unknown> extends Receipt {
   message: Body;
 }
 
+/** A message of the moment: in order with the others, not numbered and not kept. */
+export interface Note<Body = unknown> {
+  room: string;
+  /** Unix milliseconds. */
+  time: number;
+  sender: string;
+  message: Body;
+}
+
+/** Kept messages of a room, oldest first. */
+export interface Page<Body = unknown> extends Receipt {
+  /** False if others that were asked for are kept no more. */
+  recovered: boolean;
+  messages: Message<Body>[];
+}
+
 /** Somebody joined, left, or took another name. */
 export interface Status {
   room: string;
@@ -86,6 +102,8 @@ export interface Options<Body = unknown> {
   history?: number;
   /** Each message of each room, your own too. */
   onMessage?(message: Message<Body>): void;
+  /** Each note of each room. */
+  onNote?(note: Note): void;
   /** Who joined, left, or took another name. */
   onStatus?(status: Status): void;
   /** A room answered. */
@@ -111,6 +129,24 @@ export interface Client<Body = unknown> {
    * while 10,000 wait, `closed`, or the server's code.
    */
   send(message: Body, options?: { room?: string }): Promise<Receipt>;
+
+  /**
+   * Sends what counts only now, as "is writing" or a cursor: without a connection it is dropped.
+   * `onError` reports a refusal.
+   *
+   * @throws {TypeError} When it cannot be JSON.
+   */
+  note(message: unknown, options?: { room?: string }): void;
+
+  /**
+   * Reads what the server has kept: the `limit` messages below `before`, those behind `after`, or
+   * the newest. Rejects with a {@link ParleyError}.
+   *
+   * @param options `room` is the connection's by default, `limit` 100.
+   */
+  history(
+    options?: { room?: string; before?: Cursor; after?: Cursor; limit?: number },
+  ): Promise<Page<Body>>;
 
   /**
    * Joins a room under a name, or takes another name there. `onError` reports a refusal; the name

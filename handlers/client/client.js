@@ -8,7 +8,7 @@
  * @module
  */
 
-/** @import { Client, Members, Message, Options, Receipt, State, Status, Welcome } from "./client.d.ts" */
+/** @import { Client, Members, Message, Note, Options, Receipt, State, Status, Welcome } from "./client.d.ts" */
 
 /**
  * @typedef {object} Room
@@ -34,7 +34,7 @@
  * @typedef {{ resolve: (members: Members) => void, reject: (error: ParleyError) => void }} Question
  * @typedef {{ type: "error", code: string, message: string, id?: string, room?: string, retry?: number }} Refusal
  * @typedef {{ type: "welcome", limits?: { messageBytes: number } } & Welcome} Welcomed
- * @typedef {Welcomed | { type: "chat" } & Omit<Message, "epoch"> | { type: "status" } & Status | { type: "ack", id: string } & Receipt | Refusal | { type: "members", room: string } & Members | { type: "bye", retry: number } | { type: "pong" }} ServerObject
+ * @typedef {Welcomed | { type: "chat" } & Omit<Message, "epoch"> | { type: "note" } & Note | { type: "status" } & Status | { type: "ack", id: string } & Receipt | Refusal | { type: "members", room: string } & Members | { type: "bye", retry: number } | { type: "pong" }} ServerObject
  */
 
 const DIALECT = "parley.v1";
@@ -343,6 +343,11 @@ export function connect(url, options = {}) {
         return refuse(object);
       case "status":
         return status(object);
+      case "note": {
+        const { room, time, sender, message } = object;
+        if (rooms.has(room)) notify(() => on.onNote?.({ room, time, sender, message }));
+        return;
+      }
       case "members":
         return answer(object.room, ({ resolve }) => {
           resolve({ members: object.members, count: object.count });
@@ -421,7 +426,10 @@ export function connect(url, options = {}) {
         if (!isAnswer) room?.asked.shift();
         if (room && !room.ready && room.id !== home) forget(room, error);
         report(error);
-      } else if (named && !isAnswer) refused.add(named);
+      } else if (named && !isAnswer && !(room?.ready && room.asked.length === 0)) {
+        // Otherwise it was a note, which is not repeated.
+        refused.add(named);
+      }
     }
     if (later) pauseSends(retry ?? backoff(setbacks + 1));
   }
@@ -578,6 +586,23 @@ export function connect(url, options = {}) {
     if (frame) socket.send(frame);
   }
 
+  /** @param {URL} address @returns {Promise<import("./client.d.ts").Page<any>>} */
+  async function readPage(address) {
+    const jwt = await getToken();
+    const headers = jwt ? { authorization: `Bearer ${jwt}` } : undefined;
+    const response = await fetch(address, { headers });
+    const { code, message, ...page } = (await response.json().catch(() => {})) ?? {};
+    if (!response.ok || !page.messages) {
+      const text = message ?? `HTTP status ${response.status}`;
+      throw new ParleyError(code ?? `http_${response.status}`, text);
+    }
+    page.messages = page.messages.map((/** @type {Message} */ one) => {
+      const { room, seq, time, sender, message } = one;
+      return { room, epoch: page.epoch, seq, time, sender, message };
+    });
+    return page;
+  }
+
   // What the page is told.
 
   /** @param {() => void} call A page's mistake in it must not cost the next message. */
@@ -622,6 +647,29 @@ export function connect(url, options = {}) {
         }
         sends.add({ resolve, reject, room, json, id: 0, sentAt: 0, unsure: false });
         schedule();
+      });
+    },
+
+    /** @param {unknown} message */
+    note(message, { room: id = home } = {}) {
+      const object = { type: "note", room: id, message };
+      if (isTooBig(JSON.stringify(object))) report(tooBig(id));
+      else if (rooms.get(id)?.ready && !leaving && !pause) enqueue(object);
+    },
+
+    /** @param {Parameters<import("./client.d.ts").Client["history"]>[0]} [options] */
+    history({ room: id = home, before, after, limit } = {}) {
+      return handled((resolve, reject) => {
+        const address = new URL(base);
+        address.protocol = base.protocol.replace("ws", "http");
+        address.pathname = base.pathname.replace(/chat\/[^/]*$/, `rooms/${checkRoom(id)}/messages`);
+        if (before) address.searchParams.set("before", `${before.epoch}:${before.seq}`);
+        if (after) address.searchParams.set("after", `${after.epoch}:${after.seq}`);
+        if (limit) address.searchParams.set("limit", `${limit}`);
+        readPage(address).then(resolve, (error) => {
+          const isOurs = error instanceof ParleyError;
+          reject(isOurs ? error : new ParleyError("unavailable", `Cannot read: ${error}`, id));
+        });
       });
     },
 

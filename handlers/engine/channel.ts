@@ -24,9 +24,6 @@ export interface ChannelOptions<Ours> {
   onClose?(): void;
 }
 
-/** What a call brings, or why it brought nothing. */
-type CallAnswer<T extends Calls<T>, Name extends keyof T> = Awaited<ReturnType<T[Name]>> | Refusal;
-
 const UNAVAILABLE: Refusal = { refused: "unavailable" };
 const MAX_UNCONFIRMED_BYTES = 64 * 1024 * 1024;
 /** What is received is confirmed in steps of so many bytes. */
@@ -69,7 +66,7 @@ export class Channel<Ours extends Calls<Ours>, Theirs extends Calls<Theirs>> {
   call<Name extends keyof Theirs & string>(
     name: Name,
     ...args: Parameters<Theirs[Name]>
-  ): Promise<CallAnswer<Theirs, Name>> {
+  ): Promise<Awaited<ReturnType<Theirs[Name]>> | Refusal> {
     if (this.#isClosed || this.isFull) return Promise.resolve(UNAVAILABLE);
     return new Promise((resolve) => {
       this.#pending.set(++this.#lastId, resolve as (answer: unknown) => void);

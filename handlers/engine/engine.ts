@@ -31,7 +31,7 @@ export interface Draft {
 
 /** Why an engine did not do it. `unavailable` leaves the outcome unknown. */
 export interface Refusal {
-  /** A code of `PROTOCOL.md`. */ refused: "unavailable" | "too_many_rooms" | "conflict";
+  /** A code of `handlers/README.md`. */ refused: "unavailable" | "too_many_rooms" | "conflict";
 }
 
 /** What became of a message: its place in the order, the first one's for a repeat. */

@@ -24,10 +24,13 @@ export class HostGate implements Host {
 
   /** Lets events through from the next turn on: promises of the head come first. */
   open(): void {
-    setImmediate(() => {
-      for (const event of this.#held ?? []) if (!this.#isClosed) this.host.deliver(event);
-      this.#held = undefined;
-    });
+    setImmediate(() => this.openNow());
+  }
+
+  /** Lets events through. */
+  openNow(): void {
+    for (const event of this.#held ?? []) if (!this.#isClosed) this.host.deliver(event);
+    this.#held = undefined;
   }
 
   /** Lets nothing through any more. */

@@ -148,20 +148,19 @@ function createUse(engine: Engine, rooms: Map<string, SharedRoom>): Engine {
 class SharedRoom implements Host {
   /** Where the hosts are; none before the engine has answered. */
   #head?: Head;
-  #opened: MaybePromise<Head | Refusal>;
-  #hosts = new Map<Engine, Host>();
-  /** What came behind a head that is still on its way here as a promise. */
-  #early: RoomEvent[] = [];
+  readonly #opened: MaybePromise<Head | Refusal>;
+  readonly #hosts = new Map<Engine, Host>();
   /** Events that a delivery itself caused: they wait until every thread has the one before. */
-  #queued: RoomEvent[] = [];
-  #isDelivering = false;
+  readonly #queued: RoomEvent[] = [];
 
   constructor(name: string, engine: Engine, address?: string) {
-    this.#opened = chain(engine.host(name, this, address), (head) => {
+    const gate = new HostGate(this);
+    const answer = engine.host(name, gate, address);
+    this.#opened = chain(answer, (head) => {
       if (isRefusal(head)) return head;
       this.#head = { ...head };
-      for (const event of this.#early) this.#follow(event);
-      this.#early = [];
+      if (head === answer) gate.openNow();
+      else gate.open();
       return head;
     });
   }
@@ -175,35 +174,26 @@ class SharedRoom implements Host {
   }
 
   add(use: Engine, host: Host): MaybePromise<Head | Refusal> {
-    if (this.#head) {
-      this.#hosts.set(use, host);
-      return { ...this.#head };
-    }
-    const gate = new HostGate(host);
-    this.#hosts.set(use, gate);
-    return chain(this.#opened, (head) => {
-      gate.open();
-      return head;
-    });
+    this.#hosts.set(use, host);
+    return this.#head ? { ...this.#head } : this.#opened;
   }
 
   delete(use: Engine): boolean {
-    const host = this.#hosts.get(use);
-    if (host instanceof HostGate) host.close();
     return this.#hosts.delete(use);
   }
 
   deliver(event: RoomEvent): void {
-    this.#queued.push(event);
-    if (this.#isDelivering) return;
-    this.#isDelivering = true;
-    for (let next = this.#queued.shift(); next; next = this.#queued.shift()) this.#hand(next);
-    this.#isDelivering = false;
+    if (this.#queued.push(event) > 1) return;
+    for (; this.#queued.length > 0; this.#queued.shift()) this.#hand(this.#queued[0]);
   }
 
   #hand(event: RoomEvent): void {
-    if (this.#head) this.#follow(event);
-    else this.#early.push(event);
+    const head = this.#head!;
+    if (event.type === "chat") head.seq = event.chat.seq;
+    else if (event.type === "status") head.members = event.members;
+    else if (event.type === "reset") {
+      this.#head = { epoch: event.epoch, seq: event.seq, members: event.members };
+    }
     for (const [use, host] of [...this.#hosts]) {
       // Who hosts again meanwhile has this event in its head.
       if (this.#hosts.get(use) !== host) continue;
@@ -213,15 +203,6 @@ class SharedRoom implements Host {
         // One thread's error must not cost another its message.
         reportError(error);
       }
-    }
-  }
-
-  #follow(event: RoomEvent): void {
-    const head = this.#head!;
-    if (event.type === "chat") head.seq = event.chat.seq;
-    else if (event.type === "status") head.members = event.members;
-    else if (event.type === "reset") {
-      this.#head = { epoch: event.epoch, seq: event.seq, members: event.members };
     }
   }
 }

@@ -1,10 +1,6 @@
-/**
- * Why Parley closes a socket: the table of close codes.
- *
- * @module
- */
+/** Why Parley closes a socket: the table of close codes. */
 
-/** A close as the peer sees it. `PROTOCOL.md`, Closes; codes by RFC 6455, 7.4.1, and IANA. */
+/** A close as the peer sees it. `handlers/README.md`, Closes; codes by RFC 6455, 7.4.1, and IANA. */
 export interface Close {
   code: number;
   /** At most 123 bytes. */

@@ -5,15 +5,16 @@
  */
 import type { Health } from "../app.ts";
 import type { Fetch } from "../router.ts";
-import { systemClock } from "../util/clock.ts";
+import { systemClock, within } from "../util/clock.ts";
 import type { Log } from "../util/log.ts";
 import { SettingError } from "../util/setting_error.ts";
 import type { Settings } from "./settings.ts";
 
 /** A server that listens, and goes on when the system refuses it a connection. */
 export interface Listener {
-  readonly addr: Deno.Addr;
-  /** Takes no connection any more; done when the requests under way are answered. */
+  /** Its URL, a wildcard address as this machine; or the path of its socket. */
+  readonly address: string;
+  /** Takes no connection any more; done when the requests under way are answered, or their time is over. */
   shutdown(): Promise<void>;
 }
 
@@ -32,6 +33,8 @@ export interface ListenOptions {
 const RETRY_MS = 250;
 /** A problem is shown so long after it was solved: load balancers look every few seconds. */
 const SHOWN_MS = 10_000;
+/** How long the requests under way get: a download that stalls must not hold the stop. */
+const SHUTDOWN_MS = 500;
 
 /**
  * Serves on the address that the settings name.
@@ -39,74 +42,64 @@ const SHOWN_MS = 10_000;
  * @throws {SettingError} if it cannot listen there, or use the certificate
  */
 export async function listen(options: ListenOptions): Promise<Listener> {
-  const { settings, threads } = options;
-  const { PORT, HOST, SOCKET_PATH, TLS_CERT } = settings;
-  if (SOCKET_PATH) await removeStaleSocket(SOCKET_PATH);
-  let server: Deno.HttpServer<Deno.Addr>;
-  try {
-    // With reusePort, a port that another process has would be shared in silence.
-    if (threads?.index === 0) Deno.listen({ port: PORT, hostname: HOST }).close();
-    server = serveAt(PORT, options);
-  } catch (error) {
-    if (error instanceof SettingError) throw error;
-    if (TLS_CERT && !isAboutAddress(error)) {
-      throw new SettingError(
-        `Cannot use TLS_CERT ${TLS_CERT} and TLS_KEY ${settings.TLS_KEY}: ${reasonOf(error)}`,
-      );
-    }
-    const where = SOCKET_PATH ? SOCKET_PATH : `${HOST}:${PORT}`;
-    throw new SettingError(`Cannot listen on ${where}: ${reasonOf(error)}`);
-  }
+  const { settings, log, health } = options;
+  let server = await start(options);
   const { addr } = server;
   const port = "port" in addr ? addr.port : 0;
   let isStopping = false;
-  const keep = async () => {
+
+  /** Listens anew after a failure, such as no file descriptor left; sockets that are open live on. */
+  async function listenAgain(error: unknown): Promise<void> {
+    health.problem = "not accepting connections";
+    log.error(`Cannot accept connections: ${reasonOf(error)}. Listening again`, { event: "deaf" });
     while (!isStopping) {
+      // Not by the clock: nothing else may keep the process alive now.
+      await new Promise<void>((resolve) => setTimeout(resolve, RETRY_MS));
       try {
-        await server.finished;
-      } catch (error) {
-        server = await serveAgain(error, port, options, () => isStopping) ?? server;
+        server = await serveAt(port, options);
+        log.warn("Accepting connections again", { event: "listening" });
+        systemClock.after(SHOWN_MS, () => health.problem = undefined);
+        return;
+      } catch (again) {
+        log.debug?.(`Cannot listen yet: ${reasonOf(again)}`, { event: "deaf" });
       }
     }
-  };
+  }
+
+  async function keep(): Promise<void> {
+    while (!isStopping) await server.finished.catch(listenAgain);
+  }
+
   keep();
   return {
-    addr,
+    address: addressOf(addr, settings),
     shutdown() {
       isStopping = true;
-      return server.shutdown();
+      return within(systemClock, SHUTDOWN_MS, server.shutdown());
     },
   };
 }
 
-/** Listens anew after a failure, such as no file descriptor left; sockets that are open live on. */
-async function serveAgain(
-  error: unknown,
-  port: number,
-  options: ListenOptions,
-  isStopping: () => boolean,
-): Promise<Deno.HttpServer<Deno.Addr> | undefined> {
-  const { log, health, settings } = options;
-  const problem = "not accepting connections";
-  health.problem = problem;
-  log.error(`Cannot accept connections: ${reasonOf(error)}. Listening again`, { event: "deaf" });
-  while (!isStopping()) {
-    // Not by the clock: nothing else may keep the process alive now.
-    await new Promise<void>((resolve) => setTimeout(resolve, RETRY_MS));
-    try {
-      if (settings.SOCKET_PATH) await removeStaleSocket(settings.SOCKET_PATH);
-      const server = serveAt(port, options);
-      log.warn("Accepting connections again", { event: "listening" });
-      systemClock.after(SHOWN_MS, () => health.problem = undefined);
-      return server;
-    } catch (again) {
-      log.debug?.(`Cannot listen yet: ${reasonOf(again)}`, { event: "deaf" });
-    }
+/** Listens for the first time, and says what is wrong with the settings if it cannot. */
+async function start(options: ListenOptions) {
+  const { PORT, HOST, SOCKET_PATH, TLS_CERT, TLS_KEY } = options.settings;
+  try {
+    // With reusePort, a port that another process has would be shared in silence.
+    if (options.threads?.index === 0) Deno.listen({ port: PORT, hostname: HOST }).close();
+    return await serveAt(PORT, options);
+  } catch (error) {
+    if (error instanceof SettingError) throw error;
+    const what = TLS_CERT && !isAboutAddress(error)
+      ? `use TLS_CERT ${TLS_CERT} and TLS_KEY ${TLS_KEY}`
+      : `listen on ${SOCKET_PATH || `${HOST}:${PORT}`}`;
+    throw new SettingError(`Cannot ${what}: ${reasonOf(error)}`);
   }
 }
 
-function serveAt(port: number, { settings, handler, log, threads }: ListenOptions) {
+async function serveAt(port: number, options: ListenOptions) {
+  const { settings, handler, log, threads } = options;
   const { HOST, SOCKET_PATH, TLS_CERT, TLS_KEY } = settings;
+  if (SOCKET_PATH) await removeStaleSocket(SOCKET_PATH);
   return Deno.serve({
     ...(SOCKET_PATH ? { path: SOCKET_PATH } : { port, hostname: HOST }),
     ...(threads && { reusePort: true }),
@@ -159,8 +152,7 @@ export function reasonOf(error: unknown): string {
   return error instanceof Error ? error.message : String(error);
 }
 
-/** The URL of a listening server, a wildcard address as this machine; or the path of its socket. */
-export function addressOf(addr: Deno.Addr, { TLS_CERT }: Settings): string {
+function addressOf(addr: Deno.Addr, { TLS_CERT }: Settings): string {
   if (!("hostname" in addr)) return "path" in addr ? addr.path : "a socket";
   const host = ["0.0.0.0", "::"].includes(addr.hostname) ? "localhost" : addr.hostname;
   const shown = host.includes(":") ? `[${host}]` : host;

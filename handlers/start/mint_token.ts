@@ -8,6 +8,7 @@
 import { parseArgs } from "@std/cli/parse-args";
 import { secretBytes } from "../access/token.ts";
 import { SettingError } from "../util/setting_error.ts";
+import { runCommand } from "./process.ts";
 
 const HELP = `Makes a token of AUTH_SECRET and prints it.
 
@@ -37,11 +38,8 @@ function secondsOf(time: string): number {
 }
 
 /**
- * Makes a token.
+ * Makes a token of flags (`--help` lists them) and AUTH_SECRET; `now` is in Unix ms.
  *
- * @param args flags, as {@link HELP} lists them
- * @param secret AUTH_SECRET
- * @param now Unix ms
  * @throws {SettingError} if a flag or the secret cannot be used
  */
 export async function mintToken(args: string[], secret: string, now: number): Promise<string> {
@@ -72,13 +70,9 @@ export async function mintToken(args: string[], secret: string, now: number): Pr
 }
 
 if (import.meta.main) {
-  try {
+  await runCommand(async () => {
     const secret = Deno.env.get("AUTH_SECRET") ?? "";
     if (Deno.args.some((arg) => arg === "--help" || arg === "-h")) console.log(HELP);
     else console.log(await mintToken(Deno.args, secret, Date.now()));
-  } catch (error) {
-    if (!(error instanceof SettingError)) throw error;
-    console.error(error.message);
-    Deno.exit(1);
-  }
+  });
 }

@@ -28,10 +28,8 @@ export async function parleyOptions(
   threads?: Threads,
   isTraced = false,
 ): Promise<AppOptions & { health: Health }> {
-  const { limits, ...access } = limitsAndAccess(settings);
   return {
-    ...access,
-    limits,
+    ...limitsAndAccess(settings),
     authorize: authorizeBy(settings, log, isTraced),
     engine: threads?.engine ?? await openEngine(settings, log),
     log,
@@ -42,11 +40,10 @@ export async function parleyOptions(
 
 /** The check of tokens that the settings ask for. */
 function authorizeBy(settings: Settings, log: Log, isTraced: boolean): Authorize | undefined {
-  const { AUTH_SECRET: secret, AUTH_JWKS: jwks } = settings;
-  if (!secret && !jwks) return undefined;
+  if (!settings.AUTH_SECRET && !settings.AUTH_JWKS) return undefined;
   return jwtAuthorizer({
-    secret: secret || undefined,
-    jwks: jwks || undefined,
+    secret: settings.AUTH_SECRET || undefined,
+    jwks: settings.AUTH_JWKS || undefined,
     issuer: settings.AUTH_ISSUER || undefined,
     audience: settings.AUTH_AUDIENCE || undefined,
     maxTokenSeconds: settings.MAX_TOKEN_SECONDS,
@@ -61,9 +58,9 @@ function authorizeBy(settings: Settings, log: Log, isTraced: boolean): Authorize
  * @throws {SettingError} if it cannot be opened
  */
 export async function openEngine(settings: Settings, log: Log): Promise<Engine> {
-  const clock = systemClock;
-  const { limits } = limitsAndAccess(settings);
   const { DATA_FILE, REDIS_URL } = settings;
+  const { limits } = limitsAndAccess(settings);
+  const clock = systemClock;
   try {
     if (DATA_FILE) {
       const { createDurableEngine } = await import("../engine/durable.ts");

@@ -1,13 +1,27 @@
 /**
- * The process around a server: its signals, and errors that nothing caught.
+ * The process around a server: how it fails to start, its signals, and errors that nothing caught.
  *
  * @module
  */
+import { systemClock, within } from "../util/clock.ts";
 import type { Log } from "../util/log.ts";
+import { SettingError } from "../util/setting_error.ts";
 import type { ServerLog } from "./log.ts";
 
-/** How long the last lines of the log get, in ms. */
+/** How long the last lines get: a reader of the log that stalls must not keep the process. */
 const LAST_LINES_MS = 300;
+
+/** Runs a command; what the person who started it can mend is one line, and exit code 1. */
+export async function runCommand(command: () => Promise<void>): Promise<void> {
+  try {
+    await command();
+  } catch (error) {
+    const isOfPermissions = error instanceof Deno.errors.NotCapable;
+    if (!(error instanceof SettingError) && !isOfPermissions) throw error;
+    console.error(isOfPermissions ? `Cannot start: ${error.message}` : error.message);
+    Deno.exit(1);
+  }
+}
 
 /** Runs `stop` and ends the process at the first SIGINT or SIGTERM; a second one ends it at once. */
 export function onSignals(log: ServerLog, stop: () => Promise<void>): void {
@@ -16,9 +30,7 @@ export function onSignals(log: ServerLog, stop: () => Promise<void>): void {
     if (isStopping) Deno.exit(1);
     isStopping = true;
     await stop();
-    // A reader of the log that stalls must not keep the process.
-    setTimeout(() => Deno.exit(0), LAST_LINES_MS);
-    await log.flush();
+    await within(systemClock, LAST_LINES_MS, log.flush());
     Deno.exit(0);
   };
   for (const signal of ["SIGINT", "SIGTERM"] as const) Deno.addSignalListener(signal, end);

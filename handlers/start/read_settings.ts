@@ -18,29 +18,24 @@ import {
 /** What Deno Deploy's smallest instance, of 512 MB, has room for. */
 const DEPLOY_DEFAULTS = { HISTORY_MB: 64, MAX_RSS_MB: 400 };
 
-/** What was asked on the command line: to run with these settings, or to print something. */
-export type Command = { print: "help" | "version" } | { settings: Settings };
+/** Gives a variable's text. */
+type Env = (name: string) => string | undefined;
 
-/** Whether a server with these variables runs on Deno Deploy. */
-export function isOnDeploy(env: (name: string) => string | undefined): boolean {
-  try {
-    return Boolean(env("DENO_DEPLOYMENT_ID") || env("DENO_DEPLOY"));
-  } catch {
-    // Only a machine of one's own grants so few permissions.
-    return false;
-  }
+/** What was asked on the command line: to run with these settings, or to print something. */
+export type Command = { print: "help" | "version" } | { settings: Settings; warnings: Warning[] };
+
+/** A line of the log about settings that may not do what a person wants. */
+export interface Warning {
+  event: string;
+  text: string;
 }
 
 /**
  * Reads flags, then variables, then defaults.
  *
- * @param env gives a variable's text
  * @throws {SettingError} if a flag is unknown or a value cannot be used
  */
-export function readSettings(
-  args: string[],
-  env: (name: string) => string | undefined,
-): Command {
+export function readSettings(args: string[], env: Env): Command {
   const names = Object.keys(SETTINGS) as Name[];
   // Behind it flags are not looked for: `deno task start -- --port 80` would lose the port.
   if (args.includes("--")) notUnderstood("--");
@@ -52,23 +47,31 @@ export function readSettings(
   });
   if (flags.help) return { print: "help" };
   if (flags.version) return { print: "version" };
-  const defaults = { ...defaultSettings(), ...(isOnDeploy(env) && DEPLOY_DEFAULTS) };
-  const settings: Record<string, unknown> = {};
-  for (const name of names) {
+  const isDeployed = isOnDeploy(env);
+  const defaults = { ...defaultSettings(), ...(isDeployed && DEPLOY_DEFAULTS) };
+  const read = names.map((name) => {
     const setting: Setting<unknown> = SETTINGS[name];
     // An empty variable is none; a flag without a value is a slip.
     const text = flags[flagOf(name)] ?? (env(name) || undefined);
     const value = text === undefined ? defaults[name] : setting.read(String(text));
-    if (value === undefined) {
-      cannotUse(name, `must be ${setting.kind}, is ${JSON.stringify(text)}`);
-    }
-    settings[name] = value;
-  }
+    if (value === undefined) cannotUse(name, `must be ${setting.kind}, is ${JSON.stringify(text)}`);
+    return [name, value];
+  });
+  const settings: Settings = Object.fromEntries(read);
   if (flags.port !== undefined && settings.SOCKET_PATH) {
     cannotUse("PORT", `SOCKET_PATH ${settings.SOCKET_PATH} is set too, it listens in one place`);
   }
-  checkTogether(settings as Settings);
-  return { settings: settings as Settings };
+  checkTogether(settings);
+  return { settings, warnings: warningsOf(settings, isDeployed) };
+}
+
+function isOnDeploy(env: Env): boolean {
+  try {
+    return Boolean(env("DENO_DEPLOYMENT_ID") || env("DENO_DEPLOY"));
+  } catch {
+    // Only a machine of one's own grants so few permissions.
+    return false;
+  }
 }
 
 /** `--message-rate -1` is a value that is refused, not a flag -1. */
@@ -93,7 +96,7 @@ function cannotUse(name: Name, why: string): never {
 }
 
 function checkTogether(settings: Settings): void {
-  const { TLS_CERT, TLS_KEY, SOCKET_PATH, MAX_QUEUE_BYTES, MAX_MESSAGE_BYTES } = settings;
+  const { TLS_CERT, TLS_KEY, SOCKET_PATH, WORKERS, MAX_QUEUE_BYTES, MAX_MESSAGE_BYTES } = settings;
   if (TLS_CERT && !TLS_KEY) cannotUse("TLS_CERT", "TLS_KEY is missing, TLS needs both");
   if (TLS_KEY && !TLS_CERT) cannotUse("TLS_KEY", "TLS_CERT is missing, TLS needs both");
   if (TLS_CERT && SOCKET_PATH) cannotUse("TLS_CERT", `SOCKET_PATH ${SOCKET_PATH} is without TLS`);
@@ -107,4 +110,29 @@ function checkTogether(settings: Settings): void {
     const least = `must be at least MAX_MESSAGE_BYTES (${MAX_MESSAGE_BYTES})`;
     cannotUse("MAX_QUEUE_BYTES", `${least}, is ${MAX_QUEUE_BYTES}`);
   }
+  if (WORKERS === 1) return;
+  if (SOCKET_PATH) cannotUse("WORKERS", `with SOCKET_PATH there is one worker, is ${WORKERS}`);
+  if (!("listenDatagram" in Deno)) {
+    cannotUse("WORKERS", `a port for several needs deno run --unstable-net, is ${WORKERS}`);
+  }
+}
+
+function warningsOf(settings: Settings, isDeployed: boolean): Warning[] {
+  const { ALLOWED_ORIGINS, AUTH_SECRET, AUTH_JWKS, HOST, SOCKET_PATH } = settings;
+  const isAnyOrigin = ["same", "*"].includes(ALLOWED_ORIGINS.join());
+  const isLocal = SOCKET_PATH || /^(localhost|127\.[\d.]+|::1|\[::1\])$/.test(HOST);
+  const warnings: Warning[] = [];
+  if (isAnyOrigin && !AUTH_SECRET && !AUTH_JWKS && !isLocal) {
+    const text = "Anybody may connect: set AUTH_SECRET or AUTH_JWKS, or a loopback HOST";
+    warnings.push({ event: "open", text });
+  }
+  if (AUTH_JWKS && !settings.AUTH_ISSUER && !settings.AUTH_AUDIENCE) {
+    const text = "Tokens that their issuer made for other services count too: set AUTH_AUDIENCE";
+    warnings.push({ event: "any_audience", text });
+  }
+  if (isDeployed && !settings.REDIS_URL) {
+    const text = "Rooms are split over the instances of Deno Deploy: set REDIS_URL";
+    warnings.push({ event: "split", text });
+  }
+  return warnings;
 }

@@ -34,11 +34,17 @@ export const GROUPS = {
     TLS_KEY: text("PEM file of the private key"),
   },
   "Who may connect": {
-    ALLOWED_ORIGINS: list(
-      SAME_ORIGIN,
-      "pages that may connect: same, https://a.example, *.example.com, …; * = any",
-      (origins) => new OriginRules(origins),
-    ),
+    ALLOWED_ORIGINS: {
+      default: SAME_ORIGIN,
+      meaning: "pages that may connect: same, https://a.example, *.example.com, …; * = any",
+      kind: "a list of texts",
+      read(text: string) {
+        const items = text.toLowerCase().split(",").map((part) => part.trim()).filter(Boolean);
+        // Throws where no browser sends such an origin.
+        new OriginRules(items);
+        return items.length > 0 ? items : SAME_ORIGIN;
+      },
+    },
     AUTH_SECRET: text("secret of HS256 tokens, 32 bytes or more; with it clients need one"),
     AUTH_JWKS: text("file or URL of the public keys of tokens (JWKS) in its place"),
     AUTH_ISSUER: text("iss that a token must have"),
@@ -130,14 +136,6 @@ export function limitsAndAccess(settings: Settings) {
   };
 }
 
-/** Whether any program that reaches this server may use it, and nobody chose that. */
-export function isOpenToAll(settings: Settings): boolean {
-  const { ALLOWED_ORIGINS, AUTH_SECRET, AUTH_JWKS, HOST, SOCKET_PATH } = settings;
-  const isDefault = ["same", "*"].includes(ALLOWED_ORIGINS.join());
-  return isDefault && !AUTH_SECRET && !AUTH_JWKS && !SOCKET_PATH &&
-    !/^(localhost|127\.[\d.]+|::1|\[::1\])$/.test(HOST);
-}
-
 /** A whole number from `min` to `max`. */
 function number(value: number, meaning: string, max = LARGE, min = 0): Setting<number> {
   return {
@@ -174,24 +172,5 @@ function oneOf<const T extends string>(value: T, all: readonly T[], meaning: str
     meaning: `${meaning}: ${all.join(", ")}`,
     kind: `one of ${all.join(", ")}`,
     read: (text) => all.find((one) => one === text.toLowerCase().replace(/^warning$/, "warn")),
-  };
-}
-
-/** Texts with commas between; capitals do not count. `check` throws a SettingError for unfit ones. */
-function list(
-  value: readonly string[],
-  meaning: string,
-  check: (items: string[]) => void,
-): Setting<string[]> {
-  return {
-    default: [...value],
-    meaning,
-    kind: "a list of texts",
-    read(text) {
-      const items = text.toLowerCase().split(",").map((part) => part.trim()).filter(Boolean);
-      if (items.length === 0) return [...value];
-      check(items);
-      return items;
-    },
   };
 }

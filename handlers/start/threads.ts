@@ -42,25 +42,10 @@ export interface WorkerCalls {
   stop(): Promise<void>;
 }
 
-/** What the main thread answers a report with. */
-export interface Report {
-  sum: Figures;
-  isFull: boolean;
-}
-
 /** What a worker asks the main thread. */
-export interface MainCalls {
+export interface MainCalls extends Pick<SharedLimits, "acquire" | "release" | "tryPublish"> {
   ready(): void;
-  report(figures: Figures): Report;
-  acquire: SharedLimits["acquire"];
-  release: SharedLimits["release"];
-  tryPublish: SharedLimits["tryPublish"];
-}
-
-/** The first message to a worker; its ports, for control and engine, come with it. */
-export interface Start<Settings> {
-  index: number;
-  settings: Settings;
+  report(figures: Figures): { sum: Figures; isFull: boolean };
 }
 
 /** What the names of the workers begin with; their index follows. */
@@ -70,8 +55,7 @@ const RETRY_MS = 1_000;
 
 /** Whether this thread is a worker, which has to call {@link joinThreads}. */
 export function isWorker(): boolean {
-  const { name } = globalThis as { name?: string };
-  return "WorkerGlobalScope" in globalThis && name?.startsWith(WORKER_NAME) === true;
+  return "WorkerGlobalScope" in globalThis && self.name.startsWith(WORKER_NAME);
 }
 
 /** A worker's place among the threads, and the settings that all run with. */
@@ -82,50 +66,45 @@ export interface Place<Settings> {
   ready(running: Pick<Running, "stop">): void;
 }
 
-/** In a worker: waits for its place. */
+/** In a worker: waits for its settings and its ports, for control and engine. */
 export async function joinThreads<Settings>(clock: Clock): Promise<Place<Settings>> {
-  const { data, ports: [control, port] } = await firstMessage<Start<Settings>>();
+  const first = await new Promise<Event>((resolve) =>
+    addEventListener("message", resolve, { once: true })
+  );
+  const { data: settings, ports: [control, port] } = first as MessageEvent<Settings>;
   const { remoteEngine } = await import("../engine/remote.ts");
   const running = Promise.withResolvers<Pick<Running, "stop">>();
   let isFull = false;
   const channel = new Channel<WorkerCalls, MainCalls>(control, {
     calls: { stop: async () => (await running.promise).stop() },
   });
-  return {
-    settings: data.settings,
-    threads: {
-      index: data.index,
-      engine: remoteEngine(port, clock),
-      limits: {
-        async acquire(address) {
-          const noSlot = await channel.call("acquire", address);
-          return isRefusal(noSlot) ? "full" : noSlot;
-        },
-        release: (address) => channel.notify("release", address),
-        get isFull() {
-          return isFull;
-        },
-        async tryPublish(key, size) {
-          const ms = await channel.call("tryPublish", key, size);
-          return isRefusal(ms) ? RETRY_MS : ms;
-        },
-      },
-      async report(figures) {
-        const report = await channel.call("report", figures);
-        if (isRefusal(report)) return figures;
-        isFull = report.isFull;
-        return report.sum;
-      },
+  const limits: SharedLimits = {
+    async acquire(address) {
+      const noSlot = await channel.call("acquire", address);
+      return isRefusal(noSlot) ? "full" : noSlot;
     },
+    release: (address) => channel.notify("release", address),
+    get isFull() {
+      return isFull;
+    },
+    async tryPublish(key, size) {
+      const ms = await channel.call("tryPublish", key, size);
+      return isRefusal(ms) ? RETRY_MS : ms;
+    },
+  };
+  const report = async (figures: Figures) => {
+    const answer = await channel.call("report", figures);
+    if (isRefusal(answer)) return figures;
+    isFull = answer.isFull;
+    return answer.sum;
+  };
+  const index = Number(self.name.slice(WORKER_NAME.length));
+  return {
+    threads: { index, engine: remoteEngine(port, clock), limits, report },
+    settings,
     ready(thread) {
       running.resolve(thread);
       channel.notify("ready");
     },
   };
-}
-
-function firstMessage<Data>(): Promise<MessageEvent<Data>> {
-  return new Promise((resolve) =>
-    addEventListener("message", (event) => resolve(event as MessageEvent<Data>), { once: true })
-  );
 }

@@ -17,7 +17,6 @@ import { limitsAndAccess, type Settings } from "./settings.ts";
 import {
   type MainCalls,
   type Running,
-  type Start,
   type Threads,
   WORKER_NAME,
   type WorkerCalls,
@@ -34,7 +33,7 @@ const RETRY_MS = 1_000;
  *
  * @param module URL of the module that the workers run
  * @param serve serves in this thread
- * @throws {SettingError} if they cannot listen in one place, or a worker dies before it serves
+ * @throws {SettingError} if they cannot listen, or a worker dies before it serves
  */
 export async function startWorkers(
   settings: Settings,
@@ -42,19 +41,13 @@ export async function startWorkers(
   module: string,
   serve: (settings: Settings, log: Log, threads: Threads) => Promise<Running>,
 ): Promise<Running> {
-  const count = settings.WORKERS;
-  checkWorkers(count, settings.SOCKET_PATH);
   const shared = shareEngine(await openEngine(settings, log));
   const clock = systemClock;
   const limits = new LimitTable(limitsAndAccess(settings).limits, clock);
+  const count = settings.WORKERS;
   const workers = createWorkers<Settings>({ count, module, shared, limits, log, clock });
   const main = await serve(settings, log, workers);
-  const PORT = Number(new URL(main.address).port);
-  try {
-    await workers.launch({ ...settings, PORT });
-  } catch (error) {
-    throw new SettingError((error as Error).message);
-  }
+  await workers.launch({ ...settings, PORT: Number(new URL(main.address).port) });
   return {
     ...main,
     clientCount: () => limits.count,
@@ -63,25 +56,6 @@ export async function startWorkers(
       await main.stop();
     },
   };
-}
-
-/**
- * Checks that `count` workers can listen in one place.
- *
- * @throws {SettingError} if they cannot
- */
-export function checkWorkers(count: number, socketPath: string): void {
-  if (count === 1) return;
-  if (socketPath) {
-    throw new SettingError(
-      `Cannot use WORKERS: with SOCKET_PATH there is one worker, is ${count}`,
-    );
-  }
-  if (!("listenDatagram" in Deno)) {
-    throw new SettingError(
-      `Cannot use WORKERS: a port for several needs deno run --unstable-net, is ${count}`,
-    );
-  }
 }
 
 /** What makes the workers. */
@@ -101,51 +75,38 @@ export interface Workers<Settings> extends Threads {
   /**
    * Starts the workers; done when all serve.
    *
-   * @throws {Error} if one dies before it does
+   * @throws {SettingError} if one dies before it does
    */
   launch(settings: Settings): Promise<void>;
   /** Drains the workers, then ends them. */
   stop(): Promise<void>;
 }
 
-/** One worker, from its start to its death. */
-interface Life {
-  channel: Channel<MainCalls, WorkerCalls>;
-  /** Done when it serves. */
-  ready: Promise<void>;
-  isReady: boolean;
-  /** What it counted when it reported last. */
-  figures: Figures;
-  missedBeats: number;
-  /** Why it died, when it has. */
-  death: Promise<string>;
-  end(reason: string): void;
-}
-
 /** Makes the main thread's place among workers that {@link Workers.launch} starts. */
 export function createWorkers<Settings>(
   { count, module, shared, limits, log, clock }: WorkersOptions,
 ): Workers<Settings> {
-  /** By index; the main thread's place is empty. */
-  const lives: (Life | undefined)[] = [undefined];
+  /** In the order of their indexes, from 1 on. */
+  const lives: ReturnType<typeof start>[] = [];
   let mainFigures: Figures = {};
   /** What those counted that have died. */
   let lostTotals: Figures = {};
   let hasEnded = false;
   let stopBeat = () => {};
 
-  function start(index: number, settings: Settings): Life {
+  /** Starts a worker: one life, until its death. */
+  function start(index: number, settings: Settings) {
     const [control, engine] = [new MessageChannel(), new MessageChannel()];
-    const ready = Promise.withResolvers<void>();
+    const served = Promise.withResolvers<void>();
     const death = Promise.withResolvers<string>();
     const worker = new Worker(module, { type: "module", name: WORKER_NAME + index });
-    const own = limits.share();
+    const clients = limits.share();
     const channel = new Channel<MainCalls, WorkerCalls>(control.port1, {
       calls: {
-        ...own,
+        ...clients,
         ready() {
           life.isReady = true;
-          ready.resolve();
+          served.resolve();
         },
         report(figures) {
           life.figures = figures;
@@ -154,57 +115,62 @@ export function createWorkers<Settings>(
         },
       },
     });
-    const stopServing = shared.serve(engine.port1, () => life.end("it does not keep up"));
-    const life: Life = {
-      channel,
-      ready: ready.promise,
-      isReady: false,
-      figures: {},
-      missedBeats: 0,
-      death: death.promise,
-      end(reason) {
-        lostTotals = addUp([lostTotals, totalsOf(life.figures)]);
-        life.figures = {};
-        channel.close();
-        worker.terminate();
-        own.releaseAll();
-        death.resolve(reason);
-        stopServing();
-      },
+    const stopServing = shared.serve(engine.port1, () => end("it does not keep up"));
+    const end = (reason: string) => {
+      lostTotals = addUp([lostTotals, totalsOf(life.figures)]);
+      life.figures = {};
+      channel.close();
+      worker.terminate();
+      clients.releaseAll();
+      stopServing();
+      death.resolve(reason);
+      served.reject(new SettingError(`Cannot start the workers: ${reason}`));
     };
+    const life = {
+      isReady: false,
+      /** What it counted when it reported last. */
+      figures: {} as Figures,
+      missedBeats: 0,
+      served: served.promise,
+      death: death.promise,
+      stop: () => channel.call("stop"),
+      end,
+    };
+    // Only the launch waits for it.
+    served.promise.catch(() => {});
     worker.onerror = (event) => {
       event.preventDefault();
-      life.end(event.message);
+      end(event.message);
     };
-    const first: Start<Settings> = { index, settings };
-    worker.postMessage(first, [control.port2, engine.port2]);
+    worker.postMessage(settings, [control.port2, engine.port2]);
     return life;
   }
 
   /** Puts another in a worker's place each time that it dies. */
   async function keep(index: number, settings: Settings): Promise<void> {
-    for (let life = lives[index]; life; lives[index] = life) {
-      const reason = await life.death;
+    while (!hasEnded) {
+      const reason = await lives[index - 1].death;
       if (hasEnded) return;
       log.error(`Worker ${index} died, another takes its place: ${reason}`, {
         event: "worker_died",
         peer: index,
       });
-      if (!life.isReady) await new Promise<void>((resolve) => clock.after(RETRY_MS, resolve));
-      if (hasEnded) return;
-      life = start(index, settings);
+      if (!lives[index - 1].isReady) {
+        await new Promise<void>((resolve) => clock.after(RETRY_MS, resolve));
+      }
+      if (!hasEnded) lives[index - 1] = start(index, settings);
     }
   }
 
   /** Ends workers that hang. */
   function beat(): void {
-    for (const life of lives) {
-      if (life && life.missedBeats++ >= MAX_MISSED_BEATS) life.end("it does not answer");
-    }
+    lives.forEach((life) => {
+      if (life.missedBeats++ >= MAX_MISSED_BEATS) life.end("it does not answer");
+    });
   }
 
   function sum(): Figures {
-    return addUp([lostTotals, mainFigures, ...lives.flatMap((life) => life ? [life.figures] : [])]);
+    return addUp([lostTotals, mainFigures, ...lives.map((life) => life.figures)]);
   }
 
   return {
@@ -216,24 +182,17 @@ export function createWorkers<Settings>(
       return Promise.resolve(sum());
     },
     async launch(settings) {
-      for (let index = 1; index < count; index++) lives[index] = start(index, settings);
-      await Promise.all(lives.map((life) =>
-        life && Promise.race([
-          life.ready,
-          life.death.then((reason) => {
-            throw new Error(`Cannot start the workers: ${reason}`);
-          }),
-        ])
-      ));
-      for (let index = 1; index < count; index++) keep(index, settings);
+      for (let index = 1; index < count; index++) lives.push(start(index, settings));
+      await Promise.all(lives.map((life) => life.served));
+      lives.forEach((_, index) => keep(index + 1, settings));
       stopBeat = clock.every(BEAT_MS, beat);
     },
     async stop() {
       hasEnded = true;
       // One that hangs is ended by the beat.
-      await Promise.all(lives.map((life) => life?.channel.call("stop")));
+      await Promise.all(lives.map((life) => life.stop()));
       stopBeat();
-      for (const life of lives) life?.end("the process ends");
+      for (const life of lives) life.end("the process ends");
     },
   };
 }

@@ -1,8 +1,4 @@
-/**
- * Time, passed in: a test turns its hands itself.
- *
- * @module
- */
+/** Time, passed in: a test turns its hands itself. */
 
 /** What Parley asks of time. */
 export interface Clock {
@@ -40,4 +36,11 @@ export function runAt(clock: Clock, time: number, task: () => void): () => void 
     else cancel = runAt(clock, time, task);
   });
   return () => cancel();
+}
+
+/** Waits for a task, but no longer than `ms`. */
+export function within(clock: Clock, ms: number, task: Promise<void>): Promise<void> {
+  const limit = Promise.withResolvers<void>();
+  const cancel = clock.after(ms, limit.resolve);
+  return Promise.race([task, limit.promise]).finally(cancel);
 }

@@ -1,8 +1,4 @@
-/**
- * Digests of texts.
- *
- * @module
- */
+/** Digests of texts. */
 
 /** The SHA-256 of a text, in base64. */
 export async function sha256(text: string): Promise<string> {

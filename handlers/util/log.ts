@@ -1,8 +1,4 @@
-/**
- * What Parley asks of a log.
- *
- * @module
- */
+/** What Parley asks of a log. */
 
 /** Writes one line; `fields` are for machines. */
 export type Write = (text: string, fields?: Record<string, unknown>) => void;
@@ -16,6 +12,11 @@ export interface Log {
   /** What failed. */ error: Write;
   /** Lines that were dropped because nobody read fast enough, where the log counts them. */
   readonly droppedCount?: number;
+}
+
+/** What a log says of an error: where it came from, too. */
+export function errorText(error: unknown): string {
+  return error instanceof Error ? error.stack ?? error.message : String(error);
 }
 
 /** A log that writes nothing. */

@@ -9,18 +9,20 @@
 import { connect } from "./client.js";
 import { element, showFailed } from "./message.js";
 import { MessageList } from "./messages.js";
-import { showMembers } from "./people.js";
+import { showMembers, Typing } from "./people.js";
 
 /** @param {string} id */
 const byId = (id) => /** @type {HTMLElement} */ (document.getElementById(id));
 /** @param {string} id */
 const field = (id) => /** @type {HTMLInputElement} */ (document.getElementById(id));
 
-const HISTORY = 100;
+const HISTORY = 50;
 const MAX_OWN = 500;
 const MEMBERS_MS = 500;
 const PATIENCE_MS = 1_000;
 const SAID_MS = 2_000;
+/** How often others are told that somebody is writing. */
+const TYPING_MS = 2_500;
 const READ_ONLY = "You may read this room, not write in it.";
 /** What a final refusal means to people, by its code. */
 const FINAL_TEXTS = {
@@ -38,7 +40,10 @@ const room = field("where").validity.valid ? asked : "lobby";
 const token = new URLSearchParams(location.hash.slice(1)).get("token") ?? undefined;
 const title = `#${room}`;
 const ownPositions = new Set(JSON.parse(stored("sessionStorage", `own.${room}`) ?? "[]"));
-const list = new MessageList(byId("messages"), byId("newest"), title, ownPositions);
+const typing = new Typing(byId("typing"));
+const readOlder = async (/** @type {import("../client/client.js").Cursor} */ before) =>
+  (await client.history({ before, limit: HISTORY })).messages;
+const list = new MessageList(byId("messages"), byId("newest"), title, readOlder, ownPositions);
 if (room !== asked) list.addNotice(`“${asked}” cannot be a room's name. This is ${title}.`);
 
 const client = connect(".", {
@@ -46,8 +51,13 @@ const client = connect(".", {
   token,
   history: HISTORY,
   onMessage: (message) => {
+    typing.set(message.sender, false);
     list.addMessage(message);
     notify(message);
+  },
+  onNote: ({ sender, message }) => {
+    const isTyping = /** @type {{ typing?: unknown } | null} */ (message)?.typing === true;
+    if (isTyping && sender !== ownName) typing.set(sender, true);
   },
   onStatus: (status) => {
     list.addStatus(status);
@@ -220,7 +230,13 @@ const fixedName = nameInToken();
 field("name").value = fixedName ?? stored("localStorage", "name") ?? "";
 field("name").readOnly = fixedName !== undefined;
 field("name").oninput = () => field("name").setCustomValidity("");
-field("text").oninput = () => stored("sessionStorage", `draft.${room}`, field("text").value);
+let typedAt = -Infinity;
+field("text").oninput = () => {
+  stored("sessionStorage", `draft.${room}`, field("text").value);
+  if (performance.now() - typedAt < TYPING_MS) return;
+  typedAt = performance.now();
+  client.note({ typing: true });
+};
 setTimeout(() => client.state === "connecting" && showBanner("Connecting …"), PATIENCE_MS);
 addEventListener("hashchange", () => location.reload());
 
@@ -259,6 +275,7 @@ byId("say").onsubmit = (event) => {
   const text = field("text").value;
   if (text.trim() === "") return;
   field("text").value = "";
+  typedAt = -Infinity;
   stored("sessionStorage", `draft.${room}`, "");
   list.markRead();
   say(text);

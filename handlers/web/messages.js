@@ -8,6 +8,9 @@
 import { element, group, makeMessage, showDelivered, showPending } from "./message.js";
 import { StatusLine } from "./people.js";
 
+/** @typedef {import("../client/client.js").Cursor} Cursor */
+/** @typedef {import("../client/client.js").Message} Message */
+
 const MAX_ITEMS = 5_000;
 const MAX_KEYS = 1_000;
 const NEAR_PX = 80;
@@ -34,6 +37,9 @@ export class MessageList {
   /** @type {HTMLElement | undefined} */
   #divider;
   #day = new Date().toDateString();
+  /** The position of the first message. @type {Cursor | undefined} */
+  #oldest;
+  #isReading = false;
   #unread = 0;
   #isOnline = true;
   #isAtEnd = true;
@@ -43,12 +49,14 @@ export class MessageList {
 
   /**
    * @param {HTMLElement} list @param {HTMLElement} newest @param {string} title
+   * @param {(before: Cursor) => Promise<Message[]>} readOlder
    * @param {Set<string>} ownPositions Where own messages stand; those of an earlier visit at first.
    */
-  constructor(list, newest, title, ownPositions) {
+  constructor(list, newest, title, readOlder, ownPositions) {
     this.list = list;
     this.newest = newest;
     this.title = title;
+    this.readOlder = readOlder;
     this.ownPositions = ownPositions;
     document.title = `${title} · Parley`;
     list.addEventListener("scroll", () => {
@@ -57,6 +65,7 @@ export class MessageList {
       else if (list.scrollTop < this.#top) this.#isAtEnd = false;
       this.#top = list.scrollTop;
       this.newest.hidden = this.#isAtEnd;
+      if (list.scrollTop < NEAR_PX) this.#showOlder();
       if (this.#isAtEnd && !document.hidden) this.#showUnread(0);
     }, { passive: true });
     // With a pointer the focus stays where it is, and with it a phone's keyboard.
@@ -71,11 +80,12 @@ export class MessageList {
     });
   }
 
-  /** @param {import("../client/client.js").Message} message */
-  addMessage({ epoch, seq, time, sender, message }) {
+  /** @param {Message} message */
+  addMessage(message) {
+    const { epoch, seq, time } = message;
+    this.#oldest ??= { epoch, seq };
     const position = `${epoch}:${seq}`;
-    const item = makeMessage(sender, message, time);
-    if (this.ownPositions.has(position)) showDelivered(item);
+    const item = this.#make(message);
     this.#own.get(position)?.remove();
     this.#own.delete(position);
     this.#byPosition.set(position, item);
@@ -137,14 +147,57 @@ export class MessageList {
     this.#showUnread(0);
   }
 
+  /** @param {Message} message */
+  #make({ epoch, seq, time, sender, message }) {
+    const item = makeMessage(sender, message, time);
+    if (this.ownPositions.has(`${epoch}:${seq}`)) showDelivered(item);
+    return item;
+  }
+
+  /** Puts what was said before all that is shown above it; what people look at stays where it is. */
+  async #showOlder() {
+    const { list } = this;
+    if (!this.#oldest || this.#isReading || list.childElementCount >= MAX_ITEMS) return;
+    this.#isReading = true;
+    const messages = await this.readOlder(this.#oldest).catch(() => []);
+    // Where nothing is older, nobody asks again.
+    if (messages.length === 0) return;
+    this.#isReading = false;
+    const [{ epoch, seq }] = messages;
+    this.#oldest = { epoch, seq };
+    const fromEnd = list.scrollHeight - list.scrollTop;
+    const items = messages.map((message) => this.#make(message));
+    const next = /** @type {HTMLElement | null} */ (list.firstElementChild);
+    list.prepend(...items);
+    for (const item of next ? [...items, next] : items) group(item);
+    this.#drawDays();
+    list.scrollTop = this.#top = list.scrollHeight - fromEnd;
+  }
+
+  #drawDays() {
+    for (const line of this.list.querySelectorAll(".day")) line.remove();
+    let day = new Date().toDateString();
+    /** @type {NodeListOf<HTMLElement>} */
+    const items = this.list.querySelectorAll(".chat:not(.pending)");
+    for (const item of items) {
+      const date = new Date(Number(item.dataset.time));
+      if (date.toDateString() !== day) item.before(this.#dayLine(date));
+      day = date.toDateString();
+    }
+  }
+
   /** @param {Date} date */
   #addDay(date) {
-    const day = date.toDateString();
-    if (day === this.#day) return;
-    this.#day = day;
+    if (date.toDateString() === this.#day) return;
+    this.#day = date.toDateString();
+    this.#add(this.#dayLine(date));
+  }
+
+  /** @param {Date} date */
+  #dayLine(date) {
     const noon = (/** @type {Date} */ at) => new Date(at).setHours(12, 0, 0, 0);
     const age = Math.round((noon(new Date()) - noon(date)) / DAY_MS);
-    this.#add(element("div", "day", ["Today", "Yesterday"][age] ?? dayName.format(date)));
+    return element("div", "day", ["Today", "Yesterday"][age] ?? dayName.format(date));
   }
 
   #addDivider() {

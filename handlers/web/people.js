@@ -9,6 +9,7 @@ import { element, hueOf } from "./message.js";
 
 const MAX_NAMES = 3;
 const SEARCH_OVER = 20;
+const TYPING_MS = 4_000;
 const inWords = new Intl.ListFormat("en");
 const collator = new Intl.Collator(undefined, { numeric: true });
 
@@ -45,6 +46,27 @@ export class StatusLine {
       ...renamed,
       ...this.#left.size ? [`${shorten([...this.#left])} left`] : [],
     ].join(" · ");
+  }
+}
+
+/** Who is writing now; forgotten when nothing more is heard of it. */
+export class Typing {
+  /** @type {Map<string, ReturnType<typeof setTimeout>>} */
+  #timers = new Map();
+
+  /** @param {HTMLElement} line */
+  constructor(line) {
+    this.line = line;
+  }
+
+  /** @param {string} name @param {boolean} isTyping */
+  set(name, isTyping) {
+    clearTimeout(this.#timers.get(name));
+    if (isTyping) this.#timers.set(name, setTimeout(() => this.set(name, false), TYPING_MS));
+    else if (!this.#timers.delete(name)) return;
+    const names = [...this.#timers.keys()];
+    const text = `${shorten(names)} ${names.length > 1 ? "are" : "is"} writing …`;
+    this.line.textContent = names.length > 0 ? text : "";
   }
 }
 

@@ -66,11 +66,21 @@ Deno.test("LimitTable.share() counts out the clients of a thread that died, and 
   const thread = table.share();
   for (const address of ["a", "a", "b"]) assertEquals(thread.acquire(address), undefined);
   assertEquals(table.acquire("a"), undefined);
-  assertEquals([thread.isFull, thread.acquire("c")], [true, "full"]);
+  assertEquals([table.isFull, thread.acquire("c")], [true, "full"]);
   thread.release("b");
-  assertEquals([thread.isFull, thread.acquire("a")], [false, "too_many_connections"]);
+  assertEquals([table.isFull, thread.acquire("a")], [false, "too_many_connections"]);
   thread.releaseAll();
   assertEquals([table.count, table.countOf("a"), table.countOf("b")], [1, 1, 0]);
   thread.releaseAll();
   assertEquals(table.count, 1);
+});
+
+Deno.test("LimitTable knows no address longer than it has clients", () => {
+  const table = new LimitTable(DEFAULT_LIMITS, new FakeClock());
+  for (let index = 0; index < 100; index++) table.acquire(`address ${index}`);
+  table.acquire("address 0");
+  for (let index = 0; index < 100; index++) table.release(`address ${index}`);
+  assertEquals([table.addressCount, table.countOf("address 0"), table.count], [1, 1, 1]);
+  table.release("address 0");
+  assertEquals(table.addressCount, 0);
 });

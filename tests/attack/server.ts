@@ -9,7 +9,7 @@
 import type { LimitTable } from "../../handlers/access/shared_limits.ts";
 import { type App, createApp } from "../../handlers/app.ts";
 import { runApp } from "../../handlers/run_app.ts";
-import { addressOf, listen } from "../../handlers/start/listen.ts";
+import { listen } from "../../handlers/start/listen.ts";
 import { parleyOptions } from "../../handlers/start/options.ts";
 import { readSettings } from "../../handlers/start/read_settings.ts";
 import type { Log } from "../../handlers/util/log.ts";
@@ -76,4 +76,4 @@ const server = await listen({ settings, handler: runApp(app).fetch, log, health:
 const options = { port: 0, hostname: "127.0.0.1", onListen() {} };
 const control = Deno.serve(options, () => Response.json(totals(app)));
 console.log(`totals: http://127.0.0.1:${control.addr.port}`);
-console.error(`test server: ${addressOf(server.addr, settings)}`);
+console.error(`test server: ${server.address}`);

@@ -940,6 +940,67 @@ play(
   },
 );
 
+play(
+  "note() goes out with the rest while there is a connection, and is told by onNote",
+  async (stage) => {
+    using clock = new FakeClock();
+    const notes = new Inbox<unknown>("a note");
+    const { client, heard, peer } = await stage.ann({ onNote: (note) => notes.push(note) });
+    peer.say(joined("Ann"));
+    await heard.next();
+    client.send("first");
+    client.note({ typing: true });
+    assertEquals((await peer.next()).message, "first");
+    assertEquals(await peer.next(), { type: "note", room: "lobby", message: { typing: true } });
+    const note = { room: "lobby", time: 7, sender: "Bob", message: [1] };
+    peer.say({ type: "note", ...note, more: 1 }, { type: "note", ...note, room: "other" });
+    assertEquals(await notes.next(), note);
+    // A refused one is neither repeated nor taken for a join, and nothing new goes out meanwhile.
+    peer.say(error("rate_limited", { room: "lobby", retry: 50 }));
+    assertEquals(await clock.timeouts.next(), 50);
+    client.note("dropped");
+    clock.advance(50);
+    client.note("now");
+    assertEquals((await peer.next()).message, "now");
+    await peer.cut();
+    client.note("nobody hears it");
+    clock.advance(await clock.timeouts.next());
+    const again = await stage.server.accept();
+    assertEquals((await again.next()).type, "join");
+    again.say(welcome({ recovered: true }));
+    assertEquals((await again.next()).message, "first");
+    assertEquals(notes.size, 0);
+  },
+);
+
+play("history() reads pages of messages, and rejects with the server's reason", async (stage) => {
+  const { client } = stage.connect({ token: "t" }, `${stage.server.url}/rt/chat/ops?k=v`);
+  await stage.server.accept();
+  const message = { room: "ops", seq: 4, time: 7, sender: "Bob", message: "m4" };
+  let answer = () =>
+    Response.json({
+      ...{ room: "ops", epoch: "e", seq: 4, recovered: false },
+      messages: [{ type: "chat", ...message }],
+    });
+  const headers: (string | null)[] = [];
+  stage.server.door = (request) => (headers.push(request.headers.get("authorization")), answer());
+  assertEquals(await client.history({ before: { epoch: "e", seq: 5 }, limit: 1 }), {
+    ...{ room: "ops", epoch: "e", seq: 4, recovered: false },
+    messages: [{ ...message, epoch: "e" }],
+  });
+  await client.history({ room: "dev", after: { epoch: "e", seq: 5 } });
+  assertEquals(stage.server.requests.slice(1), [
+    "GET /rt/rooms/ops/messages?k=v&before=e%3A5&limit=1",
+    "GET /rt/rooms/dev/messages?k=v&after=e%3A5",
+  ]);
+  assertEquals(headers, ["Bearer t", "Bearer t"]);
+  answer = () => Response.json(error("forbidden"), { status: 403 });
+  await assertCode(client.history(), "forbidden");
+  answer = () => new Response("Bad Gateway", { status: 502 });
+  await assertCode(client.history(), "http_502");
+  await assertCode(client.history({ room: "a b" }), "bad_room");
+});
+
 play("a token over the server's limit is not sent", async (stage) => {
   const { client, heard } = stage.connect({ token: () => "t".repeat(4_090) });
   const peer = await stage.server.accept();

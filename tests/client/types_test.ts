@@ -30,6 +30,9 @@ const client: Client<Score> = connect<Score>("https://example.com", {
 const receipt: Receipt = await client.send({ player: "Ann", points: 1 }, { room: "game" });
 const { members, count } = await client.members();
 client.join("Bea");
+client.note({ typing: true }, { room: "other" });
+const page = await client.history({ before: { epoch: "e", seq: 9 }, limit: 50 });
+console.log(page.recovered, page.messages.map(({ message }) => message.points + 1));
 client.listen("other");
 client.leave("other");
 await client.refreshToken();

@@ -1,20 +1,14 @@
 import { assert, assertEquals, assertMatch } from "@std/assert";
-import { type JWTPayload, SignJWT, UnsecuredJWT } from "jose";
+import { type JWTPayload, UnsecuredJWT } from "jose";
 import type { Grants } from "../../handlers/access/grants.ts";
 import { jwtAuthorizer } from "../../handlers/access/token.ts";
 import type { Settings } from "../../handlers/start/settings.ts";
 import { Client, RawClient } from "../support/clients.ts";
 import { createTestApp, type FakeSocket, type TestApp } from "../support/fakes.ts";
 import { eventually } from "../support/inbox.ts";
+import { SECRET, sign } from "../support/jwt.ts";
 import { ServerProcess } from "../support/process.ts";
 import { startServer } from "../support/servers.ts";
-
-const SECRET = "a secret of thirty-two characters";
-
-function sign(claims: JWTPayload, secret = SECRET): Promise<string> {
-  const header = { alg: "HS256" };
-  return new SignJWT(claims).setProtectedHeader(header).sign(new TextEncoder().encode(secret));
-}
 
 async function bearer(claims: JWTPayload): Promise<{ authorization: string }> {
   return { authorization: `Bearer ${await sign(claims)}` };

@@ -1,8 +1,8 @@
 /** The pages, as people use them in a browser. */
 import axe from "npm:axe-core@4.14.1/axe.min.js" with { type: "text" };
 import { assert, assertEquals, assertLess, assertMatch } from "@std/assert";
-import { SignJWT } from "jose";
 import { connect } from "../../handlers/client/client.js";
+import { SECRET, sign } from "../support/jwt.ts";
 import { Proxy } from "../support/proxy.ts";
 import { startServer } from "../support/servers.ts";
 import { range } from "../support/v1.ts";
@@ -191,6 +191,7 @@ pageTest("a message is marked as sent, acked, or failed with a retry", async ({ 
 
 pageTest("what came while nobody looked is below a divider", async (world) => {
   const ann = await world.visit("/?room=ops");
+  await ann.sees("#people", "0 here");
   await publish(world, "ops", range(1, 60).map((number) => `old ${number}`));
   await ann.sees(".words", "old 60");
   assertEquals(await ann.page.locator(".unread").count(), 0);
@@ -417,7 +418,7 @@ pageTest("the dashboard tells what the server does, and when it is gone", async 
   await viewer.finds(`${figure("Clients")}.startsWith("1of 10K; 1 v1")`);
   await viewer.finds(`${figure("Rooms")} === "11 members"`);
   await viewer.finds(`/^\\d+\\.\\d MBof the process$/.test(${figure("Memory")})`);
-  await viewer.finds(`/min \\d+ sParley \\d+\\.\\d/.test(${figure("Up")})`);
+  await viewer.finds(`/^\\d+ sParley \\d+\\.\\d/.test(${figure("Up")})`);
   await viewer.sees("#list tr", /^#lobby11\d+$/);
   assertEquals(await viewer.page.getAttribute("#list a", "href"), "./?room=lobby");
   for (const number of range(1, 20)) await ann.say(`message ${number}`);
@@ -489,7 +490,7 @@ pageTest("of thousands of messages the last 5,000 stay", async ({ visit }) => {
   const ann = await visit("/?room=ops");
   const texts = await ann.value<string[]>(`(async () => {
     const { MessageList } = await import("./messages.js");
-    const list = new MessageList(messages, newest, "x", new Set());
+    const list = new MessageList(messages, newest, "x", undefined, new Set());
     const next = { epoch: "e", sender: "Ann" };
     for (let seq = 1; seq <= 5_100; seq++) {
       list.addMessage({ ...next, seq, time: Date.now(), message: "m" + seq });
@@ -500,6 +501,36 @@ pageTest("of thousands of messages the last 5,000 stay", async ({ visit }) => {
     return [...document.querySelectorAll(".words")].map(({ textContent }) => textContent);
   })()`);
   assertEquals(texts, range(101, 5_100).map((seq) => `m${seq}`));
+});
+
+pageTest("older messages come when one scrolls up, and what one looks at stays", async (world) => {
+  // The server keeps 100.
+  await publish(world, "ops", range(1, 120).map((number) => `old ${number}`));
+  const ann = await world.visit("/?room=ops");
+  await ann.sees(".words", "old 120");
+  assertEquals(await ann.page.locator(".words").count(), 50);
+  const place = `[...document.querySelectorAll(".words")]
+    .find(({ textContent }) => textContent === "old 71").getBoundingClientRect().top`;
+  await ann.finds(`messages.scrollTop > 500`);
+  await ann.value("messages.scrollTop = 0");
+  const before = await ann.value<number>(place);
+  await ann.finds(`document.querySelectorAll(".words").length === 100`);
+  assertLess(Math.abs(await ann.value<number>(place) - before), 60);
+  await ann.value("messages.scrollTop = 0");
+  assertEquals(await ann.words(), range(21, 120).map((number) => `old ${number}`));
+});
+
+pageTest("one sees who is writing, until the message comes or no more", async ({ visit }) => {
+  const ann = await visit("/?room=ops");
+  const bob = await visit("/?room=ops");
+  await ann.join("Ann");
+  await bob.join("Bob");
+  await bob.page.locator("#text").pressSequentially("Hel");
+  await ann.sees("#typing", /^Bob is writing …$/);
+  assertEquals(await bob.page.textContent("#typing"), "");
+  await bob.page.keyboard.press("Enter");
+  await ann.sees(".words", "Hel");
+  assertEquals(await ann.page.textContent("#typing"), "");
 });
 
 pageTest("the share link leads into the room", async ({ visit }) => {
@@ -588,7 +619,7 @@ pageTest("days and groups: what the line above says is not said again", async ({
   const shown = await ann.value<string[]>(`(async () => {
     const { MessageList } = await import("./messages.js");
     const box = document.createElement("div");
-    const list = new MessageList(box, document.createElement("button"), "x", new Set(["e:6"]));
+    const list = new MessageList(box, document.createElement("button"), "x", undefined, new Set(["e:6"]));
     const noon = (days) => new Date().setHours(12, 0, 0, 0) - days * 86_400_000;
     const times = [noon(30), noon(1), noon(1) + 60_000, noon(0), noon(0) + 1, noon(0) + 2, noon(0) + 400_000];
     times.forEach((time, i) => list.addMessage({ epoch: "e", seq: i + 1, time, sender: "Ann", message: i }));
@@ -653,11 +684,7 @@ pageTest(
 );
 
 pageTest("who is refused learns why, and can go on", async ({ visit }) => {
-  const AUTH_SECRET = "thirty-two characters of a secret";
-  await using server = await startServer({ AUTH_SECRET });
-  const sign = (claims: Record<string, unknown>) =>
-    new SignJWT(claims).setProtectedHeader({ alg: "HS256" })
-      .sign(new TextEncoder().encode(AUTH_SECRET));
+  await using server = await startServer({ AUTH_SECRET: SECRET });
   const url = `${server.url}/?room=ops`;
   const ann = await visit(url);
   await ann.sees("#banner.bad", /needs a token.*#token=/);

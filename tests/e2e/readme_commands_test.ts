@@ -7,6 +7,7 @@
 import { assert, assertEquals, assertMatch } from "@std/assert";
 import type { Browser } from "npm:playwright-core@1.65.1";
 import { browserTest } from "../support/browser.ts";
+import { Client } from "../support/clients.ts";
 import { eventually, Inbox, soon } from "../support/inbox.ts";
 import { freePort, run, TestProcess } from "../support/process.ts";
 import { type Block, proseOf, readReadmes } from "../support/readmes.ts";
@@ -20,12 +21,12 @@ const ELSEWHERE: Record<string, string> = {
   "deno test -A tests/attack": "a part of deno test -A",
   "deno task test:fast": "a part of deno test -A",
   ".ci/run": "is CI",
-  "deno task bench": "takes long; tests/bench/bench_test.ts runs its parts",
-  "deno task attack": "takes long; tests/attack has a small version",
-  "deno task faults": "takes long; tests/faults has a small version",
-  "deno task soak": "takes long",
+  "deno run -A chat.ts": "its program is run as a server, below",
   "apt-get install libjemalloc2": "CI installs it",
 };
+
+/** What takes long, and stands in the text. Its parts and small versions are tests. */
+const LONG = /^deno (task (bench|attack|faults|soak)|run -A tests\/bench\/)/;
 
 const readmes = await readReadmes();
 const blocks = readmes.flatMap(({ blocks }) => blocks);
@@ -183,7 +184,7 @@ Deno.test("each block and command of a README is run, marked, or run by another 
     for (const command of commandsOf(block.text)) done.add(command);
   }
   for (const command of commandsInProse()) {
-    if (!done.has(command)) await shell(command);
+    if (!done.has(command) && !LONG.test(command)) await shell(command);
   }
 });
 
@@ -236,7 +237,29 @@ browserTest("the README's notification reaches the page of the user", async (bro
   assertEquals(await soon(alerted, "the notification"), "It has shipped");
 });
 
-Deno.test("each TypeScript program of a README fits the types", async () => {
+/** Starts a program that serves, until it is ready; a rule in it is tried. */
+async function runServer({ text }: Block, { empty }: Desk): Promise<void> {
+  const port = freePort();
+  const file = `${crypto.randomUUID()}.ts`;
+  const options = `{ port: ${port}, hostname: "127.0.0.1", onListen() {} }`;
+  const program = text.replace("Deno.serve(", `Deno.serve(${options}, `);
+  await Deno.writeTextFile(`${empty}/${file}`, program);
+  await using server = new TestProcess(`exec deno run --no-check -A ${file}`, { cwd: empty });
+  const path = /prefix: "(.*)"/.exec(text)?.[1] ?? "";
+  const ready = () =>
+    fetch(`http://127.0.0.1:${port}${path}/readyz`).then((answer) => answer.text());
+  await Promise.race([
+    eventually(() => ready().catch(String), (answer) => answer === "ready\n"),
+    server.status.then(() => Promise.reject(new Error(server.lines().join(" | ")))),
+  ]);
+  const [, refusal] = /test\(message\)\) return refuse\("(.*)"\)/.exec(text) ?? [];
+  if (!refusal) return;
+  await using ann = await Client.join(`ws://127.0.0.1:${port}${path}/chat/ops`, "Ann");
+  ann.send({ type: "chat", message: "Damn" });
+  assertEquals(await ann.nextObject(), { type: "error", message: refusal });
+}
+
+Deno.test("each TypeScript program of a README fits the types, and serves if it is a server", async () => {
   await using desk = await makeDesk();
   const { imports } = JSON.parse(await Deno.readTextFile(`${desk.project}/deno.json`));
   const own = { imports: { jose: imports.jose } };
@@ -248,6 +271,8 @@ Deno.test("each TypeScript program of a README fits the types", async () => {
     await Deno.writeTextFile(`${desk.empty}/program_${index}.ts`, program);
   }
   await run("deno check *.ts", { cwd: desk.empty });
+  const servers = blocksIn("ts").filter(({ text }) => text.includes("Deno.serve("));
+  await Promise.all(servers.map((block) => runServer(block, desk)));
 });
 
 Deno.test("each command tells its flags with --help", async () => {

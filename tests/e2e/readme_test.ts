@@ -4,10 +4,9 @@ import { dirname, join } from "node:path/posix";
 import config from "../../deno.json" with { type: "json" };
 import { CLOSE } from "../../handlers/protocol/close_codes.ts";
 import { ERROR_TEXTS } from "../../handlers/protocol/encode.ts";
-import { settingsTable } from "../../handlers/start/help.ts";
 import { createTestApp } from "../support/fakes.ts";
 import { ROOT } from "../support/process.ts";
-import { readReadmes } from "../support/readmes.ts";
+import { readReadmes, withGeneratedParts } from "../support/readmes.ts";
 
 const readmes = await readReadmes();
 const all = readmes.map(({ text }) => text).join("\n");
@@ -16,16 +15,9 @@ function readme(path: string): string {
   return readmes.find((readme) => readme.path === path)!.text;
 }
 
-/** What stands between two marks. */
-function marked(text: string, name: string): string {
-  return text.match(RegExp(`<!-- ${name} -->\n([^]*)<!-- /${name} -->`))![1];
-}
-
-/** The cells of a Markdown table, whatever their padding. */
-function cells(table: string): string[][] {
-  return table.trim().split("\n").map((row) =>
-    row.split("|").map((cell) => cell.trim().replace(/^-+$/, "---"))
-  );
+/** A text without the padding of tables. */
+function unpadded(text: string): string {
+  return text.replace(/ +/g, " ").replace(/-{3,}/g, "---");
 }
 
 /** What an id of a heading is on GitHub. */
@@ -38,18 +30,12 @@ Deno.test("the README is short enough to be read", () => {
   assert(lines <= 250, `${lines} lines`);
 });
 
-Deno.test("the table of settings is the code's", () => {
-  const table = marked(readme("handlers/README.md"), "settings");
-  const hint =
-    `deno eval 'import { settingsTable } from "./handlers/start/help.ts"; console.log(settingsTable())'`;
-  assertEquals(cells(table), cells(settingsTable()), `the table to paste: ${hint}`);
-});
-
-Deno.test("the README's eight settings are rows of the table of all", () => {
-  const few = cells(marked(readme("README.md"), "eight settings"));
-  const rows = cells(settingsTable()).map((row) => row.join());
-  assertEquals(few.length, 2 + 8);
-  for (const row of few) assert(rows.includes(row.join()), row.join());
+Deno.test("tables of settings and the variables that may be read are the code's", () => {
+  for (const { path, text } of readmes) {
+    const hint = `${path}: deno run -A tests/support/readmes.ts writes it anew`;
+    assertEquals(unpadded(text), unpadded(withGeneratedParts(text)), hint);
+  }
+  assert(all.includes("<!-- settings -->") && all.includes("<!-- eight settings -->"));
 });
 
 Deno.test("the files, headings and tasks that a README names exist", async () => {
@@ -62,12 +48,24 @@ Deno.test("the files, headings and tasks that a README names exist", async () =>
       const isThere = !anchor || headings.some(([, heading]) => anchorOf(heading) === anchor);
       assert(isThere, `${path}: ${link}`);
     }
-    for (const [, file] of text.matchAll(/`((?:handlers|tests|\.ci)\/[\w./-]+)`/g)) {
+    for (
+      const [, file] of text.matchAll(/(?:`|deno run -A )((?:handlers|tests|\.ci)\/[\w./-]+)/g)
+    ) {
       await Deno.stat(ROOT + file);
     }
     for (const [, task] of text.matchAll(/deno task (?:-q )?(\w+)/g)) {
       assertEquals(Object.hasOwn(config.tasks, task), true, `${path}: ${task}`);
     }
+  }
+});
+
+Deno.test("every route is among the README's endpoints", async () => {
+  const [, endpoints] = readme("README.md").match(/\n## Endpoints\n([^]*?)\n## /)!;
+  const router = await Deno.readTextFile(`${ROOT}handlers/router.ts`);
+  const routes = [...router.matchAll(/^ +"(\/[^"]*)":/gm)].map(([, path]) => path);
+  assert(routes.length > 10);
+  for (const path of routes) {
+    assert(RegExp(`[\` …]${path.replace(/[{}]/g, "\\$&")}[\`?]`).test(endpoints), path);
   }
 });
 

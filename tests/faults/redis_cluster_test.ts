@@ -8,7 +8,7 @@ import { draft, engineContract, range, ROOMY } from "../engine/contract.ts";
 import { freePort } from "../support/process.ts";
 import { eventually, granted, hear } from "../support/recorder.ts";
 import { RedisCluster } from "../support/redis_cluster.ts";
-import { RedisServer, redisTest } from "../support/redis_server.ts";
+import { patientClock, RedisServer, redisTest } from "../support/redis_server.ts";
 import { IS_FULL, sized } from "../support/run.ts";
 import { Traffic } from "./traffic.ts";
 
@@ -30,7 +30,7 @@ function fullTest(name: string, fn: () => Promise<void>): void {
 if (IS_FULL) {
   engineContract("redis cluster", async (limits) => {
     const cluster = await RedisCluster.start();
-    const clock = { ...systemClock, now: () => 20 * Date.now() };
+    const clock = { ...patientClock, now: () => 20 * Date.now() };
     const make = () => createRedisEngine(cluster.url, limits, clock, silentLog);
     const nodes = [await make(), await make()];
     return { nodes, stop: () => cluster[Symbol.asyncDispose]() };
@@ -53,7 +53,7 @@ redisTest("a slot that moves while its room talks loses no ack, and keeps one or
   }
   await traffic.flow(100);
   await traffic.stop();
-  await traffic.check({ mayReset: true });
+  await traffic.check({ mayReset: true, withinMs: 10_000 });
   for (const room of ROOMS) {
     const { chats } = await granted(one.read(room));
     const messages = new Map(chats.map(({ seq, message }) => [seq, message]));
@@ -65,6 +65,18 @@ redisTest("a slot that moves while its room talks loses no ack, and keeps one or
   await quiet.until(({ messages }) => messages.at(-1) === "heard");
   const rooms = await eventually(() => one.rooms("", 10), ({ length }) => length === 6);
   assertEquals(rooms.map(({ room }) => room), ["five", "four", "one", "quiet", "three", "two"]);
+});
+
+fullTest("one address of a cluster is told in the log, with the cure", async () => {
+  await using cluster = await RedisCluster.start();
+  const errors: string[] = [];
+  const log = { ...silentLog, error: (text: string) => void errors.push(text) };
+  const [url] = cluster.url.split(",");
+  const engine = await createRedisEngine(url, ROOMY, systemClock, log);
+  for (const room of ROOMS) await engine.publish(room, draft("x"));
+  assertEquals(errors.length, 1);
+  assert(errors[0].includes("name two or more of its addresses"), errors[0]);
+  await engine.close();
 });
 
 fullTest("killed with appendfsync always, a cluster without replicas loses no ack", async () => {
@@ -81,7 +93,7 @@ fullTest("killed with appendfsync always, a cluster without replicas loses no ac
   }
   await traffic.flow(100);
   await traffic.stop();
-  await traffic.check({ mayReset: false });
+  await traffic.check({ mayReset: false, withinMs: 10_000 });
 });
 
 fullTest(
@@ -108,7 +120,7 @@ fullTest(
     }
     await traffic.flow(100);
     await traffic.stop();
-    await traffic.check({ mayReset: true });
+    await traffic.check({ mayReset: true, withinMs: 10_000 });
     assert(traffic.refusals > 0, "no primary was missed");
   },
 );

@@ -108,6 +108,8 @@ export class ServerNode implements TrafficNode, AsyncDisposable {
       let answer: Fields;
       do answer = await client.nextObject(); while (answer.id !== key!.id);
       if (answer.type === "ack") return { epoch: `${answer.epoch}`, seq: Number(answer.seq) };
+      // Its join was refused as unavailable: it comes again.
+      if (answer.code === "not_joined") throw new Error("closed: not joined");
       assertEquals([answer.type, answer.code], ["error", "unavailable"]);
     } catch (error) {
       await this.#senders.get(name)?.close();

@@ -1,5 +1,5 @@
 /**
- * A room as Server-Sent Events. `PROTOCOL.md`, Endpoints.
+ * A room as Server-Sent Events. `handlers/README.md`, HTTP.
  */
 import { assert, assertEquals, assertLess, assertRejects } from "@std/assert";
 import { Client } from "../support/clients.ts";

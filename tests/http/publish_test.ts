@@ -1,4 +1,4 @@
-/** Many messages at once: `POST /rooms/messages`. `PROTOCOL.md`, Endpoints. */
+/** Many messages at once: `POST /rooms/messages`. `handlers/README.md`, HTTP. */
 import { assertEquals } from "@std/assert";
 import { createTestApp, type TestAppOptions } from "../support/fakes.ts";
 import { range } from "../support/v1.ts";

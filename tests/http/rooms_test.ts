@@ -1,5 +1,5 @@
 /**
- * Rooms over HTTP: publish, history, the list. `PROTOCOL.md`, Endpoints.
+ * Rooms over HTTP: publish, history, the list. `handlers/README.md`, HTTP.
  */
 import { assert, assertEquals, assertMatch } from "@std/assert";
 import type { Fields } from "../support/clients.ts";

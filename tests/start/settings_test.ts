@@ -172,6 +172,22 @@ Deno.test("readSettings() refuses settings that cannot go together", () => {
   assertEquals(read(["--socket-path", "/run/x"], { PORT: "80" }).SOCKET_PATH, "/run/x");
 });
 
+Deno.test("readSettings() takes one worker anywhere, several where a port can be shared", () => {
+  assertEquals(read(["--workers", "1", "--socket-path", "/run/x"]).WORKERS, 1);
+  assertEquals(read(["--workers", "2"]).WORKERS, 2);
+  assertEquals(
+    refusal(["--workers", "2", "--socket-path", "/run/x"]),
+    "Cannot use WORKERS: with SOCKET_PATH there is one worker, is 2",
+  );
+  const { listenDatagram } = Deno;
+  Reflect.deleteProperty(Deno, "listenDatagram");
+  try {
+    assertStringIncludes(refusal(["--workers", "2"]), "needs deno run --unstable-net, is 2");
+  } finally {
+    Object.assign(Deno, { listenDatagram });
+  }
+});
+
 Deno.test("readSettings() keeps less where Deno Deploy has less memory, unless told otherwise", () => {
   for (const name of ["DENO_DEPLOYMENT_ID", "DENO_DEPLOY"]) {
     const { HISTORY_MB, MAX_RSS_MB } = read([], { [name]: "1" });

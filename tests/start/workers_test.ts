@@ -1,9 +1,9 @@
-import { assert, assertEquals, assertRejects, assertThrows } from "@std/assert";
+import { assert, assertEquals, assertRejects } from "@std/assert";
 import { DEFAULT_LIMITS } from "../../handlers/access/limits.ts";
 import { LimitTable } from "../../handlers/access/shared_limits.ts";
 import { createMemoryEngine } from "../../handlers/engine/memory.ts";
 import { shareEngine } from "../../handlers/engine/shared.ts";
-import { checkWorkers, createWorkers } from "../../handlers/start/workers.ts";
+import { createWorkers } from "../../handlers/start/workers.ts";
 import { type Clock, systemClock } from "../../handlers/util/clock.ts";
 import { SettingError } from "../../handlers/util/setting_error.ts";
 import { ROOMY } from "../engine/contract.ts";
@@ -158,20 +158,7 @@ Deno.test("a worker that takes nothing any more is replaced before what it is se
 Deno.test("launch() fails if a worker dies before it serves", async () => {
   await assertRejects(
     () => launch(3, systemClock, { failing: 2 }),
-    Error,
+    SettingError,
     "Cannot start the workers: Uncaught (in promise) Error: no port is free",
   );
-});
-
-Deno.test("checkWorkers() takes one worker anywhere, several where a port can be shared", () => {
-  checkWorkers(1, "/run/parley.sock");
-  checkWorkers(2, "");
-  assertThrows(() => checkWorkers(2, "/run/parley.sock"), SettingError, "SOCKET_PATH");
-  const { listenDatagram } = Deno;
-  Reflect.deleteProperty(Deno, "listenDatagram");
-  try {
-    assertThrows(() => checkWorkers(2, ""), SettingError, "--unstable-net");
-  } finally {
-    Object.assign(Deno, { listenDatagram });
-  }
 });

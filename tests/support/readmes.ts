@@ -1,8 +1,12 @@
 /**
- * All README files of the project, found by walking its folders.
+ * All README files of the project, found by walking its folders; and what in them is generated.
+ *
+ * `deno run -A tests/support/readmes.ts` writes the generated parts anew.
  *
  * @module
  */
+import { settingsTable } from "../../handlers/start/help.ts";
+import { SETTINGS } from "../../handlers/start/settings.ts";
 import { ROOT } from "./process.ts";
 
 /** A README file. */
@@ -24,7 +28,7 @@ export interface Block {
 }
 
 /** How a paragraph ends before a block that is not run. */
-const MARK = /\((takes long|needs jsr\.io|needs Docker)\):$/;
+const MARK = /\((takes long|needs Docker)\):$/;
 const FENCE = /((?:[^\n]+\n)+)\n*```(\w*)\n([^]*?)\n```\n/g;
 
 /** Reads all of them, the top folder's first. */
@@ -57,4 +61,32 @@ async function* findReadmes(folder: string): AsyncGenerator<string> {
     const isOurs = isDirectory && !name.startsWith(".") && name !== "node_modules";
     if (isOurs) yield* findReadmes(`${folder}${name}/`);
   }
+}
+
+/** The settings that people set, in README.md. */
+const EIGHT =
+  /^(PORT|ALLOWED_ORIGINS|AUTH_SECRET|TRUST_PROXY|HISTORY_SIZE|DATA_FILE|REDIS_URL|WORKERS)$/;
+
+/** A README's text with its generated parts: tables of settings, the variables that may be read. */
+export function withGeneratedParts(text: string): string {
+  const [head, line, ...rows] = settingsTable().split("\n");
+  const few = rows.filter((row) => EIGHT.test(row.match(/\w+/)![0]));
+  const variables = [...Object.keys(SETTINGS), "OTEL_DENO"].join(",");
+  return text
+    .replace(
+      /(<!-- settings -->)[^]*(<!-- \/settings -->)/,
+      (_, start, end) => [start, "", head, line, ...rows, "", end].join("\n"),
+    )
+    .replace(
+      /(<!-- eight settings -->)[^]*(<!-- \/eight settings -->)/,
+      (_, start, end) => [start, "", head, line, ...few, "", end].join("\n"),
+    )
+    .replace(/--allow-env=PORT\S*/, `--allow-env=${variables}`);
+}
+
+if (import.meta.main) {
+  for (const { path, text } of await readReadmes()) {
+    await Deno.writeTextFile(ROOT + path, withGeneratedParts(text));
+  }
+  await new Deno.Command(Deno.execPath(), { args: ["fmt", "-q"], cwd: ROOT }).output();
 }

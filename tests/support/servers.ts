@@ -6,7 +6,7 @@
 import { createApp } from "../../handlers/app.ts";
 import { runApp } from "../../handlers/run_app.ts";
 import type { Registry } from "../../handlers/registry/registry.ts";
-import { addressOf, listen } from "../../handlers/start/listen.ts";
+import { listen } from "../../handlers/start/listen.ts";
 import { parleyOptions } from "../../handlers/start/options.ts";
 import { defaultSettings, type Settings } from "../../handlers/start/settings.ts";
 import { RecordingLog } from "./fakes.ts";
@@ -28,7 +28,7 @@ export async function startServer(settings: Partial<Settings> = {}): Promise<Tes
   const app = createApp(await parleyOptions(all, log));
   const parley = runApp(app);
   const server = await listen({ settings: all, handler: parley.fetch, log, health: app.health });
-  const url = addressOf(server.addr, all);
+  const url = server.address;
   return {
     url,
     ws: url.replace("http", "ws"),

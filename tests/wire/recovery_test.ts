@@ -1,5 +1,5 @@
 /**
- * Coming back: what a listener that says where it was gets of what it missed. `PROTOCOL.md`.
+ * Coming back: what a listener that says where it was gets of what it missed. `handlers/README.md`.
  */
 import { assert, assertEquals, assertNotEquals } from "@std/assert";
 import { Turn } from "../../handlers/registry/flush.ts";

@@ -1,5 +1,5 @@
 /**
- * `id` and `session`: a message that is sent again is told once. `PROTOCOL.md`, `parley.v1`.
+ * `id` and `session`: a message that is sent again is told once. `handlers/README.md`, `parley.v1`.
  */
 import { assertEquals } from "@std/assert";
 import { Turn } from "../../handlers/registry/flush.ts";

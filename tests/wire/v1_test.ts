@@ -1,5 +1,5 @@
 /**
- * The dialect `parley.v1` line by line: who says what, and what everybody hears. `PROTOCOL.md`.
+ * The dialect `parley.v1` line by line: who says what, and what everybody hears. `handlers/README.md`.
  */
 import { assert, assertEquals, assertMatch } from "@std/assert";
 import { Client, type Fields, RawClient } from "../support/clients.ts";

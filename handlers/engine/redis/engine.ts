@@ -131,8 +131,8 @@ class RedisEngine implements Engine, RedisNode {
     return connection.run(script, keys, all, hasTimeout);
   }
 
-  host(name: string, host: Host): Promise<Head | Refusal> {
-    const room = this.#rooms.open(name);
+  host(name: string, host: Host, address?: string): Promise<Head | Refusal> {
+    const room = this.#rooms.open(name, address);
     if (!room) return Promise.resolve({ refused: "too_many_rooms" });
     room.connection?.subscribe([room.keys[0]]);
     const opened = room.open(host);
@@ -228,7 +228,9 @@ class RedisEngine implements Engine, RedisNode {
   }
 
   async #renew(): Promise<void> {
-    if (await this.#lease.keep()) this.#rooms.registerAll();
+    const { hasEnded, isNodeGone } = await this.#lease.keep();
+    if (hasEnded) this.#rooms.registerAll();
+    if (isNodeGone) this.#rooms.compareAll();
   }
 
   async #read(name: string, after?: Cursor): Promise<Span | Refusal> {

@@ -51,6 +51,8 @@ interface Member {
 export class RedisRoom {
   /** The connection to the server that has the room, if it is known. */
   connection?: RedisConnection;
+  /** The address of whoever opened it. */
+  openedBy?: string;
   /** How many listeners Redis knows of here; -1: the node does not host the room. */
   reportedListeners = -1;
   readonly #members = new Map<string, Member>();

@@ -6,6 +6,7 @@
  */
 import type { Buffer } from "node:buffer";
 import type { RoomSummary } from "../../protocol/room_event.ts";
+import { FairShare } from "../budget.ts";
 import type { RedisConnection } from "./connection.ts";
 import { type CompareAnswer, type RedisNode, RedisRoom } from "./room.ts";
 import { keysOf } from "./scripts.ts";
@@ -49,11 +50,14 @@ export class RedisRooms {
   readonly #listKey: string;
   /** In one of so many comparisons Redis is told to keep the room. */
   readonly #keepRounds: number;
+  /** Of MAX_ROOMS, so that no address can use up all. */
+  readonly #share: FairShare;
   #nextSlot = 0;
   #tick = 0;
 
   constructor(readonly options: RedisRoomsOptions) {
     this.#listKey = `${options.prefix}:rooms`;
+    this.#share = new FairShare(options.maxRooms);
     this.#keepRounds = Math.floor(options.keepMs / MIN_KEEP_MS);
   }
 
@@ -72,13 +76,15 @@ export class RedisRooms {
     return this.#rooms.get(name)?.keys ?? keysOf(this.options.prefix, name);
   }
 
-  /** A room, created if needed; `undefined` if MAX_ROOMS are in use here. */
-  open(name: string): RedisRoom | undefined {
+  /** A room, created if needed; `undefined` if MAX_ROOMS, or the address's share of them, are in use. */
+  open(name: string, address?: string): RedisRoom | undefined {
     let room = this.#rooms.get(name);
-    if (!room && this.#rooms.size < this.options.maxRooms) {
+    if (!room && this.#share.hasSpace(1, address)) {
+      this.#share.count(1, address);
       const slot = this.#nextSlot++ % COMPARE_ROUNDS;
       room = new RedisRoom(name, keysOf(this.options.prefix, name), slot, this.options.node);
       room.connection = this.options.shards.of(room.keys[0]);
+      room.openedBy = address;
       this.#rooms.set(name, room);
       this.#slots[slot].add(room);
     }
@@ -90,6 +96,7 @@ export class RedisRooms {
     if (!room.isIdle || this.#rooms.get(room.name) !== room) return false;
     this.#rooms.delete(room.name);
     this.#slots[room.slot].delete(room);
+    this.#share.count(-1, room.openedBy);
     this.#release(room);
     return true;
   }
@@ -136,6 +143,11 @@ export class RedisRooms {
       if (room.memberCount > 0) await room.register();
       else await room.sync();
     });
+  }
+
+  /** Compares all rooms, as a node has died: those in which it was are synced. */
+  compareAll(): void {
+    this.#compare([...this.#rooms.values()], false);
   }
 
   /** Compares the rooms that are due, and tries failed syncs again. */
@@ -223,27 +235,27 @@ export class RedisRooms {
     });
   }
 
+  /** One command after the other for each server, so that many rooms hold up no message. */
   #compare(rooms: RedisRoom[], mustKeep: boolean): void {
-    const byConnection = Map.groupBy(rooms, (room) => room.connection);
-    for (const [connection, own] of byConnection) {
-      if (connection?.isConnected) inBatches(own).forEach((batch) => this.#ask(batch, mustKeep));
+    for (const [connection, own] of Map.groupBy(rooms, (room) => room.connection)) {
+      if (connection?.isConnected) this.#compareOn(own, mustKeep);
     }
   }
 
-  async #ask(rooms: RedisRoom[], mustKeep: boolean): Promise<void> {
+  async #compareOn(rooms: RedisRoom[], mustKeep: boolean): Promise<void> {
     const { node } = this.options;
-    const keep = mustKeep ? "1" : "0";
-    const args = rooms.flatMap((room) => [room.keys[0], `${room.listeners}`, keep]);
-    const onAnswers = rooms.map((room) => room.compare());
-    const live = [node.live.nodes, `${node.live.seenAt}`];
-    const answer = await node.run(
-      "compare",
-      [rooms[0].keys[0]],
-      [node.id, ...live, ...args],
-      false,
-    );
-    const answers = Array.isArray(answer) ? answer as CompareAnswer[] : [];
-    onAnswers.forEach((onAnswer, index) => onAnswer(answers[index]));
+    const isHere = (room: RedisRoom) => this.#rooms.get(room.name) === room;
+    for (const batch of inBatches(rooms)) {
+      const own = batch.filter(isHere);
+      if (own.length === 0) continue;
+      const keep = mustKeep ? "1" : "0";
+      const args = own.flatMap((room) => [room.keys[0], `${room.listeners}`, keep]);
+      const onAnswers = own.map((room) => room.compare());
+      const all = [node.id, node.live.nodes, `${node.live.seenAt}`, ...args];
+      const answer = await node.run("compare", [own[0].keys[0]], all, false);
+      const answers = Array.isArray(answer) ? answer as CompareAnswer[] : [];
+      own.forEach((room, index) => isHere(room) && onAnswers[index](answers[index]));
+    }
   }
 
   async #release(room: RedisRoom): Promise<void> {

@@ -90,6 +90,7 @@ export class Shards {
   /** Whether somebody asked for a look since the last one began. */
   #isWanted = false;
   #stopPause = () => {};
+  #hasWarned = false;
   #isClosed = false;
 
   constructor(readonly options: ShardOptions) {
@@ -141,7 +142,7 @@ export class Shards {
       onPush,
       onLost: () => void this.#refresh(),
       onMoved: (_, slot, address) => {
-        if (this.#only) return;
+        if (this.#only) return this.#warnOfCluster();
         this.#slots[slot] = this.#at(address);
         this.options.onTopology();
         this.#refresh();
@@ -153,6 +154,13 @@ export class Shards {
     });
     this.#connections.set(address, connection);
     return connection;
+  }
+
+  #warnOfCluster(): void {
+    if (this.#hasWarned) return;
+    this.#hasWarned = true;
+    const cure = "name two or more of its addresses in REDIS_URL, with commas";
+    this.options.log.error(`Cannot reach all rooms: this Redis is part of a cluster, ${cure}`);
   }
 
   #at(address: string): RedisConnection {
