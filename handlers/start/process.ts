@@ -1,8 +1,4 @@
-/**
- * The process around a server: how it fails to start, its signals, and errors that nothing caught.
- *
- * @module
- */
+/** The process around a server: its failure to start, its signals, errors that nothing caught. */
 import { systemClock, within } from "../util/clock.ts";
 import type { Log } from "../util/log.ts";
 import { SettingError } from "../util/setting_error.ts";

@@ -1,10 +1,4 @@
-/**
- * Time, passed in: a test turns its hands itself.
- *
- * @module
- */
-
-/** What Parley asks of time. */
+/** What Parley asks of time, passed in: a test turns its hands itself. */
 export interface Clock {
   /** Unix time in ms. */
   now(): number;

@@ -1,9 +1,3 @@
-/**
- * What Parley asks of a log.
- *
- * @module
- */
-
 /** Writes one line; `fields` are for machines. */
 export type Write = (text: string, fields?: Record<string, unknown>) => void;
 

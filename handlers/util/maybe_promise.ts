@@ -1,8 +1,4 @@
-/**
- * Values that are there now or later, so that the memory engine's way stays synchronous.
- *
- * @module
- */
+/** Values that are there now or later, so that the memory engine's way stays synchronous. */
 
 /** A value, or a promise of it. */
 export type MaybePromise<T> = T | Promise<T>;
