@@ -1,8 +1,6 @@
 /**
  * What every handler is given, and how it is put together. Nothing in here is global, so that a test
  * brings its own parts.
- *
- * @module
  */
 import type { AccessRules, Visitor } from "./access/access.ts";
 import type { Authorize } from "./access/grants.ts";

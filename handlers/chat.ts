@@ -1,8 +1,4 @@
-/**
- * One chat socket: its frames in, calls to rooms out. `handlers/README.md`, Chat.
- *
- * @module
- */
+/** One chat socket: its frames in, calls to rooms out. `handlers/README.md`, Chat. */
 import type { Rights } from "./access/grants.ts";
 import { checkHandshake } from "./access/handshake.ts";
 import { Allowance } from "./access/rate_limit.ts";

@@ -1,8 +1,4 @@
-/**
- * `/echo`: what comes in goes back. `handlers/README.md`, Echo.
- *
- * @module
- */
+/** `/echo`: what comes in goes back. `handlers/README.md`, Echo. */
 import { checkHandshake } from "./access/handshake.ts";
 import { TokenBucket } from "./access/rate_limit.ts";
 import type { App, ClientHandler } from "./app.ts";

@@ -1,8 +1,4 @@
-/**
- * Every route on one page.
- *
- * @module
- */
+/** Every route on one page. */
 import { isUpgrade } from "./access/handshake.ts";
 import { withSlot } from "./access/slot.ts";
 import type { App } from "./app.ts";

@@ -1,19 +1,15 @@
-/**
- * What a program does with a Parley, over an app that is put together.
- *
- * @module
- */
+/** What a program does with a Parley, over an app that is put together. */
 import { guardMemory } from "./access/memory_guard.ts";
 import type { App } from "./app.ts";
 import { isRefusal } from "./engine/engine.ts";
 import { historyOf, type HistoryQuery, membersOf } from "./http/rooms.ts";
-import { publishStats, thisMachine } from "./http/stats.ts";
+import { publishStats } from "./http/stats.ts";
 import { isPersonName, isRoomName, isShallow } from "./protocol/parse.ts";
 import type { Cursor } from "./protocol/position.ts";
 import type { HistoryPage, MemberList, RoomObject } from "./protocol/room_event.ts";
 import { auditSlots } from "./registry/audit.ts";
 import { guardQueues } from "./registry/queue_guard.ts";
-import { Program } from "./registry/program.ts";
+import { Program } from "./registry/stream_subscriber.ts";
 import type { Rejection, Room } from "./registry/room.ts";
 import { createRouter, type Fetch } from "./router.ts";
 import { within } from "./util/clock.ts";
@@ -81,7 +77,7 @@ export function runApp(app: App): Parley {
   const stopGuard = guardMemory({ registry, maxMb: limits.maxRssMb, clock, log });
   const stopAudit = auditSlots(registry);
   const stopQueues = guardQueues(registry);
-  const stopStats = publishStats(app, thisMachine);
+  const stopStats = publishStats(app);
   const programs = new Set<Program>();
   let drained: Promise<void> | undefined;
   const drain = (seconds?: number) =>
@@ -150,7 +146,7 @@ async function* objectsOf(
     if (refusal && !program.hasEnded) {
       throw new ParleyError(refusal.refused, `subscribe to ${name}`);
     }
-    for await (const object of program.objects) yield JSON.parse(object);
+    for await (const object of program.frames) yield JSON.parse(object);
   } finally {
     program.stop();
     onEnd();

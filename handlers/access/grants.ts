@@ -79,8 +79,8 @@ export function rightsOf(grants: Grants): Rights {
   const isAdmin = admin === true;
   // A user whose name is no room's has none.
   const mine = new Set(listen.flatMap((rule) => withUser(rule, user)).filter(isRoomName));
-  const isListed = roomRules(grants.rooms, user) ?? (() => true);
-  const isSpoken = roomRules(grants.speak, user) ?? (() => true);
+  const isListed = roomRules(grants.rooms, user);
+  const isSpoken = roomRules(grants.speak, user);
   return {
     subject: user ?? name ?? "",
     user,
@@ -94,12 +94,8 @@ export function rightsOf(grants: Grants): Rights {
   };
 }
 
-/** Whether rules name a room; nothing where there are no rules. */
-function roomRules(
-  rules: string[] | undefined,
-  user: string | undefined,
-): ((room: string) => boolean) | undefined {
-  if (!rules) return undefined;
+/** Makes the function that tells whether rules name a room; `["*"]`, all, if they are missing. */
+function roomRules(rules = ["*"], user?: string): (room: string) => boolean {
   const names = new Set<string>();
   const prefixes: string[] = [];
   for (const rule of rules) {

@@ -33,21 +33,13 @@ export function checkHandshake({ headers, method }: Request): Dialect {
 
 /** Whether a request asks for a WebSocket. */
 export function isUpgrade(headers: Headers): boolean {
-  return hasToken(headers.get("upgrade"), "websocket") &&
-    hasToken(headers.get("connection"), "upgrade");
+  return /(?:^|,)\s*websocket\s*(?:,|$)/i.test(headers.get("upgrade") ?? "") &&
+    /(?:^|,)\s*upgrade\s*(?:,|$)/i.test(headers.get("connection") ?? "");
 }
 
 /** The subprotocols that a client offers, in its order. */
 export function offeredProtocols(headers: Headers): string[] {
-  return splitList(headers.get("sec-websocket-protocol"));
-}
-
-function hasToken(header: string | null, token: string): boolean {
-  return splitList(header).some((one) => one.toLowerCase() === token);
-}
-
-function splitList(header: string | null): string[] {
-  return (header ?? "").split(",").map((part) => part.trim());
+  return (headers.get("sec-websocket-protocol") ?? "").split(",").map((part) => part.trim());
 }
 
 /** What Parley needs of a `WebSocket`. */

@@ -25,12 +25,8 @@ export const processMemory: Memory = {
   rss: () => Deno.memoryUsage().rss,
   async collect() {
     try {
-      const [{ default: v8 }, { default: vm }] = await Promise.all([
-        import("node:v8"),
-        import("node:vm"),
-      ]);
-      v8.setFlagsFromString("--expose-gc");
-      vm.runInNewContext("gc")();
+      (await import("node:v8")).setFlagsFromString("--expose-gc");
+      (await import("node:vm")).runInNewContext("gc")();
     } catch {
       // A host without V8's flags collects when it likes.
     }

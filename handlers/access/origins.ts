@@ -18,6 +18,7 @@ export const SAME_ORIGIN = ["same"];
 
 /** A scheme and a host, with or without a port. */
 const ORIGIN = /^[a-z][a-z0-9+.-]*:\/\/[^\s/?#@,\\*]+$/;
+const WEB = /^(?:https?|wss?):/;
 const WILDCARD = /^(?:(https?):\/\/)?\*\.([^\s/?#@,\\*]+)$/;
 /** An origin that is safe to copy from a log into a shell. */
 const PLAIN = /^(?:null|[a-z][a-z0-9+.-]{0,30}:\/\/[a-z0-9.:_-]{0,200})$/;
@@ -30,7 +31,7 @@ export class OriginRules {
   isAny = false;
   #allowsSame = false;
   readonly #exact = new Set<string>();
-  readonly #wildcards: Wildcard[] = [];
+  readonly #wildcards: RegExp[] = [];
 
   /** @throws {SettingError} if a rule could never match what a browser sends */
   constructor(readonly rules: string[]) {
@@ -38,7 +39,8 @@ export class OriginRules {
       if (rule === "*") this.isAny = true;
       else if (rule === "same") this.#allowsSame = true;
       else if (rule.includes("*")) this.#wildcards.push(readWildcard(rule));
-      else this.#exact.add(checkOrigin(rule));
+      else if (isOrigin(rule)) this.#exact.add(rule);
+      else neverMatches(rule, meantBy(rule));
     }
   }
 
@@ -46,34 +48,23 @@ export class OriginRules {
   allows(origin: string, { host, isLocal }: Arrival): boolean {
     const sent = origin.toLowerCase();
     if (this.isAny || this.#exact.has(sent)) return true;
-    if (sent === "null") return this.#allowsSame && isLocal;
+    if (this.#wildcards.some((wildcard) => wildcard.test(sent))) return true;
+    if (!this.#allowsSame) return false;
+    if (sent === "null") return isLocal;
     const url = URL.parse(sent);
     if (!url || !/^https?:$/.test(url.protocol)) return false;
-    if (this.#allowsSame) {
-      if (isLocal && LOOPBACK.test(url.hostname)) return true;
-      if (host !== "" && withoutDefaultPort(url.host) === withoutDefaultPort(host)) return true;
-    }
-    return this.#wildcards.some(({ scheme, host, port }) =>
-      url.protocol === scheme && url.hostname.length > host.length &&
-      url.hostname.endsWith(host) && (port === "" || url.port === port)
-    );
+    if (isLocal && LOOPBACK.test(url.hostname)) return true;
+    return host !== "" && withoutDefaultPort(url.host) === withoutDefaultPort(host);
   }
 
   /** Tells a page that may not connect, and the log, how to allow it. */
   explain(origin: string): string {
     const sent = origin.toLowerCase();
-    if (!PLAIN.test(sent) || !canBeRule(sent)) return "This origin is not allowed.";
+    if (!PLAIN.test(sent) || !isOrigin(sent)) return "This origin is not allowed.";
     return this.rules.join() === SAME_ORIGIN.join()
       ? `The origin ${sent} is not allowed: --allowed-origins same,${sent} allows it.`
       : `The origin ${sent} is not allowed: ${sent} in --allowed-origins allows it.`;
   }
-}
-
-/** `*.example.com`: the hosts below it. Without a port, any. */
-interface Wildcard {
-  scheme: string;
-  host: string;
-  port: string;
 }
 
 /** The scheme of a page is not the server's where a proxy ends TLS, so a default port is none. */
@@ -81,30 +72,25 @@ function withoutDefaultPort(host: string): string {
   return host.toLowerCase().replace(/:(?:80|443)$/, "");
 }
 
-function readWildcard(rule: string): Wildcard {
+/** Matches the hosts below a rule's: by https if it names no scheme, on any port if it names none. */
+function readWildcard(rule: string): RegExp {
   const [, scheme = "https", host] = WILDCARD.exec(rule) ?? neverMatches(rule);
   const example = `${scheme}://x.${host}`;
-  const { origin, protocol, hostname, port } = URL.parse(example) ?? neverMatches(rule);
+  const { origin, port } = URL.parse(example) ?? neverMatches(rule);
   if (origin !== example) neverMatches(rule, origin.replace("x.", "*."));
-  return { scheme: protocol, host: hostname.slice(1), port };
+  const anyPort = port === "" ? "(?::\\d+)?" : "";
+  return new RegExp(`^${scheme}://[^\\s/?#@:]+\\.${RegExp.escape(host)}${anyPort}$`);
 }
 
-function checkOrigin(rule: string): string {
-  if (rule === "null" || rule === "file://") return rule;
-  const origin = URL.parse(rule.replace(/^ws/, "http"))?.origin;
-  const isWeb = /^(?:https?|wss?):/.test(rule);
-  if (!ORIGIN.test(rule) || isWeb && origin !== rule) {
-    neverMatches(rule, isWeb ? origin : undefined);
-  }
-  return rule;
+/** Whether a browser can send this, in this spelling. */
+function isOrigin(text: string): boolean {
+  if (text === "null" || text === "file://") return true;
+  return ORIGIN.test(text) && (!WEB.test(text) || meantBy(text) === text);
 }
 
-function canBeRule(origin: string): boolean {
-  try {
-    return checkOrigin(origin) === origin;
-  } catch {
-    return false;
-  }
+/** The origin that somebody meant who wrote what can't be one, if it is clear. */
+function meantBy(rule: string): string | undefined {
+  return WEB.test(rule) ? URL.parse(rule.replace(/^ws/, "http"))?.origin : undefined;
 }
 
 function neverMatches(rule: string, instead = "https://a.example or *.example.com"): never {

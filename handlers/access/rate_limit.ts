@@ -4,6 +4,8 @@
  * @module
  */
 
+import type { Limits } from "./limits.ts";
+
 /** Lets `rate` units a second through, and `burst` at once. A rate of 0 lets everything through. */
 export class TokenBucket {
   #tokens: number;
@@ -67,13 +69,10 @@ const MAX_REFUSED_MS = 10_000;
 const MAX_REFUSALS = 1_000;
 const REFUSALS_PER_SECOND = 100;
 
-/** Units a second, 0 for no limit; and the rooms of a connection, which it may open at once. */
-export interface Rates {
-  messageRate: number;
-  byteRate: number;
-  joinRate: number;
-  maxRoomsPerConnection: number;
-}
+type SocketLimits = Pick<
+  Limits,
+  "messageRate" | "byteRate" | "joinRate" | "maxRoomsPerConnection"
+>;
 
 /** The three token buckets of a socket, which refuse together. */
 export class Allowance {
@@ -87,8 +86,8 @@ export class Allowance {
   #isFlooding = false;
 
   /** @param now Unix ms */
-  constructor(rates: Rates, now: number) {
-    const { messageRate, byteRate, joinRate, maxRoomsPerConnection } = rates;
+  constructor(limits: SocketLimits, now: number) {
+    const { messageRate, byteRate, joinRate, maxRoomsPerConnection } = limits;
     this.#messages = new TokenBucket(messageRate, messageRate, now);
     this.#bytes = new TokenBucket(byteRate, byteRate, now);
     this.#joins = new TokenBucket(joinRate, maxRoomsPerConnection, now);

@@ -40,10 +40,10 @@ export function withSlot<Call extends { visitor: Visitor }>(
 ): (call: Call) => Promise<Response> {
   const { registry } = app;
   return async (call) => {
-    if (registry.isDraining) throw refusal(app, "draining");
-    if (registry.isOverMemory) throw refusal(app, "overloaded");
+    if (registry.isDraining) throw noSlotError(app, "draining");
+    if (registry.isOverMemory) throw noSlotError(app, "overloaded");
     const slot = await registry.acquire(call.visitor.address);
-    if (typeof slot === "string") throw refusal(app, slot);
+    if (typeof slot === "string") throw noSlotError(app, slot);
     try {
       return await handler(call, slot);
     } catch (error) {
@@ -53,7 +53,11 @@ export function withSlot<Call extends { visitor: Visitor }>(
   };
 }
 
-function refusal({ limits }: SlotSource, reason: NoSlot | "draining" | "overloaded"): HttpError {
+/** Why there is no slot, as an answer. */
+export function noSlotError(
+  { limits }: Pick<SlotSource, "limits">,
+  reason: NoSlot | "draining" | "overloaded",
+): HttpError {
   const seconds = reason === "draining" ? Math.max(1, limits.drainSeconds) : FULL_RETRY_SECONDS;
   const headers = { "retry-after": String(seconds) };
   return reason === "too_many_connections"

@@ -41,7 +41,7 @@ export interface JwtAuthorizer extends Authorize {
 const KEY_SET_ALGORITHMS = ["RS256", "PS256", "ES256", "ES384", "EdDSA", "Ed25519"];
 /** RFC 7518, 3.2. */
 const MIN_SECRET_BYTES = 32;
-/** A refusal always takes this long: its time tells nothing about the token. */
+/** A refusal always takes this long, so that its time tells nothing of the token. */
 const REFUSAL_MS = 50;
 /** How far an issuer's clock may be ahead of ours. */
 const LEEWAY_SECONDS = 5;
@@ -58,14 +58,12 @@ export function jwtAuthorizer(options: JwtOptions): JwtAuthorizer {
   const { secret, jwks, issuer, audience, maxTokenSeconds = 0 } = options;
   const { clock = systemClock, log = silentLog } = options;
   const figures = { keyFailures: 0 };
-  const onFailure = () => figures.keyFailures++;
   if ((secret === undefined) === (jwks === undefined)) {
     throw new SettingError("Cannot check tokens: either a secret or a key set is needed");
   }
-  const loadKeys = secret === undefined
-    ? keySet({ jwks: jwks!, clock, log, onFailure })
-    : secretKey(secret);
-  const algorithms = secret === undefined ? KEY_SET_ALGORITHMS : ["HS256"];
+  const [algorithms, loadKeys] = secret === undefined
+    ? [KEY_SET_ALGORITHMS, keySet(jwks!, clock, log, figures)]
+    : [["HS256"], secretKey(secret)];
   let loaded: Promise<JWTVerifyGetKey> | undefined;
 
   async function check(token: string): Promise<Grants> {
@@ -114,12 +112,9 @@ function findToken({ headers, url }: Request, { isTraced }: JwtOptions): string 
 }
 
 function secretKey(secret: string): () => Promise<JWTVerifyGetKey> {
-  const bytes = secretBytes(secret);
-  return async () => {
-    const algorithm = { name: "HMAC", hash: "SHA-256" };
-    const key = await crypto.subtle.importKey("raw", bytes, algorithm, false, ["verify"]);
-    return () => Promise.resolve(key);
-  };
+  const algorithm = { name: "HMAC", hash: "SHA-256" };
+  const key = crypto.subtle.importKey("raw", secretBytes(secret), algorithm, false, ["verify"]);
+  return () => Promise.resolve(() => key);
 }
 
 /**
@@ -128,21 +123,17 @@ function secretKey(secret: string): () => Promise<JWTVerifyGetKey> {
  * @throws {SettingError} if they are too few, or no base64
  */
 export function secretBytes(secret: string): Uint8Array<ArrayBuffer> {
-  const bytes = secret.startsWith("base64:")
-    ? bytesOfBase64(secret.slice("base64:".length))
-    : new TextEncoder().encode(secret);
+  let bytes: Uint8Array<ArrayBuffer>;
+  try {
+    const [, base64] = /^base64:(.*)/s.exec(secret) ?? [];
+    bytes = base64 === undefined ? new TextEncoder().encode(secret) : Uint8Array.fromBase64(base64);
+  } catch {
+    throw new SettingError("Cannot use AUTH_SECRET: what follows base64: is no base64");
+  }
   if (bytes.length >= MIN_SECRET_BYTES) return bytes;
   throw new SettingError(
     `Cannot use AUTH_SECRET: it has ${bytes.length} bytes, at least ${MIN_SECRET_BYTES} are needed`,
   );
-}
-
-function bytesOfBase64(text: string): Uint8Array<ArrayBuffer> {
-  try {
-    return Uint8Array.fromBase64(text);
-  } catch {
-    throw new SettingError("Cannot use AUTH_SECRET: what follows base64: is no base64");
-  }
 }
 
 /** Unix ms at which a token ends, if it does. */
@@ -166,41 +157,39 @@ function readClaims({ sub, ...claims }: JWTPayload): Grants {
   return {
     user: sub,
     name,
-    rooms: readRooms(claims, "rooms"),
-    speak: readRooms(claims, "speak"),
-    listen: readRooms(claims, "listen"),
+    rooms: readRooms(claims.rooms, "rooms"),
+    speak: readRooms(claims.speak, "speak"),
+    listen: readRooms(claims.listen, "listen"),
     publish: claims.publish === true,
     admin: claims.admin === true,
   };
 }
 
-/** A claim that lists rooms. */
-function readRooms(claims: Record<string, unknown>, claim: string): string[] | undefined {
-  const rooms = claims[claim];
+function readRooms(rooms: unknown, claim: string): string[] | undefined {
   if (rooms === undefined) return undefined;
   if (Array.isArray(rooms) && rooms.every((room) => typeof room === "string")) return rooms;
   throw wrongKind(claim, "a list of texts");
 }
 
+/** By the code of what `jose` throws. */
+const REFUSALS: Record<string, string> = {
+  ERR_JWS_SIGNATURE_VERIFICATION_FAILED: "The token's signature is wrong.",
+  ERR_JWKS_NO_MATCHING_KEY: "The token's key is unknown.",
+  ERR_JOSE_ALG_NOT_ALLOWED: "The token's algorithm is not allowed.",
+};
+
 /** What a client hears of an error: what it must change, and no internal text. */
 async function refusalOf(error: unknown): Promise<unknown> {
   const { errors } = await import("jose");
-  if (error instanceof HttpError || !(error instanceof errors.JOSEError)) return error;
+  if (!(error instanceof errors.JOSEError)) return error;
   if (error instanceof errors.JWTExpired) return expired();
-  if (error instanceof errors.JWTClaimValidationFailed) {
-    const { claim, reason } = error;
-    if (reason === "invalid") return wrongKind(claim, "a number");
-    if (claim === "nbf") return notYetValid();
-    return badToken(`The token's ${claim} is not the one that this server expects.`);
+  if (!(error instanceof errors.JWTClaimValidationFailed)) {
+    return badToken(REFUSALS[error.code] ?? "The token is malformed.");
   }
-  if (error instanceof errors.JWSSignatureVerificationFailed) {
-    return badToken("The token's signature is wrong.");
-  }
-  if (error instanceof errors.JWKSNoMatchingKey) return badToken("The token's key is unknown.");
-  if (error instanceof errors.JOSEAlgNotAllowed) {
-    return badToken("The token's algorithm is not allowed.");
-  }
-  return badToken("The token is malformed.");
+  const { claim, reason } = error;
+  if (reason === "invalid") return wrongKind(claim, "a number");
+  if (claim === "nbf") return notYetValid();
+  return badToken(`The token's ${claim} is not the one that this server expects.`);
 }
 
 function badToken(text: string): HttpError {

@@ -63,9 +63,8 @@ export class DedupeTable implements Droppable {
 
   /** Remembers an id for {@link DEDUPE_MS}. Beyond {@link IDS_PER_SESSION}, the session's oldest is forgotten, unless it has a digest. */
   remember(key: IdempotencyKey, seq: number, now: number, address?: string): void {
-    const { session, id, digest } = key;
     const expiresAt = now + DEDUPE_MS;
-    const row = this.journal?.add("ids", session, id, digest ?? null, seq, expiresAt);
+    const row = this.journal?.addId(key, seq, expiresAt);
     this.#add(key, { seq, expiresAt, row, address });
   }
 
@@ -131,7 +130,7 @@ export class DedupeTable implements Droppable {
   #forget(ids: Map<string, SeenId>, id: string): void {
     const seen = ids.get(id)!;
     ids.delete(id);
-    if (seen.row !== undefined) this.journal?.delete("ids", seen.row);
+    if (seen.row !== undefined) this.journal?.delete(seen.row);
     this.#countId(-costOf(id, seen.digest), seen);
   }
 

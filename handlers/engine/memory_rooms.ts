@@ -96,10 +96,12 @@ export class MemoryRooms {
   }
 
   /** Adds a room that was kept before; an older one of this name is dropped. */
-  restore(name: string, epoch: string, row: number): MemoryRoom {
+  restore(name: string, epoch: string, seq: number, row: number): MemoryRoom {
     const older = this.#rooms.get(name);
     if (older) this.#drop(older);
-    return this.#add(name, epoch, row);
+    const room = this.#add(name, epoch, row);
+    room.history.seq = seq;
+    return room;
   }
 
   /** Ends what {@link restore} began: drops what is too much or too old by the limits of now. */
@@ -170,7 +172,7 @@ export class MemoryRooms {
     const { limits, budget, clock } = this;
     const journal = row === undefined
       ? undefined
-      : new RoomJournal(this.journal!, row, name, epoch);
+      : new RoomJournal(this.journal!, name, epoch, row);
     const room: MemoryRoom = {
       name,
       epoch,
@@ -220,7 +222,7 @@ export class MemoryRooms {
     if (room.history.seq > 0) this.#nextEpoch = newEpoch();
     room.history.clear();
     room.ids.clear();
-    if (room.journal) this.journal!.delete("rooms", room.journal.row);
+    room.journal?.delete(room.journal.row);
     this.#rooms.delete(room.name);
     this.#setEmpty(room, false);
     const { openedBy } = room;

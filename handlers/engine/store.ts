@@ -6,7 +6,7 @@
  * @module
  */
 import type { Changes } from "./journal.ts";
-import { SqliteFile, type TakeRows } from "./sqlite.ts";
+import { SqliteFile, type TakeEntry } from "./sqlite.ts";
 import { isStoreWorker, STORE_NAME } from "./store_name.ts";
 
 /** Where changes are committed, one batch after the other. */
@@ -23,12 +23,11 @@ type Request = { open: string; owner: string } | { commit: Changes } | { close: 
 type Reply = { error?: string };
 
 /**
- * Opens a store, and reads what it has: in this thread, as copying the rows from another takes longer.
+ * Opens a store, and reads what it has: in this thread, as copying it from another takes longer.
  *
- * @param take is given the rows, each table in order
  * @throws {Error} if the file cannot be used; the message says why
  */
-export async function openStore(path: string, take: TakeRows): Promise<Store> {
+export async function openStore(path: string, take: TakeEntry): Promise<Store> {
   const owner = crypto.randomUUID();
   const file = new SqliteFile(path, owner, false);
   try {

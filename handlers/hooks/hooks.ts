@@ -1,11 +1,7 @@
-/**
- * The rules of a program between a message and its room. `handlers/README.md`, The library.
- *
- * @module
- */
+/** The rules of a program between a message and its room. `handlers/README.md`, The library. */
 import { isPersonName, isShallow } from "../protocol/parse.ts";
 import { byteLength } from "../util/bytes.ts";
-import type { Log } from "../util/log.ts";
+import { errorText, type Log } from "../util/log.ts";
 import type { MaybePromise } from "../util/maybe_promise.ts";
 
 /** Whom something comes from, and for which room. */
@@ -125,8 +121,8 @@ export class HookCaller {
         : read(answer);
     };
     const fail = (error: unknown) => {
-      const text = error instanceof Error ? error.stack ?? error.message : String(error);
-      this.log.error(`Hook ${hook} failed in ${room}: ${text}`, { event: "hook", hook, room });
+      const text = `Hook ${hook} failed in ${room}: ${errorText(error)}`;
+      this.log.error(text, { event: "hook", hook, room });
       return FAULT;
     };
     try {

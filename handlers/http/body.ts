@@ -1,9 +1,6 @@
-/**
- * The body of a request: JSON, bounded in size and time.
- *
- * @module
- */
+/** The body of a request: JSON, bounded in size and time. */
 import { HttpError } from "../protocol/http_error.ts";
+import { isObject } from "../protocol/parse.ts";
 import type { Clock } from "../util/clock.ts";
 
 /** Times out bodies that are slower, in ms. */
@@ -66,11 +63,6 @@ export function readObject(text: string, expected: string): Record<string, unkno
   }
   if (isObject(data)) return data;
   throw new HttpError(400, "bad_message", expected);
-}
-
-/** Whether a JSON value is an object. */
-export function isObject(data: unknown): data is Record<string, unknown> {
-  return typeof data === "object" && data !== null && !Array.isArray(data);
 }
 
 function badJson(): HttpError {

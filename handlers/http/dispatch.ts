@@ -1,12 +1,9 @@
-/**
- * A request's way to its handler: path, method, access; and an error's way back.
- *
- * @module
- */
+/** A request's way to its handler: path, method, access; and an error's way back. */
 import { Access, type Need } from "../access/access.ts";
 import type { App, Handler, RequestInfo } from "../app.ts";
 import { HttpError } from "../protocol/http_error.ts";
 import { isRoomName } from "../protocol/parse.ts";
+import { errorText } from "../util/log.ts";
 import { preflight, setSecurityHeaders } from "./headers.ts";
 
 /** Answers a request; `info` has the peer's address. */
@@ -43,7 +40,7 @@ const NOT_FOUND = () => new Response("Not Found", { status: 404 });
  * @throws {TypeError} if the prefix is no path
  */
 export function dispatcher(app: App, routes: Record<string, Route>): Fetch {
-  const { prefix } = app;
+  const { prefix, registry, log } = app;
   if (!/^(?:\/[\w.~-]+)*$/.test(prefix)) {
     throw new TypeError(`Cannot use prefix: must be a path like /rt, is ${JSON.stringify(prefix)}`);
   }
@@ -92,20 +89,14 @@ export function dispatcher(app: App, routes: Record<string, Route>): Fetch {
 
   /** Tells the log of a defect, and the client nothing of it. */
   function fail(error: unknown, { method }: Request, info: RequestInfo): HttpError {
-    if (error instanceof HttpError) app.registry.counters.refuse(error.code);
-    if (error instanceof HttpError && error.status !== 500) return error;
-    const text = error instanceof HttpError
-      ? error.message
-      : error instanceof Error
-      ? error.stack ?? error.message
-      : String(error);
+    const isKnown = error instanceof HttpError;
+    if (isKnown) registry.counters.refuse(error.code);
+    if (isKnown && error.status !== 500) return error;
+    const text = isKnown ? error.message : errorText(error);
     const { hostname } = info.remoteAddr as Deno.NetAddr;
-    app.log.error(`Cannot answer ${method} of ${hostname}: ${text}`, {
-      event: "error",
-      remote: hostname,
-      clients: app.registry.clients.size,
-    });
-    return error instanceof HttpError ? error : SERVER_ERROR;
+    const fields = { event: "error", remote: hostname, clients: registry.clients.size };
+    log.error(`Cannot answer ${method} of ${hostname}: ${text}`, fields);
+    return isKnown ? error : SERVER_ERROR;
   }
 
   return async (request, info = NOWHERE) => {

@@ -1,8 +1,4 @@
-/**
- * Headers that every answer bears, and the answer to a preflight.
- *
- * @module
- */
+/** Headers that every answer bears, and the answer to a preflight. */
 
 /**
  * Says which page may read an answer, that nobody may keep it, and that its type is no guess.

@@ -1,8 +1,4 @@
-/**
- * Whether the server is well: `/healthz` and `/readyz`.
- *
- * @module
- */
+/** Whether the server is well: `/healthz` and `/readyz`. */
 import { unavailableReason } from "../access/access.ts";
 import type { App, Handler } from "../app.ts";
 

@@ -1,8 +1,6 @@
 /**
  * What the server counts: as numbers that add up over the workers of a process, and as `/metrics` for
  * Prometheus. Both are read when somebody asks.
- *
- * @module
  */
 import process from "node:process";
 import type { Counter, Gauge } from "prom-client";
@@ -13,47 +11,49 @@ import type { Figures, Histogram } from "../registry/counters.ts";
 /** The server's own room that carries what the dashboard shows. */
 export const STATS_ROOM = "_stats";
 
+/** The process that runs this. */
+export const thisMachine = {
+  rssBytes: () => Deno.memoryUsage().rss,
+  /** Processor time since the start. */
+  cpuSeconds() {
+    const { user, system } = process.cpuUsage();
+    return (user + system) / 1e6;
+  },
+  get host(): string | undefined {
+    // To ask without the permission would ask the person who started the server.
+    const { state } = Deno.permissions.querySync({ name: "sys", kind: "hostname" });
+    return state === "granted" ? Deno.hostname() : undefined;
+  },
+};
+
 /** What has figures. */
 type FiguresOf = Pick<App, "registry" | "threads" | "authorize" | "log">;
 
 /** The figures of this thread. */
 export function readFigures({ registry, threads, authorize, log }: FiguresOf) {
-  const { counters } = registry;
-  const { connections, closes, refusals, recoveries } = counters;
+  const { batchSizes, fanOutSeconds, ...counts } = registry.counters;
   const engine = registry.engineOf("");
   const { rooms, historyBytes, remote } = engine.stats();
   return {
-    messagesIn: counters.messagesIn,
-    bytesIn: counters.bytesIn,
-    framesOut: counters.framesOut,
-    bytesOut: counters.bytesOut,
-    deliveries: counters.deliveries,
+    ...structuredClone(counts),
+    batchMessages: readHistogram(batchSizes),
+    fanOutSeconds: readHistogram(fanOutSeconds),
     held: registry.heldCount,
     /** A room counts once in each worker that has subscribers of it. */
     rooms: registry.rooms.size,
-    members: counters.members,
     /** Clients that hear {@link STATS_ROOM} alone, by kind, and whether there is any. */
     watchers: registry.rooms.get(STATS_ROOM)?.exclusiveCounts() ?? {},
     watchedRooms: Number(registry.rooms.has(STATS_ROOM)),
     queueBytes: registry.countQueueBytes(),
     engineRooms: rooms,
     historyBytes,
-    engineCommands: remote?.commands ?? 0,
-    engineReconnects: remote?.reconnects ?? 0,
-    engineRoundTrips: remote?.roundTrips ?? 0,
-    engineRoundTripSeconds: remote?.roundTripSeconds ?? 0,
+    engine: { commands: 0, reconnects: 0, roundTrips: 0, roundTripSeconds: 0, ...remote },
     keyFailures: authorize?.figures?.keyFailures ?? 0,
     logDropped: log.droppedCount ?? 0,
     workers: 1,
     /** Of the process, in Unix time; only the main thread has it. */
     startSeconds: threads && threads.index > 0 ? 0 : performance.timeOrigin / 1_000,
     engineReady: Number(engine.isReady()),
-    connections: { ...connections },
-    closes: { ...closes },
-    refusals: { ...refusals },
-    recoveries: { ...recoveries },
-    batchMessages: readHistogram(counters.batchSizes),
-    fanOutSeconds: readHistogram(counters.fanOutSeconds),
   };
 }
 
@@ -103,119 +103,77 @@ async function createScrape(app: App): Promise<() => Promise<Response>> {
   const register = new prom.Registry();
   let figures = await allFigures(app);
 
-  const define = (
-    Kind: typeof Counter | typeof Gauge,
-    name: string,
-    help: string,
-    read: (figures: ServerFigures) => Values,
-    label?: string,
-  ) => {
-    new Kind({
-      name: name.startsWith("process_") ? name : `parley_${name}`,
-      help,
-      labelNames: label ? [label] : [],
-      registers: [register],
-      collect() {
-        this.reset();
-        const values = read(figures);
-        if (typeof values === "number") this.inc(values);
-        else for (const [key, value] of Object.entries(values)) this.inc({ [label!]: key }, value);
-      },
-    });
-  };
-  const { Counter, Gauge } = prom;
-  define(Gauge, "connections", "Clients now.", ({ connections }) => connections, "dialect");
-  define(Gauge, "held_connections", "Clients that the runtime holds.", ({ held }) => held);
-  define(Gauge, "rooms", "Rooms with subscribers, in each worker.", ({ rooms }) => rooms);
-  define(Gauge, "members", "Sockets that have joined, a room each.", ({ members }) => members);
-  define(Gauge, "queue_bytes", "Unsent bytes of all sockets.", ({ queueBytes }) => queueBytes);
-  define(Gauge, "workers", "Workers that answer.", ({ workers }) => workers);
-  define(Counter, "received_messages_total", "Objects received.", (all) => all.messagesIn);
-  define(
-    Counter,
-    "received_bytes_total",
-    "Bytes received, of text its length.",
-    (all) => all.bytesIn,
-  );
-  define(Counter, "sent_frames_total", "Frames sent.", (all) => all.framesOut);
-  define(Counter, "sent_bytes_total", "Bytes sent, of text its length.", (all) => all.bytesOut);
-  define(Counter, "deliveries_total", "Messages, once a subscriber.", (all) => all.deliveries);
-  define(Counter, "closes_total", "Closes by the server.", ({ closes }) => {
-    const reasons = Object.keys(CLOSE) as (keyof typeof CLOSE)[];
-    return Object.fromEntries(
-      reasons.map((key) => [CLOSE[key].reason.replaceAll(" ", "_"), closes[key]]),
+  const define =
+    (Kind: typeof Counter | typeof Gauge) =>
+    (name: string, help: string, read: (figures: ServerFigures) => Values, label?: string) =>
+      void new Kind({
+        name: name.startsWith("process_") ? name : `parley_${name}`,
+        help,
+        labelNames: label ? [label] : [],
+        registers: [register],
+        collect() {
+          this.reset();
+          const values = read(figures);
+          if (typeof values === "number") this.inc(values);
+          else {for (const [key, value] of Object.entries(values)) {
+              this.inc({ [label!]: key }, value);
+            }}
+        },
+      });
+  const gauge = define(prom.Gauge);
+  const counter = define(prom.Counter);
+  gauge("connections", "Clients now.", ({ connections }) => connections, "dialect");
+  gauge("held_connections", "Clients that the runtime holds.", ({ held }) => held);
+  gauge("rooms", "Rooms with subscribers, in each worker.", ({ rooms }) => rooms);
+  gauge("members", "Sockets that have joined, a room each.", ({ members }) => members);
+  gauge("queue_bytes", "Unsent bytes of all sockets.", ({ queueBytes }) => queueBytes);
+  gauge("workers", "Workers that answer.", ({ workers }) => workers);
+  counter("received_messages_total", "Objects received.", (all) => all.messagesIn);
+  counter("received_bytes_total", "Bytes received, of text its length.", (all) => all.bytesIn);
+  counter("sent_frames_total", "Frames sent.", (all) => all.framesOut);
+  counter("sent_bytes_total", "Bytes sent, of text its length.", (all) => all.bytesOut);
+  counter("deliveries_total", "Messages, once a subscriber.", (all) => all.deliveries);
+  counter("closes_total", "Closes by the server.", ({ closes }) => {
+    const named = Object.entries(CLOSE).map(([why, { reason }]) =>
+      [reason.replaceAll(" ", "_"), closes[why as keyof typeof CLOSE]] as const
     );
+    return Object.fromEntries(named);
   }, "reason");
-  define(Counter, "refusals_total", "Errors sent.", ({ refusals }) => refusals, "code");
-  define(Counter, "recoveries_total", "Rooms resumed.", ({ recoveries }) => recoveries, "result");
-  define(
-    Counter,
-    "key_failures_total",
-    "Reads of AUTH_JWKS that failed.",
-    (all) => all.keyFailures,
-  );
-  define(
-    Counter,
-    "log_dropped_total",
-    "Lines of the log that nobody read.",
-    (all) => all.logDropped,
-  );
-  const { name } = app.registry.engineOf("");
-  define(Gauge, "engine_ready", "Workers whose engine takes messages.", ({ engineReady }) => ({
-    [name]: engineReady,
-  }), "engine");
-  define(Gauge, "engine_rooms", "Rooms known, empty ones too.", (all) => all.engineRooms);
-  define(Gauge, "history_bytes", "Bytes of history.", ({ historyBytes }) => historyBytes);
-  if (app.registry.engineOf("").stats().remote) {
-    define(Counter, "engine_commands_total", "Commands sent.", (all) => all.engineCommands);
-    define(Counter, "engine_reconnects_total", "Reconnects.", (all) => all.engineReconnects);
-    define(
-      Counter,
-      "engine_round_trips_total",
-      "Round trips that were measured.",
-      (all) => all.engineRoundTrips,
-    );
-    define(
-      Counter,
-      "engine_round_trip_seconds_total",
-      "Seconds of the measured round trips.",
-      (all) => all.engineRoundTripSeconds,
-    );
+  counter("refusals_total", "Errors sent.", ({ refusals }) => refusals, "code");
+  counter("recoveries_total", "Rooms resumed.", ({ recoveries }) => recoveries, "result");
+  counter("key_failures_total", "Reads of AUTH_JWKS that failed.", (all) => all.keyFailures);
+  counter("log_dropped_total", "Lines of the log that nobody read.", (all) => all.logDropped);
+  const engine = app.registry.engineOf("");
+  const isReady = (all: ServerFigures) => ({ [engine.name]: all.engineReady });
+  gauge("engine_ready", "Workers whose engine takes messages.", isReady, "engine");
+  gauge("engine_rooms", "Rooms known, empty ones too.", (all) => all.engineRooms);
+  gauge("history_bytes", "Bytes of history.", ({ historyBytes }) => historyBytes);
+  if (engine.stats().remote) {
+    counter("engine_commands_total", "Commands sent.", (all) => all.engine.commands);
+    counter("engine_reconnects_total", "Reconnects.", (all) => all.engine.reconnects);
+    counter("engine_round_trips_total", "Round trips measured.", (all) => all.engine.roundTrips);
+    const seconds = (all: ServerFigures) => all.engine.roundTripSeconds;
+    counter("engine_round_trip_seconds_total", "Seconds of the measured round trips.", seconds);
   }
   // What prom-client itself measures of a Node process is wrong or missing in Deno.
-  define(Counter, "process_cpu_seconds_total", "CPU time, user and system.", () => {
-    const { user, system } = process.cpuUsage();
-    return (user + system) / 1e6;
-  });
-  define(Gauge, "process_start_time_seconds", "Start, in Unix time.", (all) => all.startSeconds);
-  define(Gauge, "process_resident_memory_bytes", "Memory of the process.", () => {
-    return Deno.memoryUsage().rss;
-  });
+  counter("process_cpu_seconds_total", "CPU time, user and system.", thisMachine.cpuSeconds);
+  gauge("process_start_time_seconds", "Start, in Unix time.", (all) => all.startSeconds);
+  gauge("process_resident_memory_bytes", "Memory of the process.", thisMachine.rssBytes);
   const { batchSizes, fanOutSeconds } = app.registry.counters;
+  const fanOutHelp = "From a message's arrival until it was written, of one in 64.";
 
   return async () => {
     figures = await allFigures(app);
+    const { batchMessages, fanOutSeconds: times } = figures;
     const text = await register.metrics() +
-      exposeHistogram(
-        "parley_batch_messages",
-        "Objects in a merged frame.",
-        batchSizes.bounds,
-        figures.batchMessages,
-      ) +
-      exposeHistogram(
-        "parley_fan_out_seconds",
-        "From a message's arrival until it was written, of one in 64.",
-        fanOutSeconds.bounds,
-        figures.fanOutSeconds,
-      );
-    return new Response(text, {
-      headers: { "content-type": register.contentType, "cache-control": "no-store" },
-    });
+      expose("batch_messages", "Objects in a merged frame.", batchSizes.bounds, batchMessages) +
+      expose("fan_out_seconds", fanOutHelp, fanOutSeconds.bounds, times);
+    return new Response(text, { headers: { "content-type": register.contentType } });
   };
 }
 
 /** prom-client's histogram takes single figures only; these are counted already. */
-function exposeHistogram(
+function expose(
   name: string,
   help: string,
   bounds: number[],
@@ -224,8 +182,8 @@ function exposeHistogram(
   let total = 0;
   const buckets = [...bounds, "+Inf"].map((bound, i) => {
     total += counts[i];
-    return `${name}_bucket{le="${bound}"} ${total}\n`;
+    return `parley_${name}_bucket{le="${bound}"} ${total}\n`;
   });
-  return `\n# HELP ${name} ${help}\n# TYPE ${name} histogram\n${buckets.join("")}` +
-    `${name}_sum ${sum}\n${name}_count ${total}\n`;
+  return `\n# HELP parley_${name} ${help}\n# TYPE parley_${name} histogram\n` +
+    `${buckets.join("")}parley_${name}_sum ${sum}\nparley_${name}_count ${total}\n`;
 }

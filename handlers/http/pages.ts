@@ -1,7 +1,5 @@
 /**
  * What a browser loads: the files of `web/`, `client/` and uPlot, which are part of the program.
- *
- * @module
  */
 import { eTag, ifNoneMatch } from "@std/http/etag";
 import uplotJs from "uplot/dist/uPlot.esm.js" with { type: "text" };

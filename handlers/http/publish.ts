@@ -1,17 +1,14 @@
-/**
- * Messages and notes over HTTP: one, or many at once. `handlers/README.md`, HTTP.
- *
- * @module
- */
+/** Messages and notes over HTTP: one, or many at once. `handlers/README.md`, HTTP. */
+import { noSlotError } from "../access/slot.ts";
 import type { App, Call, Handler, Visitor } from "../app.ts";
-import { type IdempotencyKey, isRefusal } from "../engine/engine.ts";
+import type { IdempotencyKey } from "../engine/engine.ts";
 import { HttpError } from "../protocol/http_error.ts";
-import { isPersonName, isRoomName, isShallow } from "../protocol/parse.ts";
+import { isObject, isPersonName, isRoomName, isShallow } from "../protocol/parse.ts";
 import { Line, type Sender } from "../registry/sender.ts";
 import { byteLength } from "../util/bytes.ts";
 import { sha256 } from "../util/digest.ts";
-import { isObject, readBody, readObject } from "./body.ts";
-import { refusalError } from "./error.ts";
+import { readBody, readObject } from "./body.ts";
+import { granted, refusalError } from "./error.ts";
 
 /** Longer idempotency keys are kept as their hash, which is as long with its prefix. */
 const MAX_PLAIN_KEY = 51;
@@ -25,8 +22,7 @@ export function publishMessage(app: App): Handler {
     const { room, from, post, body } = await readPost(call, app);
     const id = call.request.headers.get("idempotency-key");
     const key = id === null ? undefined : await readKey(id, from.rights.subject, body);
-    const position = await room.publish({ ...post, key }, from);
-    if (isRefusal(position)) throw refusalError(position);
+    const position = granted(await room.publish({ ...post, key }, from));
     return Response.json({ room: room.name, ...position }, { status: 202 });
   };
 }
@@ -35,8 +31,7 @@ export function publishMessage(app: App): Handler {
 export function publishNote(app: App): Handler {
   return async (call) => {
     const { room, from, post } = await readPost(call, app);
-    const refusal = await room.note(post, from);
-    if (refusal) throw refusalError(refusal);
+    granted(await room.note(post, from));
     return Response.json({ room: room.name }, { status: 202 });
   };
 }
@@ -47,7 +42,7 @@ export function publishNote(app: App): Handler {
  */
 export function publishMessages(app: App): Handler {
   return async ({ request, visitor }) => {
-    checkDraining(app);
+    if (app.registry.isDraining) throw noSlotError(app, "draining");
     if (!visitor.rights.mayPublish) throw refusalError({ refused: "forbidden" });
     const body = await readBody(request, MAX_BATCH_BYTES, app.clock);
     const expected = "The body must be an object with a list of messages.";
@@ -58,20 +53,17 @@ export function publishMessages(app: App): Handler {
     }
     app.registry.counters.bytesIn += body.length;
     const line = new Line();
+    const { subject } = visitor.rights;
     // All are read before the first is published: a key takes a moment, and must not change the order.
     const entries = await Promise.all(
-      messages.map((entry) =>
-        readEntry(entry, visitor.rights.subject, app).catch((error: Error) => error)
-      ),
+      messages.map((entry) => readEntry(entry, subject, app).catch((error: Error) => error)),
     );
     const results = await Promise.all(entries.map(async (entry, index) => {
       const room = messages[index]?.room;
       try {
         if (entry instanceof Error) throw entry;
         const from = senderOf(visitor, app, line, entry.sender);
-        const position = await app.registry.room(entry.room).publish(entry.post, from);
-        if (isRefusal(position)) throw refusalError(position);
-        return { room, ...position };
+        return { room, ...granted(await app.registry.room(entry.room).publish(entry.post, from)) };
       } catch (error) {
         if (!(error instanceof HttpError)) throw error;
         const { code, message } = error;
@@ -85,11 +77,10 @@ export function publishMessages(app: App): Handler {
 
 /** What is posted to one room, and who posts it. @throws {HttpError} without the right */
 async function readPost(call: Call, app: App) {
-  checkDraining(app);
+  if (app.registry.isDraining) throw noSlotError(app, "draining");
   const room = app.registry.room(call.room);
   const from = senderOf(call.visitor, app, new Line());
-  const refusal = room.checkSender(from);
-  if (refusal) throw refusalError(refusal);
+  granted(room.checkSender(from));
   const body = await readBody(call.request, app.limits.maxMessageBytes, app.clock);
   app.registry.counters.bytesIn += body.length;
   const expected = "The body must be an object with a message.";
@@ -104,25 +95,13 @@ async function readEntry(entry: unknown, subject: string, { limits }: App) {
   const { room, key } = entry;
   if (!isRoomName(room)) throw new HttpError(400, "bad_room", "Invalid room name.");
   const { message, sender } = readMessage(entry);
-  const text = JSON.stringify(message);
-  const size = byteLength(text);
+  const size = byteLength(JSON.stringify(message));
   if (size > limits.maxMessageBytes) {
     throw new HttpError(413, "too_big", `A message has at most ${limits.maxMessageBytes} bytes.`);
   }
-  const digested = JSON.stringify([sender, message]);
-  const post = {
-    message,
-    size,
-    key: key === undefined ? undefined : await readKey(key, subject, digested),
-  };
-  return { room, sender, post };
-}
-
-/** @throws {HttpError} 503 once the server drains, as `/readyz` says it */
-function checkDraining({ registry, limits }: App): void {
-  if (!registry.isDraining) return;
-  const headers = { "retry-after": String(Math.max(1, limits.drainSeconds)) };
-  throw new HttpError(503, "draining", "The server is draining.", headers);
+  const body = JSON.stringify([sender, message]);
+  const known = key === undefined ? undefined : await readKey(key, subject, body);
+  return { room, sender, post: { message, size, key: known } };
 }
 
 /** Who sends by HTTP; a name that a token fixes comes before any other. */
@@ -149,8 +128,11 @@ function readMessage(
   { message = "", sender = "Anonymous" }: Record<string, unknown>,
 ): { message: unknown; sender: string } {
   if (!isShallow(message)) {
-    const text = "The message nests too deep, or a number is too large.";
-    throw new HttpError(400, "bad_message", text);
+    throw new HttpError(
+      400,
+      "bad_message",
+      "The message nests too deep, or a number is too large.",
+    );
   }
   if (!isPersonName(sender)) throw new HttpError(400, "bad_name", "Invalid name.");
   return { message, sender };
@@ -161,10 +143,6 @@ async function readKey(id: unknown, subject: string, body: string): Promise<Idem
   if (typeof id !== "string" || id === "" || id.length > 255) {
     throw new HttpError(400, "bad_key", "Idempotency-Key must have 1 to 255 characters.");
   }
-  const isLong = id.length > MAX_PLAIN_KEY;
-  return {
-    session: `http:${subject}`,
-    id: isLong ? `sha256:${await sha256(id)}` : id,
-    digest: await sha256(body),
-  };
+  const short = id.length > MAX_PLAIN_KEY ? `sha256:${await sha256(id)}` : id;
+  return { session: `http:${subject}`, id: short, digest: await sha256(body) };
 }

@@ -1,8 +1,4 @@
-/**
- * Rooms over HTTP: the list, one of them, its members, its history. `handlers/README.md`, HTTP.
- *
- * @module
- */
+/** Rooms over HTTP: the list, one of them, its members, its history. `handlers/README.md`, HTTP. */
 import type { App, Handler } from "../app.ts";
 import { isRefusal, type Refusal } from "../engine/engine.ts";
 import { v1 } from "../protocol/encode.ts";
@@ -12,7 +8,7 @@ import { parseCursor } from "../protocol/position.ts";
 import type { MemberList, RoomSummary } from "../protocol/room_event.ts";
 import type { Registry } from "../registry/registry.ts";
 import type { Rejection } from "../registry/room.ts";
-import { refusalError } from "./error.ts";
+import { granted } from "./error.ts";
 
 const ROOMS_PER_PAGE = 1_000;
 const ROOMS_AT_ONCE = 10_000;
@@ -23,17 +19,15 @@ const MAX_LIMIT = 1_000;
 export function listRooms({ registry }: App): Handler {
   return async ({ url, visitor }) => {
     const rooms: RoomSummary[] = [];
-    let after = url.searchParams.get("after") ?? "";
+    const first = url.searchParams.get("after") ?? "";
+    let after = first;
     let isLast = false;
     // A visitor who may hear few of many rooms makes it read on: in larger steps, which are cheaper.
-    for (
-      let limit = ROOMS_PER_PAGE;
-      rooms.length < ROOMS_PER_PAGE && !isLast;
-      limit = ROOMS_AT_ONCE
-    ) {
+    while (rooms.length < ROOMS_PER_PAGE && !isLast) {
+      const limit = after === first ? ROOMS_PER_PAGE : ROOMS_AT_ONCE;
       const found = await registry.listRooms(after, limit);
       rooms.push(...found.filter(({ room }) => visitor.rights.maySubscribe(room)));
-      after = found.at(-1)?.room ?? "";
+      after = found.at(-1)?.room ?? after;
       isLast = found.length < limit;
     }
     return Response.json({ rooms: rooms.slice(0, ROOMS_PER_PAGE) });
@@ -43,18 +37,14 @@ export function listRooms({ registry }: App): Handler {
 /** Makes the handler of `GET /rooms/{room}`: what the list says of one room. */
 export function readRoom({ registry }: App): Handler {
   return async ({ room }) => {
-    const summary = await registry.room(room).summary();
-    if (isRefusal(summary)) throw refusalError(summary);
-    return Response.json(summary);
+    return Response.json(granted(await registry.room(room).summary()));
   };
 }
 
 /** Makes the handler of `GET /rooms/{room}/members`: who has joined, by name. */
 export function listMembers({ registry }: App): Handler {
   return async ({ room }) => {
-    const members = await membersOf(registry, room);
-    if (isRefusal(members)) throw refusalError(members);
-    return Response.json(members);
+    return Response.json(granted(await membersOf(registry, room)));
   };
 }
 
@@ -74,8 +64,7 @@ export function readMessages({ registry }: App): Handler {
       before: searchParams.get("before") ?? undefined,
       limit: readLimit(searchParams.get("limit")),
     });
-    if (isRefusal(page)) throw refusalError(page);
-    return new Response(page, { headers: { "content-type": "application/json" } });
+    return new Response(granted(page), { headers: { "content-type": "application/json" } });
   };
 }
 

@@ -1,8 +1,4 @@
-/**
- * Why Parley closes a socket: the table of close codes.
- *
- * @module
- */
+/** Why Parley closes a socket: the table of close codes. */
 
 /** A close as the peer sees it. `handlers/README.md`, Closes; codes by RFC 6455, 7.4.1, and IANA. */
 export interface Close {

@@ -1,8 +1,6 @@
 /**
  * What clients get: one encoder for each dialect, and the answers of `parley.v1`. Pure.
  * `handlers/README.md` is the contract.
- *
- * @module
  */
 import { type Cursor, formatCursor, type Head } from "./position.ts";
 import type { Chat, Members, Note, RoomEvent } from "./room_event.ts";

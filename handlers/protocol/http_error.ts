@@ -1,8 +1,4 @@
-/**
- * An error over HTTP. `handlers/README.md`, HTTP.
- *
- * @module
- */
+/** An error over HTTP. `handlers/README.md`, HTTP. */
 
 /** Thrown by whatever refuses a request; the router turns it into the JSON answer. */
 export class HttpError extends Error {

@@ -1,8 +1,4 @@
-/**
- * Which part of a room's history is handed out: pure functions on a {@link Span}.
- *
- * @module
- */
+/** Which part of a room's history is handed out: pure functions on a {@link Span}. */
 import { byteLength } from "../util/bytes.ts";
 import { type Cursor, isWithin } from "./position.ts";
 import type { Chat } from "./room_event.ts";

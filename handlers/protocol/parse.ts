@@ -2,20 +2,12 @@
  * What clients send, in both dialects: parsed and checked. Pure.
  *
  * `handlers/README.md` is the contract. The checks are by hand: `JSON.parse` is nearly all of the cost.
- *
- * @module
  */
 import { type Dialect, type ErrorCode, plain } from "./encode.ts";
 
 /** What a client said. `room` and `id` are checked; `after` is not: a bad one is no error. */
 export type ClientMessage =
-  | {
-    type: "join";
-    name?: string;
-    room?: string;
-    after?: unknown;
-    session?: string;
-  }
+  | { type: "join"; name?: string; room?: string; after?: unknown; session?: string }
   | { type: "listen"; room: string; after?: unknown }
   | { type: "leave"; room?: string }
   | { type: "chat"; message: unknown; room?: string; id?: string }
@@ -33,9 +25,13 @@ const ID = /^.{1,64}$/su;
 /** How deep a message's arrays and objects may nest; a deeper one is a `bad_message`. */
 const MAX_DEPTH = 100;
 
+function matches(pattern: RegExp, value: unknown): value is string {
+  return typeof value === "string" && pattern.test(value);
+}
+
 /** Whether a text names a room. */
 export function isRoomName(value: unknown): value is string {
-  return typeof value === "string" && ROOM.test(value);
+  return matches(ROOM, value);
 }
 
 /** Whether a room is the server's own: to be heard, never joined or posted to. */
@@ -45,7 +41,7 @@ export function isServerRoom(room: string): boolean {
 
 /** Whether a text names a person. */
 export function isPersonName(value: unknown): value is string {
-  return typeof value === "string" && NAME.test(value);
+  return matches(NAME, value);
 }
 
 /** Reads one object of a client: a whole plain frame, or one line of a `parley.v1` frame. */
@@ -63,7 +59,8 @@ export function parse(text: string, dialect: Dialect): ClientMessage {
 /** An unchecked object of a client. Its `__proto__` is a plain key: `JSON.parse` sets no prototype. */
 type Fields = Record<string, unknown>;
 
-function isObject(data: unknown): data is Fields {
+/** Whether a JSON value is an object. */
+export function isObject(data: unknown): data is Fields {
   return typeof data === "object" && data !== null && !Array.isArray(data);
 }
 
@@ -77,9 +74,7 @@ function readV1(data: Fields): ClientMessage {
   const { type, room, id, session, after } = data;
   const at: { room?: string; id?: string } = {};
   if (id !== undefined) {
-    if (typeof id !== "string" || !ID.test(id)) {
-      return { type: "bad", code: "bad_message" };
-    }
+    if (!matches(ID, id)) return { type: "bad", code: "bad_message" };
     at.id = id;
   }
   if (room !== undefined) {
@@ -92,10 +87,7 @@ function readV1(data: Fields): ClientMessage {
     case "note":
       return readMessage("note", data, { room: at.room });
     case "join":
-      if (
-        session !== undefined &&
-        (typeof session !== "string" || !SESSION.test(session))
-      ) break;
+      if (session !== undefined && !matches(SESSION, session)) break;
       return { ...readJoin(data, at), after, session } as ClientMessage;
     case "listen":
       if (at.room === undefined) break;
@@ -112,8 +104,7 @@ function readV1(data: Fields): ClientMessage {
   return { type: "bad", code: "bad_message", ...at };
 }
 
-function readJoin(data: Fields, at: { room?: string }): ClientMessage {
-  const { name } = data;
+function readJoin({ name }: Fields, at: { room?: string }): ClientMessage {
   return name === undefined || isPersonName(name)
     ? { type: "join", name, room: at.room }
     : { type: "bad", code: "bad_name", ...at };
@@ -121,11 +112,10 @@ function readJoin(data: Fields, at: { room?: string }): ClientMessage {
 
 function readMessage(
   type: "chat" | "note",
-  data: Fields,
+  { message = "" }: Fields,
   at: { room?: string; id?: string },
 ): ClientMessage {
-  const { message = "" } = data;
-  return isShallow(message, MAX_DEPTH)
+  return isShallow(message)
     ? { type, message, ...at }
     : { type: "bad", code: "bad_message", ...at };
 }

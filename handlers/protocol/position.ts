@@ -1,8 +1,4 @@
-/**
- * Positions in a room's order, and their text form. Pure.
- *
- * @module
- */
+/** Positions in a room's order, and their text form. Pure. */
 
 /** A position in a room's order: `seq` counts 1, 2, 3 … within one `epoch`. */
 export interface Cursor {

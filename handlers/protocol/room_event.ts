@@ -1,8 +1,4 @@
-/**
- * What happens in a room, and what is known of one: the types of the wire.
- *
- * @module
- */
+/** What happens in a room, and what is known of one: the types of the wire. */
 
 /** One kept message. `message` is JSON text; `time` is Unix ms. */
 export interface Chat {

@@ -1,8 +1,4 @@
-/**
- * A room's subscribers in this process: every event reaches all of them in one order.
- *
- * @module
- */
+/** A room's subscribers in this process: every event reaches all of them in one order. */
 import { type Host, isRefusal, type Refusal } from "../engine/engine.ts";
 import { type Dialect, encodeEvent } from "../protocol/encode.ts";
 import type { Head, Wanted } from "../protocol/position.ts";

@@ -1,8 +1,4 @@
-/**
- * Compares what is counted in with what is there: a difference is a defect, and is said.
- *
- * @module
- */
+/** Compares what is counted in with what is there: a difference is a defect, and is said. */
 import type { Registry } from "./registry.ts";
 
 const AUDIT_MS = 60_000;

@@ -1,8 +1,4 @@
-/**
- * What a peer that is behind costs in memory.
- *
- * @module
- */
+/** What a peer that is behind costs in memory. */
 import { byteLength } from "../util/bytes.ts";
 
 /** What the runtime holds for an unsent frame besides its bytes; measured on Deno 2.9. */

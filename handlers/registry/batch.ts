@@ -1,8 +1,4 @@
-/**
- * How a room's frames reach its subscribers of one dialect: each at once, or merged in batches.
- *
- * @module
- */
+/** How a room's frames reach its subscribers of one dialect: each at once, or merged in batches. */
 import { byteLength } from "../util/bytes.ts";
 import type { Counters } from "./counters.ts";
 import type { PendingRoom, Turn } from "./flush.ts";

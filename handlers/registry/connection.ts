@@ -1,8 +1,4 @@
-/**
- * A subscriber over a WebSocket: bounded sends, merged frames, one end.
- *
- * @module
- */
+/** A subscriber over a WebSocket: bounded sends, merged frames, one end. */
 import type { Socket } from "../access/handshake.ts";
 import { CLOSE } from "../protocol/close_codes.ts";
 import { byteLength, exceedsBytes } from "../util/bytes.ts";

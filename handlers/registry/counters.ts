@@ -1,8 +1,4 @@
-/**
- * What a server counts: plain numbers, read when somebody asks for the metrics.
- *
- * @module
- */
+/** What a server counts: plain numbers, read when somebody asks for the metrics. */
 import type { CLOSE } from "../protocol/close_codes.ts";
 
 const SAMPLE = 64;

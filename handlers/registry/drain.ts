@@ -1,8 +1,4 @@
-/**
- * How a server sends its clients away: spread over time, so that they come back spread.
- *
- * @module
- */
+/** How a server sends its clients away: spread over time, so that they come back spread. */
 import type { Registry } from "./registry.ts";
 
 const STEP_MS = 50;

@@ -1,8 +1,4 @@
-/**
- * Turns of the event loop: what `parley.v1` merges is sent when a turn ends.
- *
- * @module
- */
+/** Turns of the event loop: what `parley.v1` merges is sent when a turn ends. */
 
 /** Something with frames pending. */
 export interface Pending {

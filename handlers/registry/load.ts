@@ -1,8 +1,4 @@
-/**
- * Whether the server is behind, and what each sender may cause while it is.
- *
- * @module
- */
+/** Whether the server is behind, and what each sender may cause while it is. */
 import type { Clock } from "../util/clock.ts";
 
 /** How often the event loop is watched, in ms. */

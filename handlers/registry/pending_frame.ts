@@ -1,8 +1,4 @@
-/**
- * Objects that wait to go out together as one frame: the one place with the 64 kB rule.
- *
- * @module
- */
+/** Objects that wait to go out together as one frame: the one place with the 64 kB rule. */
 
 /** A frame of several objects holds at most so many bytes; a longer object goes alone. */
 export const MAX_FRAME_BYTES = 65_536;

@@ -1,8 +1,4 @@
-/**
- * Bounds what is unsent to all clients together: near QUEUE_MB each may have less.
- *
- * @module
- */
+/** Bounds what is unsent to all clients together: near QUEUE_MB each may have less. */
 import type { Registry } from "./registry.ts";
 
 const LOOK_MS = 500;

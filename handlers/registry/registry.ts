@@ -1,8 +1,4 @@
-/**
- * What echo and chat share, in memory: the rooms, who is connected, the totals.
- *
- * @module
- */
+/** What echo and chat share, in memory: the rooms, who is connected, the totals. */
 import type { Limits } from "../access/limits.ts";
 import type { NoSlot, SharedLimits } from "../access/shared_limits.ts";
 import type { Slot } from "../access/slot.ts";

@@ -1,8 +1,6 @@
 /**
  * One room: the one way in. Whatever a client sends to a room, by socket or HTTP, passes here with
  * whom it is from: rate, rights, then the engine.
- *
- * @module
  */
 import {
   type Draft,

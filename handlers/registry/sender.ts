@@ -1,8 +1,4 @@
-/**
- * Whom a message comes from, as a room sees it: a socket or an HTTP request.
- *
- * @module
- */
+/** Whom a message comes from, as a room sees it: a socket or an HTTP request. */
 import type { Rights } from "../access/grants.ts";
 import type { MaybePromise } from "../util/maybe_promise.ts";
 

@@ -1,7 +1,5 @@
 /**
  * What a socket and an event stream have in common: one slot, one expiry, one bounded queue, one end.
- *
- * @module
  */
 import type { Visitor } from "../access/access.ts";
 import type { Slot } from "../access/slot.ts";

@@ -1,7 +1,5 @@
 /**
  * One subscriber in one room, from its request on: its place in the room's order, and its name there.
- *
- * @module
  */
 import { isRefusal, type Refusal } from "../engine/engine.ts";
 import { encodeEvent } from "../protocol/encode.ts";

@@ -418,7 +418,7 @@ pageTest("the dashboard tells what the server does, and when it is gone", async 
   await viewer.finds(`${figure("Clients")}.startsWith("1of 10K; 1 v1")`);
   await viewer.finds(`${figure("Rooms")} === "11 members"`);
   await viewer.finds(`/^\\d+\\.\\d MBof the process$/.test(${figure("Memory")})`);
-  await viewer.finds(`/min \\d+ sParley \\d+\\.\\d/.test(${figure("Up")})`);
+  await viewer.finds(`/^\\d+ sParley \\d+\\.\\d/.test(${figure("Up")})`);
   await viewer.sees("#list tr", /^#lobby11\d+$/);
   assertEquals(await viewer.page.getAttribute("#list a", "href"), "./?room=lobby");
   for (const number of range(1, 20)) await ann.say(`message ${number}`);

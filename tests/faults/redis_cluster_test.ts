@@ -8,7 +8,7 @@ import { draft, engineContract, range, ROOMY } from "../engine/contract.ts";
 import { freePort } from "../support/process.ts";
 import { eventually, granted, hear } from "../support/recorder.ts";
 import { RedisCluster } from "../support/redis_cluster.ts";
-import { RedisServer, redisTest } from "../support/redis_server.ts";
+import { patientClock, RedisServer, redisTest } from "../support/redis_server.ts";
 import { IS_FULL, sized } from "../support/run.ts";
 import { Traffic } from "./traffic.ts";
 
@@ -30,7 +30,7 @@ function fullTest(name: string, fn: () => Promise<void>): void {
 if (IS_FULL) {
   engineContract("redis cluster", async (limits) => {
     const cluster = await RedisCluster.start();
-    const clock = { ...systemClock, now: () => 20 * Date.now() };
+    const clock = { ...patientClock, now: () => 20 * Date.now() };
     const make = () => createRedisEngine(cluster.url, limits, clock, silentLog);
     const nodes = [await make(), await make()];
     return { nodes, stop: () => cluster[Symbol.asyncDispose]() };

@@ -55,7 +55,7 @@ async function chat(server: TestServer, ann: Visitor): Promise<void> {
     await client.members();
   }
   await ann.join("Ann");
-  await ann.sees(".status", "Ann joined");
+  await ann.sees("#rename", "Ann");
   for (const [who, text] of TALK) {
     if (who === "Ann") {
       await ann.page.fill("#text", text);

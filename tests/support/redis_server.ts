@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { type Clock, systemClock } from "../../handlers/util/clock.ts";
 import { eventually } from "./inbox.ts";
 import { cleanEnv, freePort } from "./process.ts";
 
@@ -25,6 +26,12 @@ export function redisTest(name: string, fn: (t: Deno.TestContext) => Promise<voi
   const cure = hasRedis ? "" : " (needs redis-server: apt-get install redis-server)";
   Deno.test({ name: name + cure, ignore: !hasRedis, fn });
 }
+
+/** The machine's clock, but commands time out ten times later: a busy machine refuses nothing. */
+export const patientClock: Clock = {
+  ...systemClock,
+  every: (ms, task) => systemClock.every(10 * ms, task),
+};
 
 /** Settings of redis-server by name, such as `appendfsync`. */
 export type RedisSettings = Record<string, string>;

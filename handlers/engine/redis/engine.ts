@@ -228,7 +228,9 @@ class RedisEngine implements Engine, RedisNode {
   }
 
   async #renew(): Promise<void> {
-    if (await this.#lease.keep()) this.#rooms.registerAll();
+    const { hasEnded, isNodeGone } = await this.#lease.keep();
+    if (hasEnded) this.#rooms.registerAll();
+    if (isNodeGone) this.#rooms.compareAll();
   }
 
   async #read(name: string, after?: Cursor): Promise<Span | Refusal> {

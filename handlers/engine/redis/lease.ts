@@ -13,6 +13,8 @@ export class Lease {
   /** Since when every renewal has succeeded, in Unix ms. */
   #since?: number;
   #hadOne = false;
+  /** The nodes that were seen at the last renewal, if that could be used. */
+  #seen?: string[];
 
   /** @param renew runs the script; resolves to `undefined` if no answer came */
   constructor(readonly clock: Clock, readonly renew: () => Promise<unknown>) {}
@@ -26,14 +28,16 @@ export class Lease {
    * Renews the lease. While Redis was away no node could, so what is seen is used only when the others
    * have had the time of a lease to come back.
    *
-   * @returns whether the lease had ended, so that other nodes may have removed this one
+   * @returns whether the lease had ended, so that other nodes may have removed this one, and whether a
+   * node may have died since the last renewal
    */
-  async keep(): Promise<boolean> {
+  async keep(): Promise<{ hasEnded: boolean; isNodeGone: boolean }> {
     const answer = await this.renew();
     if (!Array.isArray(answer)) {
       this.#since = undefined;
       this.live.seenAt = 0;
-      return false;
+      this.#seen = undefined;
+      return { hasEnded: false, isNodeGone: false };
     }
     const [hadNone, now, ...nodes] = answer;
     this.#since ??= this.clock.now();
@@ -41,6 +45,9 @@ export class Lease {
     this.live.seenAt = this.clock.now() - this.#since > LEASE_MS ? now : 0;
     const hasEnded = this.#hadOne && hadNone === 1;
     this.#hadOne = true;
-    return hasEnded;
+    const isUsable = this.live.seenAt > 0;
+    const isNodeGone = isUsable && (this.#seen?.some((node) => !nodes.includes(node)) ?? true);
+    this.#seen = isUsable ? nodes : undefined;
+    return { hasEnded, isNodeGone };
   }
 }

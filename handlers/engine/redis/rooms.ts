@@ -145,6 +145,11 @@ export class RedisRooms {
     });
   }
 
+  /** Compares all rooms, as a node has died: those in which it was are synced. */
+  compareAll(): void {
+    this.#compare([...this.#rooms.values()], false);
+  }
+
   /** Compares the rooms that are due, and tries failed syncs again. */
   onTick(): void {
     const tick = this.#tick++;
@@ -230,27 +235,27 @@ export class RedisRooms {
     });
   }
 
+  /** One command after the other for each server, so that many rooms hold up no message. */
   #compare(rooms: RedisRoom[], mustKeep: boolean): void {
-    const byConnection = Map.groupBy(rooms, (room) => room.connection);
-    for (const [connection, own] of byConnection) {
-      if (connection?.isConnected) inBatches(own).forEach((batch) => this.#ask(batch, mustKeep));
+    for (const [connection, own] of Map.groupBy(rooms, (room) => room.connection)) {
+      if (connection?.isConnected) this.#compareOn(own, mustKeep);
     }
   }
 
-  async #ask(rooms: RedisRoom[], mustKeep: boolean): Promise<void> {
+  async #compareOn(rooms: RedisRoom[], mustKeep: boolean): Promise<void> {
     const { node } = this.options;
-    const keep = mustKeep ? "1" : "0";
-    const args = rooms.flatMap((room) => [room.keys[0], `${room.listeners}`, keep]);
-    const onAnswers = rooms.map((room) => room.compare());
-    const live = [node.live.nodes, `${node.live.seenAt}`];
-    const answer = await node.run(
-      "compare",
-      [rooms[0].keys[0]],
-      [node.id, ...live, ...args],
-      false,
-    );
-    const answers = Array.isArray(answer) ? answer as CompareAnswer[] : [];
-    onAnswers.forEach((onAnswer, index) => onAnswer(answers[index]));
+    const isHere = (room: RedisRoom) => this.#rooms.get(room.name) === room;
+    for (const batch of inBatches(rooms)) {
+      const own = batch.filter(isHere);
+      if (own.length === 0) continue;
+      const keep = mustKeep ? "1" : "0";
+      const args = own.flatMap((room) => [room.keys[0], `${room.listeners}`, keep]);
+      const onAnswers = own.map((room) => room.compare());
+      const all = [node.id, node.live.nodes, `${node.live.seenAt}`, ...args];
+      const answer = await node.run("compare", [own[0].keys[0]], all, false);
+      const answers = Array.isArray(answer) ? answer as CompareAnswer[] : [];
+      own.forEach((room, index) => isHere(room) && onAnswers[index](answers[index]));
+    }
   }
 
   async #release(room: RedisRoom): Promise<void> {

@@ -2,19 +2,18 @@ import { assert, assertEquals, assertNotEquals } from "@std/assert";
 import { type Engine, isRefusal } from "../../../handlers/engine/engine.ts";
 import { createRedisEngine } from "../../../handlers/engine/redis/engine.ts";
 import type { Cursor } from "../../../handlers/protocol/position.ts";
-import { type Clock, systemClock } from "../../../handlers/util/clock.ts";
 import { type Log, silentLog } from "../../../handlers/util/log.ts";
 import { draft, engineContract, range, ROOMY } from "../contract.ts";
 import { FakeClock } from "../../support/fakes.ts";
 import { freePort, run } from "../../support/process.ts";
 import { Proxy } from "../../support/proxy.ts";
 import { eventually, granted, hear, Recorder } from "../../support/recorder.ts";
-import { RedisServer, redisTest } from "../../support/redis_server.ts";
+import { patientClock, RedisServer, redisTest } from "../../support/redis_server.ts";
 
 engineContract("redis", async (limits) => {
   const server = await RedisServer.start();
   // A list of rooms is shared for a second: less of one here.
-  const clock = { ...systemClock, now: () => 20 * Date.now() };
+  const clock = { ...patientClock, now: () => 20 * Date.now() };
   const make = () => createRedisEngine(server.url, limits, clock, silentLog);
   const nodes = [await make(), await make()];
   return { nodes, stop: () => server[Symbol.asyncDispose]() };
@@ -23,7 +22,7 @@ engineContract("redis", async (limits) => {
 /** A node that a test need not close. */
 async function startNode(
   url: string,
-  { limits = ROOMY, clock = systemClock as Clock, log = silentLog } = {},
+  { limits = ROOMY, clock = patientClock, log = silentLog } = {},
 ): Promise<Engine & AsyncDisposable> {
   const engine = await createRedisEngine(url, limits, clock, log);
   return Object.assign(engine, { [Symbol.asyncDispose]: () => engine.close() });
@@ -319,7 +318,7 @@ redisTest(
   async () => {
     await using server = await RedisServer.start();
     let laterMs = 0;
-    const clock = { ...systemClock, now: () => laterMs };
+    const clock = { ...patientClock, now: () => laterMs };
     await using one = await startNode(server.url, { clock });
     await Promise.all(range(1, 501).map((i) => hear(one, `r${i}`)));
     const count = async (name: string) => {
@@ -478,7 +477,7 @@ redisTest("a silent node loses its members, and has them back when it speaks aga
   await server.command("HSET", "parley:{r}:nodes", id, "1 1");
   await advance(clocks[1], 14, two);
   assertEquals(await two.members("r"), { names: ["Ann", "Bob"], count: 2 });
-  await advance(clocks[1], 60, two);
+  await advance(clocks[1], 7, two);
   await recorder.until(({ events }) => events.length === 3);
   const leave = {
     type: "status",
@@ -504,12 +503,13 @@ redisTest("a node that ends at once, with no time to say so, is missed in every 
   await using two = await startNode(server.url, { clock });
   const rooms = ["r1", "r2", "r3"];
   const heard = await Promise.all(rooms.map((room) => hear(two, room)));
+  await advance(clock, 21, two);
   for (const room of rooms) {
     await granted(one.join(room, "m1", "Ann"));
     await server.command("HSET", `parley:{${room}}:nodes`, id, "1 -1");
   }
   await server.command("ZREM", "parley:nodes", id);
-  await advance(clock, 75, two);
+  await advance(clock, 6, two);
   for (const { recorder } of heard) {
     await recorder.until(({ events }) => events.length === 2);
     assertEquals(recorder.events.map((event) => "event" in event && event.event), [

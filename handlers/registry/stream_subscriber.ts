@@ -1,0 +1,68 @@
+/** Subscribers that read their frames from a bounded stream: event streams, and programs. */
+import { OPEN_RIGHTS } from "../access/grants.ts";
+import { CLOSE } from "../protocol/close_codes.ts";
+import { v1 } from "../protocol/encode.ts";
+import { byteLength } from "../util/bytes.ts";
+import type { Registry } from "./registry.ts";
+import { type Frame, Subscriber, type SubscriberOptions } from "./subscriber.ts";
+
+/** A subscriber whose transport is a stream of text. */
+export class StreamSubscriber extends Subscriber {
+  /** Its frames. Cancelling the stream ends the subscriber. */
+  readonly frames: ReadableStream<string>;
+  protected controller!: ReadableStreamDefaultController<string>;
+
+  constructor(registry: Registry, options: SubscriberOptions) {
+    super(registry, options);
+    this.frames = new ReadableStream({
+      start: (controller) => {
+        this.controller = controller;
+      },
+      cancel: () => this.cancel(),
+    }, { highWaterMark: registry.limits.maxQueueBytes, size: byteLength });
+  }
+
+  get unsentBytes(): number {
+    return this.registry.limits.maxQueueBytes - (this.controller.desiredSize ?? 0);
+  }
+
+  /** Its reader has gone, or there is nothing to give it. */
+  cancel(): void {
+    this.end({ by: "peer", code: 1000, reason: "closed" });
+  }
+
+  send(frame: Frame): void {
+    if (this.hasEnded || typeof frame !== "string") return;
+    this.controller.enqueue(frame);
+    if (this.unsentBytes > this.registry.queueLimit) this.close("tooSlow");
+  }
+
+  protected closeTransport(why: keyof typeof CLOSE): void {
+    // An error drops what is queued; a close would keep it for a client that never reads.
+    if (why === "tooSlow") this.controller.error(new Error(CLOSE.tooSlow.reason));
+    else this.controller.close();
+  }
+}
+
+/** A program that subscribes by `parley.subscribe`: it takes no slot, and hears the objects of `parley.v1` one by one. */
+export class Program extends StreamSubscriber {
+  constructor(registry: Registry) {
+    const visitor = { remote: "program", address: "", rights: OPEN_RIGHTS };
+    const dialect = { ...v1, isMerged: false };
+    super(registry, { ...visitor, slot: { release() {} }, dialect });
+    // There is no peer that could fail to open.
+    this.release();
+  }
+
+  /** Ends the subscription: its reader gets what it has not read yet, and the end. */
+  stop(): void {
+    if (this.hasEnded) return;
+    this.cancel();
+    this.controller.close();
+  }
+
+  protected override closeTransport(why: keyof typeof CLOSE): void {
+    const { reason } = CLOSE[why];
+    this.controller.error(new Error(`Cannot go on with the subscription: ${reason}`));
+  }
+}
