@@ -12,6 +12,11 @@ export interface Log {
   readonly droppedCount?: number;
 }
 
+/** What a log says of an error: where it came from, too. */
+export function errorText(error: unknown): string {
+  return error instanceof Error ? error.stack ?? error.message : String(error);
+}
+
 /** A log that writes nothing. */
 export const silentLog: Log = { info() {}, warn() {}, error() {} };
 
