@@ -50,8 +50,7 @@ export interface AccessRules {
   log: Log;
 }
 
-/** What is to be authorized. */
-export interface AccessRequest {
+interface AccessRequest {
   request: Request;
   info: RequestInfo;
   need: Need;

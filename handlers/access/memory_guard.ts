@@ -33,8 +33,7 @@ export const processMemory: Memory = {
   },
 };
 
-/** What the guard works with. */
-export interface MemoryGuardOptions {
+interface MemoryGuardOptions {
   registry: { isOverMemory: boolean; readonly heldCount: number };
   /** MAX_RSS_MB; 0 = no limit. */
   maxMb: number;
