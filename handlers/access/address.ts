@@ -1,8 +1,4 @@
-/**
- * The address of a client, as limits count it.
- *
- * @module
- */
+/** The address of a client, as limits count it. */
 
 /**
  * The address of a client, in its one spelling. Behind `trustedProxies` proxies it is the nth from the
