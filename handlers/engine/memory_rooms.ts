@@ -60,8 +60,8 @@ export class MemoryRooms {
   /** Rooms without a host, the longest-empty first. */
   #empty = new Set<MemoryRoom>();
   #opened = new Map<string, Opened>();
-  /** Names of the rooms with a host, in order, until a host comes or goes. */
-  #hosted?: string[];
+  /** The rooms with a host, by name, until a host comes or goes. */
+  #hosted?: MemoryRoom[];
 
   /** @param journal where changes are written down; the memory engine alone has none */
   constructor(
@@ -134,10 +134,9 @@ export class MemoryRooms {
   /** Rooms with a host, by name, those behind `after`, at most `limit`. */
   hosted(after: string, limit: number): MemoryRoom[] {
     this.#hosted ??= [...this.#rooms.values()].filter(({ host }) => host !== undefined)
-      .map(({ name }) => name).sort();
-    const first = this.#hosted.findIndex((name) => name > after);
-    const names = first < 0 ? [] : this.#hosted.slice(first, first + limit);
-    return names.map((name) => this.#rooms.get(name)!);
+      .sort((a, b) => a.name < b.name ? -1 : 1);
+    const first = this.#hosted.findIndex(({ name }) => name > after);
+    return first < 0 ? [] : this.#hosted.slice(first, first + limit);
   }
 
   /** Drops what is older than HISTORY_SECONDS: messages, ids, and rooms that are empty for so long. */
