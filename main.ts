@@ -1,8 +1,4 @@
-/**
- * Parley's start: settings → createParley → listen → signals. The only file that reads the environment.
- *
- * @module
- */
+/** Parley's start: settings → createParley → listen → signals. Only it reads the environment. */
 import config from "./deno.json" with { type: "json" };
 import { isStoreWorker } from "./handlers/engine/store_name.ts";
 import { createParley } from "./handlers/parley.ts";
