@@ -1,9 +1,4 @@
-/**
- * Who may come in, and whether there is room. Checked before an upgrade, so that a browser that was
- * refused can ask why.
- *
- * @module
- */
+/** Who may come in. Checked before an upgrade, so that a browser that was refused can ask why. */
 import { HttpError } from "../protocol/http_error.ts";
 import type { Log } from "../util/log.ts";
 import { addressGroup, clientAddress, isLoopback } from "./address.ts";
@@ -41,12 +36,13 @@ export interface Capacity {
 
 /** The rules of who may come in. */
 export interface AccessRules {
-  /** Origins of pages that may connect; see {@link OriginRules}. */
+  /** Origins of pages that may connect. @default ["same"]: pages of the server's own host */
   allowedOrigins: string[];
-  /** Proxies in front, whose X-Forwarded-For is believed. */
+  /** Proxies in front, whose X-Forwarded-For is believed. @default 0 */
   trustedProxies: number;
-  /** Decides who may do what; everybody may do everything without it. */
+  /** Decides who may come in and do what. @default everybody may do everything */
   authorize?: Authorize;
+  /** What happens is written here. @default silent */
   log: Log;
 }
 

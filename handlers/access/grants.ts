@@ -1,8 +1,4 @@
-/**
- * What a visitor may do: as an `authorize` says it, and as the server asks it.
- *
- * @module
- */
+/** What a visitor may do: as an `authorize` says it, and as the server asks it. */
 import { isPersonName, isRoomName, isServerRoom } from "../protocol/parse.ts";
 import type { MaybePromise } from "../util/maybe_promise.ts";
 

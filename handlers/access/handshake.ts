@@ -1,8 +1,4 @@
-/**
- * How a request becomes a socket: the only file with `Deno.upgradeWebSocket`.
- *
- * @module
- */
+/** How a request becomes a socket: the only file with `Deno.upgradeWebSocket`. */
 import { HttpError } from "../protocol/http_error.ts";
 import { type Dialect, plain, v1 } from "../protocol/encode.ts";
 

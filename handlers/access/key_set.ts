@@ -1,8 +1,4 @@
-/**
- * The public keys of tokens: a JWKS file that is read again and again, or a URL.
- *
- * @module
- */
+/** The public keys of tokens: a JWKS file that is read again and again, or a URL. */
 import type { JSONWebKeySet, JWTVerifyGetKey } from "jose";
 import { HttpError } from "../protocol/http_error.ts";
 import type { Clock } from "../util/clock.ts";

@@ -1,8 +1,4 @@
-/**
- * Watches the memory of the process: lets no new client in above MAX_RSS_MB, and collects garbage.
- *
- * @module
- */
+/** Watches the memory of the process: lets no new client in above MAX_RSS_MB, and collects garbage. */
 import type { Clock } from "../util/clock.ts";
 import type { Log } from "../util/log.ts";
 

@@ -1,8 +1,4 @@
-/**
- * Which pages may connect. `handlers/README.md`, Origins.
- *
- * @module
- */
+/** Which pages may connect. `handlers/README.md`, Origins. */
 import { SettingError } from "../util/setting_error.ts";
 
 /** The default: pages of the server's own host. */

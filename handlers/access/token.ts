@@ -1,8 +1,4 @@
-/**
- * Access by JSON Web Tokens. Checked by `jose`, loaded at the first token.
- *
- * @module
- */
+/** Access by JSON Web Tokens. Checked by `jose`, loaded at the first token. */
 import type { JWTPayload, JWTVerifyGetKey } from "jose";
 import { HttpError } from "../protocol/http_error.ts";
 import { isPersonName } from "../protocol/parse.ts";
