@@ -37,9 +37,9 @@ export class DedupeTable implements Droppable {
   pinnedUntil = 0;
   /** When the last id expires, Unix ms: an empty room does not expire before. */
   knownUntil = 0;
+  /** Of the ids without a digest. */
+  bytes = 0;
   #sessions = new Map<string, Session>();
-  /** Bytes of the ids without a digest. */
-  #droppable = 0;
 
   constructor(readonly budget: Budget, readonly journal?: RoomJournal) {}
 
@@ -60,10 +60,7 @@ export class DedupeTable implements Droppable {
   remember(key: IdempotencyKey, seq: number, now: number, address?: string): void {
     const expiresAt = now + DEDUPE_MS;
     const row = this.journal?.addId(key, seq, expiresAt);
-    const isPinned = key.digest !== undefined;
-    this.#add(key, { seq, expiresAt, row, address: isPinned ? address : undefined });
-    const { ids } = this.#sessions.get(key.session)!;
-    if (ids.size > IDS_PER_SESSION && !isPinned) this.#forget(key.session, firstOf(ids));
+    this.#add(key, { seq, expiresAt, row, address });
   }
 
   /** Remembers an id that was known before. */
@@ -98,8 +95,9 @@ export class DedupeTable implements Droppable {
   }
 
   #add({ session: name, id, digest }: IdempotencyKey, values: Omit<SeenId, "digest">): void {
+    const isPinned = digest !== undefined;
+    const seen = { ...values, digest, address: isPinned ? values.address : undefined };
     this.#forget(name, id);
-    const seen = { ...values, digest };
     let session = this.#sessions.get(name);
     if (!session) {
       session = { ids: new Map(), first: seen };
@@ -109,7 +107,8 @@ export class DedupeTable implements Droppable {
     session.ids.set(id, seen);
     this.#countId(costOf(id, digest), seen);
     this.knownUntil = Math.max(this.knownUntil, seen.expiresAt);
-    if (digest !== undefined) this.pinnedUntil = Math.max(this.pinnedUntil, seen.expiresAt);
+    if (isPinned) this.pinnedUntil = Math.max(this.pinnedUntil, seen.expiresAt);
+    else if (session.ids.size > IDS_PER_SESSION) this.#forget(name, firstOf(session.ids));
   }
 
   #forget(name: string, id: string): void {
@@ -126,14 +125,10 @@ export class DedupeTable implements Droppable {
 
   #countId(bytes: number, seen: SeenId): void {
     this.#count(bytes, seen);
-    if (seen.digest !== undefined) return;
-    const from = this.#droppable;
-    this.#droppable += bytes;
-    this.budget.tables.move(this, from, this.#droppable);
+    if (seen.digest === undefined) this.budget.tables.count(this, bytes);
   }
 
   #count(bytes: number, { digest, address }: SeenId): void {
-    this.budget.bytes += bytes;
     this.#shareOf(digest).count(bytes, address);
   }
 
