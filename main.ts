@@ -1,8 +1,4 @@
-/**
- * Parley's start: settings → createParley → listen → signals. The only file that reads the environment.
- *
- * @module
- */
+/** Parley's start: settings → createParley → listen → signals. Only it reads the environment. */
 import config from "./deno.json" with { type: "json" };
 import { isStoreWorker } from "./handlers/engine/store_name.ts";
 import { createParley } from "./handlers/parley.ts";
@@ -69,8 +65,4 @@ if (isWorker()) {
 }
 
 /** Nothing to serve: `deno serve` stops at this with a clear line. */
-export default {
-  get fetch() {
-    return undefined;
-  },
-};
+export default { fetch: undefined };

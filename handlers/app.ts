@@ -3,7 +3,6 @@
  * brings its own parts.
  */
 import type { AccessRules, Visitor } from "./access/access.ts";
-import type { Authorize } from "./access/grants.ts";
 import { denoUpgrade, type Upgrade } from "./access/handshake.ts";
 import { DEFAULT_LIMITS, type Limits } from "./access/limits.ts";
 import { SAME_ORIGIN } from "./access/origins.ts";
@@ -16,7 +15,7 @@ import type { Hooks } from "./hooks/hooks.ts";
 import { Registry } from "./registry/registry.ts";
 import type { Threads } from "./start/threads.ts";
 import { type Clock, systemClock } from "./util/clock.ts";
-import { guardLog, type Log, silentLog } from "./util/log.ts";
+import { guardLog, silentLog } from "./util/log.ts";
 
 export type { RequestInfo, Visitor } from "./access/access.ts";
 
@@ -45,22 +44,14 @@ export interface App extends AccessRules {
 }
 
 /** What a Parley is made of; what is missing has a default. */
-export interface ParleyOptions extends Hooks {
+export interface ParleyOptions extends Hooks, Partial<AccessRules> {
   /** Keeps the rooms. @default memoryEngine(limits) */
   engine?: Engine;
-  /** What happens is written here. @default silent */
-  log?: Log;
   /** What clients may use, and what is kept. */ limits?: Partial<Limits>;
   /** The path below which everything is: `/rt`. @default "" */
   prefix?: string;
-  /** Origins of pages that may connect. @default ["same"]: pages of the server's own host */
-  allowedOrigins?: string[];
-  /** Proxies in front, whose X-Forwarded-For is believed. @default 0 */
-  trustedProxies?: number;
   /** Whether the pages are served: chat and dashboard. @default true */
   pages?: boolean;
-  /** Decides who may come in and do what. @default everybody may do everything */
-  authorize?: Authorize;
 }
 
 /** What a process and tests give besides. */

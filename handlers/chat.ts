@@ -8,7 +8,7 @@ import { ack, type ErrorCode, type ErrorDetails, membersList, pong } from "./pro
 import { type ClientMessage, parse } from "./protocol/parse.ts";
 import { readWanted, type Wanted } from "./protocol/position.ts";
 import { Connection, type ConnectionHandler } from "./registry/connection.ts";
-import type { Member, Rejection } from "./registry/room.ts";
+import type { Member, Rejection, Room } from "./registry/room.ts";
 import { type Cost, Line } from "./registry/sender.ts";
 import { byteLength } from "./util/bytes.ts";
 import { chain, type MaybePromise } from "./util/maybe_promise.ts";
@@ -93,15 +93,20 @@ class ChatSocket implements ConnectionHandler, Member {
   }
 
   binary(data: ArrayBuffer): void {
-    this.#call({}, () => this.#room(this.home).relay(data, this));
+    if (this.#hasSpace({})) this.#answer(this.#room().relay(data, this), {});
   }
 
   #handle(text: string): void {
     const message = parse(text, this.subscriber.dialect);
     const size = byteLength(text);
-    if (message.type === "chat") return this.#publish(message, size);
-    if (message.type === "note") return this.#note(message, size);
-    if (message.type === "join") return this.#join(message, size);
+    const room = this.#room("room" in message ? message.room : undefined);
+    switch (message.type) {
+      case "chat":
+      case "note":
+        return this.#publish(message, room, size);
+      case "join":
+        return this.#join(message, room, size);
+    }
     // What reaches no room is charged here.
     const opensRoom = message.type === "listen" || message.type === "leave";
     this.app.registry.counters.messagesIn++;
@@ -109,17 +114,11 @@ class ChatSocket implements ConnectionHandler, Member {
     if (retry > 0) return this.#fail("rate_limited", message as ErrorDetails, retry);
     switch (message.type) {
       case "listen":
-        return this.#call(
-          message,
-          () => this.line.run(() => this.#subscribe(message.room, message)),
-        );
+        return this.#inOrder(message, () => this.#subscribe(room.name, message));
       case "leave":
-        return this.#call(
-          message,
-          () => this.line.run(() => this.#room(message.room).leave(this.subscriber)),
-        );
+        return this.#inOrder(message, () => room.leave(this.subscriber));
       case "members":
-        return this.#members(message);
+        return this.#listMembers(room);
       case "ping":
         return this.subscriber.notify(pong(message.id));
       case "token":
@@ -130,29 +129,34 @@ class ChatSocket implements ConnectionHandler, Member {
     }
   }
 
-  #room(name: string = this.home) {
+  #room(name: string = this.home): Room {
     return this.app.registry.room(name);
   }
 
-  #publish(message: Message<"chat">, size: number): void {
-    const { id } = message;
-    const room = this.#room(message.room);
+  #publish(post: Message<"chat" | "note">, room: Room, size: number): void {
+    if (!this.#hasSpace(post)) return;
+    const { type: kind, message } = post;
+    const id = post.type === "chat" ? post.id : undefined;
     const key = id === undefined ? undefined : { session: this.#session, id };
-    const post = { message: message.message, size, key };
-    this.#call(message, () => room.publish(post, this), (position) => {
-      if (id !== undefined) this.subscriber.notify(ack(id, room.name, position));
-    });
+    const outcome = room.publish({ kind, message, size, key }, this);
+    this.#answer(
+      outcome,
+      post,
+      id === undefined ? undefined : (position) => {
+        if (position) this.subscriber.notify(ack(id, room.name, position));
+      },
+    );
   }
 
-  #note({ message, room }: Message<"note">, size: number): void {
-    this.#call({ room }, () => this.#room(room).note({ message, size }, this));
-  }
-
-  #join(message: Message<"join">, size: number): void {
-    const { room, name, after, session } = message;
+  #join(message: Message<"join">, room: Room, size: number): void {
+    const { name, after, session } = message;
     // At once: messages behind this one have their ids in the session, before the join is answered.
     if (session !== undefined) this.#session = `session:${session}`;
-    this.#call(message, () => this.#room(room).join({ name, after, size }, this));
+    if (this.#hasSpace(message)) this.#answer(room.join({ name, after, size }, this), message);
+  }
+
+  #inOrder(details: ErrorDetails, task: () => void): void {
+    if (this.#hasSpace(details)) this.#answer(this.line.run(task), details);
   }
 
   #subscribe(name: string, wanted: Wanted): void {
@@ -162,9 +166,10 @@ class ChatSocket implements ConnectionHandler, Member {
     });
   }
 
-  #members(message: Message<"members">): void {
-    const room = this.#room(message.room);
-    this.#call({ room: room.name }, () => room.members(this), (members) => {
+  #listMembers(room: Room): void {
+    const details = { room: room.name };
+    if (!this.#hasSpace(details)) return;
+    this.#answer(room.members(this), details, (members) => {
       this.subscriber.notify(membersList(room.name, members));
     });
   }
@@ -188,20 +193,28 @@ class ChatSocket implements ConnectionHandler, Member {
     }
   }
 
-  /** Calls a room without waiting for its answer; a refusal becomes an error to the peer. */
-  #call<T>(
+  /** Whether one more call of a room may wait for its answer; else the peer is told. */
+  #hasSpace(details: ErrorDetails): boolean {
+    if (this.#pending < MAX_PENDING) return true;
+    this.#fail("unavailable", details);
+    return false;
+  }
+
+  /** Takes a room's answer, now or later; a refusal becomes an error to the peer. */
+  #answer<T>(
+    answer: MaybePromise<T | Rejection>,
     details: ErrorDetails,
-    call: () => MaybePromise<T | Rejection>,
     next?: (result: Exclude<T, Rejection>) => void,
   ): void {
-    if (this.#pending >= MAX_PENDING) return this.#fail("unavailable", details);
-    this.#pending++;
-    chain(call(), (result) => {
-      this.#pending--;
-      if (this.subscriber.hasEnded) return;
-      if (isRefusal(result)) this.#refuse(result as Rejection, details);
-      else next?.(result as Exclude<T, Rejection>);
-    });
+    if (answer instanceof Promise) {
+      this.#pending++;
+      answer.then((result) => {
+        this.#pending--;
+        this.#answer(result, details, next);
+      });
+    } else if (this.subscriber.hasEnded) return;
+    else if (isRefusal(answer)) this.#refuse(answer as Rejection, details);
+    else next?.(answer as Exclude<T, Rejection>);
   }
 
   #refuse({ refused, retry, text }: Rejection, details: ErrorDetails): void {

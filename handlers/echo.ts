@@ -1,6 +1,6 @@
 /** `/echo`: what comes in goes back. `handlers/README.md`, Echo. */
 import { checkHandshake } from "./access/handshake.ts";
-import { TokenBucket } from "./access/rate_limit.ts";
+import { Allowance } from "./access/rate_limit.ts";
 import type { App, ClientHandler } from "./app.ts";
 import { plain } from "./protocol/encode.ts";
 import { Connection } from "./registry/connection.ts";
@@ -10,21 +10,19 @@ import { byteLength } from "./util/bytes.ts";
 export function echo(app: App): ClientHandler {
   return ({ request, url, visitor }, slot) => {
     checkHandshake(request);
-    const { registry, clock, limits: { idleTimeoutSeconds, messageRate, byteRate } } = app;
+    const { registry, clock, limits } = app;
     const prefix = url.searchParams.get("prefix") ?? "Echo: ";
     const { signal } = request;
+    const { idleTimeoutSeconds } = limits;
     const { socket, response } = app.upgrade(request, { dialect: plain, idleTimeoutSeconds });
     const options = { ...visitor, slot, signal, dialect: plain, kind: "echo" } as const;
     const connection = new Connection(socket, registry, options);
-    const start = clock.now();
-    const messages = new TokenBucket(messageRate, messageRate, start);
-    const bytes = new TokenBucket(byteRate, byteRate, start);
+    const allowance = new Allowance(limits, clock.now());
     const answer = (size: number, data: string | ArrayBuffer) => {
       registry.counters.messagesIn++;
-      const now = clock.now();
-      if (messages.tryConsume(1, now) + bytes.tryConsume(size, now) > 0) {
-        connection.close("rateLimited");
-      } else connection.send(data);
+      const retry = allowance.tryConsume(size, false, clock.now());
+      if (retry > 0) connection.close("rateLimited");
+      else connection.send(data);
     };
     connection.handler = {
       text: (text) => answer(byteLength(text), prefix + text),

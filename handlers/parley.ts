@@ -15,7 +15,7 @@ import { createMemoryEngine } from "./engine/memory.ts";
 import { type Parley, runApp } from "./run_app.ts";
 import { systemClock } from "./util/clock.ts";
 
-export type { RequestInfo } from "./access/access.ts";
+export type { AccessRules, RequestInfo } from "./access/access.ts";
 export type { Authorize, Grants } from "./access/grants.ts";
 export { type JwtAuthorizer, jwtAuthorizer, type JwtOptions } from "./access/token.ts";
 export type {

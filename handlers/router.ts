@@ -9,7 +9,7 @@ import { events } from "./http/events.ts";
 import { health, readiness } from "./http/health.ts";
 import { metrics } from "./http/metrics.ts";
 import { pages } from "./http/pages.ts";
-import { publishMessage, publishMessages, publishNote } from "./http/publish.ts";
+import { publishMessage, publishMessages } from "./http/publish.ts";
 import { listMembers, listRooms, readMessages, readRoom } from "./http/rooms.ts";
 
 export type { Fetch };
@@ -32,7 +32,7 @@ export function createRouter(app: App): Fetch {
     "/rooms/{room}": { need: "grants", GET: readRoom(app) },
     "/rooms/{room}/members": { need: "grants", GET: listMembers(app) },
     "/rooms/{room}/messages": { need: "grants", GET: readMessages(app), POST: publishMessage(app) },
-    "/rooms/{room}/notes": { need: "grants", POST: publishNote(app) },
+    "/rooms/{room}/notes": { need: "grants", POST: publishMessage(app, "note") },
     "/rooms/{room}/events": { need: "grants", GET: withSlot(app, events(app)) },
     "/healthz": { need: "nothing", GET: health() },
     "/readyz": { need: "nothing", GET: readiness(app) },

@@ -1,9 +1,4 @@
-/**
- * Who may come in, and whether there is room. Checked before an upgrade, so that a browser that was
- * refused can ask why.
- *
- * @module
- */
+/** Who may come in. Checked before an upgrade, so that a browser that was refused can ask why. */
 import { HttpError } from "../protocol/http_error.ts";
 import type { Log } from "../util/log.ts";
 import { addressGroup, clientAddress, isLoopback } from "./address.ts";
@@ -41,17 +36,17 @@ export interface Capacity {
 
 /** The rules of who may come in. */
 export interface AccessRules {
-  /** Origins of pages that may connect; see {@link OriginRules}. */
+  /** Origins of pages that may connect. @default ["same"]: pages of the server's own host */
   allowedOrigins: string[];
-  /** Proxies in front, whose X-Forwarded-For is believed. */
+  /** Proxies in front, whose X-Forwarded-For is believed. @default 0 */
   trustedProxies: number;
-  /** Decides who may do what; everybody may do everything without it. */
+  /** Decides who may come in and do what. @default everybody may do everything */
   authorize?: Authorize;
+  /** What happens is written here. @default silent */
   log: Log;
 }
 
-/** What is to be authorized. */
-export interface AccessRequest {
+interface AccessRequest {
   request: Request;
   info: RequestInfo;
   need: Need;
@@ -103,20 +98,20 @@ export class Access {
       rateKey: addressGroup(address),
       rights: OPEN_RIGHTS,
     };
-    try {
+    return await this.#loggingRefusals(visitor, async () => {
       this.#checkOrigin(request, info);
       if (!authorize || need === "nothing") return visitor;
       const renew = isUpgrade(headers) ? this.#renewal(request, room, visitor) : undefined;
       const grants = await authorize(request, room);
       if (grants instanceof Response) return grants;
       const rights = rightsOf(grants);
-      checkRights(rights, need, room);
+      if (need === "admin" && !rights.isAdmin) throw forbidden("This needs the right admin.");
+      if (need !== "admin" && room !== undefined && !rights.maySubscribe(room)) {
+        throw forbidden("This room is not allowed.");
+      }
       const user = rights.user === undefined ? visitor.address : `user ${rights.user}`;
       return { ...visitor, rights, renew, rateKey: rights.isAdmin ? undefined : user };
-    } catch (error) {
-      this.#tell(visitor, error);
-      throw error;
-    }
+    });
   }
 
   #checkOrigin(request: Request, info: RequestInfo): void {
@@ -128,40 +123,37 @@ export class Access {
       seen.add(origin);
       this.#rules.log.warn(`Refused a page: ${text}`, { event: "origin_refused", origin });
     }
-    throw new HttpError(403, "forbidden", text);
+    throw forbidden(text);
   }
 
   /** Keeps of an upgrade what a later token needs: the request itself is gone by then. */
   #renewal({ url, headers }: Request, room: string | undefined, visitor: Visitor) {
     const kept = [...headers];
-    return async (token: string): Promise<Rights> => {
-      try {
+    return (token: string): Promise<Rights> =>
+      this.#loggingRefusals(visitor, async () => {
         const headers = new Headers(kept);
         headers.set("authorization", `Bearer ${token}`);
         const grants = await this.#rules.authorize!(new Request(url, { headers }), room);
         if (!(grants instanceof Response)) return rightsOf(grants);
         throw new HttpError(grants.status, "forbidden", "The token was refused.");
-      } catch (error) {
-        this.#tell(visitor, error);
-        throw error;
-      }
-    };
+      });
   }
 
-  #tell({ remote }: Visitor, error: unknown): void {
-    if (!(error instanceof HttpError)) return;
-    const { code, message } = error;
-    this.#rules.log.debug?.(`Refused ${remote}: ${message}`, { event: "refused", remote, code });
+  async #loggingRefusals<T>({ remote }: Visitor, task: () => Promise<T>): Promise<T> {
+    try {
+      return await task();
+    } catch (error) {
+      if (error instanceof HttpError) {
+        const fields = { event: "refused", remote, code: error.code };
+        this.#rules.log.debug?.(`Refused ${remote}: ${error.message}`, fields);
+      }
+      throw error;
+    }
   }
 }
 
-function checkRights(rights: Rights, need: Need, room: string | undefined): void {
-  if (need === "admin" && !rights.isAdmin) {
-    throw new HttpError(403, "forbidden", "This needs the right admin.");
-  }
-  if (need !== "admin" && room !== undefined && !rights.maySubscribe(room)) {
-    throw new HttpError(403, "forbidden", "This room is not allowed.");
-  }
+function forbidden(text: string): HttpError {
+  return new HttpError(403, "forbidden", text);
 }
 
 /** Why no new client should come now. */

@@ -1,8 +1,4 @@
-/**
- * The address of a client, as limits count it.
- *
- * @module
- */
+/** The address of a client, as limits count it. */
 
 /**
  * The address of a client, in its one spelling. Behind `trustedProxies` proxies it is the nth from the
@@ -41,17 +37,15 @@ export function isLoopback(remote: Deno.Addr): boolean {
  */
 function canonicalAddress(text: string): string | undefined {
   const bare = text.trim().replaceAll('"', "").slice(0, MAX_LENGTH);
-  const v4 = /^(\d{1,3})\.(\d{1,3})\.(\d{1,3})\.(\d{1,3})(?::\d*)?$/.exec(bare)?.slice(1).map(
-    Number,
-  );
+  const v4 = /^((?:\d{1,3}\.){3}\d{1,3})(?::\d*)?$/.exec(bare)?.[1].split(".").map(Number);
   if (v4) return v4.every((part) => part < 256) ? v4.join(".") : undefined;
   const v6 = /^\[([^\]]*)\]/.exec(bare)?.[1] ?? bare;
   const host = URL.parse(`http://[${v6.split("%")[0]}]`)?.hostname.slice(1, -1);
   const mapped = /^::ffff:([\da-f]+):([\da-f]+)$/.exec(host ?? "")?.slice(1);
-  if (!mapped) return host;
-  return mapped.map((part) => parseInt(part, 16)).flatMap((part) => [part >> 8, part & 255]).join(
-    ".",
-  );
+  const bytes = mapped?.map((part) => parseInt(part, 16)).flatMap((
+    part,
+  ) => [part >> 8, part & 255]);
+  return bytes?.join(".") ?? host;
 }
 
 /** Longer than any IPv6 address with a mapped IPv4 one, a zone and a port. */

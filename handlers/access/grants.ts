@@ -1,8 +1,4 @@
-/**
- * What a visitor may do: as an `authorize` says it, and as the server asks it.
- *
- * @module
- */
+/** What a visitor may do: as an `authorize` says it, and as the server asks it. */
 import { isPersonName, isRoomName, isServerRoom } from "../protocol/parse.ts";
 import type { MaybePromise } from "../util/maybe_promise.ts";
 
@@ -41,13 +37,9 @@ export interface Authorize {
 }
 
 /** {@link Grants} that were checked, as questions. */
-export interface Rights {
+export interface Rights extends Pick<Grants, "user" | "name" | "expiresAt"> {
   /** Whom idempotency keys count by: the user, else the name; empty for a stranger. */
   subject: string;
-  user?: string;
-  name?: string;
-  /** Unix ms. */
-  expiresAt?: number;
   /** Rooms to subscribe to from the start. */
   listen: string[];
   maySubscribe(room: string): boolean;

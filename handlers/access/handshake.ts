@@ -1,8 +1,4 @@
-/**
- * How a request becomes a socket: the only file with `Deno.upgradeWebSocket`.
- *
- * @module
- */
+/** How a request becomes a socket: the only file with `Deno.upgradeWebSocket`. */
 import { HttpError } from "../protocol/http_error.ts";
 import { type Dialect, plain, v1 } from "../protocol/encode.ts";
 
@@ -33,21 +29,13 @@ export function checkHandshake({ headers, method }: Request): Dialect {
 
 /** Whether a request asks for a WebSocket. */
 export function isUpgrade(headers: Headers): boolean {
-  return hasToken(headers.get("upgrade"), "websocket") &&
-    hasToken(headers.get("connection"), "upgrade");
+  return /(?:^|,)\s*websocket\s*(?:,|$)/i.test(headers.get("upgrade") ?? "") &&
+    /(?:^|,)\s*upgrade\s*(?:,|$)/i.test(headers.get("connection") ?? "");
 }
 
 /** The subprotocols that a client offers, in its order. */
 export function offeredProtocols(headers: Headers): string[] {
-  return splitList(headers.get("sec-websocket-protocol"));
-}
-
-function hasToken(header: string | null, token: string): boolean {
-  return splitList(header).some((one) => one.toLowerCase() === token);
-}
-
-function splitList(header: string | null): string[] {
-  return (header ?? "").split(",").map((part) => part.trim());
+  return (headers.get("sec-websocket-protocol") ?? "").split(",").map((part) => part.trim());
 }
 
 /** What Parley needs of a `WebSocket`. */

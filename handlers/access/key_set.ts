@@ -1,8 +1,4 @@
-/**
- * The public keys of tokens: a JWKS file that is read again and again, or a URL.
- *
- * @module
- */
+/** The public keys of tokens: a JWKS file that is read again and again, or a URL. */
 import type { JSONWebKeySet, JWTVerifyGetKey } from "jose";
 import { HttpError } from "../protocol/http_error.ts";
 import type { Clock } from "../util/clock.ts";
@@ -21,24 +17,16 @@ const TOO_LONG = `it is longer than ${MAX_BYTES} bytes`;
 const MAX_UNKNOWN = 1_000;
 const MAX_KID_LENGTH = 200;
 
-/** What a key set is made of. */
-export interface KeySetOptions {
-  /** A file or an `http` or `https` URL. */
-  jwks: string;
-  clock: Clock;
-  log: Log;
-  /** Counts an attempt to read the keys that failed. */
-  onFailure(): void;
-}
-
 /**
  * Makes the function that finds a token's key, and tells the log when the keys cannot be read: those of
  * a file stay in use then, those of a URL until they are too old.
  *
+ * @param jwks a file or an `http` or `https` URL
+ * @param figures where attempts to read the keys that failed are counted
  * @returns a function that is to be called at the first token: it loads `jose`
  * @throws {SettingError} if `jwks` is neither a URL nor a file of keys
  */
-export function keySet({ jwks, clock, log, onFailure }: KeySetOptions) {
+export function keySet(jwks: string, clock: Clock, log: Log, figures: { keyFailures: number }) {
   const kind = /^https?:/.test(jwks) ? "url" : "file";
   const known = kind === "file" ? readAtStart(jwks) : checkUrl(jwks);
   let loadedAt = known ? clock.now() : -Infinity;
@@ -49,10 +37,8 @@ export function keySet({ jwks, clock, log, onFailure }: KeySetOptions) {
 
   /** Tells the log; the answer is for the token, whose fault it is not. */
   function fail({ message }: Error): HttpError {
-    onFailure();
-    const meanwhile = kind === "file"
-      ? "the known keys stay in use"
-      : "tokens are answered with 503";
+    figures.keyFailures++;
+    const meanwhile = kind === "file" ? "the known keys stay in use" : "tokens get 503";
     const text = `Cannot read AUTH_JWKS ${jwks}: ${message}; ${meanwhile}`;
     if (!isFailing) log.error(text, { event: "keys_unreadable" });
     isFailing = true;

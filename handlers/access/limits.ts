@@ -1,8 +1,4 @@
-/**
- * Every limit of a server, in one flat object.
- *
- * @module
- */
+/** Every limit of a server, in one flat object. */
 import type { HistoryLimits } from "../engine/memory.ts";
 
 /** What clients may use, and what the server keeps. 0 means no limit where the comment says so. */

@@ -1,8 +1,4 @@
-/**
- * Watches the memory of the process: lets no new client in above MAX_RSS_MB, and collects garbage.
- *
- * @module
- */
+/** Watches the memory of the process: lets no new client in above MAX_RSS_MB, and collects garbage. */
 import type { Clock } from "../util/clock.ts";
 import type { Log } from "../util/log.ts";
 
@@ -33,8 +29,7 @@ export const processMemory: Memory = {
   },
 };
 
-/** What the guard works with. */
-export interface MemoryGuardOptions {
+interface MemoryGuardOptions {
   registry: { isOverMemory: boolean; readonly heldCount: number };
   /** MAX_RSS_MB; 0 = no limit. */
   maxMb: number;

@@ -1,17 +1,5 @@
-/**
- * Which pages may connect. `handlers/README.md`, Origins.
- *
- * @module
- */
+/** Which pages may connect. `handlers/README.md`, Origins. */
 import { SettingError } from "../util/setting_error.ts";
-
-/** Where a request arrived. */
-export interface Arrival {
-  /** `Host`, or the host of the URL. */
-  host: string;
-  /** The connection comes from this machine itself, not through a proxy. */
-  isLocal: boolean;
-}
 
 /** The default: pages of the server's own host. */
 export const SAME_ORIGIN = ["same"];
@@ -44,8 +32,13 @@ export class OriginRules {
     }
   }
 
-  /** Whether a page of `origin` may connect. */
-  allows(origin: string, { host, isLocal }: Arrival): boolean {
+  /**
+   * Whether a page of `origin` may connect.
+   *
+   * @param host `Host`, or the host of the URL
+   * @param isLocal the connection comes from this machine itself, not through a proxy
+   */
+  allows(origin: string, { host, isLocal }: { host: string; isLocal: boolean }): boolean {
     const sent = origin.toLowerCase();
     if (this.isAny || this.#exact.has(sent)) return true;
     if (this.#wildcards.some((wildcard) => wildcard.test(sent))) return true;

@@ -1,9 +1,4 @@
-/**
- * How much a client may do: token buckets.
- *
- * @module
- */
-
+/** How much a client may do: token buckets. */
 import type { Limits } from "./limits.ts";
 
 /** Lets `rate` units a second through, and `burst` at once. A rate of 0 lets everything through. */

@@ -1,8 +1,4 @@
-/**
- * Limits that count over all threads of the process, whichever of them a client comes to.
- *
- * @module
- */
+/** Limits that count over all threads of the process, whichever of them a client comes to. */
 import type { Clock } from "../util/clock.ts";
 import type { MaybePromise } from "../util/maybe_promise.ts";
 import type { Limits } from "./limits.ts";

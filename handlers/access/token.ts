@@ -1,8 +1,4 @@
-/**
- * Access by JSON Web Tokens. Checked by `jose`, loaded at the first token.
- *
- * @module
- */
+/** Access by JSON Web Tokens. Checked by `jose`, loaded at the first token. */
 import type { JWTPayload, JWTVerifyGetKey } from "jose";
 import { HttpError } from "../protocol/http_error.ts";
 import { isPersonName } from "../protocol/parse.ts";
@@ -45,8 +41,7 @@ const MIN_SECRET_BYTES = 32;
 const REFUSAL_MS = 50;
 /** How far an issuer's clock may be ahead of ours. */
 const LEEWAY_SECONDS = 5;
-/** RFC 6750, 3. */
-const CHALLENGE = { "www-authenticate": "Bearer" };
+const NOT_YET_VALID = "The token is not valid yet.";
 
 /**
  * Makes an `authorize` that wants a token: in `Authorization: Bearer`, as subprotocol `token.…`, or in
@@ -55,22 +50,18 @@ const CHALLENGE = { "www-authenticate": "Bearer" };
  * @throws {SettingError} if the secret is too short or the keys cannot be read
  */
 export function jwtAuthorizer(options: JwtOptions): JwtAuthorizer {
-  const { secret, jwks, issuer, audience, maxTokenSeconds = 0 } = options;
-  const { clock = systemClock, log = silentLog } = options;
+  const { secret, jwks, issuer, audience, clock = systemClock, log = silentLog } = options;
   const figures = { keyFailures: 0 };
   if ((secret === undefined) === (jwks === undefined)) {
     throw new SettingError("Cannot check tokens: either a secret or a key set is needed");
   }
   const [algorithms, loadKeys] = secret === undefined
-    ? [
-      KEY_SET_ALGORITHMS,
-      keySet({ jwks: jwks!, clock, log, onFailure: () => figures.keyFailures++ }),
-    ]
+    ? [KEY_SET_ALGORITHMS, keySet(jwks!, clock, log, figures)]
     : [["HS256"], secretKey(secret)];
   let loaded: Promise<JWTVerifyGetKey> | undefined;
 
   async function check(token: string): Promise<Grants> {
-    const { jwtVerify } = await import("jose");
+    const { errors, jwtVerify } = await import("jose");
     const now = clock.now();
     const { payload } = await jwtVerify(token, await (loaded ??= loadKeys()), {
       algorithms,
@@ -80,9 +71,9 @@ export function jwtAuthorizer(options: JwtOptions): JwtAuthorizer {
       currentDate: new Date(now),
     });
     const grants = readClaims(payload);
-    const expiresAt = endOf(payload, maxTokenSeconds, now);
+    const expiresAt = endOf(payload, options.maxTokenSeconds ?? 0, now);
     // The leeway is for clocks that are ahead, not for tokens that have ended.
-    if (expiresAt !== undefined && expiresAt <= now) throw expired();
+    if (expiresAt !== undefined && expiresAt <= now) throw new errors.JWTExpired("", payload);
     return { ...grants, expiresAt };
   }
 
@@ -109,7 +100,7 @@ function findToken({ headers, url }: Request, { isTraced }: JwtOptions): string 
   const offered = offeredProtocols(headers).find((protocol) => protocol.startsWith("token."));
   if (offered) return offered.slice("token.".length);
   const token = URL.parse(url)?.searchParams.get("token");
-  if (!token) throw new HttpError(401, "no_token", "A token is needed.", CHALLENGE);
+  if (!token) throw unauthorized("no_token", "A token is needed.");
   if (isTraced) throw badToken("A traced server takes no token in the URL.");
   return token;
 }
@@ -146,7 +137,7 @@ function endOf({ exp, iat }: JWTPayload, maxSeconds: number, now: number): numbe
   if (iat === undefined && (exp === undefined || exp > nowSeconds + maxSeconds)) {
     throw badToken(`The token has no iat, and no exp within ${maxSeconds} seconds.`);
   }
-  if (iat !== undefined && iat > nowSeconds + LEEWAY_SECONDS) throw notYetValid();
+  if (iat !== undefined && iat > nowSeconds + LEEWAY_SECONDS) throw badToken(NOT_YET_VALID);
   return Math.min(exp ?? Infinity, (iat ?? Infinity) + maxSeconds) * 1_000;
 }
 
@@ -185,28 +176,27 @@ const REFUSALS: Record<string, string> = {
 async function refusalOf(error: unknown): Promise<unknown> {
   const { errors } = await import("jose");
   if (!(error instanceof errors.JOSEError)) return error;
-  if (error instanceof errors.JWTExpired) return expired();
+  if (error instanceof errors.JWTExpired) {
+    return unauthorized("token_expired", "The token has expired.");
+  }
   if (!(error instanceof errors.JWTClaimValidationFailed)) {
     return badToken(REFUSALS[error.code] ?? "The token is malformed.");
   }
   const { claim, reason } = error;
   if (reason === "invalid") return wrongKind(claim, "a number");
-  if (claim === "nbf") return notYetValid();
+  if (claim === "nbf") return badToken(NOT_YET_VALID);
   return badToken(`The token's ${claim} is not the one that this server expects.`);
-}
-
-function badToken(text: string): HttpError {
-  return new HttpError(401, "bad_token", text, CHALLENGE);
-}
-
-function expired(): HttpError {
-  return new HttpError(401, "token_expired", "The token has expired.", CHALLENGE);
-}
-
-function notYetValid(): HttpError {
-  return badToken("The token is not valid yet.");
 }
 
 function wrongKind(claim: string, kind: string): HttpError {
   return badToken(`The token's claim ${claim} must be ${kind}.`);
+}
+
+function badToken(text: string): HttpError {
+  return unauthorized("bad_token", text);
+}
+
+/** With the challenge of RFC 6750, 3. */
+function unauthorized(code: string, text: string): HttpError {
+  return new HttpError(401, code, text, { "www-authenticate": "Bearer" });
 }

@@ -8,20 +8,13 @@
  */
 import type { Clock } from "../util/clock.ts";
 import type { Log } from "../util/log.ts";
-import {
-  type Changes,
-  type Journal,
-  noChanges,
-  type Table,
-  TABLE_NAMES,
-  type Value,
-} from "./journal.ts";
+import type { Changes, Entry, Journal } from "./journal.ts";
 import type { Store } from "./store.ts";
 
 /** Something that happens once everything before it is committed. */
 export interface Effect {
   run(): void;
-  /** Instead, if the store fails: the one who waits is answered. Without it, the effect waits on. */
+  /** Instead, if the store fails. Without it, the effect waits on. */
   refuse?(): void;
   /** What it is counted with while it waits. */
   bytes: number;
@@ -33,12 +26,10 @@ const RETRY_MS = 1_000;
 const SLOW_MS = 5_000;
 /** How long effects may run before timers and sockets get their turn. */
 const SLICE_MS = 10;
-/** Rows of each table that a batch deletes beside twice as many as it puts. */
+/** Rows that a batch deletes beside twice as many as it puts. */
 const DELETES = 500;
 
-interface Batch {
-  changes: Changes;
-  putCount: number;
+interface Batch extends Changes {
   effects: Effect[];
 }
 
@@ -48,14 +39,13 @@ export class Committer implements Journal {
   isFailing = false;
   /** Bytes of the effects that have not run yet. */
   waitingBytes = 0;
-  /** The number of the newest row. */
   lastRow = 0;
   #store?: Store;
   #next = newBatch();
   #inFlight?: Batch;
-  #deletes = { rooms: new RowQueue(), chats: new RowQueue(), ids: new RowQueue() };
+  /** Rows to delete, the oldest first. */
+  #deletes: number[] = [];
   #ready: Effect[] = [];
-  #isRunning = false;
   #isScheduled = false;
   #isClosed = false;
   #stopTimer = () => {};
@@ -69,24 +59,19 @@ export class Committer implements Journal {
     this.#schedule();
   }
 
-  nextRow(): number {
-    return ++this.lastRow;
-  }
-
-  put(table: Table, row: number, ...values: Value[]): void {
-    this.#next.changes.puts[table].push(row, ...values);
-    this.#next.putCount++;
+  put(row: number, entry: Entry): void {
+    this.#next.puts.set(row, JSON.stringify(entry));
     this.#schedule();
   }
 
-  delete(table: Table, row: number): void {
-    this.#deletes[table].push(row);
+  delete(row: number): void {
+    this.#deletes.push(row);
     this.#schedule();
   }
 
   /** Whether nothing waits: an effect would run at once. */
   get isSettled(): boolean {
-    return this.waitingBytes === 0 && this.#next.putCount === 0 && !this.#inFlight?.putCount;
+    return this.waitingBytes === 0 && this.#next.puts.size === 0 && !this.#inFlight?.puts.size;
   }
 
   /** Runs an effect behind everything that was written down before. */
@@ -107,10 +92,10 @@ export class Committer implements Journal {
     await this.#store?.close().catch(() => {});
   }
 
+  /** Goes on behind the turn of the event loop: what it brings is one batch, and one frame a listener. */
   #schedule(): void {
-    if (this.#isScheduled || this.#inFlight || !this.#store) return;
+    if (this.#isScheduled || !this.#store) return;
     this.#isScheduled = true;
-    // Behind the turn of the event loop: what it brings is one batch, and one frame a listener.
     setImmediate(() => {
       this.#isScheduled = false;
       this.#flush();
@@ -122,23 +107,17 @@ export class Committer implements Journal {
     if (this.#inFlight || this.#isClosed) return;
     const batch = this.#next;
     this.#next = newBatch();
-    let deleteCount = 0;
-    for (const table of TABLE_NAMES) {
-      const rows = batch.changes.deletes[table] = this.#deletes[table].take(
-        2 * batch.putCount + DELETES,
-      );
-      deleteCount += rows.length;
-    }
-    if (batch.putCount === 0) this.#enqueue(batch.effects.splice(0));
-    if (batch.putCount + deleteCount === 0) return;
-    this.#inFlight = batch;
-    this.#commit(batch);
+    batch.deletes = this.#deletes.splice(0, 2 * batch.puts.size + DELETES);
+    if (batch.puts.size === 0) this.#enqueueEffects(batch);
+    if (batch.puts.size + batch.deletes.length > 0) this.#commit(batch);
   }
 
   async #commit(batch: Batch): Promise<void> {
+    this.#inFlight = batch;
+    const { puts, deletes } = batch;
     this.#stopTimer = this.clock.after(SLOW_MS, () => this.#fail("the disk does not answer"));
     try {
-      await this.#store!.commit(batch.changes);
+      await this.#store!.commit({ puts, deletes });
     } catch (error) {
       this.#stopTimer();
       this.#fail((error as Error).message);
@@ -149,20 +128,19 @@ export class Committer implements Journal {
     if (this.isFailing) this.log.info("The store works again", { event: "store_recovered" });
     this.isFailing = false;
     this.#inFlight = undefined;
-    this.#enqueue(batch.effects);
+    this.#enqueueEffects(batch);
     // The disk works while effects run.
     this.#flush();
     this.#run();
   }
 
-  #enqueue(effects: Effect[]): void {
-    for (const effect of effects) this.#ready.push(effect);
+  #enqueueEffects(batch: Batch): void {
+    this.#ready = this.#ready.concat(batch.effects);
+    batch.effects = [];
   }
 
-  /** Runs what is ready, in slices. */
-  #run(isNextSlice = false): void {
-    if (this.#isRunning && !isNextSlice) return;
-    this.#isRunning = true;
+  /** Runs a slice of what is ready. */
+  #run(): void {
     const end = performance.now() + SLICE_MS;
     let count = 0;
     while (count < this.#ready.length && performance.now() < end) {
@@ -175,23 +153,20 @@ export class Committer implements Journal {
       this.waitingBytes -= effect.bytes;
     }
     this.#ready = this.#ready.slice(count);
-    if (this.#ready.length > 0) return void setImmediate(() => this.#run(true));
-    this.#isRunning = false;
-    if (this.isSettled) this.#onSettled?.();
+    if (this.#ready.length > 0) this.#schedule();
+    else if (this.isSettled) this.#onSettled?.();
   }
 
   /** Answers all who wait. Events wait on: they come when the batch is committed after all. */
   #fail(reason: string): void {
     if (!this.isFailing) this.log.error(`Cannot store: ${reason}`, { event: "store_failed" });
     this.isFailing = true;
-    for (const batch of [this.#inFlight, this.#next]) {
-      if (!batch) continue;
-      const { effects } = batch;
-      batch.effects = effects.filter(({ refuse }) => !refuse);
-      for (const effect of effects) {
-        if (!effect.refuse) continue;
+    for (const batch of [this.#inFlight!, this.#next]) {
+      const refused = batch.effects.filter(({ refuse }) => refuse);
+      batch.effects = batch.effects.filter(({ refuse }) => !refuse);
+      for (const effect of refused) {
         this.waitingBytes -= effect.bytes;
-        effect.refuse();
+        effect.refuse!();
       }
     }
     this.#onSettled?.();
@@ -199,25 +174,5 @@ export class Committer implements Journal {
 }
 
 function newBatch(): Batch {
-  return { changes: noChanges(), putCount: 0, effects: [] };
-}
-
-/** Numbers of rows, first in, first out. */
-class RowQueue {
-  #rows: number[] = [];
-  #start = 0;
-
-  push(row: number): void {
-    this.#rows.push(row);
-  }
-
-  take(count: number): number[] {
-    const rows = this.#rows.slice(this.#start, this.#start + count);
-    this.#start += rows.length;
-    if (this.#start * 2 > this.#rows.length) {
-      this.#rows = this.#rows.slice(this.#start);
-      this.#start = 0;
-    }
-    return rows;
-  }
+  return { puts: new Map(), deletes: [], effects: [] };
 }

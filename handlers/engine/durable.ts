@@ -11,7 +11,7 @@ import type { Cursor, Head } from "../protocol/position.ts";
 import type { Members, RoomEvent, RoomSummary, Transient } from "../protocol/room_event.ts";
 import type { Clock } from "../util/clock.ts";
 import type { Log } from "../util/log.ts";
-import type { MaybePromise } from "../util/maybe_promise.ts";
+import { chain, type MaybePromise } from "../util/maybe_promise.ts";
 import { Committer } from "./committer.ts";
 import {
   type Draft,
@@ -22,26 +22,24 @@ import {
   type Outcome,
   type Refusal,
 } from "./engine.ts";
-import { MemoryEngine } from "./memory.ts";
 import { HostGate } from "./host_gate.ts";
+import { MemoryEngine } from "./memory.ts";
 import { type HistoryLimits, MemoryRooms } from "./memory_rooms.ts";
-import { Restorer } from "./restore.ts";
+import { restoreInto } from "./restore.ts";
+import type { TakeEntry } from "./sqlite.ts";
 import { openStore, type Store } from "./store.ts";
-import type { TakeRows } from "./sqlite.ts";
 
-/** What may wait for a commit; beyond it messages are `unavailable`. */
+/** What may wait for a commit; beyond it all is `unavailable`. */
 const MAX_WAITING_BYTES = 64_000_000;
 /** What an answer or an event is counted with beside its text. */
 const EFFECT_BYTES = 300;
 
 const UNAVAILABLE: Refusal = { refused: "unavailable" };
 
-/** How a store is opened: `take` is given what it has. */
-export type OpenStore = (take: TakeRows) => Promise<Store>;
-
 /**
  * Makes the durable engine over a file, with everything that the file has.
  *
+ * @param open opens the store in the file, and gives `take` what it has
  * @throws {Error} if the file cannot be used, or another process uses it
  */
 export async function createDurableEngine(
@@ -49,28 +47,17 @@ export async function createDurableEngine(
   limits: HistoryLimits,
   clock: Clock,
   log: Log,
-): Promise<Engine> {
-  try {
-    return await openDurableEngine((take) => openStore(file, take), limits, clock, log);
-  } catch (error) {
-    throw new Error(`Cannot use DATA_FILE ${file}: ${(error as Error).message}`, { cause: error });
-  }
-}
-
-/** Makes the durable engine over a store. */
-export async function openDurableEngine(
-  open: OpenStore,
-  limits: HistoryLimits,
-  clock: Clock,
-  log: Log,
+  open: (file: string, take: TakeEntry) => Promise<Store> = openStore,
 ): Promise<Engine> {
   const committer = new Committer(clock, log);
   const rooms = new MemoryRooms(limits, clock, committer);
-  const restorer = new Restorer(rooms, committer, clock.now());
-  const store = await open((table, values) => restorer.take(table, values));
-  committer.lastRow = restorer.lastRow;
-  restorer.end();
-  committer.start(store);
+  try {
+    const store = await open(file, restoreInto(rooms, committer));
+    rooms.restored();
+    committer.start(store);
+  } catch (error) {
+    throw new Error(`Cannot use DATA_FILE ${file}: ${(error as Error).message}`, { cause: error });
+  }
   return new DurableEngine(new MemoryEngine(rooms, clock), committer);
 }
 
@@ -83,11 +70,10 @@ class DurableEngine implements Engine {
   constructor(readonly memory: MemoryEngine, readonly committer: Committer) {}
 
   host(room: string, host: Host, address?: string): MaybePromise<Head | Refusal> {
-    if (!this.#isOpen) return UNAVAILABLE;
+    if (this.#isBusy) return UNAVAILABLE;
     const gate = new HostGate(host);
-    const deliver = (event: RoomEvent) => this.#deliver(gate, event);
     const head = this.memory.host(room, {
-      deliver,
+      deliver: (event) => this.#deliver(gate, event),
       get listenerCount() {
         return host.listenerCount;
       },
@@ -95,12 +81,10 @@ class DurableEngine implements Engine {
     if (isRefusal(head)) return head;
     this.#gates.get(room)?.close();
     this.#gates.set(room, gate);
-    if (this.committer.isSettled) gate.open();
-    return this.#answer<Head | Refusal>(head, {
-      onDone: () => gate.open(),
-      onRefused: () => {
-        if (this.#gates.get(room) === gate) this.release(room);
-      },
+    return chain(this.#answer<Head | Refusal>(head), (answer) => {
+      if (!isRefusal(answer)) gate.open();
+      else if (this.#gates.get(room) === gate) this.release(room);
+      return answer;
     });
   }
 
@@ -111,24 +95,22 @@ class DurableEngine implements Engine {
   }
 
   publish(room: string, draft: Draft): MaybePromise<Outcome> {
-    if (!this.#isOpen || this.#isFull) return UNAVAILABLE;
-    const outcome = this.memory.publish(room, draft);
-    return this.#answer(outcome, { bytes: 2 * draft.message.length });
+    if (this.#isBusy) return UNAVAILABLE;
+    return this.#answer(this.memory.publish(room, draft), 2 * draft.message.length);
   }
 
   relay(room: string, event: Transient): void {
-    this.memory.relay(room, event);
+    // What is not kept doesn't wait for a store that fails: nothing would bound it.
+    if (!this.#isBusy) this.memory.relay(room, event);
   }
 
   join(room: string, member: string, name: string): MaybePromise<Refusal | undefined> {
-    if (!this.#isOpen || this.#isFull) return UNAVAILABLE;
+    if (this.#isBusy) return UNAVAILABLE;
     const was = this.memory.memory.get(room)?.members.get(member);
-    const refusal = this.memory.join(room, member, name);
-    return this.#answer<Refusal | undefined>(refusal, {
-      onRefused: () => {
-        if (was === undefined) this.memory.leave(room, member);
-        else this.memory.join(room, member, was);
-      },
+    return chain(this.#answer(this.memory.join(room, member, name)), (refusal) => {
+      if (refusal && was === undefined) this.memory.leave(room, member);
+      else if (refusal) this.memory.join(room, member, was!);
+      return refusal;
     });
   }
 
@@ -137,22 +119,23 @@ class DurableEngine implements Engine {
   }
 
   members(room: string): MaybePromise<Members | Refusal> {
-    return this.#isOpen ? this.#answer<Members | Refusal>(this.memory.members(room)) : UNAVAILABLE;
+    return this.#isBusy ? UNAVAILABLE : this.#answer(this.memory.members(room));
   }
 
   read(room: string, after?: Cursor): MaybePromise<Span | Refusal> {
-    return this.#isOpen ? this.#answer<Span | Refusal>(this.memory.read(room, after)) : UNAVAILABLE;
+    return this.#isBusy ? UNAVAILABLE : this.#answer(this.memory.read(room, after));
   }
 
   rooms(after: string, limit: number): MaybePromise<RoomSummary[]> {
-    if (!this.#isOpen) return [];
-    const answer = this.#answer<RoomSummary[] | Refusal>(this.memory.rooms(after, limit));
-    if (!(answer instanceof Promise)) return isRefusal(answer) ? [] : answer;
-    return answer.then((rooms) => isRefusal(rooms) ? [] : rooms);
+    const answer = this.#isBusy ? UNAVAILABLE : this.#answer(this.memory.rooms(after, limit));
+    return chain<RoomSummary[] | Refusal, RoomSummary[]>(
+      answer,
+      (rooms) => isRefusal(rooms) ? [] : rooms,
+    );
   }
 
   isReady(): boolean {
-    return this.#isOpen;
+    return !this.#isClosed && !this.committer.isFailing;
   }
 
   stats(): EngineStats {
@@ -166,48 +149,26 @@ class DurableEngine implements Engine {
     await this.memory.close();
   }
 
-  get #isOpen(): boolean {
-    return !this.#isClosed && !this.committer.isFailing;
-  }
-
-  get #isFull(): boolean {
-    return this.committer.waitingBytes > MAX_WAITING_BYTES;
+  get #isBusy(): boolean {
+    return !this.isReady() || this.committer.waitingBytes > MAX_WAITING_BYTES;
   }
 
   /** The value, once everything is committed that it may tell of; `unavailable` if that fails. */
-  #answer<T>(
-    value: T,
-    { bytes = 0, onDone, onRefused }: {
-      bytes?: number;
-      onDone?(): void;
-      onRefused?(): void;
-    } = {},
-  ): MaybePromise<T | Refusal> {
+  #answer<T>(value: T, bytes = 0): MaybePromise<T | Refusal> {
     if (this.committer.isSettled) return value;
     return new Promise((resolve) =>
       this.committer.after({
-        run() {
-          resolve(value);
-          onDone?.();
-        },
-        refuse() {
-          resolve(UNAVAILABLE);
-          onRefused?.();
-        },
+        run: () => resolve(value),
+        refuse: () => resolve(UNAVAILABLE),
         bytes: EFFECT_BYTES + bytes,
       })
     );
   }
 
-  /** What is not kept doesn't wait while the store fails: nothing would bound them. */
   #deliver(gate: HostGate, event: RoomEvent): void {
-    const size = event.type === "binary"
-      ? event.bytes.length
-      : event.type === "note"
-      ? 2 * event.note.message.length
-      : undefined;
-    if (size !== undefined && (this.#isFull || !this.#isOpen)) return;
-    const bytes = EFFECT_BYTES + (size ?? 0);
+    let bytes = EFFECT_BYTES;
+    if (event.type === "binary") bytes += event.bytes.length;
+    if (event.type === "note") bytes += 2 * event.note.message.length;
     this.committer.after({ run: () => gate.deliver(event), bytes });
   }
 }

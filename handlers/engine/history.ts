@@ -28,22 +28,15 @@ export class History implements Droppable {
   append(chat: Chat): void {
     this.seq = chat.seq;
     if (this.limits.historySize === 0) return this.journal?.putRoom(chat.seq);
-    const { seq, time, sender, message } = chat;
-    this.#push(chat, this.journal?.add("chats", seq, time, sender, message));
+    this.#push(chat, this.journal?.addChat(chat));
   }
 
   /** Appends a message that was kept before. Those before a gap are dropped. */
   restore(chat: Chat, row: number): void {
-    if (chat.seq !== this.seq + 1) this.clear();
+    if (chat.seq <= this.seq) return this.journal?.delete(row);
+    if (chat.seq > this.seq + 1) this.clear();
     this.seq = chat.seq;
     this.#push(chat, row);
-  }
-
-  /** The room's newest number is at least `seq`: if it is not the last kept message's, none is kept. */
-  restoreSeq(seq: number): void {
-    if (seq <= this.seq) return;
-    this.clear();
-    this.seq = seq;
   }
 
   /** The kept messages behind `seq`, oldest first. */
@@ -80,7 +73,7 @@ export class History implements Droppable {
   #shift(): boolean {
     if (this.#length === 0) return false;
     this.#count(-costOf(this.#chats[this.#start]));
-    this.journal?.delete("chats", this.#rows[this.#start]);
+    this.journal?.delete(this.#rows[this.#start]);
     this.#start++;
     if (this.#start * 2 > this.#chats.length) {
       this.#chats = this.#chats.slice(this.#start);

@@ -1,86 +1,79 @@
 /**
- * What the memory engine keeps, as rows: how the durable engine learns of every change.
+ * What the memory engine keeps, as entries of a log: how the durable engine learns of every change.
  *
- * A row is written, replaced or deleted by its number, which no other row ever has. So a batch of
- * changes can be repeated, and no table needs an index.
+ * An entry is put, replaced or deleted by its number, its row, which no other entry ever has. So a
+ * batch of changes can be repeated, and the log needs no index.
  *
  * @module
  */
+import type { Chat } from "../protocol/room_event.ts";
+import type { IdempotencyKey } from "./engine.ts";
 
-/** What a column holds. */
-export type Value = string | number | null;
+/** Something that is kept. `room` is the row of the room's own entry, which comes before. */
+export type Entry =
+  /** Messages up to `seq` are not kept; higher ones tell the room's number themselves. */
+  | [kind: "room", name: string, epoch: string, seq: number]
+  | [kind: "chat", room: number, seq: number, time: number, sender: string, message: string]
+  | [
+    kind: "id",
+    room: number,
+    session: string,
+    id: string,
+    digest: string | null,
+    seq: number,
+    expiresAt: number,
+  ];
 
-/** The columns of each table behind the row's number. `room` is the number of a row in `rooms`. */
-export const TABLES = {
-  /** `seq` counts where no kept message tells a higher one. */
-  rooms: { name: "TEXT", epoch: "TEXT", seq: "INTEGER" },
-  chats: { room: "INTEGER", seq: "INTEGER", time: "INTEGER", sender: "TEXT", message: "TEXT" },
-  ids: {
-    room: "INTEGER",
-    session: "TEXT",
-    id: "TEXT",
-    digest: "TEXT",
-    seq: "INTEGER",
-    expires_at: "INTEGER",
-  },
-} as const;
-
-/** The name of a table. */
-export type Table = keyof typeof TABLES;
-
-/** The tables' names; a table comes behind those that it refers to. */
-export const TABLE_NAMES = Object.keys(TABLES) as Table[];
-
-/** How many values a row has, its number included. */
-export function widthOf(table: Table): number {
-  return Object.keys(TABLES[table]).length + 1;
-}
-
-/** Changes to commit together: whole rows one behind the other, each with its number first. */
+/** Changes to commit together. */
 export interface Changes {
-  puts: Record<Table, Value[]>;
-  /** Numbers of rows. They are deleted after the puts. */
-  deletes: Record<Table, number[]>;
+  /** Entries, as JSON, by row. */
+  puts: Map<number, string>;
+  /** Rows that are deleted after the puts. */
+  deletes: number[];
 }
 
-/** No changes. */
-export function noChanges(): Changes {
-  return { puts: { rooms: [], chats: [], ids: [] }, deletes: { rooms: [], chats: [], ids: [] } };
-}
-
-/** Writes down what is kept. */
+/** Where what is kept is written down. */
 export interface Journal {
-  /** A number for a new row. */
-  nextRow(): number;
-  /** Writes a row, or replaces it. */
-  put(table: Table, row: number, ...values: Value[]): void;
-  /** Deletes a row, now or later: until then the reader has to know that it is over. */
-  delete(table: Table, row: number): void;
+  /** The newest row's number; a new row has the next one. */
+  lastRow: number;
+  /** Writes an entry, or replaces it. */
+  put(row: number, entry: Entry): void;
+  /** Deletes a row, now or later: until then a reader has to know that it is over. */
+  delete(row: number): void;
 }
 
 /** What one room writes down. */
 export class RoomJournal {
-  /** @param row the number of the room's own row */
   constructor(
     readonly journal: Journal,
-    readonly row: number,
     readonly name: string,
     readonly epoch: string,
+    readonly row: number,
   ) {}
 
-  /** Writes the room's own row: `seq` is its newest number, where no kept message has it. */
+  /** Writes the room's own entry: messages up to `seq` are not kept. */
   putRoom(seq: number): void {
-    this.journal.put("rooms", this.row, this.name, this.epoch, seq);
+    this.journal.put(this.row, ["room", this.name, this.epoch, seq]);
   }
 
-  /** Adds a row of the room to a table; gives its number. */
-  add(table: Exclude<Table, "rooms">, ...values: Value[]): number {
-    const row = this.journal.nextRow();
-    this.journal.put(table, row, this.row, ...values);
+  /** Writes a message; gives its row. */
+  addChat({ seq, time, sender, message }: Chat): number {
+    return this.#add(["chat", this.row, seq, time, sender, message]);
+  }
+
+  /** Writes an id; gives its row. */
+  addId({ session, id, digest }: IdempotencyKey, seq: number, expiresAt: number): number {
+    return this.#add(["id", this.row, session, id, digest ?? null, seq, expiresAt]);
+  }
+
+  /** Deletes one of the room's entries. */
+  delete(row: number): void {
+    this.journal.delete(row);
+  }
+
+  #add(entry: Entry): number {
+    const row = ++this.journal.lastRow;
+    this.journal.put(row, entry);
     return row;
-  }
-
-  delete(table: Table, row: number): void {
-    this.journal.delete(table, row);
   }
 }

@@ -1,8 +1,4 @@
-/**
- * The engine of another thread, over a `MessagePort`: that thread shares it (`shared.ts`).
- *
- * @module
- */
+/** The engine of another thread, over a `MessagePort`: that thread shares it (`shared.ts`). */
 import type { Head } from "../protocol/position.ts";
 import type { RoomEvent } from "../protocol/room_event.ts";
 import { type Clock, systemClock } from "../util/clock.ts";

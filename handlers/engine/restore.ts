@@ -3,72 +3,30 @@
  *
  * @module
  */
-import type { Journal, Table, Value } from "./journal.ts";
+import type { Journal } from "./journal.ts";
 import type { MemoryRoom, MemoryRooms } from "./memory_rooms.ts";
+import type { TakeEntry } from "./sqlite.ts";
 
-/** Takes a store's rows, each table in order and `rooms` first, and fills the rooms of a memory engine. */
-export class Restorer {
-  /** The highest number of a row that the store has or refers to. */
-  lastRow = 0;
-  #rooms = new Map<number, { room: MemoryRoom; seq: number; lastRow: number }>();
-
-  constructor(readonly rooms: MemoryRooms, readonly journal: Journal, readonly now: number) {}
-
-  /** Takes whole rows, each with its number first. */
-  take(table: Table, rows: Value[][]): void {
-    const take = this.#takers[table];
-    for (const values of rows) {
-      const row = Number(values[0]);
-      const room = table === "rooms" ? 0 : Number(values[1]);
-      this.lastRow = Math.max(this.lastRow, row, room);
-      if (!take(row, values)) this.journal.delete(table, row);
+/** Fills the rooms of a memory engine; what is of no use any more is deleted. */
+export function restoreInto(rooms: MemoryRooms, journal: Journal): TakeEntry {
+  const byRow = new Map<number, MemoryRoom>();
+  return (row, entry) => {
+    journal.lastRow = row;
+    if (entry[0] === "room") {
+      const [, name, epoch, seq] = entry;
+      byRow.set(row, rooms.restore(name, epoch, seq, row));
+      return;
     }
-    this.rooms.makeSpace();
-  }
-
-  /** Ends it: from now on the rooms may be used. */
-  end(): void {
-    const restored = [...this.#rooms.values()].sort((a, b) => a.lastRow - b.lastRow);
-    for (const { room, seq } of restored) {
-      room.history.restoreSeq(seq);
-      this.rooms.touch(room);
+    const room = byRow.get(entry[1]);
+    if (!room) return journal.delete(row);
+    if (entry[0] === "chat") {
+      const [, , seq, time, sender, message] = entry;
+      room.history.restore({ seq, time, sender, message }, row);
+      rooms.touch(room);
+      rooms.makeSpace();
+    } else {
+      const [, , session, id, digest, seq, expiresAt] = entry;
+      room.ids.restore({ session, id, digest: digest ?? undefined }, seq, expiresAt, row);
     }
-    this.rooms.restored();
-  }
-
-  /** How a row of each table is taken; they tell whether it is still of use. */
-  readonly #takers: Record<Table, (row: number, values: Value[]) => boolean> = {
-    rooms: (row, [, name, epoch, seq]) => {
-      // An older room of the same name was dropped, which the store has not done yet.
-      const older = this.rooms.get(String(name))?.journal?.row;
-      if (older !== undefined) this.#rooms.delete(older);
-      const room = this.rooms.restore(String(name), String(epoch), row);
-      this.#rooms.set(row, { room, seq: Number(seq), lastRow: row });
-      return true;
-    },
-    chats: (row, [, owner, seq, time, sender, message]) => {
-      const found = this.#rooms.get(Number(owner));
-      if (!found) return false;
-      found.lastRow = row;
-      found.room.history.restore({
-        seq: Number(seq),
-        time: Number(time),
-        sender: String(sender),
-        message: String(message),
-      }, row);
-      return true;
-    },
-    ids: (row, [, owner, session, id, digest, seq, expiresAt]) => {
-      const found = this.#rooms.get(Number(owner));
-      if (!found || Number(expiresAt) <= this.now) return false;
-      const key = { session: String(session), id: String(id) };
-      found.room.ids.restore(
-        digest === null ? key : { ...key, digest: String(digest) },
-        Number(seq),
-        Number(expiresAt),
-        row,
-      );
-      return true;
-    },
   };
 }

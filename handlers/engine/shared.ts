@@ -1,8 +1,4 @@
-/**
- * One engine for several threads: the thread that owns it shares it.
- *
- * @module
- */
+/** One engine for several threads: the thread that owns it shares it. */
 import type { Head } from "../protocol/position.ts";
 import type { RoomEvent, Transient } from "../protocol/room_event.ts";
 import { chain, type MaybePromise } from "../util/maybe_promise.ts";

@@ -6,7 +6,7 @@
  * @module
  */
 import type { Changes } from "./journal.ts";
-import { SqliteFile, type TakeRows } from "./sqlite.ts";
+import { SqliteFile, type TakeEntry } from "./sqlite.ts";
 import { isStoreWorker, STORE_NAME } from "./store_name.ts";
 
 /** Where changes are committed, one batch after the other. */
@@ -23,12 +23,11 @@ type Request = { open: string; owner: string } | { commit: Changes } | { close: 
 type Reply = { error?: string };
 
 /**
- * Opens a store, and reads what it has: in this thread, as copying the rows from another takes longer.
+ * Opens a store, and reads what it has: in this thread, as copying it from another takes longer.
  *
- * @param take is given the rows, each table in order
  * @throws {Error} if the file cannot be used; the message says why
  */
-export async function openStore(path: string, take: TakeRows): Promise<Store> {
+export async function openStore(path: string, take: TakeEntry): Promise<Store> {
   const owner = crypto.randomUUID();
   const file = new SqliteFile(path, owner, false);
   try {
@@ -60,7 +59,7 @@ class WorkerStore implements Store {
       if (this.#worker === worker) this.#end(`its thread ended: ${event.message}`);
     };
     try {
-      await this.#reply();
+      await this.#request();
       await this.#request({ open: this.path, owner: this.owner });
     } catch (error) {
       this.#end();
@@ -82,13 +81,10 @@ class WorkerStore implements Store {
     }
   }
 
-  #request(request: Request): Promise<void> {
-    this.#worker!.postMessage(request);
-    return this.#reply();
-  }
-
-  async #reply(): Promise<void> {
+  /** Settles with the next reply: to a request, or to the start. */
+  async #request(request?: Request): Promise<void> {
     this.#pending = Promise.withResolvers();
+    if (request) this.#worker!.postMessage(request);
     try {
       await this.#pending.promise;
     } finally {
@@ -106,14 +102,12 @@ class WorkerStore implements Store {
 /** In the Worker: does one request after the other. */
 function runStore(worker: { postMessage(reply: Reply): void }): void {
   let file: SqliteFile | undefined;
-  const run = (request: Request) => {
-    if ("commit" in request) file!.commit(request.commit);
-    else if ("close" in request) file?.close();
-    else file = new SqliteFile(request.open, request.owner, true);
-  };
   addEventListener("message", (event) => {
+    const request = (event as MessageEvent<Request>).data;
     try {
-      run((event as MessageEvent<Request>).data);
+      if ("commit" in request) file!.commit(request.commit);
+      else if ("close" in request) file?.close();
+      else file = new SqliteFile(request.open, request.owner, true);
       worker.postMessage({});
     } catch (error) {
       worker.postMessage({ error: (error as Error).message });

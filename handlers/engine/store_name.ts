@@ -1,8 +1,4 @@
-/**
- * How the store's Worker is known: in a bundle it runs the same module as the main thread.
- *
- * @module
- */
+/** How the store's Worker is known: in a bundle it runs the same module as the main thread. */
 
 /** The name of the store's Worker. */
 export const STORE_NAME = "store of parley";

@@ -4,6 +4,7 @@ import type { App, Call, Handler, Visitor } from "../app.ts";
 import type { IdempotencyKey } from "../engine/engine.ts";
 import { HttpError } from "../protocol/http_error.ts";
 import { isObject, isPersonName, isRoomName, isShallow } from "../protocol/parse.ts";
+import type { Kind } from "../registry/room.ts";
 import { Line, type Sender } from "../registry/sender.ts";
 import { byteLength } from "../util/bytes.ts";
 import { sha256 } from "../util/digest.ts";
@@ -16,23 +17,14 @@ const MAX_PLAIN_KEY = 51;
 const MAX_ENTRIES = 1_000;
 const MAX_BATCH_BYTES = 1_048_576;
 
-/** Makes the handler of `POST /rooms/{room}/messages`. */
-export function publishMessage(app: App): Handler {
+/** Makes the handler of `POST /rooms/{room}/messages`, or of `…/notes`, which have no key and no position. */
+export function publishMessage(app: App, kind: Kind = "chat"): Handler {
   return async (call) => {
     const { room, from, post, body } = await readPost(call, app);
-    const id = call.request.headers.get("idempotency-key");
+    const id = kind === "chat" ? call.request.headers.get("idempotency-key") : null;
     const key = id === null ? undefined : await readKey(id, from.rights.subject, body);
-    const position = granted(await room.publish({ ...post, key }, from));
+    const position = granted(await room.publish({ ...post, kind, key }, from));
     return Response.json({ room: room.name, ...position }, { status: 202 });
-  };
-}
-
-/** Makes the handler of `POST /rooms/{room}/notes`. */
-export function publishNote(app: App): Handler {
-  return async (call) => {
-    const { room, from, post } = await readPost(call, app);
-    granted(await room.note(post, from));
-    return Response.json({ room: room.name }, { status: 202 });
   };
 }
 

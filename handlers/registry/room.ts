@@ -2,14 +2,8 @@
  * One room: the one way in. Whatever a client sends to a room, by socket or HTTP, passes here with
  * whom it is from: rate, rights, then the engine.
  */
-import {
-  type Draft,
-  type Engine,
-  type IdempotencyKey,
-  isRefusal,
-  type Outcome,
-  type Refusal,
-} from "../engine/engine.ts";
+import type { Draft, Engine, IdempotencyKey, Outcome, Refusal } from "../engine/engine.ts";
+import { isRefusal } from "../engine/engine.ts";
 import type { From } from "../hooks/hooks.ts";
 import type { ErrorCode } from "../protocol/encode.ts";
 import type { Span } from "../protocol/page.ts";
@@ -22,7 +16,6 @@ import type { Audience } from "./audience.ts";
 import type { Registry } from "./registry.ts";
 import type { Cost, Sender } from "./sender.ts";
 import type { Subscriber } from "./subscriber.ts";
-import type { Subscription } from "./subscription.ts";
 
 /** Why something was not done. `retry` is in ms. */
 export interface Rejection {
@@ -32,8 +25,13 @@ export interface Rejection {
   text?: string;
 }
 
+/** What the hook on messages is told of one: notes are not kept. */
+export type Kind = "chat" | "note";
+
 /** A message as a client sent it. */
 export interface Post {
+  /** @default "chat" */
+  kind?: Kind;
   /** Any JSON value. */
   message: unknown;
   /** What the client sent for it, in bytes. */
@@ -57,16 +55,42 @@ export class Room {
     return this.registry.rooms.get(this.name);
   }
 
-  /** Publishes a client's message. */
-  publish({ message, size, key }: Post, from: Sender): MaybePromise<Outcome | Rejection> {
-    return this.#send("chat", { message, size }, from, (sender, text) => {
-      return this.submit({ sender, message: text, key, address: from.address });
+  /** Publishes a client's message. A note is handed on, but neither numbered nor kept: it has no outcome. */
+  publish(
+    { kind = "chat", message, size, key }: Post,
+    from: Sender,
+  ): MaybePromise<Outcome | Rejection | undefined> {
+    const { hooks } = this.registry;
+    const text = JSON.stringify(message);
+    // A number like 1e20 is longer as it goes out. Plain sockets hear no notes.
+    const frames = kind === "chat" ? this.#audience?.directCount : 0;
+    const cost = { size: Math.max(size, byteLength(text)), frames };
+    return this.#charge(from, cost, () => {
+      // On a message's way nothing is made for a hook that is not there.
+      if (!hooks.has("onMessage")) return from.line.run(() => this.#send(kind, text, key, from));
+      const asked = from.line.hold<string | Rejection>(() =>
+        this.checkSender(from) ??
+          hooks.message(this.#from(from, from.nameIn(this.name)!), message, kind)
+      );
+      // The sender may have lost its rights, or left, while the hook took its time.
+      return chain<string | Rejection, Outcome | Rejection | undefined>(
+        asked,
+        (text) => typeof text === "string" ? this.#send(kind, text, key, from) : text,
+      );
     });
   }
 
-  /** Hands on a client's message of the moment: it is neither numbered nor kept. */
-  note(post: Post, from: Sender): MaybePromise<Rejection | undefined> {
-    return this.#send("note", post, from, (sender, text) => this.submitNote(sender, text));
+  #send(
+    kind: Kind,
+    message: string,
+    key: IdempotencyKey | undefined,
+    from: Sender,
+  ): MaybePromise<Outcome | Rejection | undefined> {
+    const refusal = this.checkSender(from);
+    if (refusal) return refusal;
+    const sender = from.nameIn(this.name)!;
+    if (kind === "note") return this.submitNote(sender, message);
+    return this.submit({ sender, message, key, address: from.address });
   }
 
   /** Publishes what the server's own code says: here no right, rate or hook is asked. */
@@ -178,35 +202,6 @@ export class Room {
     );
   }
 
-  /** Charges a sender, asks the hook in the sender's order, and goes on if all agree. */
-  #send<T>(
-    kind: "chat" | "note",
-    { message, size }: Post,
-    from: Sender,
-    next: (sender: string, text: string) => MaybePromise<T>,
-  ): MaybePromise<T | Rejection> {
-    const encoded = JSON.stringify(message);
-    // A number like 1e20 is longer as it goes out. Plain sockets hear no notes.
-    const frames = kind === "chat" ? this.#audience?.directCount : 0;
-    const cost = { size: Math.max(size, byteLength(encoded)), frames };
-    return this.#charge(from, cost, () => {
-      const send = (text: string) => this.checkSender(from) ?? next(from.nameIn(this.name)!, text);
-      // On a message's way nothing is made for a hook that is not there.
-      if (!this.registry.hooks.has("onMessage")) {
-        return from.line.run(() => send(encoded));
-      }
-      const asked = from.line.hold<string | Rejection>(() =>
-        this.checkSender(from) ??
-          this.registry.hooks.message(this.#from(from, from.nameIn(this.name)!), message, kind)
-      );
-      // The sender may have lost its rights, or left, while the hook took its time.
-      return chain<string | Rejection, T | Rejection>(
-        asked,
-        (text) => typeof text === "string" ? send(text) : text,
-      );
-    });
-  }
-
   #from({ via, rights }: Sender, name: string): From {
     return { room: this.name, name, user: rights.user, via };
   }
@@ -242,22 +237,15 @@ export class Room {
     return chain<Rejection | undefined, Rejection | undefined>(opened, (refusal) => {
       const subscription = subscriber.rooms.get(this.name);
       if (refusal || !subscription) return refusal;
-      return chain(this.#enter(subscription, name), (refusal) => {
+      subscription.isJoining = true;
+      return chain(this.engine.join(this.name, subscriber.id, name), (refusal) => {
+        subscription.isJoining = false;
         if (refusal && !known) this.leave(subscriber);
-        return refusal;
+        if (refusal || !subscription.isCurrent) return refusal;
+        const isNew = subscription.name === undefined;
+        subscription.name = name;
+        this.registry.addMember(subscriber, name, this.name, isNew);
       });
-    });
-  }
-
-  #enter(subscription: Subscription, name: string): MaybePromise<Rejection | undefined> {
-    const { subscriber } = subscription;
-    subscription.isJoining = true;
-    return chain(this.engine.join(this.name, subscriber.id, name), (refusal) => {
-      subscription.isJoining = false;
-      if (refusal || !subscription.isCurrent) return refusal;
-      const isNew = subscription.name === undefined;
-      subscription.name = name;
-      this.registry.addMember(subscriber, name, this.name, isNew);
     });
   }
 }

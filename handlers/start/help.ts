@@ -1,8 +1,4 @@
-/**
- * The settings for people: `--help`, and the table of `handlers/README.md`.
- *
- * @module
- */
+/** The settings for people: `--help`, and the table of `handlers/README.md`. */
 import { flagOf, GROUPS, type Setting, SETTINGS } from "./settings.ts";
 
 /** The text of `--help`, for a terminal of 80 columns. */

@@ -1,8 +1,4 @@
-/**
- * Writes lines in the background: a reader that stalls costs lines, never the server.
- *
- * @module
- */
+/** Writes lines in the background: a reader that stalls costs lines, never the server. */
 
 /** Where lines go; `Deno.stdout` is one. */
 export interface Output {

@@ -1,8 +1,4 @@
-/**
- * Where a server listens: a port, with TLS or without, or a Unix domain socket.
- *
- * @module
- */
+/** Where a server listens: a port, with TLS or without, or a Unix domain socket. */
 import type { Health } from "../app.ts";
 import type { Fetch } from "../router.ts";
 import { systemClock, within } from "../util/clock.ts";

@@ -1,8 +1,4 @@
-/**
- * The log of a server that runs alone: one line an event, formatted by LogTape.
- *
- * @module
- */
+/** The log of a server that runs alone: one line an event, formatted by LogTape. */
 import {
   configureSync,
   getJsonLinesFormatter,

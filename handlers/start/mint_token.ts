@@ -1,10 +1,4 @@
-/**
- * `deno task token`: makes a token of AUTH_SECRET and prints it.
- *
- *     AUTH_SECRET=… deno task token --sub ann --rooms 'ops,user:*' --expires 1h
- *
- * @module
- */
+/** `deno task token`: makes a token of AUTH_SECRET and prints it. */
 import { parseArgs } from "@std/cli/parse-args";
 import { secretBytes } from "../access/token.ts";
 import { SettingError } from "../util/setting_error.ts";

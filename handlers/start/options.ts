@@ -1,8 +1,4 @@
-/**
- * From settings to what `createParley` takes: keys are read and the engine is opened.
- *
- * @module
- */
+/** From settings to what `createParley` takes: keys are read and the engine is opened. */
 import type { Authorize } from "../access/grants.ts";
 import { jwtAuthorizer } from "../access/token.ts";
 import type { AppOptions, Health } from "../app.ts";

@@ -1,10 +1,6 @@
-/**
- * The process around a server: how it fails to start, its signals, and errors that nothing caught.
- *
- * @module
- */
+/** The process around a server: its failure to start, its signals, errors that nothing caught. */
 import { systemClock, within } from "../util/clock.ts";
-import type { Log } from "../util/log.ts";
+import { errorText, type Log } from "../util/log.ts";
 import { SettingError } from "../util/setting_error.ts";
 import type { ServerLog } from "./log.ts";
 
@@ -39,7 +35,7 @@ export function onSignals(log: ServerLog, stop: () => Promise<void>): void {
 /** Keeps the process alive through an error that nothing caught: it costs a line of the log. */
 export function onUncaught(log: Log): void {
   const report = (event: Event, error: unknown) => {
-    const text = error instanceof Error ? error.stack ?? error.message : String(error);
+    const text = errorText(error);
     // `deno serve` wants a default export, which Parley's start is not: it listens itself.
     if (text.includes("registerDeclarativeServer")) {
       console.error(

@@ -1,8 +1,4 @@
-/**
- * Settings from flags and variables.
- *
- * @module
- */
+/** Settings from flags and variables. */
 import { parseArgs } from "@std/cli/parse-args";
 import { closestString } from "@std/text/closest-string";
 import { SettingError } from "../util/setting_error.ts";

@@ -1,8 +1,4 @@
-/**
- * The settings, one a line: the table gives the parsing, `--help` and the table of `handlers/README.md`.
- *
- * @module
- */
+/** The settings, one a line: parsing, `--help` and the table of `handlers/README.md` follow it. */
 import { DEFAULT_LIMITS, type Limits } from "../access/limits.ts";
 import { OriginRules, SAME_ORIGIN } from "../access/origins.ts";
 import { LOG_LEVELS } from "./log.ts";

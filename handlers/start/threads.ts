@@ -1,9 +1,4 @@
-/**
- * Several threads in one process, all on one port, as one of them sees the others. The main thread, 0,
- * has the engine and serves clients too (`workers.ts`).
- *
- * @module
- */
+/** Several threads on one port: the main one, 0, has the engine and serves too (`workers.ts`). */
 import type { SharedLimits } from "../access/shared_limits.ts";
 import { Channel } from "../engine/channel.ts";
 import { type Engine, isRefusal } from "../engine/engine.ts";

@@ -1,9 +1,4 @@
-/**
- * The main thread of several: it starts the workers and restarts those that die. Their clients are
- * lost, nothing else.
- *
- * @module
- */
+/** The main thread of several: it starts the workers, and restarts those that die. */
 import { LimitTable } from "../access/shared_limits.ts";
 import { Channel } from "../engine/channel.ts";
 import { type SharedEngine, shareEngine } from "../engine/shared.ts";

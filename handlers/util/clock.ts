@@ -1,6 +1,4 @@
-/** Time, passed in: a test turns its hands itself. */
-
-/** What Parley asks of time. */
+/** What Parley asks of time, passed in: a test turns its hands itself. */
 export interface Clock {
   /** Unix time in ms. */
   now(): number;

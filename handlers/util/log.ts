@@ -1,5 +1,3 @@
-/** What Parley asks of a log. */
-
 /** Writes one line; `fields` are for machines. */
 export type Write = (text: string, fields?: Record<string, unknown>) => void;
 

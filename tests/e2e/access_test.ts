@@ -472,36 +472,9 @@ Deno.test("AUTH_ISSUER, AUTH_AUDIENCE and MAX_TOKEN_SECONDS are asked of each to
   assertEquals(await answer({ iat: now - 61 }), [401, "The token has expired."]);
 });
 
-Deno.test("the start warns when keys are trusted for tokens of other services, and only then", async () => {
-  const jwks = await Deno.makeTempFile();
-  await Deno.writeTextFile(jwks, '{"keys":[]}');
-  const isWarned = async (...flags: string[]) => {
-    await using server = await ServerProcess.start(["--auth-jwks", jwks, ...flags]);
-    server.kill("SIGTERM");
-    await server.status;
-    return server.lines().some((line) => line.includes("set AUTH_AUDIENCE"));
-  };
-  assert(await isWarned());
-  assert(!await isWarned("--auth-audience", "parley"));
-  assert(!await isWarned("--auth-issuer", "https://id.example"));
-  await Deno.remove(jwks);
-});
-
-Deno.test("the start warns when anybody from anywhere may connect, and only then", async () => {
-  const isWarned = async (...flags: string[]) => {
-    await using server = await ServerProcess.start(flags);
-    const { status, body } = await fetch(`${server.url}/healthz`);
-    await body?.cancel();
-    assertEquals(status, 200);
-    server.kill("SIGTERM");
-    await server.status;
-    return server.lines().some((line) => line.includes("Anybody may connect"));
-  };
-  assert(await isWarned());
-  assert(await isWarned("--host", "::"));
-  assert(!await isWarned("--allowed-origins", "https://a.example"));
-  assert(!await isWarned("--auth-secret", SECRET));
-  for (const host of ["127.0.0.1", "localhost", "::1", "[::1]"]) {
-    assert(!await isWarned("--host", host));
-  }
+Deno.test("the start warns in the log", async () => {
+  await using server = await ServerProcess.start([]);
+  server.kill("SIGTERM");
+  await server.status;
+  assert(server.lines().some((line) => line.includes("Anybody may connect")));
 });

@@ -1,6 +1,6 @@
 import { assert, assertEquals, assertNotEquals } from "@std/assert";
 import { DEDUPE_MS } from "../../handlers/engine/dedupe.ts";
-import { createDurableEngine, openDurableEngine } from "../../handlers/engine/durable.ts";
+import { createDurableEngine } from "../../handlers/engine/durable.ts";
 import { type Engine, isRefusal } from "../../handlers/engine/engine.ts";
 import type { HistoryLimits } from "../../handlers/engine/memory.ts";
 import type { Cursor } from "../../handlers/protocol/position.ts";
@@ -23,11 +23,11 @@ const UNAVAILABLE = { refused: "unavailable" } as const;
 async function engineOn(store = new MemoryStore(), limits: Partial<HistoryLimits> = {}) {
   const clock = new FakeClock();
   const log = new RecordingLog();
-  const open = (take: Parameters<MemoryStore["read"]>[0]) => {
+  const open = (_file: string, take: Parameters<MemoryStore["read"]>[0]) => {
     store.read(take);
     return Promise.resolve(store);
   };
-  const engine = await openDurableEngine(open, { ...ROOMY, ...limits }, clock, log);
+  const engine = await createDurableEngine("memory", { ...ROOMY, ...limits }, clock, log, open);
   return { engine, store, clock, log };
 }
 
@@ -268,7 +268,7 @@ Deno.test("what was dropped goes from the store, too, some at a time", async () 
   assertEquals(store.size, 10_500);
   clock.tick(DEDUPE_MS + 70_000);
   while (store.size > 0) await turn();
-  const most = Math.max(...store.given.map(({ deletes }) => deletes.chats.length));
+  const most = Math.max(...store.given.map(({ deletes }) => deletes.length));
   assert(most > 0 && most < 2_000, `${most} in one batch`);
   assertEquals(engine.stats().rooms, 0);
   await engine.close();

@@ -1,7 +1,8 @@
 import { assert, assertEquals, assertMatch, assertRejects, assertThrows } from "@std/assert";
 import { DatabaseSync } from "node:sqlite";
 import { createDurableEngine } from "../../handlers/engine/durable.ts";
-import { type Changes, noChanges, type Table, type Value } from "../../handlers/engine/journal.ts";
+import type { Engine } from "../../handlers/engine/engine.ts";
+import type { Changes, Entry } from "../../handlers/engine/journal.ts";
 import { SqliteFile } from "../../handlers/engine/sqlite.ts";
 import { openStore } from "../../handlers/engine/store.ts";
 import { systemClock } from "../../handlers/util/clock.ts";
@@ -21,20 +22,27 @@ function fileTest(name: string, test: (path: string) => Promise<void> | void): v
   });
 }
 
-function changesOf(
-  changes: { puts?: Partial<Changes["puts"]>; deletes?: Partial<Changes["deletes"]> },
-) {
-  const none = noChanges();
-  return {
-    puts: { ...none.puts, ...changes.puts },
-    deletes: { ...none.deletes, ...changes.deletes },
-  };
+function changesOf(puts: Record<number, Entry>, deletes: number[] = []): Changes {
+  const entries = Object.entries(puts).map(([row, entry]) =>
+    [Number(row), JSON.stringify(entry)] as const
+  );
+  return { puts: new Map(entries), deletes };
 }
 
-function rowsOf(file: SqliteFile): Record<Table, Value[]> {
-  const rows: Record<Table, Value[]> = { rooms: [], chats: [], ids: [] };
-  file.read((table, all) => rows[table].push(...all.flat()));
+function rowsOf(file: SqliteFile): [number, Entry][] {
+  const rows: [number, Entry][] = [];
+  file.read((row, entry) => rows.push([row, entry]));
   return rows;
+}
+
+/** The entry of a room. */
+function room(name: string, seq = 0): Entry {
+  return ["room", name, "e", seq];
+}
+
+/** The entry of a message in the room of row 1. */
+function chat(seq: number, message: string): Entry {
+  return ["chat", 1, seq, 0, "Ann", message];
 }
 
 /** Why a new owner cannot open it. */
@@ -46,26 +54,22 @@ fileTest(
   "SqliteFile.read() gives the rows that commit() made, in order of their numbers",
   (path) => {
     const file = new SqliteFile(path, "me", false);
-    file.commit(changesOf({ puts: { rooms: [2, "b", "e2", 0, 1, "a", "e1", 7] } }));
-    const changes = changesOf({
-      puts: {
-        rooms: [1, "a", "e1", 9],
-        ids: [4, 1, "s", "i", null, 3, 1e14, 5, 1, "s", "j", "d", 3, 0],
-      },
-      deletes: { rooms: [2], ids: [5, 99] },
+    file.commit({
+      puts: new Map([[2, JSON.stringify(room("b"))], [1, JSON.stringify(room("a", 7))]]),
+      deletes: [],
     });
+    assertEquals(rowsOf(file).map(([row]) => row), [1, 2]);
+    const id: Entry = ["id", 1, "s", "i", null, 3, 1e14];
+    const changes = changesOf({ 1: room("a", 9), 4: id, 5: chat(3, "x") }, [2, 5, 99]);
     // Repeated as after an error that came too late.
     for (let i = 0; i < 2; i++) file.commit(changes);
-    assertEquals(rowsOf(file), {
-      rooms: [1, "a", "e1", 9],
-      chats: [],
-      ids: [4, 1, "s", "i", null, 3, 1e14],
-    });
+    assertEquals(rowsOf(file), [[1, room("a", 9)], [4, id]]);
     file.close();
   },
 );
 
-fileTest("SqliteFile keeps texts that SQLite would change", (path) => {
+fileTest("the durable engine's file keeps texts that SQLite would change", async (path) => {
+  const open = () => createDurableEngine(path, ROOMY, systemClock, silentLog);
   const texts = [
     "",
     "\0",
@@ -77,35 +81,40 @@ fileTest("SqliteFile keeps texts that SQLite would change", (path) => {
     "é😀",
     "x".repeat(1_000_000),
   ];
-  const puts = { rooms: texts.flatMap((text, i) => [i + 1, text, "e", 0]) };
-  const file = new SqliteFile(path, "me", false);
-  file.commit(changesOf({ puts }));
-  file.close();
-  const again = new SqliteFile(path, "me", true);
-  assertEquals(rowsOf(again).rooms, puts.rooms);
-  again.close();
+  const publish = (engine: Engine) =>
+    Promise.all(texts.map((text) => {
+      const key = { session: text, id: text, digest: text };
+      return granted(engine.publish(text, { sender: text, message: text, key }));
+    }));
+  const engine = await open();
+  const places = await publish(engine);
+  await engine.close();
+  const again = await open();
+  for (const text of texts) {
+    const [{ sender, message }] = (await granted(again.read(text))).chats;
+    assertEquals([sender, message], [text, text]);
+  }
+  assertEquals(await publish(again), places, "all of them are known");
+  await again.close();
 });
 
 fileTest("SqliteFile.commit() makes all changes or none", (path) => {
   const file = new SqliteFile(path, "me", false);
-  const wrong = changesOf({
-    puts: { rooms: [1, "a", "e", 0], chats: [2, "no number", 1, 1, "", ""] },
-  });
-  assertThrows(() => file.commit(wrong), Error, "cannot store TEXT");
-  assertEquals(rowsOf(file).rooms, []);
-  file.commit(changesOf({ puts: { rooms: [1, "a", "e", 0] } }));
-  assertEquals(rowsOf(file).rooms, [1, "a", "e", 0]);
+  const wrong = changesOf({ 1: room("a"), 1.5: room("b") });
+  assertThrows(() => file.commit(wrong), Error, "datatype mismatch");
+  assertEquals(rowsOf(file), []);
+  file.commit(changesOf({ 1: room("a") }));
+  assertEquals(rowsOf(file), [[1, room("a")]]);
   file.close();
 });
 
 fileTest("SqliteFile gives the disk back what was deleted, in batches that put nothing", (path) => {
   const file = new SqliteFile(path, "me", false);
   const rows = range(1, 3_000);
-  file.commit(
-    changesOf({ puts: { chats: rows.flatMap((row) => [row, 1, row, 0, "", "x".repeat(4_000)]) } }),
-  );
-  file.commit(changesOf({ deletes: { chats: rows } }));
-  for (let i = 0; i < 5; i++) file.commit(noChanges());
+  const long = "x".repeat(4_000);
+  file.commit(changesOf(Object.fromEntries(rows.map((row) => [row, chat(row, long)]))));
+  file.commit(changesOf({}, rows));
+  for (let i = 0; i < 5; i++) file.commit(changesOf({}));
   file.close();
   const { size } = Deno.statSync(path);
   assert(size < 10_000_000, `${size} bytes of 12,300,000 are left`);
@@ -124,7 +133,7 @@ fileTest("SqliteFile lets one process in at a time", (path) => {
 
 fileTest("SqliteFile makes files that its user alone can read", (path) => {
   const file = new SqliteFile(path, "me", false);
-  file.commit(changesOf({ puts: { rooms: [1, "a", "e", 0] } }));
+  file.commit(changesOf({ 1: room("a") }));
   for (const each of [path, `${path}-wal`]) assertEquals(Deno.statSync(each).mode! & 0o777, 0o600);
   file.close();
 });
@@ -148,7 +157,7 @@ fileTest("SqliteFile takes what a kill in its very first moment leaves", (path) 
   begun.close();
   assert(Deno.statSync(path).size > 0);
   const file = new SqliteFile(path, "me", false);
-  file.commit(changesOf({ puts: { rooms: [1, "a", "e", 0] } }));
+  file.commit(changesOf({ 1: room("a") }));
   file.close();
 });
 
@@ -165,8 +174,9 @@ fileTest("SqliteFile refuses a file of a newer version", (path) => {
 
 fileTest("SqliteFile refuses a file that is cut off", (path) => {
   const file = new SqliteFile(path, "me", false);
-  const values = range(1, 500).flatMap((row) => [row, 1, row, 0, "Ann", "x".repeat(500)]);
-  file.commit(changesOf({ puts: { chats: values } }));
+  const long = "x".repeat(500);
+  const chats = range(1, 500).map((row) => [row, chat(row, long)]);
+  file.commit(changesOf(Object.fromEntries(chats)));
   file.close();
   const { size } = Deno.statSync(path);
   for (const left of [size - 4_096, size / 2 | 0, 5_000, 100]) {
@@ -186,26 +196,26 @@ fileTest("openStore() goes on in a new thread when the one before has died", asy
   };
   try {
     const store = await openStore(path, () => {});
-    await store.commit(changesOf({ puts: { rooms: [1, "a", "e", 0] } }));
+    await store.commit(changesOf({ 1: room("a") }));
     // What its death is to the main thread: it runs no more, and there is an error event.
     const die = () => {
       workers.at(-1)!.terminate();
       workers.at(-1)!.dispatchEvent(new ErrorEvent("error", { message: "out of memory" }));
     };
-    const commit = store.commit(changesOf({ puts: { rooms: [2, "b", "e", 0] } }));
+    const commit = store.commit(changesOf({ 2: room("b") }));
     die();
     const { message } = await assertRejects(() => commit, Error);
     assertEquals(message, "its thread ended: out of memory");
-    await store.commit(changesOf({ puts: { rooms: [2, "b", "e", 0] } }));
+    await store.commit(changesOf({ 2: room("b") }));
     die();
-    await store.commit(changesOf({ puts: { rooms: [3, "c", "e", 0] } }));
+    await store.commit(changesOf({ 3: room("c") }));
     await store.close();
   } finally {
     globalThis.Worker = RealWorker;
   }
   assertEquals(workers.length, 3);
   const file = new SqliteFile(path, "test", false);
-  assertEquals(rowsOf(file).rooms.filter((_, i) => i % 4 === 0), [1, 2, 3]);
+  assertEquals(rowsOf(file).map(([row]) => row), [1, 2, 3]);
   file.close();
 });
 

@@ -47,6 +47,8 @@ function startTalker(port: number, name: string) {
 }
 
 Deno.test(`a worker that is killed ${KILLS} times in traffic: its sockets come back, no room loses anything`, async () => {
+  // Before Math.random is replaced: a port that is always the same would be another run's, too.
+  const port = freePort();
   const { random } = Math;
   // The shortest waits before a client comes back.
   Math.random = () => 0.01;
@@ -60,7 +62,6 @@ Deno.test(`a worker that is killed ${KILLS} times in traffic: its sockets come b
     log: new RecordingLog(),
     clock: systemClock,
   });
-  const port = freePort();
   await workers.launch({ port });
   const parley = runApp(createApp({ engine: workers.engine, threads: workers, limits: UNLIMITED }));
   const server = Deno.serve({ port: 0, hostname: "127.0.0.1", onListen() {} }, parley.fetch);

@@ -12,6 +12,13 @@ function read(args: string[], env: Record<string, string> = {}): Settings {
   return command.settings;
 }
 
+/** What the start warns of. */
+function warned(args: string[], env: Record<string, string> = {}): string[] {
+  const command = readSettings(args, (name) => env[name]);
+  assert("settings" in command);
+  return command.warnings.map(({ event }) => event);
+}
+
 function refusal(args: string[], env: Record<string, string> = {}): string {
   return assertThrows(() => read(args, env), SettingError).message;
 }
@@ -194,6 +201,31 @@ Deno.test("readSettings() keeps less where Deno Deploy has less memory, unless t
     assertEquals([HISTORY_MB, MAX_RSS_MB], [64, 400]);
   }
   assertEquals(read(["--history-mb", "9"], { DENO_DEPLOYMENT_ID: "x" }).HISTORY_MB, 9);
+});
+
+Deno.test("readSettings() warns when anybody from anywhere may connect, and only then", () => {
+  assertEquals(warned([]), ["open"]);
+  assertEquals(warned(["--host", "::"]), ["open"]);
+  assertEquals(warned(["--allowed-origins", "*"]), ["open"]);
+  assertEquals(warned(["--allowed-origins", "https://a.example"]), []);
+  assertEquals(warned(["--auth-secret", "s"]), []);
+  assertEquals(warned(["--socket-path", "/run/x"]), []);
+  for (const host of ["127.0.0.1", "localhost", "::1", "[::1]"]) {
+    assertEquals(warned(["--host", host]), []);
+  }
+});
+
+Deno.test("readSettings() warns when keys are trusted for tokens of other services, and only then", () => {
+  const keys = ["--auth-jwks", "keys.json"];
+  assertEquals(warned(keys), ["any_audience"]);
+  assertEquals(warned([...keys, "--auth-audience", "parley"]), []);
+  assertEquals(warned([...keys, "--auth-issuer", "https://id.example"]), []);
+});
+
+Deno.test("readSettings() warns when instances of Deno Deploy share no rooms, and only then", () => {
+  const env = { DENO_DEPLOYMENT_ID: "x" };
+  assertEquals(warned(["--host", "::1"], env), ["split"]);
+  assertEquals(warned(["--host", "::1", "--redis-url", "redis://h"], env), []);
 });
 
 Deno.test("helpText() names every setting with flag, meaning and default, in 80 columns", () => {

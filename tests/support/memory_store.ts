@@ -3,8 +3,8 @@
  *
  * @module
  */
-import { type Changes, TABLE_NAMES, type Value, widthOf } from "../../handlers/engine/journal.ts";
-import type { TakeRows } from "../../handlers/engine/sqlite.ts";
+import type { Changes } from "../../handlers/engine/journal.ts";
+import type { TakeEntry } from "../../handlers/engine/sqlite.ts";
 import type { Store } from "../../handlers/engine/store.ts";
 
 /** Keeps what was committed; what was not is gone when it is opened again. */
@@ -16,7 +16,7 @@ export class MemoryStore implements Store {
   isClosed = false;
   /** Deletes may be committed late: here they never are. */
   skipsDeletes = false;
-  readonly #tables = new Map(TABLE_NAMES.map((table) => [table, new Map<number, Value[]>()]));
+  #log = new Map<number, string>();
   #gate?: PromiseWithResolvers<void>;
 
   /** Commits wait from now on, until {@link release}. */
@@ -33,15 +33,9 @@ export class MemoryStore implements Store {
     this.given.push(structuredClone(changes));
     await this.#gate?.promise;
     if (this.failure) throw new Error(this.failure);
-    for (const [table, rows] of this.#tables) {
-      const width = widthOf(table);
-      const puts = changes.puts[table];
-      for (let at = 0; at < puts.length; at += width) {
-        rows.set(Number(puts[at]), puts.slice(at, at + width));
-      }
-      if (this.skipsDeletes) continue;
-      for (const row of changes.deletes[table]) rows.delete(row);
-    }
+    for (const [row, entry] of changes.puts) this.#log.set(row, entry);
+    if (this.skipsDeletes) return;
+    for (const row of changes.deletes) this.#log.delete(row);
   }
 
   close(): Promise<void> {
@@ -49,22 +43,20 @@ export class MemoryStore implements Store {
     return Promise.resolve();
   }
 
-  /** The rows of all tables. */
-  read(take: TakeRows): void {
-    for (const [table, rows] of this.#tables) {
-      take(table, [...rows.values()].sort(([a], [b]) => Number(a) - Number(b)));
-    }
+  read(take: TakeEntry): void {
+    const rows = [...this.#log].sort(([a], [b]) => a - b);
+    for (const [row, entry] of rows) take(row, JSON.parse(entry));
   }
 
   /** How many rows it has. */
   get size(): number {
-    return this.#tables.values().reduce((sum, { size }) => sum + size, 0);
+    return this.#log.size;
   }
 
   /** What the end of the process leaves: a store with the rows that are committed now. */
   killed(): MemoryStore {
     const left = new MemoryStore();
-    for (const [table, rows] of this.#tables) left.#tables.set(table, new Map(rows));
+    left.#log = new Map(this.#log);
     return left;
   }
 }
