@@ -74,10 +74,12 @@ const CLOSE_MS = 300;
 /** Starts what an app does by itself, and gives it the face that {@link createParley} promises. */
 export function runApp(app: App): Parley {
   const { registry, clock, log, limits } = app;
-  const stopGuard = guardMemory({ registry, maxMb: limits.maxRssMb, clock, log });
-  const stopAudit = auditSlots(registry);
-  const stopQueues = guardQueues(registry);
-  const stopStats = publishStats(app);
+  const watches = [
+    guardMemory({ registry, maxMb: limits.maxRssMb, clock, log }),
+    auditSlots(registry),
+    guardQueues(registry),
+    publishStats(app),
+  ];
   const programs = new Set<Program>();
   let drained: Promise<void> | undefined;
   const drain = (seconds?: number) =>
@@ -125,10 +127,7 @@ export function runApp(app: App): Parley {
     async [Symbol.asyncDispose]() {
       await drain();
       for (const program of programs) program.stop();
-      stopGuard();
-      stopStats();
-      stopAudit();
-      stopQueues();
+      for (const stop of watches) stop();
       await within(clock, CLOSE_MS, registry.close());
     },
   };

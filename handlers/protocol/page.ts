@@ -33,20 +33,11 @@ export function replay(
   limit: number,
   maxBytes: number,
 ): Page {
-  let bytes = 0;
-  let first = span.chats.length;
-  while (first > 0 && span.chats.length - first < limit) {
-    bytes += weigh(span.chats[first - 1]);
-    if (bytes > maxBytes) break;
-    first--;
-  }
-  const chats = span.chats.slice(first);
-  return {
-    epoch: span.epoch,
-    seq: span.seq - chats.length,
-    recovered: first === 0 && isWhole(span, after),
-    chats,
-  };
+  const { epoch, seq } = span;
+  const count = countFitting(span.chats.toReversed(), limit, maxBytes);
+  const chats = span.chats.slice(span.chats.length - count);
+  const recovered = count === span.chats.length && isWhole(span, after);
+  return { epoch, seq: seq - count, recovered, chats };
 }
 
 /**
@@ -62,13 +53,10 @@ export function pageOf(
   maxBytes = Infinity,
 ): Page {
   const known = isWithin(span, after);
-  const nth = (n: number) => span.chats[known ? n : span.chats.length - 1 - n];
-  let count = 0;
-  for (let bytes = 0; count < Math.min(limit, span.chats.length); count++) {
-    bytes += weigh(nth(count));
-    if (bytes > maxBytes && count > 0) break;
-  }
-  const chats = known ? span.chats.slice(0, count) : span.chats.slice(span.chats.length - count);
+  const { length } = span.chats;
+  const ordered = known ? span.chats : span.chats.toReversed();
+  const count = countFitting(ordered, limit, maxBytes) || Math.min(1, limit, length);
+  const chats = known ? span.chats.slice(0, count) : span.chats.slice(length - count);
   const end = chats.at(-1)?.seq ?? span.seq;
   const recovered = after === undefined || isWhole(span, after);
   return { epoch: span.epoch, seq: end, recovered, chats };
@@ -84,18 +72,21 @@ export function pageBefore(span: Span, before: Cursor, limit: number, maxBytes =
   const isKnown = before.epoch === span.epoch && before.seq <= span.seq + 1;
   const end = isKnown ? before.seq : span.seq + 1;
   const older = span.chats.filter(({ seq }) => seq < end);
-  let count = 0;
-  for (let bytes = 0; count < Math.min(limit, older.length); count++) {
-    bytes += weigh(older[older.length - 1 - count]);
-    if (bytes > maxBytes && count > 0) break;
-  }
+  const count = countFitting(older.toReversed(), limit, maxBytes) ||
+    Math.min(1, limit, older.length);
   const chats = older.slice(older.length - count);
   const seq = chats[0]?.seq ?? end;
   const isCutOff = count === older.length && count < limit && seq > 1;
   return { epoch: span.epoch, seq, recovered: isKnown && !isCutOff, chats };
 }
 
-/** At most what a message takes on the wire, in bytes. */
-function weigh(chat: Chat): number {
-  return byteLength(chat.message) + byteLength(chat.sender) + ENVELOPE_BYTES;
+/** How many of the first messages take no more than so many bytes on the wire, at most `limit`. */
+function countFitting(chats: Chat[], limit: number, maxBytes: number): number {
+  let count = 0;
+  for (let bytes = 0; count < Math.min(limit, chats.length); count++) {
+    const { message, sender } = chats[count];
+    bytes += byteLength(message) + byteLength(sender) + ENVELOPE_BYTES;
+    if (bytes > maxBytes) break;
+  }
+  return count;
 }

@@ -1,18 +1,15 @@
 /** What happens in a room, and what is known of one: the types of the wire. */
 
-/** One kept message. `message` is JSON text; `time` is Unix ms. */
-export interface Chat {
-  /** Its number. */ seq: number;
+/** A message of the moment. */
+export interface Note {
   /** Unix ms. */ time: number;
   /** The sender's name. */ sender: string;
   /** JSON text. */ message: string;
 }
 
-/** A message of the moment. `message` is JSON text; `time` is Unix ms. */
-export interface Note {
-  /** Unix ms. */ time: number;
-  /** The sender's name. */ sender: string;
-  /** JSON text. */ message: string;
+/** One kept message. */
+export interface Chat extends Note {
+  /** Its number. */ seq: number;
 }
 
 /** What is handed on in a room's order, without a number, and not kept. */
@@ -25,13 +22,7 @@ export type Transient =
 export type RoomEvent =
   | Transient
   | { type: "chat"; chat: Chat }
-  | {
-    type: "status";
-    event: "join" | "leave";
-    name: string;
-    was?: string;
-    members: number;
-  }
+  | { type: "status"; event: "join" | "leave"; name: string; was?: string; members: number }
   /** Continuity broke: the next message is `seq` + 1 of `epoch`. */
   | { type: "reset"; epoch: string; seq: number; members: number };
 
@@ -50,25 +41,13 @@ export interface MemberList {
 
 /** What a program hears of a room: the objects of `parley.v1`. `time` is Unix ms. */
 export type RoomObject =
-  | {
-    type: "welcome";
-    room: string;
-    epoch: string;
-    seq: number;
-    members: number;
-    recovered?: boolean;
-  }
-  | { type: "chat"; room: string; seq: number; time: number; sender: string; message: unknown }
-  | { type: "note"; room: string; time: number; sender: string; message: unknown }
-  | {
-    type: "status";
-    room: string;
-    event: "join" | "leave";
-    name: string;
-    was?: string;
-    members: number;
-    message: string;
-  };
+  & { room: string }
+  & (
+    | { type: "welcome"; epoch: string; seq: number; members: number; recovered?: boolean }
+    | { type: "chat"; seq: number; time: number; sender: string; message: unknown }
+    | { type: "note"; time: number; sender: string; message: unknown }
+    | Extract<RoomEvent, { type: "status" }> & { message: string }
+  );
 
 /** A page of a room's history; `seq` is the cursor to ask with next. */
 export interface HistoryPage {

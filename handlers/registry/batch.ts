@@ -1,32 +1,19 @@
 /** How a room's frames reach its subscribers of one dialect: each at once, or merged in batches. */
 import { byteLength } from "../util/bytes.ts";
-import type { Counters } from "./counters.ts";
-import type { PendingRoom, Turn } from "./flush.ts";
+import type { PendingRoom } from "./flush.ts";
 import { PendingFrame } from "./pending_frame.ts";
+import type { Registry } from "./registry.ts";
 import type { Subscriber } from "./subscriber.ts";
 
-/** The subscribers of a room that speak one dialect. */
-export interface FanOut {
-  readonly size: number;
-  add(subscriber: Subscriber): void;
-  delete(subscriber: Subscriber): void;
-  /** Gives all of them an object in their dialect. */
-  push(object: string): void;
-  /** Sends all that is pending. */
-  flush(): void;
-}
+/** What reaches a room's subscribers of one dialect. */
+export type FanOut = DirectFanOut | MergedFanOut;
 
-/** What a {@link FanOut} works with. */
-export interface FanOutOptions {
-  counters: Counters;
-  turn: Turn;
-  /** Called with what a subscriber threw: the others get their frame all the same. */
-  fail(subscriber: Subscriber, error: unknown): void;
-}
+/** What a {@link FanOut} works with. `fail` is called with what a subscriber threw: the others get their frame all the same. */
+export type FanOutOptions = Pick<Registry, "counters" | "turn" | "fail">;
 
-/** Sends each object as a frame of its own, at once. */
-export class DirectFanOut implements FanOut {
-  #subscribers = new Set<Subscriber>();
+/** Subscribers that get each object as a frame of its own, at once. */
+export class DirectFanOut {
+  readonly #subscribers = new Set<Subscriber>();
 
   constructor(readonly options: FanOutOptions) {}
 
@@ -42,6 +29,7 @@ export class DirectFanOut implements FanOut {
     this.#subscribers.delete(subscriber);
   }
 
+  /** Gives all of them an object in their dialect. */
   push(object: string): void {
     this.options.counters.deliveries += this.size;
     for (const subscriber of this.#subscribers) {
@@ -53,6 +41,7 @@ export class DirectFanOut implements FanOut {
     }
   }
 
+  /** Nothing is pending. */
   flush(): void {}
 }
 
@@ -63,7 +52,7 @@ export class DirectFanOut implements FanOut {
 export const BATCH_SIZE = 24;
 
 /** Merges what a turn brings into frames, and writes a large room's in several turns. */
-export class MergedFanOut implements FanOut, PendingRoom {
+export class MergedFanOut implements PendingRoom {
   #batches: Batch[] = [];
   #batchOf = new Map<Subscriber, Batch>();
   /** The batch that is written to next. */

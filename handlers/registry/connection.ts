@@ -70,7 +70,7 @@ export class Connection extends Subscriber implements EventListenerObject {
 
   send(frame: Frame): void {
     if (this.hasEnded) return;
-    const { counters, queueLimit, clock } = this.registry;
+    const { counters, queueLimit } = this.registry;
     counters.framesOut++;
     counters.bytesOut += typeof frame === "string" ? frame.length : frame.byteLength;
     try {
@@ -80,12 +80,14 @@ export class Connection extends Subscriber implements EventListenerObject {
     }
     const { bufferedAmount } = this.#socket;
     if (bufferedAmount < queueLimit / BEHIND_SHARE) this.#backlog = undefined;
-    else {
-      const now = clock.now();
-      this.#backlog ??= new Backlog(now, queueLimit);
-      const weight = this.#backlog.weigh(bufferedAmount, frame, now);
-      if (weight > queueLimit) this.close("tooSlow");
-    }
+    else this.#weigh(bufferedAmount, frame);
+  }
+
+  #weigh(unsent: number, frame: Frame): void {
+    const { clock, queueLimit } = this.registry;
+    const now = clock.now();
+    this.#backlog ??= new Backlog(now, queueLimit);
+    if (this.#backlog.weigh(unsent, frame, now) > queueLimit) this.close("tooSlow");
   }
 
   override firstLimits(): { messageBytes: number } | undefined {
@@ -141,15 +143,14 @@ export class Connection extends Subscriber implements EventListenerObject {
     if (this.hasEnded) return;
     const { counters, log, limits: { maxMessageBytes } } = this.registry;
     if (log.debug) this.#logMessage(data);
-    if (typeof data === "string") {
-      counters.bytesIn += data.length;
-      if (exceedsBytes(data, maxMessageBytes)) this.close("tooBig");
-      else this.handler?.text(data);
-    } else {
-      counters.bytesIn += data.byteLength;
-      if (data.byteLength > maxMessageBytes) this.close("tooBig");
-      else this.handler?.binary(data);
-    }
+    const isText = typeof data === "string";
+    counters.bytesIn += isText ? data.length : data.byteLength;
+    const isTooBig = isText
+      ? exceedsBytes(data, maxMessageBytes)
+      : data.byteLength > maxMessageBytes;
+    if (isTooBig) this.close("tooBig");
+    else if (isText) this.handler?.text(data);
+    else this.handler?.binary(data);
   }
 
   #logMessage(data: string | ArrayBuffer): void {

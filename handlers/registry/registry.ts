@@ -122,15 +122,20 @@ export class Registry {
     return chain(this.#sharedLimits.acquire(address), (noSlot) => {
       if (noSlot) return noSlot;
       this.heldCount++;
-      return new HeldSlot(address, this.#release);
+      let isHeld = true;
+      const release = () => {
+        if (isHeld) this.#release(address);
+        isHeld = false;
+      };
+      return { release };
     });
   }
 
-  readonly #release = (address: string): void => {
+  #release(address: string): void {
     this.heldCount--;
     this.#sharedLimits.release(address);
     if (this.heldCount === 0) this.#released?.resolve();
-  };
+  }
 
   /** Done when no slot is held any more. */
   allReleased(): Promise<void> {
@@ -159,7 +164,7 @@ export class Registry {
     const { remote, kind } = client;
     this.clients.add(client);
     this.counters.connections[kind]++;
-    this.#logClient(`Client connected: ${remote}.`, { event: "connected", remote, kind });
+    this.#log("connected", `Client connected: ${remote}.`, { remote, kind });
   }
 
   /** Counts a client out, and says why it went. */
@@ -169,28 +174,25 @@ export class Registry {
     this.counters.connections[kind]--;
     const isEvicted = by === "server" && code === CLOSE.tooSlow.code;
     const isClean = by !== "error" && CLEAN_CODES.has(code);
-    const how = isEvicted
-      ? "Client evicted"
-      : isClean
-      ? "Client disconnected cleanly"
-      : "Connection closed with error";
-    const event = isEvicted ? "evicted" : "disconnected";
-    const text = `${how}: ${remote}: ${reason || "closed"} (${code}).`;
-    this.#logClient(text, { event, remote, by, code, reason });
+    const how = isClean ? "Client disconnected cleanly" : "Connection closed with error";
+    const text = `${isEvicted ? "Client evicted" : how}: ${remote}: ${
+      reason || "closed"
+    } (${code}).`;
+    this.#log(isEvicted ? "evicted" : "disconnected", text, { remote, by, code, reason });
   }
 
   /** Counts a member in, and logs each name that a member takes. */
   addMember({ remote }: Subscriber, name: string, room: string, isNew: boolean): void {
     if (isNew) this.counters.members++;
     const text = `Client joined: ${remote} is ${JSON.stringify(name)} in ${room}.`;
-    this.#logClient(text, { event: "joined", remote, name, room });
+    this.#log("joined", text, { remote, name, room });
   }
 
   /** Counts a member out. */
   removeMember({ remote }: Subscriber, name: string, room: string): void {
     this.counters.members--;
     const text = `Client left: ${remote} was ${JSON.stringify(name)} in ${room}.`;
-    this.#logClient(text, { event: "left", remote, name, room });
+    this.#log("left", text, { remote, name, room });
   }
 
   /** Ends a subscriber whose frame could not be sent: it misses a message that the others have. */
@@ -210,21 +212,8 @@ export class Registry {
     return drain(this, seconds);
   }
 
-  #logClient(text: string, fields: Record<string, unknown>): void {
+  #log(event: string, text: string, fields: Record<string, unknown>): void {
     const clients = this.clients.size;
-    this.log.info(`${text} Total clients: ${clients}`, { ...fields, clients });
-  }
-}
-
-/** A slot of one address. */
-class HeldSlot implements Slot {
-  #isHeld = true;
-
-  constructor(readonly address: string, readonly onRelease: (address: string) => void) {}
-
-  release(): void {
-    if (!this.#isHeld) return;
-    this.#isHeld = false;
-    this.onRelease(this.address);
+    this.log.info(`${text} Total clients: ${clients}`, { event, ...fields, clients });
   }
 }
