@@ -18,37 +18,19 @@ import { systemClock } from "./util/clock.ts";
 export type { AccessRules, RequestInfo } from "./access/access.ts";
 export type { Authorize, Grants } from "./access/grants.ts";
 export { type JwtAuthorizer, jwtAuthorizer, type JwtOptions } from "./access/token.ts";
-export type {
-  Draft,
-  EngineStats,
-  Host,
-  IdempotencyKey,
-  Outcome,
-  Refusal,
-  RemoteStats,
-} from "./engine/engine.ts";
+export type * from "./engine/engine.ts";
 export type { HistoryLimits } from "./engine/memory.ts";
 export { type From, type Hooks, refuse, Refused } from "./hooks/hooks.ts";
 export type { HistoryQuery } from "./http/rooms.ts";
 export type { Span } from "./protocol/page.ts";
 export type { Cursor, Head } from "./protocol/position.ts";
-export type {
-  Chat,
-  HistoryPage,
-  MemberList,
-  Members,
-  Note,
-  RoomEvent,
-  RoomObject,
-  RoomSummary,
-  Transient,
-} from "./protocol/room_event.ts";
+export type * from "./protocol/room_event.ts";
 export type { Fetch } from "./router.ts";
 export { ParleyError, type PublishOptions } from "./run_app.ts";
 export type { Clock } from "./util/clock.ts";
 export type { Log, Write } from "./util/log.ts";
 export type { MaybePromise } from "./util/maybe_promise.ts";
-export type { Engine, Limits, Parley, ParleyOptions };
+export type { Limits, Parley, ParleyOptions };
 
 /** Makes a Parley. Ending it (`await using`) drains it and closes its engine, also one that was given. */
 export function createParley(options: ParleyOptions = {}): Parley {
