@@ -25,24 +25,6 @@ export interface Health {
   problem?: string;
 }
 
-/** The parts that the handlers work with. */
-export interface App extends AccessRules {
-  registry: Registry;
-  clock: Clock;
-  limits: Limits;
-  /** The limits that other threads count for too. */
-  sharedLimits: SharedLimits;
-  /** The threads of the process, where there are several. */
-  threads?: Threads;
-  health: Health;
-  /** The path below which everything is: `/rt`; empty for none. */
-  prefix: string;
-  /** Whether the pages are served: chat and dashboard. */
-  pages: boolean;
-  /** How a request becomes a socket; `denoUpgrade` but in tests. */
-  upgrade: Upgrade;
-}
-
 /** What a Parley is made of; what is missing has a default. */
 export interface ParleyOptions extends Hooks, Partial<AccessRules> {
   /** Keeps the rooms. @default memoryEngine(limits) */
@@ -57,12 +39,24 @@ export interface ParleyOptions extends Hooks, Partial<AccessRules> {
 /** What a process and tests give besides. */
 export interface AppOptions extends ParleyOptions {
   clock?: Clock;
+  /** The threads of the process, where there are several. */
   threads?: Threads;
   health?: Health;
+  /** How a request becomes a socket. @default denoUpgrade */
   upgrade?: Upgrade;
   /** Ends the turns of the event loop; tests end them by hand. */
   turn?: Turn;
 }
+
+/** The parts that the handlers work with. */
+export interface App extends AccessRules, Pick<AppOptions, "threads">, Required<Given> {
+  registry: Registry;
+  limits: Limits;
+  /** The limits that other threads count for too. */
+  sharedLimits: SharedLimits;
+}
+
+type Given = Pick<AppOptions, "clock" | "health" | "prefix" | "pages" | "upgrade">;
 
 /** Five minutes of the server's own figures. */
 const STATS_HISTORY = 300;

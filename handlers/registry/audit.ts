@@ -19,13 +19,11 @@ export function findDifference(registry: Registry): string | undefined {
     for (const { name } of rooms.values()) if (name !== undefined) members++;
   }
   const open = Object.values(counters.connections).reduce((sum, count) => sum + count, 0);
-  const pairs: [what: string, counted: number, there: number][] = [
+  return ([
     ["slots", heldCount, holders.size],
     ["clients", open, clients.size],
     ["members", counters.members, members],
-  ];
-  const different = pairs.filter(([, counted, there]) => counted !== there);
-  if (different.length === 0) return undefined;
-  return different.map(([what, counted, there]) => `${counted} ${what} counted, ${there} there`)
-    .join("; ");
+  ] as const).filter(([, counted, there]) => counted !== there)
+    .map(([what, counted, there]) => `${counted} ${what} counted, ${there} there`)
+    .join("; ") || undefined;
 }

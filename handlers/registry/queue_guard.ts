@@ -18,10 +18,8 @@ export function guardQueues(registry: Registry): () => void {
     let sum = 0;
     for (const { unsentBytes } of holders) sum += unsentBytes;
     const share = Math.max(0, Math.min(1, 2 - 2 * sum / totalBytes));
-    registry.queueLimit = Math.min(
-      maxQueueBytes,
-      Math.max(MIN_BYTES, Math.floor(maxQueueBytes * share)),
-    );
+    const limit = Math.max(MIN_BYTES, Math.floor(maxQueueBytes * share));
+    registry.queueLimit = Math.min(maxQueueBytes, limit);
     if (share === 1) return;
     for (const client of [...clients]) {
       if (client.unsentBytes > registry.queueLimit) client.close("tooSlow");

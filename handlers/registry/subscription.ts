@@ -91,14 +91,12 @@ export class Subscription {
     const page = this.#page(span);
     const isResuming = wanted.after !== undefined;
     if (isResuming) counters.recoveries[page.recovered ? "complete" : "partial"]++;
+    const { dialect } = subscriber;
     const position = { ...page, members: this.audience.head.members };
     const recovered = isResuming ? page.recovered : undefined;
-    const limits = subscriber.firstLimits();
-    this.#notify(subscriber.dialect.welcome(room.name, position, recovered, limits));
+    this.#notify(dialect.welcome(room.name, position, recovered, subscriber.firstLimits()));
     counters.deliveries += page.chats.length;
-    for (const chat of page.chats) {
-      this.#notify(subscriber.dialect.chat(room.name, page.epoch, chat));
-    }
+    for (const chat of page.chats) this.#notify(dialect.chat(room.name, page.epoch, chat));
   }
 
   /** The part of a span that ends where the subscriber began to wait. */
