@@ -6,17 +6,24 @@
 
 /** Something that gives bytes back by dropping its oldest entry. */
 export interface Droppable {
+  /** What may be dropped of it, counted by {@link BySize}. */
+  bytes: number;
   /** Tells whether there was an entry to drop. */
   dropOldest(): boolean;
 }
 
 /** Droppables by size, in steps of a factor of 2: most changes move none. */
 export class BySize {
+  /** Of all together. */
+  bytes = 0;
   readonly #steps = Array.from({ length: 33 }, () => new Set<Droppable>());
 
-  /** Tells that one has grown or shrunk. */
-  move(one: Droppable, from: number, to: number): void {
-    const [step, next] = [stepOf(from), stepOf(to)];
+  /** Counts `bytes` of one in, or out if they are negative. */
+  count(one: Droppable, bytes: number): void {
+    const step = stepOf(one.bytes);
+    this.bytes += bytes;
+    one.bytes += bytes;
+    const next = stepOf(one.bytes);
     if (step === next) return;
     this.#steps[step].delete(one);
     if (next > 0) this.#steps[next].add(one);
@@ -54,8 +61,6 @@ export class FairShare {
 
 /** Bytes in use by all rooms of an engine; histories and dedupe tables count themselves in and out. */
 export class Budget {
-  /** Messages and ids. */
-  bytes = 0;
   /** Ids that may be forgotten early (those of sockets): at most an eighth of `maxBytes`. */
   readonly ids: FairShare;
   /** Ids that stay until they expire (idempotency keys): another eighth, so that neither stops the other. */
@@ -67,6 +72,11 @@ export class Budget {
   constructor(readonly maxBytes: number) {
     this.ids = new FairShare(maxBytes / 8);
     this.pinnedIds = new FairShare(maxBytes / 8);
+  }
+
+  /** Messages and ids. */
+  get bytes(): number {
+    return this.histories.bytes + this.ids.used + this.pinnedIds.used;
   }
 }
 

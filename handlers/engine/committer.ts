@@ -39,7 +39,6 @@ export class Committer implements Journal {
   isFailing = false;
   /** Bytes of the effects that have not run yet. */
   waitingBytes = 0;
-  /** The newest row. */
   lastRow = 0;
   #store?: Store;
   #next = newBatch();
@@ -58,10 +57,6 @@ export class Committer implements Journal {
   start(store: Store): void {
     this.#store = store;
     this.#schedule();
-  }
-
-  nextRow(): number {
-    return ++this.lastRow;
   }
 
   put(row: number, entry: Entry): void {

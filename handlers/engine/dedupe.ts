@@ -12,27 +12,23 @@ export const DEDUPE_MS = 5 * 60_000;
 /** How many ids without a digest are remembered of one session and room. */
 export const IDS_PER_SESSION = 1_000;
 
-/** Which share of the budget something is counted in. */
-interface Counted {
-  /** It has a digest, so that it stays until it expires. */
-  isPinned: boolean;
-  /** Whose share it is, where it is pinned. */
-  address?: string;
-}
-
 /** An id that a room has seen. */
-interface SeenId extends Counted {
+interface SeenId {
   seq: number;
   /** When it is forgotten, Unix ms. */
   expiresAt: number;
+  /** With one it is pinned: it stays until it expires, in the share for keys. */
   digest?: string;
+  /** Whose part of that share it uses. */
+  address?: string;
   /** The number of its row, where there is a journal. */
   row?: number;
 }
 
-/** The ids of one session, in the order they came; counted where its first id is. */
-interface Session extends Counted {
+/** The ids of one session, in the order they came; its own bytes are counted as those of `first`. */
+interface Session {
   ids: Map<string, SeenId>;
+  first: SeenId;
 }
 
 /** The ids of one room, by session. */
@@ -41,9 +37,9 @@ export class DedupeTable implements Droppable {
   pinnedUntil = 0;
   /** When the last id expires, Unix ms: an empty room does not expire before. */
   knownUntil = 0;
+  /** Of the ids without a digest. */
+  bytes = 0;
   #sessions = new Map<string, Session>();
-  /** Bytes of the ids without a digest. */
-  #droppable = 0;
 
   constructor(readonly budget: Budget, readonly journal?: RoomJournal) {}
 
@@ -56,9 +52,8 @@ export class DedupeTable implements Droppable {
 
   /** Whether one more id fits into its share of the budget. */
   hasSpace({ id, digest }: IdempotencyKey, address?: string): boolean {
-    const isPinned = digest !== undefined;
     const bytes = costOf(id, digest) + SESSION_BYTES;
-    return this.#shareOf(isPinned).hasSpace(bytes, isPinned ? address : undefined);
+    return this.#shareOf(digest).hasSpace(bytes, digest === undefined ? undefined : address);
   }
 
   /** Remembers an id for {@link DEDUPE_MS}. Beyond {@link IDS_PER_SESSION}, the session's oldest is forgotten, unless it has a digest. */
@@ -75,22 +70,20 @@ export class DedupeTable implements Droppable {
 
   /** Forgets what is older than {@link DEDUPE_MS}. */
   expire(now: number): void {
-    for (const [name, session] of this.#sessions) {
-      for (const [id, seen] of session.ids) {
-        if (seen.expiresAt > now) break;
-        this.#forget(session.ids, id);
+    for (const [session, { ids }] of this.#sessions) {
+      for (const [id, { expiresAt }] of ids) {
+        if (expiresAt > now) break;
+        this.#forget(session, id);
       }
-      this.#dropIfEmpty(name, session);
     }
   }
 
   /** Forgets the oldest id of the first session, unless it has a digest; tells whether there was one. */
   dropOldest(): boolean {
-    for (const [name, session] of this.#sessions) {
-      const [id, { isPinned }] = session.ids.entries().next().value!;
-      if (isPinned) continue;
-      this.#forget(session.ids, id);
-      this.#dropIfEmpty(name, session);
+    for (const [session, { ids }] of this.#sessions) {
+      const id = firstOf(ids);
+      if (ids.get(id)!.digest !== undefined) continue;
+      this.#forget(session, id);
       return true;
     }
     return false;
@@ -101,60 +94,46 @@ export class DedupeTable implements Droppable {
     this.expire(Infinity);
   }
 
-  #add(
-    { session: name, id, digest }: IdempotencyKey,
-    from: Pick<SeenId, "seq" | "expiresAt" | "row" | "address">,
-  ): void {
+  #add({ session: name, id, digest }: IdempotencyKey, values: Omit<SeenId, "digest">): void {
     const isPinned = digest !== undefined;
-    const seen: SeenId = {
-      ...from,
-      address: isPinned ? from.address : undefined,
-      digest,
-      isPinned,
-    };
+    const seen = { ...values, digest, address: isPinned ? values.address : undefined };
+    this.#forget(name, id);
     let session = this.#sessions.get(name);
     if (!session) {
-      session = { ids: new Map(), isPinned, address: seen.address };
+      session = { ids: new Map(), first: seen };
       this.#sessions.set(name, session);
-      this.#count(SESSION_BYTES, session);
+      this.#count(SESSION_BYTES, seen);
     }
-    const { ids } = session;
-    if (ids.has(id)) this.#forget(ids, id);
-    ids.set(id, seen);
+    session.ids.set(id, seen);
+    this.#countId(costOf(id, digest), seen);
     this.knownUntil = Math.max(this.knownUntil, seen.expiresAt);
     if (isPinned) this.pinnedUntil = Math.max(this.pinnedUntil, seen.expiresAt);
-    this.#countId(costOf(id, digest), seen);
-    if (ids.size > IDS_PER_SESSION && !isPinned) this.#forget(ids, ids.keys().next().value!);
+    else if (session.ids.size > IDS_PER_SESSION) this.#forget(name, firstOf(session.ids));
   }
 
-  #forget(ids: Map<string, SeenId>, id: string): void {
-    const seen = ids.get(id)!;
-    ids.delete(id);
-    if (seen.row !== undefined) this.journal?.delete(seen.row);
+  #forget(name: string, id: string): void {
+    const session = this.#sessions.get(name);
+    const seen = session?.ids.get(id);
+    if (!session || !seen) return;
+    session.ids.delete(id);
     this.#countId(-costOf(id, seen.digest), seen);
-  }
-
-  #dropIfEmpty(name: string, session: Session): void {
+    if (seen.row !== undefined) this.journal?.delete(seen.row);
     if (session.ids.size > 0) return;
     this.#sessions.delete(name);
-    this.#count(-SESSION_BYTES, session);
+    this.#count(-SESSION_BYTES, session.first);
   }
 
   #countId(bytes: number, seen: SeenId): void {
     this.#count(bytes, seen);
-    if (seen.isPinned) return;
-    const from = this.#droppable;
-    this.#droppable += bytes;
-    this.budget.tables.move(this, from, this.#droppable);
+    if (seen.digest === undefined) this.budget.tables.count(this, bytes);
   }
 
-  #count(bytes: number, { isPinned, address }: Counted): void {
-    this.budget.bytes += bytes;
-    this.#shareOf(isPinned).count(bytes, address);
+  #count(bytes: number, { digest, address }: SeenId): void {
+    this.#shareOf(digest).count(bytes, address);
   }
 
-  #shareOf(isPinned: boolean): FairShare {
-    return isPinned ? this.budget.pinnedIds : this.budget.ids;
+  #shareOf(digest?: string): FairShare {
+    return digest === undefined ? this.budget.ids : this.budget.pinnedIds;
   }
 }
 
@@ -164,4 +143,8 @@ const SESSION_BYTES = 300;
 /** The texts of an id, in V8's wide form at worst, and its entry in the map. */
 function costOf(id: string, digest = ""): number {
   return 2 * (id.length + digest.length) + 120;
+}
+
+function firstOf(ids: Map<string, SeenId>): string {
+  return ids.keys().next().value!;
 }

@@ -39,6 +39,7 @@ const UNAVAILABLE: Refusal = { refused: "unavailable" };
 /**
  * Makes the durable engine over a file, with everything that the file has.
  *
+ * @param open opens the store in the file, and gives `take` what it has
  * @throws {Error} if the file cannot be used, or another process uses it
  */
 export async function createDurableEngine(
@@ -46,30 +47,17 @@ export async function createDurableEngine(
   limits: HistoryLimits,
   clock: Clock,
   log: Log,
-): Promise<Engine> {
-  try {
-    return await openDurableEngine((take) => openStore(file, take), limits, clock, log);
-  } catch (error) {
-    throw new Error(`Cannot use DATA_FILE ${file}: ${(error as Error).message}`, { cause: error });
-  }
-}
-
-/** Makes the durable engine over a store. */
-export async function openDurableEngine(
-  open: (take: TakeEntry) => Promise<Store>,
-  limits: HistoryLimits,
-  clock: Clock,
-  log: Log,
+  open: (file: string, take: TakeEntry) => Promise<Store> = openStore,
 ): Promise<Engine> {
   const committer = new Committer(clock, log);
   const rooms = new MemoryRooms(limits, clock, committer);
-  const restore = restoreInto(rooms, committer);
-  const store = await open((row, entry) => {
-    committer.lastRow = row;
-    restore(row, entry);
-  });
-  rooms.restored();
-  committer.start(store);
+  try {
+    const store = await open(file, restoreInto(rooms, committer));
+    rooms.restored();
+    committer.start(store);
+  } catch (error) {
+    throw new Error(`Cannot use DATA_FILE ${file}: ${(error as Error).message}`, { cause: error });
+  }
   return new DurableEngine(new MemoryEngine(rooms, clock), committer);
 }
 

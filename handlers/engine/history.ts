@@ -11,12 +11,12 @@ import type { RoomJournal } from "./journal.ts";
 export class History implements Droppable {
   /** The number of the newest message; 0 before the first. */
   seq = 0;
+  bytes = 0;
   /** Kept messages start at `#start`: taking from the front moves no memory until half is free. */
   #chats: Chat[] = [];
   /** The numbers of their rows, where there is a journal. */
   #rows: number[] = [];
   #start = 0;
-  #bytes = 0;
 
   constructor(
     readonly limits: { historySize: number; historySeconds: number },
@@ -66,13 +66,13 @@ export class History implements Droppable {
   #push(chat: Chat, row?: number): void {
     this.#chats.push(chat);
     if (row !== undefined) this.#rows.push(row);
-    this.#count(costOf(chat));
+    this.budget.histories.count(this, costOf(chat));
     if (this.#length > this.limits.historySize) this.dropOldest();
   }
 
   #shift(): boolean {
     if (this.#length === 0) return false;
-    this.#count(-costOf(this.#chats[this.#start]));
+    this.budget.histories.count(this, -costOf(this.#chats[this.#start]));
     this.journal?.delete(this.#rows[this.#start]);
     this.#start++;
     if (this.#start * 2 > this.#chats.length) {
@@ -81,13 +81,6 @@ export class History implements Droppable {
       this.#start = 0;
     }
     return true;
-  }
-
-  #count(bytes: number): void {
-    const from = this.#bytes;
-    this.#bytes += bytes;
-    this.budget.bytes += bytes;
-    this.budget.histories.move(this, from, this.#bytes);
   }
 
   get #length(): number {

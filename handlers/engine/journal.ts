@@ -34,8 +34,8 @@ export interface Changes {
 
 /** Where what is kept is written down. */
 export interface Journal {
-  /** A number for a new row. */
-  nextRow(): number;
+  /** The newest row's number; a new row has the next one. */
+  lastRow: number;
   /** Writes an entry, or replaces it. */
   put(row: number, entry: Entry): void;
   /** Deletes a row, now or later: until then a reader has to know that it is over. */
@@ -72,7 +72,7 @@ export class RoomJournal {
   }
 
   #add(entry: Entry): number {
-    const row = this.journal.nextRow();
+    const row = ++this.journal.lastRow;
     this.journal.put(row, entry);
     return row;
   }

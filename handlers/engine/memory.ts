@@ -80,19 +80,21 @@ export class MemoryEngine implements Engine {
   join(name: string, member: string, as: string): Refusal | undefined {
     const room = this.memory.open(name);
     if (!room) return { refused: "too_many_rooms" };
-    const was = room.members.get(member);
-    room.members.set(member, as);
+    const { host, members } = room;
+    const was = members.get(member);
+    members.set(member, as);
     room.names = undefined;
-    this.#deliverStatus(room, "join", as, was);
+    host?.deliver({ type: "status", event: "join", name: as, was, members: members.size });
   }
 
   leave(name: string, member: string): void {
     const room = this.memory.get(name);
     const as = room?.members.get(member);
     if (!room || as === undefined) return;
-    room.members.delete(member);
+    const { host, members } = room;
+    members.delete(member);
     room.names = undefined;
-    this.#deliverStatus(room, "leave", as);
+    host?.deliver({ type: "status", event: "leave", name: as, members: members.size });
     this.memory.dropIfUnused(room);
   }
 
@@ -143,14 +145,5 @@ export class MemoryEngine implements Engine {
       if (isPinned || !this.memory.budget.tables.largest()?.dropOldest()) return false;
     }
     return true;
-  }
-
-  #deliverStatus(
-    { host, members }: MemoryRoom,
-    event: "join" | "leave",
-    name: string,
-    was?: string,
-  ): void {
-    host?.deliver({ type: "status", event, name, was, members: members.size });
   }
 }

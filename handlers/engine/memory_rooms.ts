@@ -36,12 +36,13 @@ export interface MemoryRoom {
   host?: Host;
   /** Since when nobody hosts it, or when the last message came after that; Unix ms. */
   emptySince: number;
-  /** The address of whoever opened it. */
-  readonly openedBy?: string;
+  readonly opener?: Opener;
 }
 
-/** The rooms that one address opened. */
-interface Opened {
+/** Who opened rooms. */
+interface Opener {
+  address: string;
+  /** How many of them there are. */
   count: number;
   /** Those without a host, the longest-empty first. */
   readonly empty: Set<MemoryRoom>;
@@ -59,9 +60,9 @@ export class MemoryRooms {
   #rooms = new Map<string, MemoryRoom>();
   /** Rooms without a host, the longest-empty first. */
   #empty = new Set<MemoryRoom>();
-  #opened = new Map<string, Opened>();
-  /** Names of the rooms with a host, in order, until a host comes or goes. */
-  #hosted?: string[];
+  #openers = new Map<string, Opener>();
+  /** The rooms with a host, by name, until a host comes or goes. */
+  #hosted?: MemoryRoom[];
 
   /** @param journal where changes are written down; the memory engine alone has none */
   constructor(
@@ -90,7 +91,8 @@ export class MemoryRooms {
     const known = this.#rooms.get(name);
     if (known) return known;
     if (!this.#makeSpace(address)) return undefined;
-    const room = this.#add(name, this.#nextEpoch, this.journal?.nextRow(), address);
+    const row = this.journal && ++this.journal.lastRow;
+    const room = this.#add(name, this.#nextEpoch, row, address);
     room.journal?.putRoom(0);
     return room;
   }
@@ -134,10 +136,9 @@ export class MemoryRooms {
   /** Rooms with a host, by name, those behind `after`, at most `limit`. */
   hosted(after: string, limit: number): MemoryRoom[] {
     this.#hosted ??= [...this.#rooms.values()].filter(({ host }) => host !== undefined)
-      .map(({ name }) => name).sort();
-    const first = this.#hosted.findIndex((name) => name > after);
-    const names = first < 0 ? [] : this.#hosted.slice(first, first + limit);
-    return names.map((name) => this.#rooms.get(name)!);
+      .sort((a, b) => a.name < b.name ? -1 : 1);
+    const first = this.#hosted.findIndex(({ name }) => name > after);
+    return first < 0 ? [] : this.#hosted.slice(first, first + limit);
   }
 
   /** Drops what is older than HISTORY_SECONDS: messages, ids, and rooms that are empty for so long. */
@@ -164,7 +165,7 @@ export class MemoryRooms {
   clear(): void {
     this.#rooms.clear();
     this.#empty.clear();
-    this.#opened.clear();
+    this.#openers.clear();
     this.#hosted = undefined;
   }
 
@@ -173,6 +174,9 @@ export class MemoryRooms {
     const journal = row === undefined
       ? undefined
       : new RoomJournal(this.journal!, name, epoch, row);
+    const opener = address === undefined
+      ? undefined
+      : this.#openers.get(address) ?? { address, count: 0, empty: new Set() };
     const room: MemoryRoom = {
       name,
       epoch,
@@ -181,13 +185,12 @@ export class MemoryRooms {
       ids: new DedupeTable(budget, journal),
       members: new Map(),
       emptySince: clock.now(),
-      openedBy: address,
+      opener,
     };
     this.#rooms.set(name, room);
-    if (address !== undefined) {
-      const opened = this.#opened.get(address) ?? { count: 0, empty: new Set() };
-      opened.count++;
-      this.#opened.set(address, opened);
+    if (opener) {
+      opener.count++;
+      this.#openers.set(opener.address, opener);
     }
     this.#setEmpty(room, true);
     return room;
@@ -195,13 +198,13 @@ export class MemoryRooms {
 
   /** Drops an empty room if there must be one; tells whether one more room may be added. */
   #makeSpace(address?: string): boolean {
-    const opened = address === undefined ? undefined : this.#opened.get(address);
-    if (opened && opened.count >= this.#shareOf(opened)) return this.#dropOneOf(opened.empty);
+    const opener = address === undefined ? undefined : this.#openers.get(address);
+    if (opener && opener.count >= this.#shareOf(opener)) return this.#dropOneOf(opener.empty);
     return this.size < this.limits.maxRooms || this.#dropOneOf(this.#empty);
   }
 
   /** How many rooms an address may have opened: half of those that no other address has hosts in. */
-  #shareOf({ count, empty }: Opened): number {
+  #shareOf({ count, empty }: Opener): number {
     const hostedByOthers = this.size - this.#empty.size - (count - empty.size);
     return Math.ceil((this.limits.maxRooms - hostedByOthers) / 2);
   }
@@ -225,15 +228,12 @@ export class MemoryRooms {
     room.journal?.delete(room.journal.row);
     this.#rooms.delete(room.name);
     this.#setEmpty(room, false);
-    const { openedBy } = room;
-    const opened = openedBy === undefined ? undefined : this.#opened.get(openedBy);
-    if (opened && --opened.count === 0) this.#opened.delete(openedBy!);
+    const { opener } = room;
+    if (opener && --opener.count === 0) this.#openers.delete(opener.address);
   }
 
   #setEmpty(room: MemoryRoom, isEmpty: boolean): void {
-    const { openedBy } = room;
-    const ofAddress = openedBy === undefined ? undefined : this.#opened.get(openedBy)?.empty;
-    for (const empty of [this.#empty, ofAddress]) {
+    for (const empty of [this.#empty, room.opener?.empty]) {
       if (isEmpty) empty?.add(room);
       else empty?.delete(room);
     }

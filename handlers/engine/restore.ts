@@ -11,6 +11,7 @@ import type { TakeEntry } from "./sqlite.ts";
 export function restoreInto(rooms: MemoryRooms, journal: Journal): TakeEntry {
   const byRow = new Map<number, MemoryRoom>();
   return (row, entry) => {
+    journal.lastRow = row;
     if (entry[0] === "room") {
       const [, name, epoch, seq] = entry;
       byRow.set(row, rooms.restore(name, epoch, seq, row));

@@ -4,6 +4,7 @@
  *
  * @module
  */
+import { existsSync } from "node:fs";
 import { DatabaseSync, type StatementSync } from "node:sqlite";
 import type { Changes, Entry } from "./journal.ts";
 
@@ -40,14 +41,19 @@ export class SqliteFile {
   constructor(path: string, owner: string, isAgain: boolean) {
     // A file that is gone would be made anew, without what it had.
     if (isAgain) Deno.statSync(path);
-    else createFile(path);
+    // Messages are in it: it is for this user alone. Never opened where it is there: the close
+    // would end the lock of whoever has it in this process.
+    else if (!existsSync(path)) {
+      Deno.openSync(path, { createNew: true, write: true, mode: 0o600 }).close();
+    }
     // A thread that died lets go of the file a moment later.
     const database = new DatabaseSync(path, { timeout: isAgain ? 2_000 : 0 });
     this.#database = database;
     try {
       database.exec("PRAGMA locking_mode = EXCLUSIVE");
-      if (isAgain) this.#checkOwner(owner);
-      else this.#prepareFile(owner);
+      if (!isAgain) this.#prepareFile(owner);
+      const found = database.prepare("SELECT name FROM owner").get();
+      if (found?.name !== owner) throw new Error("another process has used it");
       database.exec("PRAGMA synchronous = FULL");
       database.exec("PRAGMA journal_size_limit = 16777216");
       database.exec("PRAGMA cache_size = -16384");
@@ -78,16 +84,21 @@ export class SqliteFile {
    * @throws {Error} if none of them was made
    */
   commit({ puts, deletes }: Changes): void {
+    const database = this.#database;
     try {
-      this.#database.exec("BEGIN IMMEDIATE");
+      database.exec("BEGIN IMMEDIATE");
       for (const [row, entry] of puts) this.#put.run(row, entry);
       for (const row of deletes) this.#delete.run(row);
-      this.#database.exec("COMMIT");
+      if (puts.size === 0 && Number(this.#pragma("freelist_count")) > MAX_FREE_PAGES) {
+        // It frees one page a step: exec() would end after the first.
+        database.prepare(`PRAGMA incremental_vacuum(${VACUUM_PAGES})`).all();
+      }
+      database.exec("COMMIT");
     } catch (error) {
-      this.#rollback();
+      // After some errors, such as a full disk, SQLite has rolled back already.
+      if (database.isTransaction) database.exec("ROLLBACK");
       throw new Error(explain(error), { cause: error });
     }
-    if (puts.size === 0) this.#shrink();
   }
 
   close(): void {
@@ -119,43 +130,8 @@ export class SqliteFile {
     database.exec("COMMIT");
   }
 
-  #checkOwner(owner: string): void {
-    const found = this.#database.prepare("SELECT name FROM owner").get();
-    if (found?.name !== owner) throw new Error("another process has used it");
-  }
-
   #pragma(text: string): unknown {
     return Object.values(this.#database.prepare(`PRAGMA ${text}`).get() ?? {})[0];
-  }
-
-  /** After some errors, such as a full disk, SQLite has rolled back already. */
-  #rollback(): void {
-    try {
-      this.#database.exec("ROLLBACK");
-    } catch {
-      // There is no transaction any more.
-    }
-  }
-
-  /** Gives free pages back to the disk, some at a time; an error is the next commit's, too. */
-  #shrink(): void {
-    try {
-      if (Number(this.#pragma("freelist_count")) < MAX_FREE_PAGES) return;
-      // It frees one page a step: exec() would end after the first.
-      this.#database.prepare(`PRAGMA incremental_vacuum(${VACUUM_PAGES})`).all();
-    } catch {
-      this.#rollback();
-    }
-  }
-}
-
-/** Makes the file if it is not there, for this user alone: messages are in it. */
-function createFile(path: string): void {
-  try {
-    // Never opened where it is there: the close would end the lock of whoever has it in this process.
-    Deno.openSync(path, { write: true, createNew: true, mode: 0o600 }).close();
-  } catch (error) {
-    if (!(error instanceof Deno.errors.AlreadyExists)) throw error;
   }
 }
 

@@ -59,7 +59,7 @@ class WorkerStore implements Store {
       if (this.#worker === worker) this.#end(`its thread ended: ${event.message}`);
     };
     try {
-      await this.#reply();
+      await this.#request();
       await this.#request({ open: this.path, owner: this.owner });
     } catch (error) {
       this.#end();
@@ -81,13 +81,10 @@ class WorkerStore implements Store {
     }
   }
 
-  #request(request: Request): Promise<void> {
-    this.#worker!.postMessage(request);
-    return this.#reply();
-  }
-
-  async #reply(): Promise<void> {
+  /** Settles with the next reply: to a request, or to the start. */
+  async #request(request?: Request): Promise<void> {
     this.#pending = Promise.withResolvers();
+    if (request) this.#worker!.postMessage(request);
     try {
       await this.#pending.promise;
     } finally {
@@ -105,14 +102,12 @@ class WorkerStore implements Store {
 /** In the Worker: does one request after the other. */
 function runStore(worker: { postMessage(reply: Reply): void }): void {
   let file: SqliteFile | undefined;
-  const run = (request: Request) => {
-    if ("commit" in request) file!.commit(request.commit);
-    else if ("close" in request) file?.close();
-    else file = new SqliteFile(request.open, request.owner, true);
-  };
   addEventListener("message", (event) => {
+    const request = (event as MessageEvent<Request>).data;
     try {
-      run((event as MessageEvent<Request>).data);
+      if ("commit" in request) file!.commit(request.commit);
+      else if ("close" in request) file?.close();
+      else file = new SqliteFile(request.open, request.owner, true);
       worker.postMessage({});
     } catch (error) {
       worker.postMessage({ error: (error as Error).message });

@@ -195,6 +195,38 @@ Deno.test("a URL that gives no keys, or too many, is no fault of the token: 503,
   ]);
 });
 
+Deno.test("tokens that come at once ask a URL once", async () => {
+  const key = await namedKey("k1");
+  await using server = keyServer([key.jwk]);
+  const { user } = byKeys(server.url);
+  const token = await key.sign({ sub: "Ann" });
+  assertEquals(await Promise.all([user(token), user(token), user(token)]), ["Ann", "Ann", "Ann"]);
+  assertEquals(server.state.asked, 1);
+});
+
+Deno.test("keys of a URL are read again after ten minutes: one that left is refused", async () => {
+  const [old, fresh] = [await namedKey("old"), await namedKey("fresh")];
+  await using server = keyServer([old.jwk]);
+  const { clock, user, refusal } = byKeys(server.url);
+  await user(await old.sign({}));
+  server.state.keys = undefined;
+  clock.tick(599_999);
+  await user(await old.sign({}));
+  clock.tick(1);
+  assertEquals(await refusal(await old.sign({})), later(5), "nobody knows whether it still counts");
+  server.state.keys = [fresh.jwk];
+  assertEquals(await refusal(await old.sign({})), UNKNOWN);
+  assertEquals(await user(await fresh.sign({ sub: "Ann" })), "Ann");
+});
+
+Deno.test("a key that cannot be used is no fault of the token: 503", async () => {
+  const key = await namedKey("k1", "ES256");
+  await using file = await keyFile({ ...key.jwk, x: "*" });
+  const { authorize, refusal } = byKeys(file.path);
+  assertEquals(await refusal(await key.sign({})), later(5));
+  assertEquals(authorize.figures.keyFailures, 1);
+});
+
 Deno.test("keys that cannot be read stop the start with one line", async () => {
   const refused = (jwks: string) => assertThrows(() => byKeys(jwks), SettingError).message;
   assertEquals(refused("/no/such.json"), "Cannot read AUTH_JWKS: no file at /no/such.json");

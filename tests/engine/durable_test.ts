@@ -1,6 +1,6 @@
 import { assert, assertEquals, assertNotEquals } from "@std/assert";
 import { DEDUPE_MS } from "../../handlers/engine/dedupe.ts";
-import { createDurableEngine, openDurableEngine } from "../../handlers/engine/durable.ts";
+import { createDurableEngine } from "../../handlers/engine/durable.ts";
 import { type Engine, isRefusal } from "../../handlers/engine/engine.ts";
 import type { HistoryLimits } from "../../handlers/engine/memory.ts";
 import type { Cursor } from "../../handlers/protocol/position.ts";
@@ -23,11 +23,11 @@ const UNAVAILABLE = { refused: "unavailable" } as const;
 async function engineOn(store = new MemoryStore(), limits: Partial<HistoryLimits> = {}) {
   const clock = new FakeClock();
   const log = new RecordingLog();
-  const open = (take: Parameters<MemoryStore["read"]>[0]) => {
+  const open = (_file: string, take: Parameters<MemoryStore["read"]>[0]) => {
     store.read(take);
     return Promise.resolve(store);
   };
-  const engine = await openDurableEngine(open, { ...ROOMY, ...limits }, clock, log);
+  const engine = await createDurableEngine("memory", { ...ROOMY, ...limits }, clock, log, open);
   return { engine, store, clock, log };
 }
 
