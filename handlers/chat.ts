@@ -1,15 +1,16 @@
 /** One chat socket: its frames in, calls to rooms out. `handlers/README.md`, Chat. */
-import type { Rights } from "./access/grants.ts";
-import { checkHandshake } from "./access/handshake.ts";
+import { checkHandshake, type Socket } from "./access/handshake.ts";
 import { Allowance } from "./access/rate_limit.ts";
-import type { App, ClientHandler, Visitor } from "./app.ts";
+import type { App, ClientHandler } from "./app.ts";
 import { isRefusal } from "./engine/engine.ts";
 import { ack, type ErrorCode, type ErrorDetails, membersList, pong } from "./protocol/encode.ts";
 import { type ClientMessage, parse } from "./protocol/parse.ts";
 import { readWanted, type Wanted } from "./protocol/position.ts";
-import { Connection, type ConnectionHandler } from "./registry/connection.ts";
-import type { Member, Rejection, Room } from "./registry/room.ts";
-import { type Cost, Line } from "./registry/sender.ts";
+import { Connection } from "./registry/connection.ts";
+import type { Registry } from "./registry/registry.ts";
+import type { Rejection, Room } from "./registry/room.ts";
+import { type Cost, Line, type Sender } from "./registry/sender.ts";
+import type { SubscriberOptions } from "./registry/subscriber.ts";
 import { byteLength } from "./util/bytes.ts";
 import { chain, type MaybePromise } from "./util/maybe_promise.ts";
 
@@ -21,9 +22,7 @@ export function chat(app: App): ClientHandler {
     const { signal } = request;
     const { socket, response } = app.upgrade(request, { dialect, idleTimeoutSeconds });
     const options = { ...visitor, slot, signal, dialect, homeRoom: room };
-    const connection = new Connection(socket, app.registry, options);
-    const wanted = readWanted(url.searchParams);
-    connection.handler = new ChatSocket(app, connection, room, wanted, visitor.renew);
+    new ChatSocket(socket, app.registry, options, room, readWanted(url.searchParams));
     return response;
   };
 }
@@ -33,71 +32,65 @@ const MAX_PENDING = 1_000;
 
 type Message<Type extends ClientMessage["type"]> = Extract<ClientMessage, { type: Type }>;
 
-class ChatSocket implements ConnectionHandler, Member {
+class ChatSocket extends Connection implements Sender {
   readonly via = "socket";
   readonly line = new Line();
   /** Made at the first message: an idle socket has none. */
   #allowance?: Allowance;
   /** When the frames that it caused are paid for; the load watch says how. */
   paidAt = 0;
-  #pending = 0;
+  #waitingCount = 0;
   /** What an `id` counts in: the client's own secret, else this socket. */
-  #session: string;
+  #session = `connection:${this.id}`;
+  readonly #renewRights: SubscriberOptions["renew"];
   /** How many tokens it has sent, and which of them counts. */
   #sentTokens = 0;
   #usedToken = 0;
 
   constructor(
-    readonly app: App,
-    readonly subscriber: Connection,
+    socket: Socket,
+    registry: Registry,
+    options: SubscriberOptions,
     readonly home: string,
     readonly wanted: Wanted,
-    readonly renewRights: Visitor["renew"],
   ) {
-    this.#session = `connection:${subscriber.id}`;
-  }
-
-  get rights(): Rights {
-    return this.subscriber.rights;
-  }
-
-  get address(): string {
-    return this.subscriber.address;
+    super(socket, registry, options);
+    this.#renewRights = options.renew;
   }
 
   nameIn(room: string): string | undefined {
-    return this.subscriber.rooms.get(room)?.name;
+    return this.rooms.get(room)?.name;
   }
 
   tryConsume({ size, frames = 0, opensRoom = false }: Cost): number {
-    const { clock, limits, registry } = this.app;
+    const { clock, limits, load } = this.registry;
     const now = clock.now();
     this.#allowance ??= new Allowance(limits, now);
     const retry = this.#allowance.tryConsume(size, opensRoom, now);
-    if (this.#allowance.isOver(now)) this.subscriber.close("rateLimited");
+    if (this.#allowance.isOver(now)) this.close("rateLimited");
     if (retry > 0 || limits.messageRate === 0) return retry;
-    return registry.load.charge(frames, this, now);
+    return load.charge(frames, this, now);
   }
 
-  ready(): void {
+  protected override ready(): void {
     this.#subscribe(this.home, this.wanted);
     for (const room of this.rights.listen) this.#subscribe(room, {});
   }
 
-  text(text: string): void {
-    if (!this.subscriber.dialect.isMerged || !text.includes("\n")) return this.#handle(text);
+  protected text(text: string): void {
+    if (!this.dialect.isMerged || !text.includes("\n")) return this.#handle(text);
     for (const line of text.split("\n")) {
       this.#handle(line);
-      if (this.subscriber.hasEnded) return;
+      if (this.hasEnded) return;
     }
   }
 
-  binary(data: ArrayBuffer): void {
+  protected binary(data: ArrayBuffer): void {
     if (this.#hasSpace({})) this.#answer(this.#room().relay(data, this), {});
   }
 
   #handle(text: string): void {
-    const message = parse(text, this.subscriber.dialect);
+    const message = parse(text, this.dialect);
     const size = byteLength(text);
     const room = this.#room("room" in message ? message.room : undefined);
     switch (message.type) {
@@ -109,18 +102,18 @@ class ChatSocket implements ConnectionHandler, Member {
     }
     // What reaches no room is charged here.
     const opensRoom = message.type === "listen" || message.type === "leave";
-    this.app.registry.counters.messagesIn++;
+    this.registry.counters.messagesIn++;
     const retry = this.tryConsume({ size, opensRoom });
     if (retry > 0) return this.#fail("rate_limited", message as ErrorDetails, retry);
     switch (message.type) {
       case "listen":
         return this.#inOrder(message, () => this.#subscribe(room.name, message));
       case "leave":
-        return this.#inOrder(message, () => room.leave(this.subscriber));
+        return this.#inOrder(message, () => room.leave(this));
       case "members":
         return this.#listMembers(room);
       case "ping":
-        return this.subscriber.notify(pong(message.id));
+        return this.notify(pong(message.id));
       case "token":
         this.#renew(message.token);
         return;
@@ -130,7 +123,7 @@ class ChatSocket implements ConnectionHandler, Member {
   }
 
   #room(name: string = this.home): Room {
-    return this.app.registry.room(name);
+    return this.registry.room(name);
   }
 
   #publish(post: Message<"chat" | "note">, room: Room, size: number): void {
@@ -143,7 +136,7 @@ class ChatSocket implements ConnectionHandler, Member {
       outcome,
       post,
       id === undefined ? undefined : (position) => {
-        if (position) this.subscriber.notify(ack(id, room.name, position));
+        if (position) this.notify(ack(id, room.name, position));
       },
     );
   }
@@ -160,8 +153,8 @@ class ChatSocket implements ConnectionHandler, Member {
   }
 
   #subscribe(name: string, wanted: Wanted): void {
-    if (this.subscriber.rooms.has(name)) return;
-    chain(this.#room(name).subscribe(this.subscriber, wanted), (refusal) => {
+    if (this.rooms.has(name)) return;
+    chain(this.#room(name).subscribe(this, wanted), (refusal) => {
       if (refusal) this.#refuse(refusal, { room: name });
     });
   }
@@ -170,32 +163,32 @@ class ChatSocket implements ConnectionHandler, Member {
     const details = { room: room.name };
     if (!this.#hasSpace(details)) return;
     this.#answer(room.members(this), details, (members) => {
-      this.subscriber.notify(membersList(room.name, members));
+      this.notify(membersList(room.name, members));
     });
   }
 
   /** Takes a fresh token, unless one that was sent later counts already. */
   async #renew(token: string): Promise<void> {
     const number = ++this.#sentTokens;
-    const rights = await this.renewRights?.(token).catch(() => undefined);
-    if (this.subscriber.hasEnded || number < this.#usedToken) return;
+    const rights = await this.#renewRights?.(token).catch(() => undefined);
+    if (this.hasEnded || number < this.#usedToken) return;
     const { subject, name } = this.rights;
     if (!rights || rights.subject !== subject || rights.name !== name) {
       return this.#fail("forbidden", {});
     }
     this.#usedToken = number;
-    this.subscriber.rights = rights;
-    if (!rights.maySubscribe(this.home)) return this.subscriber.close("notAllowed");
-    for (const { room } of [...this.subscriber.rooms.values()]) {
+    this.rights = rights;
+    if (!rights.maySubscribe(this.home)) return this.close("notAllowed");
+    for (const { room } of [...this.rooms.values()]) {
       if (rights.maySubscribe(room.name)) continue;
-      room.leave(this.subscriber);
+      room.leave(this);
       this.#fail("forbidden", { room: room.name });
     }
   }
 
   /** Whether one more call of a room may wait for its answer; else the peer is told. */
   #hasSpace(details: ErrorDetails): boolean {
-    if (this.#pending < MAX_PENDING) return true;
+    if (this.#waitingCount < MAX_PENDING) return true;
     this.#fail("unavailable", details);
     return false;
   }
@@ -207,12 +200,12 @@ class ChatSocket implements ConnectionHandler, Member {
     next?: (result: Exclude<T, Rejection>) => void,
   ): void {
     if (answer instanceof Promise) {
-      this.#pending++;
+      this.#waitingCount++;
       answer.then((result) => {
-        this.#pending--;
+        this.#waitingCount--;
         this.#answer(result, details, next);
       });
-    } else if (this.subscriber.hasEnded) return;
+    } else if (this.hasEnded) return;
     else if (isRefusal(answer)) this.#refuse(answer as Rejection, details);
     else next?.(answer as Exclude<T, Rejection>);
   }
@@ -223,8 +216,8 @@ class ChatSocket implements ConnectionHandler, Member {
   }
 
   #fail(code: ErrorCode, { id, room }: ErrorDetails, retry?: number, text?: string): void {
-    this.app.registry.counters.refuse(code);
-    const error = this.subscriber.dialect.error(code, { id, room, retry, text });
-    if (error !== undefined) this.subscriber.notify(error);
+    this.registry.counters.refuse(code);
+    const error = this.dialect.error(code, { id, room, retry, text });
+    if (error !== undefined) this.notify(error);
   }
 }

@@ -55,7 +55,7 @@ export function pageOf(
   const known = isWithin(span, after);
   const { length } = span.chats;
   const ordered = known ? span.chats : span.chats.toReversed();
-  const count = countFitting(ordered, limit, maxBytes) || Math.min(1, limit, length);
+  const count = countFitting(ordered, limit, maxBytes, 1);
   const chats = known ? span.chats.slice(0, count) : span.chats.slice(length - count);
   const end = chats.at(-1)?.seq ?? span.seq;
   const recovered = after === undefined || isWhole(span, after);
@@ -72,21 +72,20 @@ export function pageBefore(span: Span, before: Cursor, limit: number, maxBytes =
   const isKnown = before.epoch === span.epoch && before.seq <= span.seq + 1;
   const end = isKnown ? before.seq : span.seq + 1;
   const older = span.chats.filter(({ seq }) => seq < end);
-  const count = countFitting(older.toReversed(), limit, maxBytes) ||
-    Math.min(1, limit, older.length);
+  const count = countFitting(older.toReversed(), limit, maxBytes, 1);
   const chats = older.slice(older.length - count);
   const seq = chats[0]?.seq ?? end;
   const isCutOff = count === older.length && count < limit && seq > 1;
   return { epoch: span.epoch, seq, recovered: isKnown && !isCutOff, chats };
 }
 
-/** How many of the first messages take no more than so many bytes on the wire, at most `limit`. */
-function countFitting(chats: Chat[], limit: number, maxBytes: number): number {
+/** How many of the first messages take no more than so many bytes on the wire: from `atLeast` up to `limit`. */
+function countFitting(chats: Chat[], limit: number, maxBytes: number, atLeast = 0): number {
   let count = 0;
   for (let bytes = 0; count < Math.min(limit, chats.length); count++) {
     const { message, sender } = chats[count];
     bytes += byteLength(message) + byteLength(sender) + ENVELOPE_BYTES;
-    if (bytes > maxBytes) break;
+    if (bytes > maxBytes && count >= atLeast) break;
   }
   return count;
 }

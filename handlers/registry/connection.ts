@@ -10,23 +10,10 @@ import { type End, type Frame, Subscriber, type SubscriberOptions } from "./subs
 /** With less than a 32nd of MAX_QUEUE_BYTES unsent a peer is not behind. */
 const BEHIND_SHARE = 32;
 
-/** What a route does with its socket. */
-export interface ConnectionHandler {
-  /** The socket is open and counted in. */
-  ready?(): void;
-  text(text: string): void;
-  binary(bytes: ArrayBuffer): void;
-}
-
 const EVENTS = ["message", "close", "error"] as const;
 
-/**
- * One socket. It listens to the socket's events itself: ten thousand idle sockets have no closures
- * of ours.
- */
-export class Connection extends Subscriber implements EventListenerObject {
-  /** Set before the socket opens. */
-  handler?: ConnectionHandler;
+/** One socket, a class a route. It listens to the socket's events itself: an idle socket has no closures of ours. */
+export abstract class Connection extends Subscriber implements EventListenerObject {
   readonly #socket: Socket;
   /** Objects that go out when the turn ends; there only once something was. */
   #pending?: PendingFrame;
@@ -41,6 +28,13 @@ export class Connection extends Subscriber implements EventListenerObject {
     for (const type of ["open", ...EVENTS]) socket.addEventListener(type, this);
   }
 
+  /** Takes a text frame. */
+  protected abstract text(text: string): void;
+  /** Takes a binary frame. */
+  protected abstract binary(bytes: ArrayBuffer): void;
+  /** The socket is open and counted in. */
+  protected ready(): void {}
+
   /** Takes the socket's events. */
   handleEvent(event: Event): void {
     switch (event.type) {
@@ -50,7 +44,7 @@ export class Connection extends Subscriber implements EventListenerObject {
         this.#socket.removeEventListener("open", this);
         // It took too long: its slot was given back.
         if (this.hasEnded) return this.closeTransport("goingAway");
-        if (this.open()) this.handler?.ready?.();
+        if (this.open()) this.ready();
         return;
       case "close": {
         const { code, reason, wasClean } = event as CloseEvent;
@@ -149,8 +143,8 @@ export class Connection extends Subscriber implements EventListenerObject {
       ? exceedsBytes(data, maxMessageBytes)
       : data.byteLength > maxMessageBytes;
     if (isTooBig) this.close("tooBig");
-    else if (isText) this.handler?.text(data);
-    else this.handler?.binary(data);
+    else if (isText) this.text(data);
+    else this.binary(data);
   }
 
   #logMessage(data: string | ArrayBuffer): void {

@@ -39,10 +39,8 @@ export interface Post {
   key?: IdempotencyKey;
 }
 
-/** A member's end of a room: a sender that also subscribes. */
-export interface Member extends Sender {
-  readonly subscriber: Subscriber;
-}
+/** A sender that also subscribes: a socket. */
+export type Member = Sender & Subscriber;
 
 const FORBIDDEN: Rejection = { refused: "forbidden" };
 
@@ -116,7 +114,7 @@ export class Room {
         if (this.registry.hooks.has("onMessage")) return FORBIDDEN;
         const refusal = this.checkSender(from);
         if (refusal) return refusal;
-        const event = { bytes: new Uint8Array(bytes), from: from.subscriber.id } as const;
+        const event = { bytes: new Uint8Array(bytes), from: from.id } as const;
         this.engine.relay(this.name, { type: "binary", ...event });
       }));
   }
@@ -132,7 +130,7 @@ export class Room {
 
   /** Who has joined; a socket must be subscribed to ask. */
   members(from?: Member): MaybePromise<Members | Rejection> {
-    if (from && !from.subscriber.rooms.has(this.name)) return { refused: "not_joined" };
+    if (from && !from.rooms.has(this.name)) return { refused: "not_joined" };
     return this.engine.members(this.name);
   }
 
@@ -223,14 +221,14 @@ export class Room {
     );
   }
 
-  #mayJoin({ rights, subscriber }: Member): boolean {
-    return !isServerRoom(this.name) && rights.maySpeak(this.name) && !subscriber.hasEnded;
+  #mayJoin({ rights, hasEnded }: Member): boolean {
+    return !isServerRoom(this.name) && rights.maySpeak(this.name) && !hasEnded;
   }
 
   #joinAs(
     name: string,
     wanted: Wanted,
-    { subscriber }: Member,
+    subscriber: Subscriber,
   ): MaybePromise<Rejection | undefined> {
     const known = subscriber.rooms.get(this.name);
     const opened = known ? known.refusal : this.subscribe(subscriber, wanted);

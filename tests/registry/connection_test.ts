@@ -28,12 +28,12 @@ function connect({ dialect = plain, maxQueueBytes = 1_000_000, maxMessageBytes =
   const visitor = { remote: "192.0.2.1:5", address: "192.0.2.1", rights: OPEN_RIGHTS };
   let held = 1;
   const slot = { release: () => held-- };
-  const connection = new Connection(socket, registry, { ...visitor, slot, dialect });
-  connection.handler = {
-    ready: () => calls.push("open"),
-    text: (text) => calls.push(`text ${text}`),
-    binary: (bytes) => calls.push(`binary ${new Uint8Array(bytes)}`),
-  };
+  class Route extends Connection {
+    protected override ready = () => void calls.push("open");
+    protected text = (text: string) => void calls.push(`text ${text}`);
+    protected binary = (bytes: ArrayBuffer) => void calls.push(`binary ${new Uint8Array(bytes)}`);
+  }
+  const connection = new Route(socket, registry, { ...visitor, slot, dialect });
   /** Makes it hear so many rooms. */
   const subscribe = (count: number) => {
     for (let n = 0; n < count; n++) registry.room(`r${n}`).subscribe(connection, {});
