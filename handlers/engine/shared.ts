@@ -51,7 +51,7 @@ export function shareEngine(engine: Engine): SharedEngine {
             use.release(room);
           },
           relay: (room, ...event) => use.relay(room, unflatten(event) as Transient),
-          publish(room, sender, message, session, id = "", digest, address) {
+          publish(room, sender, message, address, session, id = "", digest) {
             const key = session === undefined ? undefined : { session, id, digest };
             return use.publish(room, { sender, message, key, address });
           },
