@@ -155,6 +155,7 @@ class SharedRoom implements Host {
     this.#opened = chain(answer, (head) => {
       if (isRefusal(head)) return head;
       this.#head = { ...head };
+      // An answer that came at once has no promises before it.
       if (head === answer) gate.openNow();
       else gate.open();
       return head;
