@@ -20,7 +20,7 @@ export interface IdempotencyKey {
   digest?: string;
 }
 
-/** A message to publish. `message` is JSON text. */
+/** A message to publish. */
 export interface Draft {
   /** The sender's name. */ sender: string;
   /** JSON text. */ message: string;
@@ -52,22 +52,18 @@ export interface Host {
 
 /** Figures of an engine, for the metrics. */
 export interface EngineStats {
-  /** Rooms known, empty ones with history included. */
-  rooms: number;
-  /** Bytes that history and remembered ids are counted with. */
-  historyBytes: number;
+  /** Rooms known, empty ones with history included. */ rooms: number;
+  /** Bytes that history and remembered ids are counted with. */ historyBytes: number;
   /** Whether MAX_ROOMS are in use, so that no room can be added until a host goes. */
   isFull?: boolean;
-  /** Of an engine that talks to servers: totals since its start. */
-  remote?: RemoteStats;
+  /** Of an engine that talks to servers. */ remote?: RemoteStats;
 }
 
-/** Totals of an engine that talks to servers. */
+/** What an engine has had to do with servers since its start. */
 export interface RemoteStats {
   /** Commands sent. */ commands: number;
   /** Connections that were made again. */ reconnects: number;
-  /** Round trips that were measured, and their seconds together. */
-  roundTrips: number;
+  /** Round trips that were measured. */ roundTrips: number;
   /** Their sum. */ roundTripSeconds: number;
 }
 

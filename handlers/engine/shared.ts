@@ -51,7 +51,7 @@ export function shareEngine(engine: Engine): SharedEngine {
             use.release(room);
           },
           relay: (room, ...event) => use.relay(room, unflatten(event) as Transient),
-          publish(room, sender, message, session, id = "", digest, address) {
+          publish(room, sender, message, address, session, id = "", digest) {
             const key = session === undefined ? undefined : { session, id, digest };
             return use.publish(room, { sender, message, key, address });
           },
@@ -155,6 +155,7 @@ class SharedRoom implements Host {
     this.#opened = chain(answer, (head) => {
       if (isRefusal(head)) return head;
       this.#head = { ...head };
+      // An answer that came at once has no promises before it.
       if (head === answer) gate.openNow();
       else gate.open();
       return head;

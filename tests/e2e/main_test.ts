@@ -8,7 +8,7 @@ import {
 } from "@std/assert";
 import config from "../../deno.json" with { type: "json" };
 import { Client, RawClient } from "../support/clients.ts";
-import { soon } from "../support/inbox.ts";
+import { eventually, soon } from "../support/inbox.ts";
 import { ServerProcess, TestProcess } from "../support/process.ts";
 
 /** No limit stands between a test and a full queue. */
@@ -155,9 +155,18 @@ for (const flags of [[], ["--workers", "2"]]) {
     using stuck = await stickAt(`${server.ws}/chat/stuck`, (sent) => sent === 200);
     server.kill("SIGTERM");
     await server.line(/Parley stops/);
-    const ready = await fetch(`${server.url}/readyz`);
-    assertEquals([ready.status, await ready.text()], [503, "draining\n"]);
-    using refused = await RawClient.open(`${server.ws}/chat`);
+    // A worker hears of the stop a moment after the line of the log.
+    const readiness = async () => {
+      const ready = await fetch(`${server.url}/readyz`);
+      return [ready.status, await ready.text()];
+    };
+    assertEquals(await eventually(readiness, ([status]) => status !== 200), [503, "draining\n"]);
+    const latecomer = async () => {
+      const client = await RawClient.open(`${server.ws}/chat`);
+      if (client.status === 101) client.drop();
+      return client;
+    };
+    using refused = await eventually(latecomer, ({ status }) => status !== 101);
     assertEquals(refused.status, 503);
     assertMatch(refused.head, /retry-after: \d/i);
     refused.drop();
