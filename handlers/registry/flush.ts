@@ -1,14 +1,12 @@
 /** Turns of the event loop: what `parley.v1` merges is sent when a turn ends. */
 
-/** Something with frames pending. */
+/** Something with frames pending: `flush` sends all of them. */
 export interface Pending {
-  /** Sends all that is pending. */
   flush(): void;
 }
 
-/** A room: its subscribers may be too many for one turn. */
+/** A room: `flushSome` sends to a part of its subscribers, and returns whether more is pending. */
 export interface PendingRoom extends Pending {
-  /** Sends what is pending to some of its subscribers; returns whether more is pending. */
   flushSome(): boolean;
 }
 

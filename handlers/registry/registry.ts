@@ -174,10 +174,9 @@ export class Registry {
     this.counters.connections[kind]--;
     const isEvicted = by === "server" && code === CLOSE.tooSlow.code;
     const isClean = by !== "error" && CLEAN_CODES.has(code);
-    const how = isClean ? "Client disconnected cleanly" : "Connection closed with error";
-    const text = `${isEvicted ? "Client evicted" : how}: ${remote}: ${
-      reason || "closed"
-    } (${code}).`;
+    const ended = isClean ? "Client disconnected cleanly" : "Connection closed with error";
+    const how = isEvicted ? "Client evicted" : ended;
+    const text = `${how}: ${remote}: ${reason || "closed"} (${code}).`;
     this.#log(isEvicted ? "evicted" : "disconnected", text, { remote, by, code, reason });
   }
 
