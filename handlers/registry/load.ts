@@ -11,7 +11,8 @@ const FRAMES_PER_SECOND = 100_000;
 const FREE_FRAMES = 10;
 /** A sender may be so much ahead of what it has paid for, in ms: what came in a long turn comes at once. */
 const BURST_MS = 250;
-const MIN_SHARE = 1 / 8_192;
+/** With it 300 senders together still get about what a core writes. */
+const MIN_SHARE = 1 / 256;
 /** A share is doubled after so long without being late, in ms. */
 const RECOVERY_MS = 1_000;
 /** The watch ends after so long without a message, in ms. */
