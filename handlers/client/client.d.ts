@@ -9,45 +9,45 @@ export type State = "connecting" | "open" | "reconnecting" | "closed";
 
 /** A position in a room's order. */
 export interface Cursor {
-  epoch: string;
-  seq: number;
+  /** Another one after the room has begun anew. */ epoch: string;
+  /** Its number. */ seq: number;
 }
 
 /** Where a sent message stands. */
 export interface Receipt extends Cursor {
-  room: string;
+  /** The room. */ room: string;
 }
 
 /** A chat message. */
 export interface Message<Body = unknown> extends Receipt {
   /** Unix milliseconds. */
   time: number;
-  sender: string;
+  /** The name of who sent it. */ sender: string;
   /** What was sent: any JSON value. */
   message: Body;
 }
 
 /** A message of the moment: in order with the others, not numbered and not kept. */
 export interface Note<Body = unknown> {
-  room: string;
+  /** The room. */ room: string;
   /** Unix milliseconds. */
   time: number;
-  sender: string;
-  message: Body;
+  /** The name of who sent it. */ sender: string;
+  /** What was sent: any JSON value. */ message: Body;
 }
 
 /** Kept messages of a room, oldest first. */
 export interface Page<Body = unknown> extends Receipt {
   /** False if others that were asked for are kept no more. */
   recovered: boolean;
-  messages: Message<Body>[];
+  /** Oldest first. */ messages: Message<Body>[];
 }
 
 /** Somebody joined, left, or took another name. */
 export interface Status {
-  room: string;
-  event: "join" | "leave";
-  name: string;
+  /** The room. */ room: string;
+  /** What happened. */ event: "join" | "leave";
+  /** Who it was. */ name: string;
   /** The old name, after a change of name. */
   was?: string;
   /** How many have joined now. */
@@ -58,7 +58,7 @@ export interface Status {
 
 /** A room answered, at first or after a reconnect; its next message is `seq` + 1. */
 export interface Welcome extends Receipt {
-  members: number;
+  /** How many have joined. */ members: number;
   /** After a reconnect: whether nothing is missing. */
   recovered?: boolean;
 }
@@ -68,9 +68,9 @@ export interface Welcome extends Receipt {
  * the order starts anew after `to`.
  */
 export interface Gap {
-  room: string;
-  from: Cursor;
-  to: Cursor;
+  /** The room. */ room: string;
+  /** The last message before the gap. */ from: Cursor;
+  /** The last one that is missing. */ to: Cursor;
 }
 
 /** Who has joined a room. */
@@ -83,6 +83,7 @@ export interface Members {
 
 /** What the server or the client refused. */
 export class ParleyError extends Error {
+  /** Makes the error of a code. */
   constructor(code: string, message: string, room?: string);
   /** One of the protocol's codes or of the client's own; README.md lists them. */
   readonly code: string;
