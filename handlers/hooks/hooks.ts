@@ -127,9 +127,14 @@ export class HookCaller {
     };
     try {
       const answer = call();
-      return answer instanceof Promise ? answer.then(settle).catch(fail) : settle(answer);
+      return isThenable(answer) ? Promise.resolve(answer).then(settle).catch(fail) : settle(answer);
     } catch (error) {
       return fail(error);
     }
   }
+}
+
+/** Whether an answer comes later: promises of other makes count, too. */
+function isThenable(answer: unknown): answer is PromiseLike<unknown> {
+  return typeof (answer as PromiseLike<unknown> | undefined | null)?.then === "function";
 }

@@ -106,3 +106,11 @@ Deno.test("a fault of onLeave costs a line of the log and nothing else", () => {
   calls.leave(ANN);
   assertEquals(log.events, ["hook"]);
 });
+
+Deno.test("a promise of another make is waited for like one of the runtime", async () => {
+  const later: PromiseLike<{ message: unknown }> = {
+    then: (next) => Promise.resolve({ message: "y" }).then(next),
+  };
+  const { calls } = caller({ onMessage: () => later as Promise<{ message: unknown }> });
+  assertEquals(await calls.message(ANN, "x", "chat"), '"y"');
+});
