@@ -99,6 +99,14 @@ class DurableEngine implements Engine {
     return this.#answer(this.memory.publish(room, draft), 2 * draft.message.length);
   }
 
+  set(): Refusal {
+    return { refused: "unavailable" };
+  }
+
+  state(): Refusal {
+    return { refused: "unavailable" };
+  }
+
   relay(room: string, event: Transient): void {
     // What is not kept doesn't wait for a store that fails: nothing would bound it.
     if (!this.#isBusy) this.memory.relay(room, event);

@@ -8,8 +8,14 @@
  * @module
  */
 import type { Span } from "../protocol/page.ts";
-import type { Cursor, Head } from "../protocol/position.ts";
-import type { Members, RoomEvent, RoomSummary, Transient } from "../protocol/room_event.ts";
+import type { Cursor, Head, StateCursor } from "../protocol/position.ts";
+import type {
+  Members,
+  RoomEvent,
+  RoomSummary,
+  StateSpan,
+  Transient,
+} from "../protocol/room_event.ts";
 import type { MaybePromise } from "../util/maybe_promise.ts";
 
 /** What makes a message known when it is sent again: within a room and session an `id` counts once. */
@@ -29,9 +35,25 @@ export interface Draft {
   address?: string;
 }
 
+/** A change of a room's state. */
+export interface Change {
+  /** The key; the grammar is checked before. */ key: string;
+  /** JSON text; `null` removes the key. */ value: string;
+  /** Whose change it is. */ sender: string;
+  /** The rev that the key must have; 0: it must not be there. */ if?: number;
+  /** Whole seconds, after which the key is removed by itself. */ ttlSeconds?: number;
+  /** The member with whose end the key is removed; `bind` of the contract. */ member?: string;
+  /** Makes it known when it is sent again. */ id?: IdempotencyKey;
+  /** The user's or address's share of all state is limited. Without one, only the whole is. */
+  owner?: string;
+}
+
 /** Why an engine did not do it. `unavailable` leaves the outcome unknown. */
 export interface Refusal {
-  /** A code of `handlers/README.md`. */ refused: "unavailable" | "too_many_rooms" | "conflict";
+  /** A code of `handlers/README.md`. */
+  refused: "unavailable" | "too_many_rooms" | "conflict" | "too_many_keys" | "rev_conflict";
+  /** Of `rev_conflict`: the rev that the key has, 0 if it is not there. */
+  rev?: number;
 }
 
 /** What became of a message: its place in the order, the first one's for a repeat. */
@@ -84,6 +106,18 @@ export interface Engine {
 
   /** Numbers, keeps and hands out a message. An answer with a place means: kept. */
   publish(room: string, draft: Draft): MaybePromise<Outcome>;
+
+  /**
+   * Changes a key of the room's state, in one order with the messages; hosts hear `set`. Removing a
+   * key that is not there changes nothing: the answer is the room's rev.
+   */
+  set(room: string, change: Change): MaybePromise<StateCursor | Refusal>;
+
+  /**
+   * The room's state: what changed behind `since`, or all of it where `since` is missing, of another
+   * epoch, beyond the newest or too long ago.
+   */
+  state(room: string, since?: StateCursor): MaybePromise<StateSpan | Refusal>;
 
   /** Hands an event to every host of the room, behind all that was published before; keeps nothing. */
   relay(room: string, event: Transient): void;

@@ -41,7 +41,7 @@ export class MemoryEngine implements Engine {
     const room = this.memory.open(name, address);
     if (!room) return { refused: "too_many_rooms" };
     this.memory.setHost(room, host);
-    return { epoch: room.epoch, seq: room.history.seq, members: room.members.size };
+    return { epoch: room.epoch, seq: room.history.seq, rev: 0, members: room.members.size };
   }
 
   release(name: string): void {
@@ -71,6 +71,14 @@ export class MemoryEngine implements Engine {
     if (room.host) room.host.deliver({ type: "chat", chat });
     else this.memory.touch(room);
     return { epoch: room.epoch, seq: chat.seq };
+  }
+
+  set(): Refusal {
+    return { refused: "unavailable" };
+  }
+
+  state(): Refusal {
+    return { refused: "unavailable" };
   }
 
   relay(name: string, event: Transient): void {

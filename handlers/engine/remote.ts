@@ -33,7 +33,8 @@ type FlatEvent =
   | [type: "status", event: "join" | "leave", name: string, members: number, was?: string]
   | [type: "note", time: number, sender: string, message: string]
   | [type: "binary", bytes: Uint8Array, from: string]
-  | [type: "reset", epoch: string, seq: number, members: number];
+  | [type: "set", key: string, value: string, sender: string, time: number, rev: number]
+  | [type: "reset", epoch: string, seq: number, rev: number, members: number];
 
 const REPORT_MS = 1_000;
 /** With more of them unanswered the owner hangs. */
@@ -112,6 +113,8 @@ export function remoteEngine(port: MessagePort, clock: Clock = systemClock): Eng
     },
     publish: (room, { sender, message, key, address }) =>
       channel.call("publish", room, sender, message, address, key?.session, key?.id, key?.digest),
+    set: () => ({ refused: "unavailable" }),
+    state: () => ({ refused: "unavailable" }),
     relay(room, event) {
       if (!channel.isFull) channel.notify("relay", room, ...flatten(event));
     },
@@ -150,7 +153,11 @@ export function flatten(event: RoomEvent): FlatEvent {
     case "binary":
       return ["binary", whole(event.bytes), event.from];
     case "reset":
-      return ["reset", event.epoch, event.seq, event.members];
+      return ["reset", event.epoch, event.seq, event.rev, event.members];
+    case "set": {
+      const { key, value, sender, time, rev } = event.entry;
+      return ["set", key, value, sender, time, rev];
+    }
   }
 }
 
@@ -174,8 +181,12 @@ export function unflatten(flat: FlatEvent): RoomEvent {
       return { type, bytes, from };
     }
     case "reset": {
-      const [type, epoch, seq, members] = flat;
-      return { type, epoch, seq, members };
+      const [type, epoch, seq, rev, members] = flat;
+      return { type, epoch, seq, rev, members };
+    }
+    case "set": {
+      const [type, key, value, sender, time, rev] = flat;
+      return { type, entry: { key, value, sender, time, rev } };
     }
   }
 }

@@ -106,6 +106,8 @@ function createUse(engine: Engine, rooms: Map<string, SharedRoom>): Engine {
       engine.release(name);
     },
     publish: (room, draft) => engine.publish(room, draft),
+    set: () => ({ refused: "unavailable" }),
+    state: () => ({ refused: "unavailable" }),
     relay: (room, event) => engine.relay(room, event),
     join(room, member, name) {
       const key = `${room} ${member}`;
@@ -189,8 +191,9 @@ class SharedRoom implements Host {
     if (event.type === "chat") head.seq = event.chat.seq;
     else if (event.type === "status") head.members = event.members;
     else if (event.type === "reset") {
-      this.#head = { epoch: event.epoch, seq: event.seq, members: event.members };
-    }
+      const { epoch, seq, rev, members } = event;
+      this.#head = { epoch, seq, rev, members };
+    } else if (event.type === "set") head.rev = event.entry.rev;
     for (const [use, host] of [...this.#hosts]) {
       // Who hosts again meanwhile has this event in its head.
       if (this.#hosts.get(use) !== host) continue;

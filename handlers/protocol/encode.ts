@@ -15,6 +15,9 @@ export const ERROR_TEXTS = {
   forbidden: "Not allowed.",
   rate_limited: "Too many messages.",
   too_many_rooms: "Too many rooms.",
+  too_many_keys: "Too many keys.",
+  rev_conflict: "The key has changed.",
+  bad_state_key: "Invalid key.",
   unavailable: "Server error: the message may not have been delivered.",
   refused: "Refused.",
 } as const;

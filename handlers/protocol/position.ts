@@ -6,8 +6,15 @@ export interface Cursor {
   /** The number of a message. */ seq: number;
 }
 
-/** A room at one moment: the next message is `seq` + 1; `members` sockets have joined. */
+/** A position in a room's state: `rev` counts its changes 1, 2, 3 … within one `epoch`. */
+export interface StateCursor {
+  /** The room's epoch. */ epoch: string;
+  /** The number of a change. */ rev: number;
+}
+
+/** A room at one moment: the next message is `seq` + 1, the next change of state `rev` + 1. */
 export interface Head extends Cursor {
+  /** The number of the newest change of state. */ rev: number;
   /** How many have joined. */ members: number;
 }
 

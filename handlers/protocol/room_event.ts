@@ -12,6 +12,24 @@ export interface Chat extends Note {
   /** Its number. */ seq: number;
 }
 
+/** One key of a room's state, as its last change left it. */
+export interface Entry {
+  /** 1 to 128 characters of the grammar. */ key: string;
+  /** JSON text; `null` where the key was removed. */ value: string;
+  /** Whose change it was. */ sender: string;
+  /** Of the change; Unix ms. */ time: number;
+  /** The number of the change: grows by 1 in a room and epoch, beside `seq`. */ rev: number;
+}
+
+/** A room's state at `rev`, or what changed of it. */
+export interface StateSpan {
+  /** The room's epoch. */ epoch: string;
+  /** The number of the newest change. */ rev: number;
+  /** With it: each key that changed behind this rev, once, in the order of the changes; without: all keys, by key. */
+  since?: number;
+  /** The keys; a removed one has the value `null`. */ entries: Entry[];
+}
+
 /** What is handed on in a room's order, without a number, and not kept. */
 export type Transient =
   | { type: "note"; note: Note }
@@ -23,8 +41,10 @@ export type RoomEvent =
   | Transient
   | { type: "chat"; chat: Chat }
   | { type: "status"; event: "join" | "leave"; name: string; was?: string; members: number }
-  /** Continuity broke: the next message is `seq` + 1 of `epoch`. */
-  | { type: "reset"; epoch: string; seq: number; members: number };
+  /** A key of the state changed, or went. */
+  | { type: "set"; entry: Entry }
+  /** Continuity broke: the next message is `seq` + 1 of `epoch`, the next change `rev` + 1. */
+  | { type: "reset"; epoch: string; seq: number; rev: number; members: number };
 
 /** Who has joined a room: `names` sorted, at most 1,000 of `count`. */
 export interface Members {

@@ -15,7 +15,7 @@ const MAX_STATUS_LISTENERS = 100;
 /** The subscribers of one room, and what reaches them. */
 export class Audience implements Host {
   /** The room as of the last event. */
-  head: Head = { epoch: "", seq: 0, members: 0 };
+  head: Head = { epoch: "", seq: 0, rev: 0, members: 0 };
   /** All of them, also those who wait for the room to open or for their replay. */
   readonly #subscriptions = new Set<Subscription>();
   /** How many of them wait. */
@@ -121,8 +121,9 @@ export class Audience implements Host {
     if (event.type === "chat") this.head.seq = event.chat.seq;
     else if (event.type === "status") this.head.members = event.members;
     else if (event.type === "reset") {
-      this.head = { epoch: event.epoch, seq: event.seq, members: event.members };
-    }
+      const { epoch, seq, rev, members } = event;
+      this.head = { epoch, seq, rev, members };
+    } else if (event.type === "set") this.head.rev = event.entry.rev;
     // Joins are n² frames in a room of n: a server that is behind leaves them out where it may.
     const isSpared = event.type === "status" && this.listenerCount > MAX_STATUS_LISTENERS &&
       this.room.registry.load.isBehind;

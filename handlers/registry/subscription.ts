@@ -92,7 +92,8 @@ export class Subscription {
     const isResuming = wanted.after !== undefined;
     if (isResuming) counters.recoveries[page.recovered ? "complete" : "partial"]++;
     const { dialect } = subscriber;
-    const position = { ...page, members: this.audience.head.members };
+    const { rev, members } = this.audience.head;
+    const position = { ...page, rev, members };
     const recovered = isResuming ? page.recovered : undefined;
     this.#notify(dialect.welcome(room.name, position, recovered, subscriber.firstLimits()));
     counters.deliveries += page.chats.length;

@@ -222,7 +222,7 @@ export function engineContract(
     nodes[0].release(ROOM);
     assertEquals(await say(nodes[0], "2"), { epoch, seq: 2 });
     const again = await hear(nodes.at(-1)!, ROOM);
-    assertEquals(again.head, { epoch: head.epoch, seq: 2, members: 0 });
+    assertEquals(again.head, { epoch: head.epoch, seq: 2, rev: 0, members: 0 });
     await granted(say(nodes[0], "3"));
     await again.recorder.until(({ messages }) => messages.length === 1);
     assertEquals(again.recorder.messages, ["3"]);

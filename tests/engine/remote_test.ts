@@ -75,7 +75,7 @@ function makeSlowEngine() {
   return { engine, opened, released, state };
 }
 
-const HEAD: Head = { epoch: "e", seq: 4, members: 1 };
+const HEAD: Head = { epoch: "e", seq: 4, rev: 0, members: 1 };
 const chatOf = (seq: number): RoomEvent => ({
   type: "chat",
   chat: { seq, time: 1, sender: "Ann", message: `${seq}` },
@@ -96,8 +96,8 @@ Deno.test("a room is hosted once in the engine; each thread's events begin behin
     assertEquals(recorder.messages, ["5"]);
   }
   here.release("r");
-  assertEquals(await here.host("r", recorders[2]), { epoch: "e", seq: 5, members: 2 });
-  opened[0].host.deliver({ type: "reset", epoch: "f", seq: 0, members: 0 });
+  assertEquals(await here.host("r", recorders[2]), { epoch: "e", seq: 5, rev: 0, members: 2 });
+  opened[0].host.deliver({ type: "reset", epoch: "f", seq: 0, rev: 0, members: 0 });
   here.release("r");
   assertEquals(released, []);
   remote.release("r");
@@ -328,7 +328,7 @@ Deno.test("a host that is replaced while it hears an event has it in its head", 
   });
   const { epoch } = await granted(here.publish("r", draft("1")));
   here.publish("r", draft("2"));
-  assertEquals(head, { epoch, seq: 1, members: 0 });
+  assertEquals(head, { epoch, seq: 1, rev: 0, members: 0 });
   assertEquals(second.messages, ["2"]);
   await close();
 });

@@ -105,7 +105,7 @@ redisTest("a restart that lost its tail shows as a new epoch, whatever the setti
   for (const { recorder } of views) {
     await recorder.until(({ messages }) => messages.at(-1) === "again");
     assertEquals(recorder.events.slice(10), [
-      { type: "reset", epoch: place.epoch, seq: 6, members: 0 },
+      { type: "reset", epoch: place.epoch, seq: 6, rev: 0, members: 0 },
       { type: "chat", chat: recorder.chats.at(-1)! },
     ]);
   }
@@ -234,7 +234,7 @@ redisTest("a node that missed more than is kept hears what is kept behind a rese
   for (let i = 2; i <= 30; i++) await granted(two.publish("r", draft(`${i}`)));
   proxy.heal();
   await within(2_000, () => recorder.until(({ messages }) => messages.at(-1) === "30"));
-  assertEquals(recorder.events[1], { type: "reset", epoch, seq: 20, members: 0 });
+  assertEquals(recorder.events[1], { type: "reset", epoch, seq: 20, rev: 0, members: 0 });
   assertEquals(recorder.chats.map(({ seq }) => seq), [1, ...range(21, 30)]);
 });
 

@@ -85,14 +85,14 @@ export class ServerNode implements TrafficNode, AsyncDisposable {
   host(room: string, host: Host): Promise<Head> {
     return new Promise((resolve) => {
       const client = connect(this.urlOf(room), {
-        onWelcome: resolve,
+        onWelcome: (welcome) => resolve({ rev: 0, ...welcome }),
         onMessage: ({ seq, time, sender, message }) =>
           host.deliver({
             type: "chat",
             chat: { seq, time, sender, message: JSON.stringify(message) },
           }),
         onState: (state) => state === "reconnecting" && this.reconnects++,
-        onGap: ({ to }) => host.deliver({ type: "reset", ...to, members: 0 }),
+        onGap: ({ to }) => host.deliver({ type: "reset", ...to, rev: 0, members: 0 }),
       });
       this.#clients.push(client);
     });

@@ -157,7 +157,7 @@ redisTest("a restart that lost its tail is told to all, with a new epoch", async
     assertEquals([chat.seq, chat.message], [7, "again"]);
   }
   await recorder.until(({ messages }) => messages.at(-1) === '"again"');
-  const reset = { type: "reset", epoch: `${ack.epoch}`, seq: 6, members: 0 } as const;
+  const reset = { type: "reset", epoch: `${ack.epoch}`, seq: 6, rev: 0, members: 0 } as const;
   assertEquals(recorder.events.slice(10, -1), [reset]);
   const { client: late, welcome } = await hearRaw(`${one.urlOf("r")}?after=${epoch}:10`);
   assertEquals([welcome.epoch, welcome.seq, welcome.recovered], [ack.epoch, 0, false]);

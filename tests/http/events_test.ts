@@ -144,7 +144,13 @@ Deno.test("a gap on an open stream is another welcome", async () => {
   await post("a");
   await using reader = await open();
   await reader.next();
-  registry.rooms.get("ops")!.deliver({ type: "reset", epoch: "other", seq: 40, members: 3 });
+  registry.rooms.get("ops")!.deliver({
+    type: "reset",
+    epoch: "other",
+    seq: 40,
+    rev: 0,
+    members: 3,
+  });
   const { event, id, data } = await reader.next();
   assertEquals([event, id], ["welcome", "other:40"]);
   const welcome = { type: "welcome", room: "ops", epoch: "other", seq: 40, members: 3 };

@@ -58,8 +58,13 @@ Deno.test("parley.v1's objects are those of the protocol, each on one line", () 
     [v1.chat("ops", "e", CHAT), { type: "chat", room: "ops", ...CHAT, message: { a: 1 } }],
     [v1.status("ops", JOIN), { ...JOIN, room: "ops", message: "Ann joined the chat." }],
     [v1.status("ops", LEAVE), { ...LEAVE, room: "ops", message: "Ann left the chat." }],
-    [v1.welcome("ops", { ...at, members: 3 }), { type: "welcome", room: "ops", ...at, members: 3 }],
-    [v1.welcome("ops", { ...at, members: 3 }, false), {
+    [v1.welcome("ops", { ...at, rev: 0, members: 3 }), {
+      type: "welcome",
+      room: "ops",
+      ...at,
+      members: 3,
+    }],
+    [v1.welcome("ops", { ...at, rev: 0, members: 3 }, false), {
       type: "welcome",
       room: "ops",
       ...at,
@@ -98,7 +103,7 @@ Deno.test("parley.v1's objects are those of the protocol, each on one line", () 
 
 Deno.test("events are objects of parley.v1 with their position, and say when to come back", () => {
   assertEquals(events.chat("ops", "e", CHAT), `data:${v1.chat("ops", "e", CHAT)}\nid:e:7\n\n`);
-  const head = { epoch: "e", seq: 7, members: 3 };
+  const head = { epoch: "e", seq: 7, rev: 0, members: 3 };
   const welcome = v1.welcome("ops", head, true);
   assertEquals(
     events.welcome("ops", head, true),
@@ -108,7 +113,7 @@ Deno.test("events are objects of parley.v1 with their position, and say when to 
 });
 
 Deno.test("encodeEvent() gives each dialect what it has a word for", () => {
-  const reset = { type: "reset", epoch: "e2", seq: 0, members: 3 } as const;
+  const reset = { type: "reset", epoch: "e2", seq: 0, rev: 0, members: 3 } as const;
   const bytes: RoomEvent = { type: "binary", bytes: new Uint8Array([1]), from: "2" };
   for (const dialect of [plain, v1, events]) {
     const encode = (event: RoomEvent) => encodeEvent(dialect, "ops", "e", event);

@@ -242,7 +242,7 @@ Deno.test("Room tells a broken order to all who have positions: welcome again, r
   const stream = new TestSubscriber(registry);
   registry.room("ops").subscribe(stream, {});
   const audience = registry.rooms.get("ops")!;
-  audience.deliver({ type: "reset", epoch: "new", seq: 40, members: 3 });
+  audience.deliver({ type: "reset", epoch: "new", seq: 40, rev: 0, members: 3 });
   const chat = { seq: 41, time: 0, sender: "Ann", message: '"hi"' };
   audience.deliver({ type: "chat", chat });
   turn.flush();
@@ -309,7 +309,7 @@ Deno.test("Room waits until it has heard as much as its subscriber did elsewhere
     room.subscribe(waits, { after: `${epoch}:2` });
     room.subscribe(odd, { after: `${epoch}:9` });
     const audience = registry.rooms.get("ops")!;
-    if (others === "new") audience.deliver({ type: "reset", epoch, seq: 1, members: 0 });
+    if (others === "new") audience.deliver({ type: "reset", epoch, seq: 1, rev: 0, members: 0 });
     clock.tick(250);
     assertEquals(waits.sent, []);
     for (const chat of chats) audience.deliver({ type: "chat", chat });

@@ -161,6 +161,14 @@ class RedisEngine implements Engine, RedisNode {
     return this.run("publish", this.#rooms.keysOf(name), args).then(toOutcome);
   }
 
+  set(): Refusal {
+    return { refused: "unavailable" };
+  }
+
+  state(): Refusal {
+    return { refused: "unavailable" };
+  }
+
   relay(name: string, event: Transient): void {
     const channel = this.#rooms.keysOf(name)[0];
     this.shards.of(channel)?.send(["SPUBLISH", channel, toPayload(event)]);

@@ -146,8 +146,8 @@ export class RedisRoom {
     if (wasUnknown || !this.#isRegistered) this.register();
     if (hasMore) this.sync();
     if (!view || view !== this.#view) return;
-    view.applySync({ epoch, seq, members, version, chats: toChats(entries) });
-    this.#opened?.({ epoch, seq, members });
+    view.applySync({ epoch, seq, rev: 0, members, version, chats: toChats(entries) });
+    this.#opened?.({ epoch, seq, rev: 0, members });
     this.#opened = undefined;
     queueMicrotask(() => view.resume());
     if (view.seq < seq) await this.sync();
@@ -273,7 +273,7 @@ export class RoomView implements Cursor {
       this.seq = start;
       this.time = undefined;
       this.#version = version;
-      if (!isFirst) this.host.deliver({ type: "reset", epoch, seq: start, members });
+      if (!isFirst) this.host.deliver({ type: "reset", epoch, seq: start, rev: 0, members });
     }
     for (const chat of chats) this.#deliverChat(chat);
   }

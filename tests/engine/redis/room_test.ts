@@ -53,7 +53,7 @@ Deno.test("RedisRoom.open() answers with the head as soon as a sync has come", a
   assertEquals(await node.answer(), "sync  0  node 3 node other 9");
   room.sync();
   await node.answer(synced(7));
-  assertEquals(await opened, { epoch: "e", seq: 7, members: 2 });
+  assertEquals(await opened, { epoch: "e", seq: 7, rev: 0, members: 2 });
   room.sync();
   assertEquals(await node.answer(synced(7)), "sync e 7  node 3 node other 9");
   assertEquals(room.seq, 7);

@@ -26,7 +26,7 @@ function viewAtTen() {
 
 function synced(seq: number, chats: number[] = [], more: Partial<Synced> = {}): Synced {
   const kept = chats.map((seq) => toChat(seq, entry(seq)));
-  return { epoch: "e", seq, members: 2, version: 5, chats: kept, ...more };
+  return { epoch: "e", seq, rev: 0, members: 2, version: 5, chats: kept, ...more };
 }
 
 function entry(seq: number): string {
@@ -147,7 +147,7 @@ Deno.test("RoomView tells a reset where the missing is no longer kept", () => {
   view.push(chat(40));
   view.applySync(synced(40, [39, 40]));
   view.resume();
-  assertEquals(recorder.events[0], { type: "reset", epoch: "e", seq: 38, members: 2 });
+  assertEquals(recorder.events[0], { type: "reset", epoch: "e", seq: 38, rev: 0, members: 2 });
   assertEquals(seqsOf(recorder), [39, 40]);
 });
 
@@ -157,7 +157,7 @@ Deno.test("RoomView tells a reset where nothing is kept at all", () => {
   view.push(chat(13));
   view.applySync(synced(12));
   view.resume();
-  assertEquals(recorder.events[0], { type: "reset", epoch: "e", seq: 12, members: 2 });
+  assertEquals(recorder.events[0], { type: "reset", epoch: "e", seq: 12, rev: 0, members: 2 });
   assertEquals(seqsOf(recorder), [13]);
 });
 
@@ -170,7 +170,7 @@ Deno.test("RoomView begins a new epoch with a reset, and drops what is left of t
   view.resume();
   view.push(chat(12));
   view.push(status(1, `l${pack("Ann")}`, "f"));
-  assertEquals(recorder.events[0], { type: "reset", epoch: "f", seq: 6, members: 2 });
+  assertEquals(recorder.events[0], { type: "reset", epoch: "f", seq: 6, rev: 0, members: 2 });
   assertEquals([seqsOf(recorder), asked.gaps], [[7, 8], 1]);
   assertEquals(recorder.events.at(-1)?.type, "status");
 });
