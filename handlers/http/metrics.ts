@@ -64,6 +64,7 @@ export type ServerFigures = ReturnType<typeof readFigures>;
 const TOTALS: (keyof ServerFigures)[] = [
   ...["messagesIn", "bytesIn", "framesOut", "bytesOut", "deliveries"] as const,
   ...["keyFailures", "logDropped", "closes", "refusals", "recoveries"] as const,
+  ...["hookCalls", "hookSeconds"] as const,
   ...["batchMessages", "fanOutSeconds"] as const,
 ];
 
@@ -143,6 +144,9 @@ async function createScrape(app: App): Promise<() => Promise<Response>> {
   counter("recoveries_total", "Rooms resumed.", ({ recoveries }) => recoveries, "result");
   counter("key_failures_total", "Reads of AUTH_JWKS that failed.", (all) => all.keyFailures);
   counter("log_dropped_total", "Lines of the log that nobody read.", (all) => all.logDropped);
+  counter("hook_calls_total", "Hooks that answered later.", (all) => all.hookCalls, "outcome");
+  counter("hook_seconds_total", "Seconds that they took.", ({ hookSeconds }) => hookSeconds);
+  gauge("hook_waiting", "Hooks that have not answered.", ({ hookWaiting }) => hookWaiting);
   const engine = app.registry.engineOf("");
   const isReady = (all: ServerFigures) => ({ [engine.name]: all.engineReady });
   gauge("engine_ready", "Workers whose engine takes messages.", isReady, "engine");

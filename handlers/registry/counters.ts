@@ -48,6 +48,12 @@ export class Counters {
   recoveries = { complete: 0, partial: 0 };
   /** Closes that the server began, by reason. */
   closes = { goingAway: 0, rateLimited: 0, notAllowed: 0, tokenExpired: 0, tooBig: 0, tooSlow: 0 };
+  /** Hooks that answered later, by what came of it. */
+  hookCalls: Record<string, number> = { passed: 0, refused: 0, unavailable: 0, failed: 0 };
+  /** How long they took together. */
+  hookSeconds = 0;
+  /** How many have not answered yet. */
+  hookWaiting = 0;
   /** Errors sent and requests refused, by code: a fixed set. */
   refusals: Record<string, number> = {};
 

@@ -76,7 +76,7 @@ export class Registry {
     this.limits = limits;
     this.queueLimit = limits.maxQueueBytes;
     this.#sharedLimits = sharedLimits;
-    this.hooks = new HookCaller(hooks, log, limits);
+    this.hooks = new HookCaller(hooks, this);
     this.turn = turn ?? new Turn();
   }
 
@@ -148,9 +148,10 @@ export class Registry {
     return this.clients.values().reduce((sum, client) => sum + client.unsentBytes, 0);
   }
 
-  /** Closes the engines. */
+  /** Closes the engines; nobody waits for a hook any more. */
   async close(): Promise<void> {
     this.load.stop();
+    this.hooks.close();
     await Promise.all([this.#engine.close(), this.#localEngine.close()]);
   }
 

@@ -4,6 +4,7 @@ import { jwtAuthorizer } from "../access/token.ts";
 import type { AppOptions, Health } from "../app.ts";
 import type { Engine } from "../engine/engine.ts";
 import { createMemoryEngine } from "../engine/memory.ts";
+import type { Hooks } from "../hooks/hooks.ts";
 import { systemClock } from "../util/clock.ts";
 import type { Log } from "../util/log.ts";
 import { SettingError } from "../util/setting_error.ts";
@@ -26,6 +27,7 @@ export async function parleyOptions(
 ): Promise<AppOptions & { health: Health }> {
   return {
     ...limitsAndAccess(settings),
+    ...await hooksBy(settings, log),
     authorize: authorizeBy(settings, log, isTraced),
     engine: threads?.engine ?? await openEngine(settings, log),
     log,
@@ -44,6 +46,25 @@ function authorizeBy(settings: Settings, log: Log, isTraced: boolean): Authorize
     audience: settings.AUTH_AUDIENCE || undefined,
     maxTokenSeconds: settings.MAX_TOKEN_SECONDS,
     isTraced,
+    log,
+  });
+}
+
+/** Hooks that may wait for the backend, over all threads. */
+const MAX_WAITING_HOOKS = 1_000;
+
+/** The hooks that the settings ask for. */
+async function hooksBy(settings: Settings, log: Log): Promise<Hooks> {
+  const { HOOK_URL, HOOK_EVENTS, HOOK_MS, HOOK_SECRET, MAX_MESSAGE_BYTES, WORKERS } = settings;
+  if (!HOOK_URL) return {};
+  const { urlHooks } = await import("../hooks/url_hooks.ts");
+  return urlHooks({
+    url: HOOK_URL,
+    events: HOOK_EVENTS,
+    timeoutMs: HOOK_MS,
+    secret: HOOK_SECRET,
+    maxMessageBytes: MAX_MESSAGE_BYTES,
+    maxWaiting: Math.ceil(MAX_WAITING_HOOKS / WORKERS),
     log,
   });
 }

@@ -1,6 +1,7 @@
 /** The settings, one a line: parsing, `--help` and the table of `handlers/README.md` follow it. */
 import { DEFAULT_LIMITS, type Limits } from "../access/limits.ts";
 import { OriginRules, SAME_ORIGIN } from "../access/origins.ts";
+import { HOOK_EVENTS } from "../hooks/hooks.ts";
 import { LOG_LEVELS } from "./log.ts";
 
 /** One setting: its variable is NAME, its flag `--name`. */
@@ -19,6 +20,7 @@ export interface Setting<T> {
 }
 
 const LARGE = 1e15 - 1;
+const HTTP_URL = /^https?:\/\/[^\s/]+\S*$/i;
 
 /** Every setting by the name of its variable, in the groups that `--help` shows. */
 export const GROUPS = {
@@ -76,6 +78,12 @@ export const GROUPS = {
       "URL of Redis, a Redis Cluster or Sentinel: rooms live there, for many machines",
     ),
   },
+  "What a backend decides": {
+    HOOK_URL: text("URL that is asked before a join, message or change", "", HTTP_URL, "a URL"),
+    HOOK_EVENTS: someOf(["join", "chat", "set"], HOOK_EVENTS, "what it is asked about"),
+    HOOK_MS: number(1_000, "ms that it may take", 10_000, 1),
+    HOOK_SECRET: text("secret that signs what it is asked"),
+  },
   "How it runs": {
     LOG_LEVEL: oneOf("info", LOG_LEVELS, "least severe level that is logged"),
     LOG_FORMAT: oneOf("text", ["text", "json"], "lines of text, or of JSON"),
@@ -99,6 +107,7 @@ export const SETTINGS = {
   ...GROUPS["Who may connect"],
   ...GROUPS["What a client may use"],
   ...GROUPS["What it keeps"],
+  ...GROUPS["What a backend decides"],
   ...GROUPS["How it runs"],
 } satisfies Record<string, Setting<unknown>>;
 
@@ -151,13 +160,37 @@ function limit(name: keyof Limits, meaning: string, max?: number, min?: number):
 }
 
 /** A text; off where it is empty and has no default. */
-function text(meaning: string, value = "", form?: RegExp): Setting<string> {
+function text(
+  meaning: string,
+  value = "",
+  form?: RegExp,
+  kind = "an IP address or a host name",
+): Setting<string> {
   return {
     default: value,
     meaning,
     shown: value || "off",
-    kind: form ? "an IP address or a host name" : "a text",
+    kind: form ? kind : "a text",
     read: (text) => !form || form.test(text) ? text : undefined,
+  };
+}
+
+/** Some of a few words, with commas between them. */
+function someOf<const T extends string>(
+  value: T[],
+  all: readonly T[],
+  meaning: string,
+): Setting<T[]> {
+  const isOne = (word: string): word is T => all.some((one) => one === word);
+  return {
+    default: value,
+    meaning: `${meaning}: some of ${all.join(",")}`,
+    shown: value.join(",") || "off",
+    kind: `some of ${all.join(",")}`,
+    read(text) {
+      const words = text.split(",").map((word) => word.trim());
+      return words.every(isOne) ? words : undefined;
+    },
   };
 }
 

@@ -1,13 +1,24 @@
 import { assertEquals, assertMatch } from "@std/assert";
-import { type From, HookCaller, type Hooks, refuse } from "../../handlers/hooks/hooks.ts";
-import { RecordingLog } from "../support/fakes.ts";
+import {
+  type From,
+  HookCaller,
+  type Hooks,
+  HookUnavailable,
+  refuse,
+} from "../../handlers/hooks/hooks.ts";
+import { Counters } from "../../handlers/registry/counters.ts";
+import { FakeClock, RecordingLog } from "../support/fakes.ts";
 
 const ANN: From = { room: "ops", name: "Ann", via: "socket" };
 const FAULT = { refused: "refused", text: "Server error." } as const;
+const UNAVAILABLE = { refused: "unavailable" } as const;
 
 function caller(hooks: Hooks) {
   const log = new RecordingLog();
-  return { log, calls: new HookCaller(hooks, log, { maxMessageBytes: 100 }) };
+  const clock = new FakeClock();
+  const counters = new Counters();
+  const context = { log, clock, counters, limits: { maxMessageBytes: 100 } };
+  return { log, clock, counters, calls: new HookCaller(hooks, context) };
 }
 
 Deno.test("without hooks everything is as it came, in the same call", () => {
@@ -113,4 +124,56 @@ Deno.test("a promise of another make is waited for like one of the runtime", asy
   };
   const { calls } = caller({ onMessage: () => later as Promise<{ message: unknown }> });
   assertEquals(await calls.message(ANN, "x", "chat"), '"y"');
+});
+
+Deno.test("a hook that never answers is given up: unavailable, one line, and its figures", async () => {
+  const { calls, clock, log, counters } = caller({ onMessage: () => new Promise(() => {}) });
+  const answer = calls.message(ANN, "x", "chat");
+  assertEquals(counters.hookWaiting, 1);
+  clock.tick(30_000);
+  assertEquals(await answer, UNAVAILABLE);
+  assertEquals(log.lines.map(({ text }) => text), ["Hook onMessage did not answer in ops"]);
+  const { hookWaiting, hookSeconds, hookCalls } = counters;
+  assertEquals([hookWaiting, hookSeconds, clock.timerCount], [0, 30, 0]);
+  assertEquals(hookCalls, { passed: 0, refused: 0, unavailable: 1, failed: 0 });
+});
+
+Deno.test("of HTTP requests at most 1,000 wait for hooks; sockets are bounded themselves", async () => {
+  const open = Promise.withResolvers<void>();
+  let count = 0;
+  const { calls } = caller({ onMessage: () => (count++, open.promise) });
+  const from = { ...ANN, via: "http" } as const;
+  const all = Array.from({ length: 1_001 }, () => calls.message(from, "x", "chat"));
+  assertEquals([count, all[1_000]], [1_000, UNAVAILABLE]);
+  all.push(calls.message(ANN, "x", "chat"));
+  open.resolve();
+  assertEquals((await Promise.all(all)).filter((answer) => answer === '"x"').length, 1_001);
+});
+
+Deno.test("close() answers all that wait and all that come, but members still leave", async () => {
+  const left: string[] = [];
+  const { calls, clock } = caller({
+    onMessage: () => new Promise(() => {}),
+    onLeave: ({ name }) => void left.push(name),
+  });
+  const waiting = calls.message(ANN, "x", "chat");
+  calls.close();
+  assertEquals([await waiting, calls.message(ANN, "x", "chat")], [UNAVAILABLE, UNAVAILABLE]);
+  calls.leave(ANN);
+  assertEquals([left, clock.timerCount], [["Ann"], 0]);
+});
+
+Deno.test("what hooks that answer later decide is counted; what answers at once costs nothing", async () => {
+  const { calls, counters } = caller({
+    onMessage: async ({ message }) => {
+      await 0;
+      if (message === "no") return refuse("No.");
+      if (message === "bad") throw new Error("broken");
+      if (message === "down") throw new HookUnavailable();
+    },
+    onJoin: () => refuse("No."),
+  });
+  calls.join(ANN);
+  for (const message of ["a", "no", "bad", "down"]) await calls.message(ANN, message, "chat");
+  assertEquals(counters.hookCalls, { passed: 1, refused: 1, unavailable: 1, failed: 1 });
 });

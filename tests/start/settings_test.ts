@@ -51,7 +51,7 @@ Deno.test("readSettings() gives every setting a flag and a variable of its name"
     const flag = `--${name.toLowerCase().replaceAll("_", "-")}`;
     const { default: value } = SETTINGS[name as keyof typeof SETTINGS];
     // TLS and tokens need more than one; see below.
-    const text = Array.isArray(value) ? "https://a.example" : String(value) || undefined;
+    const text = name === "ALLOWED_ORIGINS" ? "https://a.example" : String(value) || undefined;
     if (text === undefined) continue;
     assertEquals(read([flag, text]), read([], { [name]: text }));
   }
@@ -68,6 +68,15 @@ Deno.test("readSettings() refuses what is no number in range, and shows it", () 
   }
   assertEquals(read(["--port", "0"]).PORT, 0);
   assertEquals(read(["--port", "65535"]).PORT, 65_535);
+});
+
+Deno.test("readSettings() refuses a HOOK_URL that is none, and HOOK_EVENTS that there are not", () => {
+  for (const HOOK_URL of ["backend", "ftp://a.example", "http://", "http://a b"]) {
+    assertStringIncludes(refusal([], { HOOK_URL }), "Cannot use HOOK_URL: must be a URL, is ");
+  }
+  const text = 'Cannot use HOOK_EVENTS: must be some of join,chat,note,set, is "join,leave"';
+  assertEquals(refusal([], { HOOK_EVENTS: "join,leave" }), text);
+  assertEquals(read([], { HOOK_EVENTS: "note, join" }).HOOK_EVENTS, ["note", "join"]);
 });
 
 Deno.test("readSettings() refuses a flag without its value", () => {
