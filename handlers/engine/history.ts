@@ -6,6 +6,7 @@
 import type { Chat } from "../protocol/room_event.ts";
 import type { Budget, Droppable } from "./budget.ts";
 import type { RoomJournal } from "./journal.ts";
+import type { RoomLimits } from "./room_rules.ts";
 
 /** The newest messages of a room, without a gap up to `seq`. */
 export class History implements Droppable {
@@ -19,7 +20,7 @@ export class History implements Droppable {
   #start = 0;
 
   constructor(
-    readonly limits: { historySize: number; historySeconds: number },
+    readonly limits: RoomLimits,
     readonly budget: Budget,
     readonly journal?: RoomJournal,
   ) {}
@@ -45,7 +46,7 @@ export class History implements Droppable {
     return this.#chats.slice(this.#start + Math.max(0, seq + 1 - firstSeq));
   }
 
-  /** Drops what is older than HISTORY_SECONDS. */
+  /** Drops what is older than the room's seconds. */
   expire(now: number): void {
     const keptSince = now - this.limits.historySeconds * 1_000;
     while (this.#length > 0 && this.#chats[this.#start].time < keptSince) this.dropOldest();

@@ -23,7 +23,7 @@ export { type HistoryLimits, newEpoch } from "./memory_rooms.ts";
 const SWEEP_MS = 5_000;
 const MAX_NAMES = 1_000;
 
-/** Makes the memory engine. */
+/** Makes the memory engine. @throws {SettingError} if a rule of the limits is none */
 export function createMemoryEngine(limits: HistoryLimits, clock: Clock): Engine {
   return new MemoryEngine(new MemoryRooms(limits, clock), clock);
 }

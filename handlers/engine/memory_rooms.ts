@@ -3,19 +3,19 @@
  *
  * @module
  */
+import { isServerRoom } from "../protocol/parse.ts";
 import type { Clock } from "../util/clock.ts";
 import { Budget } from "./budget.ts";
 import { DedupeTable } from "./dedupe.ts";
 import type { Host } from "./engine.ts";
 import { History } from "./history.ts";
 import { type Journal, RoomJournal } from "./journal.ts";
+import { type RoomLimits, roomLimits, type RoomRules } from "./room_rules.ts";
 
 /** How much an engine keeps; see the settings of the same names. */
-export interface HistoryLimits {
-  /** Messages a room. */
-  historySize: number;
-  /** How long messages, and empty rooms, are kept. */
-  historySeconds: number;
+export interface HistoryLimits extends RoomLimits {
+  /** What is kept of some rooms in place of that. */
+  roomRules?: RoomRules;
   /** Megabytes for all rooms together, remembered ids included. */
   historyMb: number;
   /** Rooms, empty ones included. */
@@ -25,6 +25,7 @@ export interface HistoryLimits {
 /** What the engine knows of one room. */
 export interface MemoryRoom {
   readonly name: string;
+  readonly limits: RoomLimits;
   readonly epoch: string;
   readonly journal?: RoomJournal;
   readonly history: History;
@@ -63,14 +64,19 @@ export class MemoryRooms {
   #openers = new Map<string, Opener>();
   /** The rooms with a host, by name, until a host comes or goes. */
   #hosted?: MemoryRoom[];
+  readonly #limitsOf: (room: string) => RoomLimits;
 
-  /** @param journal where changes are written down; the memory engine alone has none */
+  /**
+   * @param journal where changes are written down; the memory engine alone has none
+   * @throws {SettingError} if a rule of the limits is none
+   */
   constructor(
     readonly limits: HistoryLimits,
     readonly clock: Clock,
     readonly journal?: Journal,
   ) {
     this.budget = new Budget(limits.historyMb * 1_000_000);
+    this.#limitsOf = roomLimits(limits);
   }
 
   get size(): number {
@@ -141,13 +147,12 @@ export class MemoryRooms {
     return first < 0 ? [] : this.#hosted.slice(first, first + limit);
   }
 
-  /** Drops what is older than HISTORY_SECONDS: messages, ids, and rooms that are empty for so long. */
+  /** Drops what is older than its room's seconds: messages, ids, and rooms that are empty for so long. */
   expire(): void {
     const now = this.clock.now();
-    const keptSince = now - this.limits.historySeconds * 1_000;
     for (const room of this.#empty) {
-      if (room.emptySince > keptSince) break;
-      if (room.ids.knownUntil <= now) this.#drop(room);
+      const isOver = room.emptySince <= now - room.limits.historySeconds * 1_000;
+      if (isOver && room.ids.knownUntil <= now) this.#drop(room);
     }
     for (const { history, ids } of this.#rooms.values()) {
       history.expire(now);
@@ -170,7 +175,8 @@ export class MemoryRooms {
   }
 
   #add(name: string, epoch: string, row?: number, address?: string): MemoryRoom {
-    const { limits, budget, clock } = this;
+    const { budget, clock } = this;
+    const limits = this.#limitsOf(name);
     const journal = row === undefined
       ? undefined
       : new RoomJournal(this.journal!, name, epoch, row);
@@ -179,6 +185,7 @@ export class MemoryRooms {
       : this.#openers.get(address) ?? { address, count: 0, empty: new Set() };
     const room: MemoryRoom = {
       name,
+      limits,
       epoch,
       journal,
       history: new History(limits, budget, journal),
@@ -215,10 +222,10 @@ export class MemoryRooms {
     return room !== undefined;
   }
 
-  /** The longest-empty room, but none that must know an idempotency key. */
+  /** The longest-empty room, but none that must know an idempotency key, and none of the server's own. */
   #findDroppable(empty: Set<MemoryRoom>): MemoryRoom | undefined {
     const now = this.clock.now();
-    return empty.values().find(({ ids }) => ids.pinnedUntil <= now);
+    return empty.values().find(({ ids, name }) => ids.pinnedUntil <= now && !isServerRoom(name));
   }
 
   #drop(room: MemoryRoom): void {

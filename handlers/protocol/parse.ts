@@ -39,6 +39,16 @@ export function isServerRoom(room: string): boolean {
   return room.startsWith("_");
 }
 
+/** The server's own room of what happens in the others; see EVENTS. */
+export const EVENTS_ROOM = "_events";
+/** The server's own rooms that all of its processes share; the others are of one process. */
+const SHARED_ROOMS = [EVENTS_ROOM, "_bans"];
+
+/** Whether a room of the server's own is one for all processes. */
+export function isSharedRoom(room: string): boolean {
+  return SHARED_ROOMS.includes(room);
+}
+
 /** Whether a text names a person. */
 export function isPersonName(value: unknown): value is string {
   return matches(NAME, value);

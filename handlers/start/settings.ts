@@ -1,7 +1,9 @@
 /** The settings, one a line: parsing, `--help` and the table of `handlers/README.md` follow it. */
 import { DEFAULT_LIMITS, type Limits } from "../access/limits.ts";
 import { OriginRules, SAME_ORIGIN } from "../access/origins.ts";
+import { checkRoomRules, type RoomRules } from "../engine/room_rules.ts";
 import { HOOK_EVENTS } from "../hooks/hooks.ts";
+import { SettingError } from "../util/setting_error.ts";
 import { LOG_LEVELS } from "./log.ts";
 
 /** One setting: its variable is NAME, its flag `--name`. */
@@ -72,6 +74,7 @@ export const GROUPS = {
     HISTORY_SIZE: limit("historySize", "messages kept a room"),
     HISTORY_SECONDS: limit("historySeconds", "seconds that messages and empty rooms are kept"),
     HISTORY_MB: limit("historyMb", "megabytes of history, all rooms together", LARGE, 1),
+    ROOM_RULES: roomRules('what some rooms keep: {"user:*":{"history":9,"seconds":60,"keys":5}}'),
     MAX_ROOMS: limit("maxRooms", "rooms, empty ones with history included"),
     DATA_FILE: text("file that rooms are kept in over restarts, also if the machine fails"),
     REDIS_URL: text(
@@ -155,8 +158,31 @@ function number(value: number, meaning: string, max = LARGE, min = 0): Setting<n
 }
 
 /** One of the {@link Limits}. */
-function limit(name: keyof Limits, meaning: string, max?: number, min?: number): Setting<number> {
+function limit(
+  name: Exclude<keyof Limits, "roomRules">,
+  meaning: string,
+  max?: number,
+  min?: number,
+): Setting<number> {
   return { ...number(DEFAULT_LIMITS[name], meaning, max, min), limit: name };
+}
+
+/** Rules by room, as JSON. */
+function roomRules(meaning: string): Setting<RoomRules> {
+  return {
+    default: {},
+    meaning,
+    shown: "off",
+    kind: "a JSON object",
+    limit: "roomRules",
+    read(text) {
+      try {
+        return checkRoomRules(JSON.parse(text));
+      } catch (error) {
+        if (error instanceof SettingError) throw error;
+      }
+    },
+  };
 }
 
 /** A text; off where it is empty and has no default. */

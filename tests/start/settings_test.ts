@@ -51,8 +51,9 @@ Deno.test("readSettings() gives every setting a flag and a variable of its name"
     const flag = `--${name.toLowerCase().replaceAll("_", "-")}`;
     const { default: value } = SETTINGS[name as keyof typeof SETTINGS];
     // TLS and tokens need more than one; see below.
-    const text = name === "ALLOWED_ORIGINS" ? "https://a.example" : String(value) || undefined;
-    if (text === undefined) continue;
+    const own: Record<string, string> = { ALLOWED_ORIGINS: "https://a.example", ROOM_RULES: "{}" };
+    const text = own[name] ?? String(value);
+    if (text === "") continue;
     assertEquals(read([flag, text]), read([], { [name]: text }));
   }
 });
@@ -77,6 +78,14 @@ Deno.test("readSettings() refuses a HOOK_URL that is none, and HOOK_EVENTS that 
   const text = 'Cannot use HOOK_EVENTS: must be some of join,chat,note,set, is "join,leave"';
   assertEquals(refusal([], { HOOK_EVENTS: "join,leave" }), text);
   assertEquals(read([], { HOOK_EVENTS: "note, join" }).HOOK_EVENTS, ["note", "join"]);
+});
+
+Deno.test("readSettings() takes ROOM_RULES as JSON, and refuses a bad one in one line", () => {
+  const rules = { "user:*": { history: 1_000, seconds: 604_800 }, "game:*": { keys: 5_000 } };
+  assertEquals(read([], { ROOM_RULES: JSON.stringify(rules) }).ROOM_RULES, rules);
+  const text = 'Cannot use ROOM_RULES: must be a JSON object, is "{user}"';
+  assertEquals(refusal([], { ROOM_RULES: "{user}" }), text);
+  assertStringIncludes(refusal([], { ROOM_RULES: '{"a":{"b":1}}' }), "ROOM_RULES: a has ");
 });
 
 Deno.test("readSettings() refuses a flag without its value", () => {
