@@ -7,6 +7,7 @@
  * @module
  */
 import type { Span } from "../protocol/page.ts";
+import { EVENTS_ROOM } from "../protocol/parse.ts";
 import type { Cursor, Head } from "../protocol/position.ts";
 import type { Members, RoomEvent, RoomSummary, Transient } from "../protocol/room_event.ts";
 import type { Clock } from "../util/clock.ts";
@@ -23,6 +24,7 @@ import {
   type Refusal,
 } from "./engine.ts";
 import { HostGate } from "./host_gate.ts";
+import { leftBehind } from "./member_events.ts";
 import { MemoryEngine } from "./memory.ts";
 import { type HistoryLimits, MemoryRooms } from "./memory_rooms.ts";
 import { restoreInto } from "./restore.ts";
@@ -58,7 +60,12 @@ export async function createDurableEngine(
   } catch (error) {
     throw new Error(`Cannot use DATA_FILE ${file}: ${(error as Error).message}`, { cause: error });
   }
-  return new DurableEngine(new MemoryEngine(rooms, clock), committer);
+  const memory = new MemoryEngine(rooms, clock);
+  // Members are not kept: whom the restart took has left.
+  const { changes, lastNumber } = leftBehind(memory.read(EVENTS_ROOM).chats);
+  rooms.lastEventNumber = lastNumber;
+  for (const change of changes) memory.tell(change);
+  return new DurableEngine(memory, committer);
 }
 
 class DurableEngine implements Engine {

@@ -4,6 +4,7 @@
  * @module
  */
 import type { Span } from "../protocol/page.ts";
+import { EVENTS_ROOM } from "../protocol/parse.ts";
 import type { Cursor, Head } from "../protocol/position.ts";
 import type { Members, RoomSummary, Transient } from "../protocol/room_event.ts";
 import type { Clock } from "../util/clock.ts";
@@ -16,6 +17,7 @@ import type {
   Outcome,
   Refusal,
 } from "./engine.ts";
+import { EVENTS_SENDER, eventTexts, type MemberChange } from "./member_events.ts";
 import { type HistoryLimits, type MemoryRoom, MemoryRooms, newEpoch } from "./memory_rooms.ts";
 
 export { type HistoryLimits, newEpoch } from "./memory_rooms.ts";
@@ -92,7 +94,9 @@ export class MemoryEngine implements Engine {
     const was = members.get(member);
     members.set(member, as);
     room.names = undefined;
-    host?.deliver({ type: "status", event: "join", name: as, was, members: members.size });
+    const event = { event: "join", name: as, members: members.size } as const;
+    host?.deliver({ type: "status", ...event, was });
+    if (was === undefined) this.tell({ ...event, room: name });
   }
 
   leave(name: string, member: string): void {
@@ -102,7 +106,9 @@ export class MemoryEngine implements Engine {
     const { host, members } = room;
     members.delete(member);
     room.names = undefined;
-    host?.deliver({ type: "status", event: "leave", name: as, members: members.size });
+    const event = { event: "leave", name: as, members: members.size } as const;
+    host?.deliver({ type: "status", ...event });
+    this.tell({ ...event, room: name });
     this.memory.dropIfUnused(room);
   }
 
@@ -144,6 +150,19 @@ export class MemoryEngine implements Engine {
     this.#stopSweep();
     this.memory.clear();
     return Promise.resolve();
+  }
+
+  /** Says in the room `_events` what EVENTS asks for of a change. */
+  tell(change: MemberChange): void {
+    const { events = [] } = this.memory.limits;
+    const room = events.length > 0 ? this.memory.open(change.room) : undefined;
+    if (!room) return;
+    // Time starts it, so that a room that comes back goes on.
+    room.eventNumber ||= Math.max(this.clock.now(), this.memory.lastEventNumber);
+    for (const message of eventTexts(events, change, room.eventNumber + 1)) {
+      room.eventNumber++;
+      this.publish(EVENTS_ROOM, { sender: EVENTS_SENDER, message });
+    }
   }
 
   /** Keeps ids to their share: the room with the most forgets its oldest, but no idempotency keys. */

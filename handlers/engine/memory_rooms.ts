@@ -3,19 +3,22 @@
  *
  * @module
  */
-import { isServerRoom } from "../protocol/parse.ts";
+import { isServerRoom, isSharedRoom } from "../protocol/parse.ts";
 import type { Clock } from "../util/clock.ts";
 import { Budget } from "./budget.ts";
 import { DedupeTable } from "./dedupe.ts";
 import type { Host } from "./engine.ts";
 import { History } from "./history.ts";
 import { type Journal, RoomJournal } from "./journal.ts";
+import type { MemberEvent } from "./member_events.ts";
 import { type RoomLimits, roomLimits, type RoomRules } from "./room_rules.ts";
 
 /** How much an engine keeps; see the settings of the same names. */
 export interface HistoryLimits extends RoomLimits {
   /** What is kept of some rooms in place of that. */
   roomRules?: RoomRules;
+  /** What the room `_events` says of members; nothing if missing. */
+  events?: readonly MemberEvent[];
   /** Megabytes for all rooms together, remembered ids included. */
   historyMb: number;
   /** Rooms, empty ones included. */
@@ -35,6 +38,8 @@ export interface MemoryRoom {
   /** The members' names in order, until somebody comes or goes. */
   names?: string[];
   host?: Host;
+  /** The number of the last event of its members; 0 before the first. */
+  eventNumber: number;
   /** Since when nobody hosts it, or when the last message came after that; Unix ms. */
   emptySince: number;
   readonly opener?: Opener;
@@ -64,6 +69,8 @@ export class MemoryRooms {
   #openers = new Map<string, Opener>();
   /** The rooms with a host, by name, until a host comes or goes. */
   #hosted?: MemoryRoom[];
+  /** The highest {@link MemoryRoom.eventNumber} of those that are gone. */
+  lastEventNumber = 0;
   readonly #limitsOf: (room: string) => RoomLimits;
 
   /**
@@ -96,7 +103,7 @@ export class MemoryRooms {
   open(name: string, address?: string): MemoryRoom | undefined {
     const known = this.#rooms.get(name);
     if (known) return known;
-    if (!this.#makeSpace(address)) return undefined;
+    if (!isSharedRoom(name) && !this.#makeSpace(address)) return undefined;
     const row = this.journal && ++this.journal.lastRow;
     const room = this.#add(name, this.#nextEpoch, row, address);
     room.journal?.putRoom(0);
@@ -191,6 +198,7 @@ export class MemoryRooms {
       history: new History(limits, budget, journal),
       ids: new DedupeTable(budget, journal),
       members: new Map(),
+      eventNumber: 0,
       emptySince: clock.now(),
       opener,
     };
@@ -234,6 +242,7 @@ export class MemoryRooms {
     room.ids.clear();
     room.journal?.delete(room.journal.row);
     this.#rooms.delete(room.name);
+    this.lastEventNumber = Math.max(this.lastEventNumber, room.eventNumber);
     this.#setEmpty(room, false);
     const { opener } = room;
     if (opener && --opener.count === 0) this.#openers.delete(opener.address);

@@ -42,7 +42,7 @@ export function isServerRoom(room: string): boolean {
 /** The server's own room of what happens in the others; see EVENTS. */
 export const EVENTS_ROOM = "_events";
 /** The server's own rooms that all of its processes share; the others are of one process. */
-const SHARED_ROOMS = [EVENTS_ROOM, "_bans"];
+export const SHARED_ROOMS: readonly string[] = [EVENTS_ROOM, "_bans"];
 
 /** Whether a room of the server's own is one for all processes. */
 export function isSharedRoom(room: string): boolean {

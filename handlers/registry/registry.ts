@@ -5,7 +5,7 @@ import type { Slot } from "../access/slot.ts";
 import type { Engine } from "../engine/engine.ts";
 import { HookCaller, type Hooks } from "../hooks/hooks.ts";
 import { CLOSE } from "../protocol/close_codes.ts";
-import { isServerRoom } from "../protocol/parse.ts";
+import { isServerRoom, isSharedRoom, SHARED_ROOMS } from "../protocol/parse.ts";
 import type { RoomSummary } from "../protocol/room_event.ts";
 import type { Clock } from "../util/clock.ts";
 import type { Log } from "../util/log.ts";
@@ -21,7 +21,7 @@ import type { End, Subscriber } from "./subscriber.ts";
 /** What the registry needs from outside. */
 export interface RegistryOptions {
   engine: Engine;
-  /** Orders the server's own rooms (`_…`), of this process alone. */
+  /** Orders the server's own rooms that are of this process alone. */
   localEngine: Engine;
   log: Log;
   clock: Clock;
@@ -104,12 +104,13 @@ export class Registry {
 
   /** The engine that orders a room. */
   engineOf(room: string): Engine {
-    return isServerRoom(room) ? this.#localEngine : this.#engine;
+    return isServerRoom(room) && !isSharedRoom(room) ? this.#localEngine : this.#engine;
   }
 
   /** Rooms with listeners over all processes, by name, those behind `after`, at most `limit`. */
   listRooms(after: string, limit: number): MaybePromise<RoomSummary[]> {
-    return this.#engine.rooms(after, limit);
+    const rooms = this.#engine.rooms(after, limit + SHARED_ROOMS.length);
+    return chain(rooms, (rooms) => rooms.filter(({ room }) => !isServerRoom(room)).slice(0, limit));
   }
 
   /** Whether the process takes no client more. A peer that was evicted but never reads counts until it is gone. */

@@ -1,6 +1,7 @@
 /** The settings, one a line: parsing, `--help` and the table of `handlers/README.md` follow it. */
 import { DEFAULT_LIMITS, type Limits } from "../access/limits.ts";
 import { OriginRules, SAME_ORIGIN } from "../access/origins.ts";
+import { MEMBER_EVENTS } from "../engine/member_events.ts";
 import { checkRoomRules, type RoomRules } from "../engine/room_rules.ts";
 import { HOOK_EVENTS } from "../hooks/hooks.ts";
 import { SettingError } from "../util/setting_error.ts";
@@ -81,10 +82,14 @@ export const GROUPS = {
       "URL of Redis, a Redis Cluster or Sentinel: rooms live there, for many machines",
     ),
   },
-  "What a backend decides": {
+  "What a backend decides and hears": {
     HOOK_URL: text("URL that is asked before a join, message or change", "", HTTP_URL, "a URL"),
     HOOK_EVENTS: someOf(["join", "chat", "set"], HOOK_EVENTS, "what it is asked about"),
     HOOK_MS: number(1_000, "ms that it may take", 10_000, 1),
+    EVENTS: {
+      ...someOf([], MEMBER_EVENTS, "what the room _events says"),
+      limit: "events" as const,
+    },
     HOOK_SECRET: text("secret that signs what it is asked"),
   },
   "How it runs": {
@@ -110,7 +115,7 @@ export const SETTINGS = {
   ...GROUPS["Who may connect"],
   ...GROUPS["What a client may use"],
   ...GROUPS["What it keeps"],
-  ...GROUPS["What a backend decides"],
+  ...GROUPS["What a backend decides and hears"],
   ...GROUPS["How it runs"],
 } satisfies Record<string, Setting<unknown>>;
 
@@ -159,7 +164,7 @@ function number(value: number, meaning: string, max = LARGE, min = 0): Setting<n
 
 /** One of the {@link Limits}. */
 function limit(
-  name: Exclude<keyof Limits, "roomRules">,
+  name: Exclude<keyof Limits, "roomRules" | "events">,
   meaning: string,
   max?: number,
   min?: number,

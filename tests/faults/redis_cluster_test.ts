@@ -37,42 +37,38 @@ if (IS_FULL) {
   }, redisTest);
 }
 
-// A known fault, about one run in three: an acked message of a room whose slot moves may be replaced.
-// The environment asks for it, until it is mended: SLOT_MOVES=1.
-if (Deno.env.get("SLOT_MOVES") === "1") {
-  redisTest(
-    "a slot that moves while its room talks loses no ack, and keeps one order",
-    async () => {
-      await using cluster = await RedisCluster.start();
-      await using one = await startNode(cluster.url);
-      await using two = await startNode(cluster.url);
-      await using traffic = await Traffic.start([one, two], ROOMS);
-      const { recorder: quiet } = await hear(one, "quiet");
-      for (const i of range(1, sized(3, 20))) {
-        await traffic.flow(100);
-        for (const room of ["one", "quiet"]) {
-          const from = await cluster.primaryOf(`parley:{${room}}`);
-          const others = cluster.servers.filter((server) => server !== from);
-          await cluster.moveSlot(`parley:{${room}}`, others[i % others.length]);
-        }
-      }
+redisTest(
+  "a slot that moves while its room talks loses no ack, and keeps one order",
+  async () => {
+    await using cluster = await RedisCluster.start();
+    await using one = await startNode(cluster.url);
+    await using two = await startNode(cluster.url);
+    await using traffic = await Traffic.start([one, two], ROOMS);
+    const { recorder: quiet } = await hear(one, "quiet");
+    for (const i of range(1, sized(3, 20))) {
       await traffic.flow(100);
-      await traffic.stop();
-      await traffic.check({ mayReset: true, withinMs: 10_000 });
-      for (const room of ROOMS) {
-        const { chats } = await granted(one.read(room));
-        const messages = new Map(chats.map(({ seq, message }) => [seq, message]));
-        for (const ack of traffic.acks.filter((ack) => ack.room === room)) {
-          assertEquals(messages.get(ack.seq), ack.message, "an ack without its message");
-        }
+      for (const room of ["one", "quiet"]) {
+        const from = await cluster.primaryOf(`parley:{${room}}`);
+        const others = cluster.servers.filter((server) => server !== from);
+        await cluster.moveSlot(`parley:{${room}}`, others[i % others.length]);
       }
-      await eventually(() => two.publish("quiet", draft("heard")), (place) => !isRefusal(place));
-      await quiet.until(({ messages }) => messages.at(-1) === "heard");
-      const rooms = await eventually(() => one.rooms("", 10), ({ length }) => length === 6);
-      assertEquals(rooms.map(({ room }) => room), ["five", "four", "one", "quiet", "three", "two"]);
-    },
-  );
-}
+    }
+    await traffic.flow(100);
+    await traffic.stop();
+    await traffic.check({ mayReset: true, withinMs: 10_000 });
+    for (const room of ROOMS) {
+      const { chats } = await granted(one.read(room));
+      const messages = new Map(chats.map(({ seq, message }) => [seq, message]));
+      for (const ack of traffic.acks.filter((ack) => ack.room === room)) {
+        assertEquals(messages.get(ack.seq), ack.message, "an ack without its message");
+      }
+    }
+    await eventually(() => two.publish("quiet", draft("heard")), (place) => !isRefusal(place));
+    await quiet.until(({ messages }) => messages.at(-1) === "heard");
+    const rooms = await eventually(() => one.rooms("", 10), ({ length }) => length === 6);
+    assertEquals(rooms.map(({ room }) => room), ["five", "four", "one", "quiet", "three", "two"]);
+  },
+);
 
 fullTest("one address of a cluster is told in the log, with the cure", async () => {
   await using cluster = await RedisCluster.start();

@@ -78,6 +78,8 @@ Deno.test("readSettings() refuses a HOOK_URL that is none, and HOOK_EVENTS that 
   const text = 'Cannot use HOOK_EVENTS: must be some of join,chat,note,set, is "join,leave"';
   assertEquals(refusal([], { HOOK_EVENTS: "join,leave" }), text);
   assertEquals(read([], { HOOK_EVENTS: "note, join" }).HOOK_EVENTS, ["note", "join"]);
+  assertEquals(read([], {}).EVENTS, []);
+  assertEquals(read([], { EVENTS: "join,vacated" }).EVENTS, ["join", "vacated"]);
 });
 
 Deno.test("readSettings() takes ROOM_RULES as JSON, and refuses a bad one in one line", () => {

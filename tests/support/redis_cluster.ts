@@ -65,15 +65,20 @@ export class RedisCluster implements AsyncDisposable {
     }
   }
 
-  /** Moves a slot to another primary, with its keys, while clients go on. */
+  /**
+   * Moves a slot to another primary, with its keys, while clients go on: step by step as `redis-cli
+   * --cluster reshard` does. It begins when all servers agree on who has which slot: a slot that is
+   * moved on sooner loses its keys, as a server with an older view takes it back.
+   */
   async moveSlot(key: string, to: RedisServer): Promise<void> {
+    await this.#untilAgreed();
     const from = await this.primaryOf(key);
     const slot = await from.command("CLUSTER", "KEYSLOT", key);
     const [fromId, toId] = await Promise.all(
       [from, to].map((server) => server.command("CLUSTER", "MYID")),
     );
-    await to.command("CLUSTER", "SETSLOT", slot, "IMPORTING", fromId);
-    await from.command("CLUSTER", "SETSLOT", slot, "MIGRATING", toId);
+    await order(to, "CLUSTER", "SETSLOT", slot, "IMPORTING", fromId);
+    await order(from, "CLUSTER", "SETSLOT", slot, "MIGRATING", toId);
     const keys = `local keys = redis.call('CLUSTER', 'GETKEYSINSLOT', ${slot}, 100) ` +
       "return table.concat(keys, ' ')";
     // Keys may be added until all are gone, as the slot still is this server's.
@@ -81,10 +86,26 @@ export class RedisCluster implements AsyncDisposable {
       const names = (await from.command("EVAL", keys, "0")).split(" ").filter((name) => name);
       if (names.length === 0) break;
       for (const name of names) {
-        await from.command("MIGRATE", "127.0.0.1", String(to.port), name, "0", "5000");
+        await order(from, "MIGRATE", "127.0.0.1", String(to.port), name, "0", "5000");
       }
     }
-    for (const server of [to, from]) await server.command("CLUSTER", "SETSLOT", slot, "NODE", toId);
+    // The new owner first: while neither of the two has the slot, the old one would take it back.
+    for (const server of new Set([to, from, ...this.servers.slice(0, PRIMARIES)])) {
+      await order(server, "CLUSTER", "SETSLOT", slot, "NODE", toId);
+    }
+  }
+
+  /** Waits until all primaries tell the same of who has which slots, and with which epoch. */
+  async #untilAgreed(): Promise<void> {
+    const view = async (server: RedisServer) => {
+      const nodes = (await server.command("CLUSTER", "NODES")).trim().split("\n");
+      return nodes.map((line) => line.split(" "))
+        .map(([id, , , , , , epoch, , ...slots]) => [id, epoch, ...slots].join(" ")).sort().join();
+    };
+    await eventually(
+      () => Promise.all(this.servers.slice(0, PRIMARIES).map(view)),
+      (views) => new Set(views).size === 1,
+    );
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -125,4 +146,10 @@ export class RedisCluster implements AsyncDisposable {
     }
     await this.untilWhole();
   }
+}
+
+/** Runs a command that must not be refused. */
+async function order(server: RedisServer, ...words: string[]): Promise<void> {
+  const answer = await server.command(...words);
+  if (answer !== "OK") throw new Error(`Cannot ${words.join(" ")}: ${answer}`);
 }
