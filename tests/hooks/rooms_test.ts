@@ -165,7 +165,7 @@ Deno.test("with a hook on messages a binary frame is forbidden: it could not be 
 Deno.test("a fault of a hook is one line of the log, and the room goes on", async () => {
   const server = createServer({
     onMessage({ message }) {
-      if (message === "x") throw new Error("a secret of the program");
+      if (message === "x") throw new Error("a secret of the program,\nin two lines");
     },
   });
   const ann = await joined(server, "Ann");
@@ -176,7 +176,7 @@ Deno.test("a fault of a hook is one line of the log, and the room goes on", asyn
   assertEquals([error.code, error.message, chat.message], ["refused", "Server error.", "y"]);
   const lines = server.log.of("hook");
   assertEquals(lines.map(({ level }) => level), ["error"]);
-  assertMatch(lines[0].text, /onMessage failed in ops: .*a secret/);
+  assertMatch(lines[0].text, /^Hook onMessage failed in ops: .*a secret .*in two lines at .+$/);
 });
 
 Deno.test("notes reach all who speak parley.v1 in order, are asked of the hook, and are not kept", async () => {
