@@ -216,6 +216,29 @@ export function engineContract(
     assertEquals(await say(nodes[0], "new"), { epoch, seq: 2 });
   }, { historySeconds: 1 });
 
+  contract("keeps of each room what the first rule that fits its name says", async (nodes) => {
+    const kept = async (room: string) => {
+      for (let i = 1; i <= 5; i++) {
+        await granted(nodes[i % nodes.length].publish(room, draft(`${i}`)));
+      }
+      return (await granted(nodes[0].read(room))).chats.length;
+    };
+    assertEquals(await kept("user:1"), 4);
+    assertEquals(await kept("user:2"), 2);
+    assertEquals(await kept("game:1"), 0);
+    assertEquals(await kept("usual"), 3);
+    const gone = () => granted(nodes[0].read("user:2"));
+    await eventually(gone, ({ chats }) => chats.length === 0);
+    assertEquals((await granted(nodes[0].read("user:1"))).chats.length, 4);
+  }, {
+    historySize: 3,
+    roomRules: {
+      "user:1": { history: 4 },
+      "user:*": { history: 2, seconds: 1 },
+      "game:*": { history: 0 },
+    },
+  });
+
   contract("an empty room keeps its history, its numbers and its epoch", async (nodes) => {
     const { recorder, head } = await hear(nodes[0], ROOM);
     const { epoch } = await granted(say(nodes[0], "1"));

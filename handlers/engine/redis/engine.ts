@@ -32,7 +32,7 @@ import {
   toPayload,
   unpack,
 } from "./room.ts";
-import { MIN_KEEP_MS, RedisRooms, TICK_MS } from "./rooms.ts";
+import { RedisRooms, TICK_MS } from "./rooms.ts";
 import { MAX_NAMES } from "./scripts.ts";
 import { parseRedisUrl, type ShardOptions, Shards } from "./shards.ts";
 
@@ -50,6 +50,7 @@ const LIST_MS = 1_000;
  *
  * @param url REDIS_URL: see {@link parseRedisUrl}
  * @throws {TypeError} if the URL is of another kind
+ * @throws {SettingError} if a rule of the limits is none
  */
 export async function createRedisEngine(
   url: string,
@@ -77,7 +78,6 @@ class RedisEngine implements Engine, RedisNode {
   readonly #reads = new SharedReads(this.#queue, (name, after) => this.#read(name, after));
   readonly #keys: KeyBudget;
   readonly #lists = new Map<string, { until: number; rooms: Promise<RoomSummary[]> }>();
-  readonly #keepMs: number;
   readonly #stopTicks: () => void;
   #tick = 0;
 
@@ -86,12 +86,9 @@ class RedisEngine implements Engine, RedisNode {
     readonly limits: HistoryLimits,
   ) {
     const { clock, url: { database } } = options;
-    const { maxRooms, historyMb, historySeconds } = limits;
     const prefix = database === 0 ? "parley" : `parley/${database}`;
-    const historyMs = historySeconds * 1_000;
     this.clock = clock;
-    this.#keys = new KeyBudget(historyMb * 250_000);
-    this.#keepMs = Math.max(historyMs, MIN_KEEP_MS);
+    this.#keys = new KeyBudget(limits.historyMb * 250_000);
     this.#leaseKey = `${prefix}:nodes`;
     this.#lease = new Lease(clock, () => this.run("renew", [this.#leaseKey], [this.id]));
     this.shards = new Shards({
@@ -105,8 +102,7 @@ class RedisEngine implements Engine, RedisNode {
       onUnsubscribed: (channel) => this.#rooms.onUnsubscribed(channel),
     });
     const { shards } = this;
-    const keepMs = this.#keepMs;
-    this.#rooms = new RedisRooms({ node: this, shards, prefix, maxRooms, historyMs, keepMs });
+    this.#rooms = new RedisRooms({ node: this, shards, prefix, limits });
     this.#stopTicks = clock.every(TICK_MS, () => this.#onTick());
   }
 
@@ -127,7 +123,8 @@ class RedisEngine implements Engine, RedisNode {
     const connection = this.shards.of(keys[0]);
     if (!connection) return Promise.resolve(undefined);
     const { runId, isDurable } = connection.server;
-    const all = [runId, isDurable ? "1" : "0", String(this.#keepMs), ...args];
+    const keepMs = this.#rooms.keepMsOf(keys[0]);
+    const all = [runId, isDurable ? "1" : "0", String(keepMs), ...args];
     return connection.run(script, keys, all, hasTimeout);
   }
 
@@ -149,7 +146,10 @@ class RedisEngine implements Engine, RedisNode {
   }
 
   publish(name: string, { sender, message, key }: Draft): Promise<Outcome> {
-    const args = [String(this.limits.historySize), pack(sender) + encodeText(message)];
+    const args = [
+      String(this.#rooms.limitsOf(name).historySize),
+      pack(sender) + encodeText(message),
+    ];
     if (key) {
       const { session, id, digest = "" } = key;
       // A session's ids replace its oldest ones; keys with a digest must stay for their five minutes.
@@ -247,7 +247,7 @@ class RedisEngine implements Engine, RedisNode {
     if (answer === undefined) return UNAVAILABLE;
     if (answer === null) return { epoch: newEpoch(), seq: 0, chats: [] };
     const [epoch, seq, now, entries] = answer as [string, number, number, Entry[]];
-    const keptSince = now - this.limits.historySeconds * 1_000;
+    const keptSince = now - this.#rooms.limitsOf(name).historySeconds * 1_000;
     const chats = toChats(entries).filter((chat) => chat.time >= keptSince);
     return { epoch, seq, chats };
   }

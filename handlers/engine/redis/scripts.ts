@@ -279,7 +279,7 @@ return 1`;
 /**
  * Compares many rooms of one server, whatever their slots, and keeps those that are due. ARGV: node,
  * nodes with a lease and when that was seen; for each room: head key, the node's listeners (-1: not
- * hosting), whether to keep it (1 or 0). Answer, for each room: epoch, seq, and whether it needs a sync
+ * hosting), ms to keep it (0: as it is). Answer, for each room: epoch, seq, and whether it needs a sync
  * all the same, because the node is missing there, another one is dead, or the server has lost it.
  */
 const compare = `#!lua flags=allow-oom,allow-cross-slot-keys
@@ -301,9 +301,9 @@ for i = 7, #ARGV, 3 do
     elseif listeners ~= ARGV[i + 1] then
       redis.call('HSET', head .. ':nodes', node, since .. ' ' .. ARGV[i + 1])
     end
-    if ARGV[i + 2] == '1' then
+    if ARGV[i + 2] ~= '0' then
       for _, key in ipairs({ '', ':log', ':members', ':nodes' }) do
-        redis.call('PEXPIRE', head .. key, ARGV[3])
+        redis.call('PEXPIRE', head .. key, ARGV[i + 2])
       end
     end
     answer[#answer + 1] = { h[1], tonumber(h[2]), isDue }
