@@ -23,6 +23,7 @@ import {
 import { type HistoryLimits, newEpoch } from "../memory.ts";
 import type { ScriptName } from "./connection.ts";
 import { Lease } from "./lease.ts";
+import { Outbox } from "./outbox.ts";
 import {
   encodeText,
   type Entry,
@@ -73,6 +74,8 @@ class RedisEngine implements Engine, RedisNode {
   readonly shards: Shards;
   readonly clock: Clock;
   readonly #rooms: RedisRooms;
+  readonly events: string;
+  readonly #outbox = new Outbox(this);
   readonly #lease: Lease;
   readonly #leaseKey: string;
   readonly #queue = new ReadQueue();
@@ -89,6 +92,7 @@ class RedisEngine implements Engine, RedisNode {
     const { clock, url: { database } } = options;
     const prefix = database === 0 ? "parley" : `parley/${database}`;
     this.clock = clock;
+    this.events = limits.events?.join() ?? "";
     this.#keys = new KeyBudget(limits.historyMb * 250_000);
     this.#leaseKey = `${prefix}:nodes`;
     this.#lease = new Lease(clock, () => this.run("renew", [this.#leaseKey], [this.id]));
@@ -109,6 +113,10 @@ class RedisEngine implements Engine, RedisNode {
 
   get live(): Lease["live"] {
     return this.#lease.live;
+  }
+
+  async flush(room: RedisRoom): Promise<void> {
+    if (this.events) await this.#outbox.flush(room);
   }
 
   onStale(room: RedisRoom): void {
@@ -235,12 +243,14 @@ class RedisEngine implements Engine, RedisNode {
   #onTick(): void {
     if (this.#lease.isLost || this.#tick++ % LEASE_TICKS === 0) this.#renew();
     this.#rooms.onTick();
+    this.#outbox.retry();
   }
 
   async #renew(): Promise<void> {
     const { hasEnded, isNodeGone } = await this.#lease.keep();
     if (hasEnded) this.#rooms.registerAll();
     if (isNodeGone) this.#rooms.compareAll();
+    if (isNodeGone && this.events) await this.#rooms.bury();
   }
 
   async #read(name: string, after?: Cursor): Promise<Span | Refusal> {

@@ -190,16 +190,34 @@ export class RedisRooms {
   /** Hosted rooms after a name; without an answer from Redis those of this node. */
   async summaries(after: string, limit: number): Promise<RoomSummary[]> {
     const found: RoomSummary[] = [];
-    const page = ["BYLEX", "LIMIT", "0", String(BATCH_ROOMS)];
-    for (let last = after; found.length < limit;) {
-      const range = [last === "" ? "-" : `(${last}`, "+", ...page];
-      const names = await this.#send(["ZRANGE", this.#listKey, ...range]);
-      if (!Array.isArray(names)) return this.#summariesHere(after).slice(0, limit);
+    for await (const names of this.#listed(after)) {
+      if (!names) return this.#summariesHere(after).slice(0, limit);
       found.push(...await this.#summarize(names));
-      if (names.length < BATCH_ROOMS) break;
-      last = names.at(-1);
+      if (found.length >= limit) break;
     }
     return found.slice(0, limit);
+  }
+
+  /** Removes what dead nodes have left in rooms that nobody hosts any more, and publishes their events. */
+  async bury(): Promise<void> {
+    const { node, shards } = this.options;
+    for await (const names of this.#listed("")) {
+      const servers = Map.groupBy(names ?? [], (name) => shards.of(this.keysOf(name)[0]));
+      for (const own of servers.values()) {
+        const heads = own.map((name) => this.keysOf(name)[0]);
+        const args = [node.live.nodes, `${node.live.seenAt}`, ...heads];
+        const answer = await node.run("abandoned", [heads[0]], args, false);
+        const due = Array.isArray(answer) ? own.filter((_, i) => answer[i] === 1) : [];
+        await inParallel(due, async (name) => {
+          const known = this.#rooms.get(name);
+          const room = known ?? new RedisRoom(name, this.keysOf(name), 0, node);
+          await room.sync();
+          // Somebody may have come since.
+          if (!this.#rooms.has(name)) await this.#release(room);
+          await node.flush(room);
+        });
+      }
+    }
   }
 
   /** Removes the node from all rooms. */
@@ -209,6 +227,19 @@ export class RedisRooms {
     for (const slot of this.#slots) slot.clear();
     await Promise.all(rooms.map((room) => room.end()));
     await Promise.all(rooms.map((room) => this.#release(room)));
+  }
+
+  /** The list of hosted rooms, page by page; nothing for a page that Redis does not give. */
+  async *#listed(after: string): AsyncGenerator<string[] | undefined> {
+    const page = ["BYLEX", "LIMIT", "0", String(BATCH_ROOMS)];
+    for (let last = after, count = BATCH_ROOMS; count === BATCH_ROOMS;) {
+      const range = [last === "" ? "-" : `(${last}`, "+", ...page];
+      const names = await this.#send(["ZRANGE", this.#listKey, ...range]);
+      if (!Array.isArray(names)) return yield undefined;
+      yield names;
+      count = names.length;
+      last = names.at(-1);
+    }
   }
 
   #follow(rooms: Iterable<RedisRoom>): void {
@@ -284,11 +315,12 @@ export class RedisRooms {
     }));
     const found: RoomSummary[] = [];
     const unused: string[] = [];
-    for (const { room, numbers: [seq, members, hosts, listeners] } of parts.flat()) {
+    for (const { room, numbers: [seq, members, hosts, listeners, isAbandoned] } of parts.flat()) {
       if (seq === undefined) continue;
       const here = this.#rooms.get(room)?.host;
-      if (!here && hosts === 0) unused.push(room);
-      else found.push({ room, members, listeners: listeners + (here?.listenerCount ?? 0), seq });
+      if (!here && hosts === 0) {
+        if (!isAbandoned) unused.push(room);
+      } else found.push({ room, members, listeners: listeners + (here?.listenerCount ?? 0), seq });
     }
     if (unused.length > 0) this.#send(["ZREM", this.#listKey, ...unused]);
     return found.sort(byName);
@@ -322,9 +354,9 @@ function inBatches<T>(items: T[]): T[][] {
 }
 
 /** Works on a few rooms at a time. */
-async function inParallel(
-  rooms: Iterable<RedisRoom>,
-  work: (room: RedisRoom) => Promise<void>,
+async function inParallel<T>(
+  rooms: Iterable<T>,
+  work: (room: T) => Promise<void>,
 ): Promise<void> {
   const rest = [...rooms].values();
   const worker = async () => {

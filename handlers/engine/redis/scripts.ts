@@ -11,6 +11,8 @@
  * 5. members, a hash: `{node}/{member}` → name
  * 6. nodes, a hash: node → `{since} {listeners}`: since when it is here, in Unix ms; -1: not hosting
  *
+ * And in the room's slot `{head}:events`, a list: what `_events` is to hear, `{n} {event} {members} {name}`.
+ *
  * Outside of a room's slot are `{prefix}:rooms`, the sorted set of hosted rooms, and `{prefix}:nodes`,
  * a sorted set with the Unix ms at which each node's lease ends.
  *
@@ -32,6 +34,8 @@ import { DEDUPE_MS, IDS_PER_SESSION } from "../dedupe.ts";
 export const LEASE_MS = 15_000;
 /** By how much the clocks of two servers of a cluster may differ, in ms. */
 const CLOCK_SKEW_MS = 5_000;
+/** How long events wait for a node that publishes them, in ms: a week. */
+const OUTBOX_MS = 604_800_000;
 /** The most messages that one `sync` answers with. */
 const SYNC_MESSAGES = 50;
 /** With this many fields a room's ids begin a new period early, unless one has a digest. */
@@ -67,6 +71,7 @@ local function begin(isNewEpoch)
       lineage = string.gsub(lineage, '^%S+ ', '')
     end
     epoch = string.format('%s-%x', string.sub(run, 1, 8), t[1] * 1000000 + t[2])
+    redis.call('HDEL', head, 'n')
   end
   runs = runs + 1
   redis.call('HSET', head, 'epoch', epoch, 'seq', seq, 'run', run, 'durable', durable,
@@ -150,8 +155,19 @@ local from = tonumber(ARGV[5])
 if epoch ~= ARGV[4] or from > seq then from = 0 end
 return { epoch, seq, now, from < seq and range(from + 1, seq) or {} }`;
 
-/** For the scripts that change who has joined: notifies the hosts, and keeps the keys. */
+/**
+ * For the scripts that change who has joined: notifies the hosts, writes down what `_events` is to hear,
+ * and keeps the keys. Their last ARGV is EVENTS. The count of a room's events starts with the time, so
+ * that a room that comes back repeats no number.
+ */
 const PRESENCE = `
+local function say(event, name)
+  if not string.find(ARGV[#ARGV], event, 1, true) then return end
+  redis.call('HSETNX', head, 'n', now)
+  local entry = redis.call('HINCRBY', head, 'n', 1) .. ' ' .. event .. ' '
+  redis.call('RPUSH', head .. ':events', entry .. redis.call('HLEN', members) .. ' ' .. name)
+  redis.call('PEXPIRE', head .. ':events', ${OUTBOX_MS})
+end
 local function notify(what)
   version = redis.call('HINCRBY', head, 'version', 1)
   redis.call('SPUBLISH', head,
@@ -161,12 +177,17 @@ local function add(field, name)
   local was = redis.call('HGET', members, field)
   redis.call('HSET', members, field, name)
   notify('j' .. name .. (was or ''))
+  if was then return end
+  if redis.call('HLEN', members) == 1 then say('occupied', '') end
+  say('join', name)
 end
 local function remove(field)
   local name = redis.call('HGET', members, field)
   if not name then return end
   redis.call('HDEL', members, field)
   notify('l' .. name)
+  say('leave', name)
+  if redis.call('HLEN', members) == 0 then say('vacated', '') end
 end
 local function keep()
   for _, key in ipairs({ head, log, members, nodes }) do redis.call('PEXPIRE', key, ttl) end
@@ -260,7 +281,7 @@ const register = `#!lua flags=allow-oom
 ${OPEN}
 ${PRESENCE}
 local isHere = {}
-for i = 5, #ARGV, 2 do
+for i = 5, #ARGV - 1, 2 do
   local field = ARGV[4] .. '/' .. ARGV[i]
   isHere[field] = true
   if redis.call('HGET', members, field) ~= ARGV[i + 1] then add(field, ARGV[i + 1]) end
@@ -312,6 +333,38 @@ end
 return answer`;
 
 /**
+ * Deletes what was published of a room's outbox, and reads on. ARGV: the number up to which it was.
+ * Answer: the next entries.
+ */
+const outbox = `#!lua flags=allow-oom
+local list = KEYS[1] .. ':events'
+local first = redis.call('LINDEX', list, 0)
+while first and tonumber(string.match(first, '^%d+')) <= tonumber(ARGV[4]) do
+  redis.call('LPOP', list)
+  first = redis.call('LINDEX', list, 0)
+end
+return redis.call('LRANGE', list, 0, 99)`;
+
+/**
+ * Which rooms of one server dead nodes have left something in: members, or an outbox. ARGV: nodes with a
+ * lease and when that was seen; head keys. Answer, for each room: 1 or 0.
+ */
+const abandoned = `#!lua flags=no-writes,allow-oom,allow-cross-slot-keys
+${IS_DEAD}
+local answer = {}
+for i = 6, #ARGV do
+  local isLeft, all = 1, redis.pcall('HGETALL', ARGV[i] .. ':nodes')
+  if not all.err and redis.call('EXISTS', ARGV[i] .. ':events') == 0 then
+    isLeft = 0
+    for j = 1, #all, 2 do
+      if isDead(all[j], all[j + 1], ARGV[4], ARGV[5]) then isLeft = 1 end
+    end
+  end
+  answer[#answer + 1] = isLeft
+end
+return answer`;
+
+/**
  * Renews a node's lease. KEYS: the sorted set of nodes. ARGV: node. Answer: whether it had none, Unix
  * ms, the nodes with a lease.
  */
@@ -343,7 +396,8 @@ return answer`;
 
 /**
  * Rooms of one server in short. ARGV: node, nodes with a lease, head keys. Answer, for each room: seq,
- * members, other nodes that host it, their listeners; nothing for one that the server does not have.
+ * members, other nodes that host it, their listeners, and whether those that did have left members or
+ * events; nothing for one that the server does not have.
  */
 const summaries = `#!lua flags=no-writes,allow-oom,allow-cross-slot-keys
 local answer = {}
@@ -362,7 +416,8 @@ for i = 6, #ARGV do
       end
     end
     local members = redis.call('HLEN', head .. ':members')
-    answer[#answer + 1] = { tonumber(seq or 0), members, hosts, listeners }
+    local isAbandoned = hosts == 0 and (members > 0 or redis.call('EXISTS', head .. ':events') == 1)
+    answer[#answer + 1] = { tonumber(seq or 0), members, hosts, listeners, isAbandoned and 1 or 0 }
   end
 end
 return answer`;
@@ -373,6 +428,8 @@ export const SCRIPTS = {
   read,
   sync,
   compare,
+  outbox,
+  abandoned,
   renew,
   join,
   leave,
