@@ -9,6 +9,7 @@ import type { Cursor, Head } from "../../protocol/position.ts";
 import type { Members, RoomSummary, Transient } from "../../protocol/room_event.ts";
 import type { Clock } from "../../util/clock.ts";
 import type { Log } from "../../util/log.ts";
+import { FairShare } from "../budget.ts";
 import { DEDUPE_MS } from "../dedupe.ts";
 import {
   type Draft,
@@ -153,7 +154,7 @@ class RedisEngine implements Engine, RedisNode {
     if (!this.#rooms.dropIfIdle(room)) room.sync();
   }
 
-  publish(name: string, { sender, message, key }: Draft): Promise<Outcome> {
+  publish(name: string, { sender, message, key, address }: Draft): Promise<Outcome> {
     const args = [
       String(this.#rooms.limitsOf(name).historySize),
       pack(sender) + encodeText(message),
@@ -162,7 +163,8 @@ class RedisEngine implements Engine, RedisNode {
       const { session, id, digest = "" } = key;
       // A session's ids replace its oldest ones; keys with a digest must stay for their five minutes.
       const bytes = session.length + id.length + digest.length + 200;
-      const hasSpace = digest === "" || this.#keys.tryConsume(bytes, this.clock.now());
+      const hasSpace = digest === "" ||
+        this.#keys.tryConsume(bytes, this.clock.now(), address);
       args.push(encodeText(session), encodeText(id), digest, hasSpace ? "1" : "0");
     }
     this.#rooms.get(name)?.catchUp();
@@ -271,24 +273,28 @@ function toOutcome(answer: unknown): Outcome {
   return { epoch: answer.slice(0, colon), seq: Number(answer.slice(colon + 1)) };
 }
 
-/** Bounds the bytes of what Redis remembers for this node: of this period of 5 minutes and the last one. */
+/**
+ * Bounds the bytes of what Redis remembers for this node: of this period of 5 minutes and the last one.
+ * An address may use half of what the others leave.
+ */
 export class KeyBudget {
   #period = 0;
-  #bytes = 0;
-  #lastBytes = 0;
+  #keys: FairShare;
 
-  constructor(readonly maxBytes: number) {}
+  constructor(readonly maxBytes: number) {
+    this.#keys = new FairShare(maxBytes);
+  }
 
   /** Counts bytes in, if there is space; returns whether there was. */
-  tryConsume(bytes: number, now: number): boolean {
+  tryConsume(bytes: number, now: number, address?: string): boolean {
     const period = Math.floor(now / DEDUPE_MS);
     if (period !== this.#period) {
-      this.#lastBytes = period === this.#period + 1 ? this.#bytes : 0;
-      this.#bytes = 0;
+      const lastBytes = period === this.#period + 1 ? this.#keys.used : 0;
+      this.#keys = new FairShare(this.maxBytes - lastBytes);
       this.#period = period;
     }
-    if (this.#bytes + this.#lastBytes + bytes > this.maxBytes) return false;
-    this.#bytes += bytes;
+    if (!this.#keys.hasSpace(bytes, address)) return false;
+    this.#keys.count(bytes, address);
     return true;
   }
 }
