@@ -508,22 +508,25 @@ pageDetail("of thousands of messages the last 5,000 stay", async ({ visit }) => 
   assertEquals(texts, range(101, 5_100).map((seq) => `m${seq}`));
 });
 
-pageDetail("older messages come when one scrolls up, and what one looks at stays", async (world) => {
-  // The server keeps 100.
-  await publish(world, "ops", range(1, 120).map((number) => `old ${number}`));
-  const ann = await world.visit("/?room=ops");
-  await ann.sees(".words", "old 120");
-  assertEquals(await ann.page.locator(".words").count(), 50);
-  const place = `[...document.querySelectorAll(".words")]
+pageDetail(
+  "older messages come when one scrolls up, and what one looks at stays",
+  async (world) => {
+    // The server keeps 100.
+    await publish(world, "ops", range(1, 120).map((number) => `old ${number}`));
+    const ann = await world.visit("/?room=ops");
+    await ann.sees(".words", "old 120");
+    assertEquals(await ann.page.locator(".words").count(), 50);
+    const place = `[...document.querySelectorAll(".words")]
     .find(({ textContent }) => textContent === "old 71").getBoundingClientRect().top`;
-  await ann.finds(`messages.scrollTop > 500`);
-  await ann.value("messages.scrollTop = 0");
-  const before = await ann.value<number>(place);
-  await ann.finds(`document.querySelectorAll(".words").length === 100`);
-  assertLess(Math.abs(await ann.value<number>(place) - before), 60);
-  await ann.value("messages.scrollTop = 0");
-  assertEquals(await ann.words(), range(21, 120).map((number) => `old ${number}`));
-});
+    await ann.finds(`messages.scrollTop > 500`);
+    await ann.value("messages.scrollTop = 0");
+    const before = await ann.value<number>(place);
+    await ann.finds(`document.querySelectorAll(".words").length === 100`);
+    assertLess(Math.abs(await ann.value<number>(place) - before), 60);
+    await ann.value("messages.scrollTop = 0");
+    assertEquals(await ann.words(), range(21, 120).map((number) => `old ${number}`));
+  },
+);
 
 pageDetail("one sees who is writing, until the message comes or no more", async ({ visit }) => {
   const ann = await visit("/?room=ops");
@@ -646,26 +649,30 @@ pageDetail("days and groups: what the line above says is not said again", async 
   );
 });
 
-pageDetail("on a dead network people learn that what they write waits", async ({ visit, server }) => {
-  await using proxy = new Proxy(Number(new URL(server.url).port));
-  const ann = await visit(`http://127.0.0.1:${proxy.port}/?room=ops`);
-  await ann.finds(`getComputedStyle(messages, "::before").content === '"No messages yet."'`);
-  await ann.join("Ann");
-  await ann.say("before");
-  await ann.sees(".own .mark", "✓");
-  proxy.swallow();
-  await ann.say("into the void");
-  await ann.sees(".own.pending .mark", "Sending …");
-  await ann.value(`dispatchEvent(new Event("offline"))`);
-  await ann.sees("#banner", "Connection lost, trying again.");
-  await ann.sees(".own.pending .mark", "Waits for the connection");
-  proxy.heal();
-  proxy.cutAll();
-  await ann.value(`dispatchEvent(new Event("online"))`);
-  await ann.finds(`document.querySelectorAll(".own:not(.pending)").length === 2`);
-  await ann.finds(`banner.textContent === ""`);
-  await ann.page.close();
-}, CONNECTION_ERRORS);
+pageDetail(
+  "on a dead network people learn that what they write waits",
+  async ({ visit, server }) => {
+    await using proxy = new Proxy(Number(new URL(server.url).port));
+    const ann = await visit(`http://127.0.0.1:${proxy.port}/?room=ops`);
+    await ann.finds(`getComputedStyle(messages, "::before").content === '"No messages yet."'`);
+    await ann.join("Ann");
+    await ann.say("before");
+    await ann.sees(".own .mark", "✓");
+    proxy.swallow();
+    await ann.say("into the void");
+    await ann.sees(".own.pending .mark", "Sending …");
+    await ann.value(`dispatchEvent(new Event("offline"))`);
+    await ann.sees("#banner", "Connection lost, trying again.");
+    await ann.sees(".own.pending .mark", "Waits for the connection");
+    proxy.heal();
+    proxy.cutAll();
+    await ann.value(`dispatchEvent(new Event("online"))`);
+    await ann.finds(`document.querySelectorAll(".own:not(.pending)").length === 2`);
+    await ann.finds(`banner.textContent === ""`);
+    await ann.page.close();
+  },
+  CONNECTION_ERRORS,
+);
 
 pageDetail(
   "what comes while the page is hidden is notified, if one has asked for it",
