@@ -24,6 +24,7 @@ import {
 import { type HistoryLimits, newEpoch } from "../memory.ts";
 import type { ScriptName } from "./connection.ts";
 import { Lease } from "./lease.ts";
+import { Outbox } from "./outbox.ts";
 import {
   type ChangedKey,
   encodeText,
@@ -36,7 +37,7 @@ import {
   toPayload,
   unpack,
 } from "./room.ts";
-import { MIN_KEEP_MS, RedisRooms, TICK_MS } from "./rooms.ts";
+import { RedisRooms, TICK_MS } from "./rooms.ts";
 import { MAX_NAMES } from "./scripts.ts";
 import { parseRedisUrl, type ShardOptions, Shards } from "./shards.ts";
 
@@ -57,6 +58,7 @@ const LIST_MS = 1_000;
  *
  * @param url REDIS_URL: see {@link parseRedisUrl}
  * @throws {TypeError} if the URL is of another kind
+ * @throws {SettingError} if a rule of the limits is none
  */
 export async function createRedisEngine(
   url: string,
@@ -78,13 +80,14 @@ class RedisEngine implements Engine, RedisNode {
   readonly shards: Shards;
   readonly clock: Clock;
   readonly #rooms: RedisRooms;
+  readonly events: string;
+  readonly #outbox = new Outbox(this);
   readonly #lease: Lease;
   readonly #leaseKey: string;
   readonly #queue = new ReadQueue();
   readonly #reads = new SharedReads(this.#queue, (name, after) => this.#read(name, after));
   readonly #keys: KeyBudget;
   readonly #lists = new Map<string, { until: number; rooms: Promise<RoomSummary[]> }>();
-  readonly #keepMs: number;
   readonly #stopTicks: () => void;
   #tick = 0;
 
@@ -93,12 +96,10 @@ class RedisEngine implements Engine, RedisNode {
     readonly limits: HistoryLimits,
   ) {
     const { clock, url: { database } } = options;
-    const { maxRooms, historyMb, historySeconds } = limits;
     const prefix = database === 0 ? "parley" : `parley/${database}`;
-    const historyMs = historySeconds * 1_000;
     this.clock = clock;
-    this.#keys = new KeyBudget(historyMb * 250_000);
-    this.#keepMs = Math.max(historyMs, MIN_KEEP_MS);
+    this.events = limits.events?.join() ?? "";
+    this.#keys = new KeyBudget(limits.historyMb * 250_000);
     this.#leaseKey = `${prefix}:nodes`;
     this.#lease = new Lease(clock, () => this.run("renew", [this.#leaseKey], [this.id]));
     this.shards = new Shards({
@@ -112,13 +113,16 @@ class RedisEngine implements Engine, RedisNode {
       onUnsubscribed: (channel) => this.#rooms.onUnsubscribed(channel),
     });
     const { shards } = this;
-    const keepMs = this.#keepMs;
-    this.#rooms = new RedisRooms({ node: this, shards, prefix, maxRooms, historyMs, keepMs });
+    this.#rooms = new RedisRooms({ node: this, shards, prefix, limits });
     this.#stopTicks = clock.every(TICK_MS, () => this.#onTick());
   }
 
   get live(): Lease["live"] {
     return this.#lease.live;
+  }
+
+  async flush(room: RedisRoom): Promise<void> {
+    if (this.events) await this.#outbox.flush(room);
   }
 
   onStale(room: RedisRoom): void {
@@ -138,7 +142,8 @@ class RedisEngine implements Engine, RedisNode {
     const connection = this.shards.of(keys[0]);
     if (!connection) return Promise.resolve(undefined);
     const { runId, isDurable } = connection.server;
-    const all = [runId, isDurable ? "1" : "0", String(this.#keepMs), ...args];
+    const keepMs = this.#rooms.keepMsOf(keys[0]);
+    const all = [runId, isDurable ? "1" : "0", String(keepMs), ...args];
     return connection.run(script, keys, all, hasTimeout);
   }
 
@@ -160,7 +165,8 @@ class RedisEngine implements Engine, RedisNode {
   }
 
   publish(name: string, { sender, message, key }: Draft): Promise<Outcome> {
-    const args = [String(this.limits.historySize), pack(sender) + encodeText(message)];
+    const { historySize } = this.#rooms.limitsOf(name);
+    const args = [String(historySize), pack(sender) + encodeText(message)];
     this.#rooms.get(name)?.catchUp();
     return this.run("publish", this.#rooms.keysOf(name), [...this.#toArgs(key), ...args])
       .then(toOutcome);
@@ -258,6 +264,7 @@ class RedisEngine implements Engine, RedisNode {
   #onTick(): void {
     if (this.#lease.isLost || this.#tick++ % LEASE_TICKS === 0) this.#renew();
     this.#rooms.onTick();
+    this.#outbox.retry();
   }
 
   /** The arguments for an id, or for none. */
@@ -274,6 +281,7 @@ class RedisEngine implements Engine, RedisNode {
     const { hasEnded, isNodeGone } = await this.#lease.keep();
     if (hasEnded) this.#rooms.registerAll();
     if (isNodeGone) this.#rooms.compareAll();
+    if (isNodeGone && this.events) await this.#rooms.bury();
   }
 
   async #read(name: string, after?: Cursor): Promise<Span | Refusal> {
@@ -282,7 +290,7 @@ class RedisEngine implements Engine, RedisNode {
     if (answer === undefined) return UNAVAILABLE;
     if (answer === null) return { epoch: newEpoch(), seq: 0, chats: [] };
     const [epoch, seq, now, entries] = answer as [string, number, number, Entry[]];
-    const keptSince = now - this.limits.historySeconds * 1_000;
+    const keptSince = now - this.#rooms.limitsOf(name).historySeconds * 1_000;
     const chats = toChats(entries).filter((chat) => chat.time >= keptSince);
     return { epoch, seq, chats };
   }

@@ -23,6 +23,10 @@ export interface RedisNode {
     args: string[],
     hasTimeout?: boolean,
   ): Promise<unknown>;
+  /** What `_events` is to hear; empty for nothing. */
+  readonly events: string;
+  /** Publishes what the room's outbox has. */
+  flush(room: RedisRoom): Promise<void>;
   /** Called when a sync failed without which the room delivers nothing: it must be tried again. */
   onStale(room: RedisRoom): void;
   /** Called when a key of the room's state ends at its `endsAt`: it must be synced then. */
@@ -152,11 +156,12 @@ export class RedisRoom {
     const position = [view?.epoch ?? "", String(view?.seq ?? 0), String(view?.time ?? "")];
     this.reportedListeners = this.listeners;
     const lease = [id, `${this.listeners}`, live.nodes, `${live.seenAt}`];
-    const args = [...position, ...lease, String(view?.rev ?? 0)];
+    const args = [...position, ...lease, String(view?.rev ?? 0), this.node.events];
     const answer = await this.node.run("sync", this.keys, args, false);
     if (!answer) return this.#failSync(view);
     const [epoch, seq, members, version, wasUnknown, hasMore, entries, rev, changes, endsInMs] =
       answer as SyncAnswer;
+    this.node.flush(this);
     if (wasUnknown || !this.#isRegistered) this.register();
     if (hasMore) this.sync();
     if (!view || view !== this.#view) return;
@@ -203,9 +208,11 @@ export class RedisRoom {
     const member: Member = this.#members.get(id) ?? { latest: join };
     this.#members.set(id, member);
     member.latest = join;
-    const answer = await this.node.run("join", this.keys, [this.node.id, id, join.name]);
+    const args = [this.node.id, id, join.name, this.node.events];
+    const answer = await this.node.run("join", this.keys, args);
     if (answer !== undefined) {
       member.confirmed = join;
+      this.node.flush(this);
       return;
     }
     this.#isRegistered = false;
@@ -219,8 +226,9 @@ export class RedisRoom {
   /** Removes a member. */
   async leave(id: string): Promise<void> {
     if (!this.#members.delete(id)) return;
-    const answer = await this.node.run("leave", this.keys, [this.node.id, id]);
+    const answer = await this.node.run("leave", this.keys, [this.node.id, id, this.node.events]);
     if (answer === undefined) this.#isRegistered = false;
+    else this.node.flush(this);
   }
 
   /** Tells Redis which members are on this node. */
@@ -228,8 +236,10 @@ export class RedisRoom {
     if (this.#members.size === 0 && this.#isRegistered) return;
     this.#isRegistered = true;
     const members = [...this.#members].flatMap(([id, { latest }]) => [id, latest.name]);
-    const answer = await this.node.run("register", this.keys, [this.node.id, ...members], false);
+    const args = [this.node.id, ...members, this.node.events];
+    const answer = await this.node.run("register", this.keys, args, false);
     if (answer === undefined) this.#isRegistered = false;
+    else await this.node.flush(this);
   }
 
   /** Ends hosting, and removes the node's members. */

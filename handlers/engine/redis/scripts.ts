@@ -16,6 +16,8 @@
  * 9. ends, a sorted set: key → Unix ms at which it ends
  * 10. bound, a sorted set, all with 0: `{node}/{member} {key}`
  *
+ * And in the room's slot `{head}:events`, a list: what `_events` is to hear, `{n} {event} {members} {name}`.
+ *
  * Outside of a room's slot are `{prefix}:rooms`, the sorted set of hosted rooms, and `{prefix}:nodes`,
  * a sorted set with the Unix ms at which each node's lease ends.
  *
@@ -37,6 +39,8 @@ import { DEDUPE_MS, IDS_PER_SESSION } from "../dedupe.ts";
 export const LEASE_MS = 15_000;
 /** By how much the clocks of two servers of a cluster may differ, in ms. */
 const CLOCK_SKEW_MS = 5_000;
+/** How long events wait for a node that publishes them, in ms: a week. */
+const OUTBOX_MS = 604_800_000;
 /** The most messages that one `sync` answers with. */
 const SYNC_MESSAGES = 50;
 /** With this many fields a room's ids begin a new period early, unless one has a digest. */
@@ -78,7 +82,7 @@ local function begin(isNewEpoch)
     epoch = string.format('%s-%x', string.sub(run, 1, 8), t[1] * 1000000 + t[2])
     rev = 0
     redis.call('UNLINK', state, revs, ends, bound)
-    redis.call('HDEL', head, 'rev', 'forgotten', 'bytes')
+    redis.call('HDEL', head, 'n', 'rev', 'forgotten', 'bytes')
   end
   runs = runs + 1
   redis.call('HSET', head, 'epoch', epoch, 'seq', seq, 'run', run, 'durable', durable,
@@ -282,9 +286,20 @@ local from = tonumber(ARGV[5])
 if epoch ~= ARGV[4] or from > seq then from = 0 end
 return { epoch, seq, now, from < seq and range(from + 1, seq) or {} }`;
 
-/** For the scripts that change who has joined: notifies the hosts, and keeps the keys. */
+/**
+ * For the scripts that change who has joined: notifies the hosts, writes down what `_events` is to hear,
+ * and keeps the keys. Their last ARGV is EVENTS. The count of a room's events starts with the time, so
+ * that a room that comes back repeats no number.
+ */
 const PRESENCE = `
 ${STATE}
+local function say(event, name)
+  if not string.find(ARGV[#ARGV], event, 1, true) then return end
+  redis.call('HSETNX', head, 'n', now)
+  local entry = redis.call('HINCRBY', head, 'n', 1) .. ' ' .. event .. ' '
+  redis.call('RPUSH', head .. ':events', entry .. redis.call('HLEN', members) .. ' ' .. name)
+  redis.call('PEXPIRE', head .. ':events', ${OUTBOX_MS})
+end
 local function notify(what)
   version = redis.call('HINCRBY', head, 'version', 1)
   redis.call('SPUBLISH', head,
@@ -294,12 +309,17 @@ local function add(field, name)
   local was = redis.call('HGET', members, field)
   redis.call('HSET', members, field, name)
   notify('j' .. name .. (was or ''))
+  if was then return end
+  if redis.call('HLEN', members) == 1 then say('occupied', '') end
+  say('join', name)
 end
 local function remove(field)
   local name = redis.call('HGET', members, field)
   if name then
     redis.call('HDEL', members, field)
     notify('l' .. name)
+    say('leave', name)
+    if redis.call('HLEN', members) == 0 then say('vacated', '') end
   end
   unbind(field .. ' ')
 end
@@ -403,7 +423,7 @@ const register = `#!lua flags=allow-oom
 ${OPEN}
 ${PRESENCE}
 local isHere = {}
-for i = 5, #ARGV, 2 do
+for i = 5, #ARGV - 1, 2 do
   local field = ARGV[4] .. '/' .. ARGV[i]
   isHere[field] = true
   if redis.call('HGET', members, field) ~= ARGV[i + 1] then add(field, ARGV[i + 1]) end
@@ -423,7 +443,7 @@ return 1`;
 /**
  * Compares many rooms of one server, whatever their slots, and keeps those that are due. ARGV: node,
  * nodes with a lease and when that was seen; for each room: head key, the node's listeners (-1: not
- * hosting), whether to keep it (1 or 0). Answer, for each room: epoch, seq, whether it needs a sync all
+ * hosting), ms to keep it (0: as it is). Answer, for each room: epoch, seq, whether it needs a sync all
  * the same, because the node is missing there, another one is dead, or the server has lost it, and rev.
  */
 const compare = `#!lua flags=allow-oom,allow-cross-slot-keys
@@ -445,13 +465,45 @@ for i = 7, #ARGV, 3 do
     elseif listeners ~= ARGV[i + 1] then
       redis.call('HSET', head .. ':nodes', node, since .. ' ' .. ARGV[i + 1])
     end
-    if ARGV[i + 2] == '1' then
+    if ARGV[i + 2] ~= '0' then
       for _, part in ipairs({ '', ':log', ':members', ':nodes', ':state', ':revs', ':ends', ':bound' }) do
-        redis.call('PEXPIRE', head .. part, ARGV[3])
+        redis.call('PEXPIRE', head .. part, ARGV[i + 2])
       end
     end
     answer[#answer + 1] = { h[1], tonumber(h[2]), isDue, tonumber(h[4] or 0) }
   end
+end
+return answer`;
+
+/**
+ * Deletes what was published of a room's outbox, and reads on. ARGV: the number up to which it was.
+ * Answer: the next entries.
+ */
+const outbox = `#!lua flags=allow-oom
+local list = KEYS[1] .. ':events'
+local first = redis.call('LINDEX', list, 0)
+while first and tonumber(string.match(first, '^%d+')) <= tonumber(ARGV[4]) do
+  redis.call('LPOP', list)
+  first = redis.call('LINDEX', list, 0)
+end
+return redis.call('LRANGE', list, 0, 99)`;
+
+/**
+ * Which rooms of one server dead nodes have left something in: members, or an outbox. ARGV: nodes with a
+ * lease and when that was seen; head keys. Answer, for each room: 1 or 0.
+ */
+const abandoned = `#!lua flags=no-writes,allow-oom,allow-cross-slot-keys
+${IS_DEAD}
+local answer = {}
+for i = 6, #ARGV do
+  local isLeft, all = 1, redis.pcall('HGETALL', ARGV[i] .. ':nodes')
+  if not all.err and redis.call('EXISTS', ARGV[i] .. ':events') == 0 then
+    isLeft = 0
+    for j = 1, #all, 2 do
+      if isDead(all[j], all[j + 1], ARGV[4], ARGV[5]) then isLeft = 1 end
+    end
+  end
+  answer[#answer + 1] = isLeft
 end
 return answer`;
 
@@ -487,7 +539,8 @@ return answer`;
 
 /**
  * Rooms of one server in short. ARGV: node, nodes with a lease, head keys. Answer, for each room: seq,
- * members, other nodes that host it, their listeners; nothing for one that the server does not have.
+ * members, other nodes that host it, their listeners, and whether those that did have left members or
+ * events; nothing for one that the server does not have.
  */
 const summaries = `#!lua flags=no-writes,allow-oom,allow-cross-slot-keys
 local answer = {}
@@ -506,7 +559,8 @@ for i = 6, #ARGV do
       end
     end
     local members = redis.call('HLEN', head .. ':members')
-    answer[#answer + 1] = { tonumber(seq or 0), members, hosts, listeners }
+    local isAbandoned = hosts == 0 and (members > 0 or redis.call('EXISTS', head .. ':events') == 1)
+    answer[#answer + 1] = { tonumber(seq or 0), members, hosts, listeners, isAbandoned and 1 or 0 }
   end
 end
 return answer`;
@@ -519,6 +573,8 @@ export const SCRIPTS = {
   read,
   sync,
   compare,
+  outbox,
+  abandoned,
   renew,
   join,
   leave,

@@ -7,6 +7,7 @@ import { Recorder } from "../../support/recorder.ts";
 
 /** A node whose calls wait until the test answers them. */
 class FakeNode implements RedisNode {
+  readonly events = "";
   readonly id = "node";
   readonly live = { nodes: "node other", seenAt: 9 };
   readonly stale: RedisRoom[] = [];
@@ -16,6 +17,10 @@ class FakeNode implements RedisNode {
 
   run(script: string, _keys: readonly string[], args: string[]): Promise<unknown> {
     return new Promise((answer) => this.calls.push({ script, args, answer }));
+  }
+
+  flush(): Promise<void> {
+    return Promise.resolve();
   }
 
   onStale(room: RedisRoom): void {
@@ -31,7 +36,8 @@ class FakeNode implements RedisNode {
     const call = this.calls.shift();
     call?.answer(answer);
     await new Promise((resolve) => setTimeout(resolve));
-    return call ? [call.script, ...call.args].join(" ") : "";
+    // The last argument is EVENTS: nothing.
+    return call ? [call.script, ...call.args.slice(0, -1)].join(" ") : "";
   }
 
   get scripts(): string[] {
