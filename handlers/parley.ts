@@ -20,6 +20,7 @@ export type { Authorize, Grants } from "./access/grants.ts";
 export { type JwtAuthorizer, jwtAuthorizer, type JwtOptions } from "./access/token.ts";
 export type * from "./engine/engine.ts";
 export type { HistoryLimits } from "./engine/memory.ts";
+export type { MemberEvent } from "./engine/member_events.ts";
 export type { RoomLimits, RoomRule, RoomRules } from "./engine/room_rules.ts";
 export { type From, type Hooks, refuse, Refused } from "./hooks/hooks.ts";
 export type { HistoryQuery } from "./http/rooms.ts";

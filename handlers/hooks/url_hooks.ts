@@ -81,7 +81,8 @@ export function urlHooks(options: UrlHooksOptions): Hooks {
     } catch (error) {
       if (error instanceof AnswerError) throw error;
       // The URL may have a password.
-      throw unavailable(String(error).replaceAll(url, "HOOK_URL"));
+      const cause = error instanceof Error && error.cause || error;
+      throw unavailable(String(cause).replaceAll(url, "HOOK_URL"));
     } finally {
       cancel();
       waitingCount--;

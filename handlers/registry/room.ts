@@ -181,6 +181,7 @@ export class Room {
 
   /** Why a sender may not send here now. */
   checkSender(from: Sender): Rejection | undefined {
+    if (from.hasEnded) return { refused: "unavailable" };
     if (isServerRoom(this.name)) return FORBIDDEN;
     if (from.via === "http" && !from.rights.mayPublish) return FORBIDDEN;
     if (!from.rights.maySpeak(this.name)) return FORBIDDEN;

@@ -29,6 +29,7 @@ Deno.test({
         env: {
           HOOK_URL,
           HOOK_SECRET: "s3cret",
+          HOOK_MS: "10000",
           EVENTS: "join,leave,occupied,vacated",
           AUTH_SECRET: SECRET,
           DATA_FILE: `${folder}/rooms.db`,

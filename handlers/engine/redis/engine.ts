@@ -9,6 +9,7 @@ import type { Cursor, Head, StateCursor } from "../../protocol/position.ts";
 import type { Members, RoomSummary, StateSpan, Transient } from "../../protocol/room_event.ts";
 import type { Clock } from "../../util/clock.ts";
 import type { Log } from "../../util/log.ts";
+import { FairShare } from "../budget.ts";
 import { DEDUPE_MS } from "../dedupe.ts";
 import {
   type Change,
@@ -46,8 +47,7 @@ const UNAVAILABLE: Refusal = { refused: "unavailable" };
 const MAX_READS = 4;
 /** The node renews its lease every 5 s. */
 const LEASE_TICKS = 25;
-/** The limits of a room's state, until they are settings. */
-const MAX_KEYS = 1_000;
+/** The most bytes of a room's state: keys, senders and values. */
 const MAX_STATE_BYTES = 262_144;
 /** How long a list of rooms is shared, in ms. */
 const LIST_MS = 1_000;
@@ -164,22 +164,29 @@ class RedisEngine implements Engine, RedisNode {
     if (!this.#rooms.dropIfIdle(room)) room.sync();
   }
 
-  publish(name: string, { sender, message, key }: Draft): Promise<Outcome> {
+  publish(name: string, { sender, message, key, address }: Draft): Promise<Outcome> {
     const { historySize } = this.#rooms.limitsOf(name);
     const args = [String(historySize), pack(sender) + encodeText(message)];
     this.#rooms.get(name)?.catchUp();
-    return this.run("publish", this.#rooms.keysOf(name), [...this.#toArgs(key), ...args])
+    return this.run("publish", this.#rooms.keysOf(name), [...this.#toArgs(key, address), ...args])
       .then(toOutcome);
   }
 
   async set(name: string, change: Change): Promise<StateCursor | Refusal> {
-    const { id, key, sender, value, ttlSeconds = 0, member } = change;
-    const owner = member === undefined ? "" : `${this.id}/${member}`;
-    const numbers = [change.if ?? "", 1_000 * ttlSeconds, owner, MAX_KEYS, MAX_STATE_BYTES];
+    const { id, key, sender, value, ttlSeconds = 0, member, owner } = change;
+    const boundTo = member === undefined ? "" : `${this.id}/${member}`;
+    const { maxKeys = 1_000 } = this.#rooms.limitsOf(name);
+    const numbers = [
+      change.if ?? "",
+      1_000 * ttlSeconds,
+      boundTo,
+      Math.min(maxKeys, 1e9),
+      MAX_STATE_BYTES,
+    ];
     const args = [key, pack(sender), encodeText(value), ...numbers.map(String)];
     this.#rooms.get(name)?.catchUp();
     const keys = this.#rooms.keysOf(name);
-    const answer = await this.run("set", keys, [...this.#toArgs(id), ...args]);
+    const answer = await this.run("set", keys, [...this.#toArgs(id, owner), ...args]);
     if (!Array.isArray(answer)) return UNAVAILABLE;
     const [epoch, rev] = answer as [string, number];
     if (epoch === "rev_conflict") return { refused: epoch, rev };
@@ -268,12 +275,12 @@ class RedisEngine implements Engine, RedisNode {
   }
 
   /** The arguments for an id, or for none. */
-  #toArgs(key?: IdempotencyKey): string[] {
+  #toArgs(key?: IdempotencyKey, address?: string): string[] {
     if (!key) return ["", "", "", ""];
     const { session, id, digest = "" } = key;
     // A session's ids replace its oldest ones; keys with a digest must stay for their five minutes.
     const bytes = session.length + id.length + digest.length + 200;
-    const hasSpace = digest === "" || this.#keys.tryConsume(bytes, this.clock.now());
+    const hasSpace = digest === "" || this.#keys.tryConsume(bytes, this.clock.now(), address);
     return [encodeText(session), encodeText(id), digest, hasSpace ? "1" : "0"];
   }
 
@@ -304,24 +311,28 @@ function toOutcome(answer: unknown): Outcome {
   return { epoch: answer.slice(0, colon), seq: Number(answer.slice(colon + 1)) };
 }
 
-/** Bounds the bytes of what Redis remembers for this node: of this period of 5 minutes and the last one. */
+/**
+ * Bounds the bytes of what Redis remembers for this node: of this period of 5 minutes and the last one.
+ * An address may use half of what the others leave.
+ */
 export class KeyBudget {
   #period = 0;
-  #bytes = 0;
-  #lastBytes = 0;
+  #keys: FairShare;
 
-  constructor(readonly maxBytes: number) {}
+  constructor(readonly maxBytes: number) {
+    this.#keys = new FairShare(maxBytes);
+  }
 
   /** Counts bytes in, if there is space; returns whether there was. */
-  tryConsume(bytes: number, now: number): boolean {
+  tryConsume(bytes: number, now: number, address?: string): boolean {
     const period = Math.floor(now / DEDUPE_MS);
     if (period !== this.#period) {
-      this.#lastBytes = period === this.#period + 1 ? this.#bytes : 0;
-      this.#bytes = 0;
+      const lastBytes = period === this.#period + 1 ? this.#keys.used : 0;
+      this.#keys = new FairShare(this.maxBytes - lastBytes);
       this.#period = period;
     }
-    if (this.#bytes + this.#lastBytes + bytes > this.maxBytes) return false;
-    this.#bytes += bytes;
+    if (!this.#keys.hasSpace(bytes, address)) return false;
+    this.#keys.count(bytes, address);
     return true;
   }
 }

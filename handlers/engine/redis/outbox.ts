@@ -15,21 +15,31 @@ type Place = { readonly name: string; readonly keys: readonly string[] };
 /** Publishes what rooms have in their outboxes: a room's events in order, at least once. */
 export class Outbox {
   /** Rooms whose outbox is read now, and whether there may be more since. */
-  readonly #running = new Map<string, { isDue: boolean }>();
+  readonly #running = new Map<string, { isDue: boolean; done: Promise<void> }>();
   /** Rooms whose outbox could not be read or published. */
   readonly #failed = new Map<string, Place>();
 
   constructor(readonly node: Pick<RedisNode, "run"> & Pick<Engine, "publish">) {}
 
   /** Publishes what a room's outbox has. */
-  async flush(room: Place): Promise<void> {
+  flush(room: Place): Promise<void> {
     const running = this.#running.get(room.name);
     if (running) {
       running.isDue = true;
-      return;
+      return running.done;
     }
-    const run = { isDue: true };
+    const run = { isDue: true, done: Promise.resolve() };
     this.#running.set(room.name, run);
+    run.done = this.#empty(room, run);
+    return run.done;
+  }
+
+  /** Tries those again that failed. */
+  retry(): void {
+    for (const room of this.#failed.values()) this.flush(room);
+  }
+
+  async #empty(room: Place, run: { isDue: boolean }): Promise<void> {
     this.#failed.delete(room.name);
     for (let last = "0"; run.isDue;) {
       run.isDue = false;
@@ -41,12 +51,8 @@ export class Outbox {
         run.isDue = true;
       }
     }
+    // At once: who comes now starts another run.
     this.#running.delete(room.name);
-  }
-
-  /** Tries those again that failed. */
-  retry(): void {
-    for (const room of this.#failed.values()) this.flush(room);
   }
 
   /** One after the other: none overtakes one that fails. */

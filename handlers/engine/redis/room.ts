@@ -228,7 +228,7 @@ export class RedisRoom {
     if (!this.#members.delete(id)) return;
     const answer = await this.node.run("leave", this.keys, [this.node.id, id, this.node.events]);
     if (answer === undefined) this.#isRegistered = false;
-    else this.node.flush(this);
+    else await this.node.flush(this);
   }
 
   /** Tells Redis which members are on this node. */

@@ -518,12 +518,16 @@ redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', '(' .. now)
 local hadNone = redis.call('ZADD', KEYS[1], now + ${LEASE_MS}, ARGV[4])
 return { hadNone, now, unpack(redis.call('ZRANGE', KEYS[1], 0, -1)) }`;
 
-/** Removes a node from a room. ARGV: node, ms to keep an unused room. Answer: how many nodes are left. */
+/**
+ * Removes a node from a room. ARGV: node, ms to keep an unused room. Answer: how many nodes are
+ * left; -1 for none where events still wait, which must be found in the list of rooms.
+ */
 const release = `#!lua flags=allow-oom
 redis.call('HDEL', KEYS[6], ARGV[4])
 local left = redis.call('HLEN', KEYS[6])
 if left == 0 then
   for _, key in ipairs({ 1, 2, 5, 7, 8, 9, 10 }) do redis.call('PEXPIRE', KEYS[key], ARGV[5]) end
+  if redis.call('EXISTS', KEYS[1] .. ':events') == 1 then return -1 end
 end
 return left`;
 
