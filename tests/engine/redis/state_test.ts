@@ -1,7 +1,6 @@
 import { assertEquals, assertNotEquals } from "@std/assert";
-import type { Change, Engine, Host } from "../../../handlers/engine/engine.ts";
+import type { Change, Engine } from "../../../handlers/engine/engine.ts";
 import { createRedisEngine } from "../../../handlers/engine/redis/engine.ts";
-import type { Entry } from "../../../handlers/protocol/room_event.ts";
 import { silentLog } from "../../../handlers/util/log.ts";
 import { Proxy } from "../../support/proxy.ts";
 import { granted, hear, type Recorder } from "../../support/recorder.ts";
