@@ -210,12 +210,15 @@ export function engineContract(
 
   contract("keeps no message longer than HISTORY_SECONDS; the numbers go on", async (nodes) => {
     await hearAll(nodes);
-    const { epoch } = await granted(say(nodes[0], "old"));
     const read = async () => await granted(nodes[0].read(ROOM));
-    assertEquals((await read()).chats.length, 1);
+    // A machine may be too busy to look within that second: then it is said again.
+    const { epoch, seq } = await eventually(async () => {
+      const place = await granted(say(nodes[0], "old"));
+      return { ...place, kept: (await read()).chats.length };
+    }, ({ kept }) => kept > 0);
     const span = await eventually(read, ({ chats }) => chats.length === 0);
-    assertEquals([span.epoch, span.seq], [epoch, 1]);
-    assertEquals(await say(nodes[0], "new"), { epoch, seq: 2 });
+    assertEquals([span.epoch, span.seq], [epoch, seq]);
+    assertEquals(await say(nodes[0], "new"), { epoch, seq: seq + 1 });
   }, { historySeconds: 1 });
 
   contract("keeps of each room what the first rule that fits its name says", async (nodes) => {
@@ -226,7 +229,7 @@ export function engineContract(
       return (await granted(nodes[0].read(room))).chats.length;
     };
     assertEquals(await kept("user:1"), 4);
-    assertEquals(await kept("user:2"), 2);
+    await eventually(() => kept("user:2"), (count) => count === 2);
     assertEquals(await kept("game:1"), 0);
     assertEquals(await kept("usual"), 3);
     const gone = () => granted(nodes[0].read("user:2"));

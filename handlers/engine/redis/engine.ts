@@ -5,17 +5,19 @@
  * @module
  */
 import type { Span } from "../../protocol/page.ts";
-import type { Cursor, Head } from "../../protocol/position.ts";
-import type { Members, RoomSummary, Transient } from "../../protocol/room_event.ts";
+import type { Cursor, Head, StateCursor } from "../../protocol/position.ts";
+import type { Members, RoomSummary, StateSpan, Transient } from "../../protocol/room_event.ts";
 import type { Clock } from "../../util/clock.ts";
 import type { Log } from "../../util/log.ts";
 import { FairShare } from "../budget.ts";
 import { DEDUPE_MS } from "../dedupe.ts";
 import {
+  type Change,
   type Draft,
   type Engine,
   type EngineStats,
   type Host,
+  type IdempotencyKey,
   isRefusal,
   type Outcome,
   type Refusal,
@@ -25,12 +27,14 @@ import type { ScriptName } from "./connection.ts";
 import { Lease } from "./lease.ts";
 import { Outbox } from "./outbox.ts";
 import {
+  type ChangedKey,
   encodeText,
   type Entry,
   pack,
   type RedisNode,
   type RedisRoom,
   toChats,
+  toEntry,
   toPayload,
   unpack,
 } from "./room.ts";
@@ -43,6 +47,8 @@ const UNAVAILABLE: Refusal = { refused: "unavailable" };
 const MAX_READS = 4;
 /** The node renews its lease every 5 s. */
 const LEASE_TICKS = 25;
+/** The most bytes of a room's state: keys, senders and values. */
+const MAX_STATE_BYTES = 262_144;
 /** How long a list of rooms is shared, in ms. */
 const LIST_MS = 1_000;
 
@@ -123,6 +129,10 @@ class RedisEngine implements Engine, RedisNode {
     this.#rooms.onStale(room);
   }
 
+  onTimed(room: RedisRoom): void {
+    this.#rooms.onTimed(room);
+  }
+
   run(
     script: ScriptName,
     keys: readonly string[],
@@ -155,28 +165,46 @@ class RedisEngine implements Engine, RedisNode {
   }
 
   publish(name: string, { sender, message, key, address }: Draft): Promise<Outcome> {
-    const args = [
-      String(this.#rooms.limitsOf(name).historySize),
-      pack(sender) + encodeText(message),
-    ];
-    if (key) {
-      const { session, id, digest = "" } = key;
-      // A session's ids replace its oldest ones; keys with a digest must stay for their five minutes.
-      const bytes = session.length + id.length + digest.length + 200;
-      const hasSpace = digest === "" ||
-        this.#keys.tryConsume(bytes, this.clock.now(), address);
-      args.push(encodeText(session), encodeText(id), digest, hasSpace ? "1" : "0");
-    }
+    const { historySize } = this.#rooms.limitsOf(name);
+    const args = [String(historySize), pack(sender) + encodeText(message)];
     this.#rooms.get(name)?.catchUp();
-    return this.run("publish", this.#rooms.keysOf(name), args).then(toOutcome);
+    return this.run("publish", this.#rooms.keysOf(name), [...this.#toArgs(key, address), ...args])
+      .then(toOutcome);
   }
 
-  set(): Refusal {
-    return { refused: "unavailable" };
+  async set(name: string, change: Change): Promise<StateCursor | Refusal> {
+    const { id, key, sender, value, ttlSeconds = 0, member, owner } = change;
+    const boundTo = member === undefined ? "" : `${this.id}/${member}`;
+    const { maxKeys = 1_000 } = this.#rooms.limitsOf(name);
+    const numbers = [
+      change.if ?? "",
+      1_000 * ttlSeconds,
+      boundTo,
+      Math.min(maxKeys, 1e9),
+      MAX_STATE_BYTES,
+    ];
+    const args = [key, pack(sender), encodeText(value), ...numbers.map(String)];
+    this.#rooms.get(name)?.catchUp();
+    const keys = this.#rooms.keysOf(name);
+    const answer = await this.run("set", keys, [...this.#toArgs(id, owner), ...args]);
+    if (!Array.isArray(answer)) return UNAVAILABLE;
+    const [epoch, rev] = answer as [string, number];
+    if (epoch === "rev_conflict") return { refused: epoch, rev };
+    const isRefused = epoch === "conflict" || epoch === "too_many_keys" || epoch === "unavailable";
+    return isRefused ? { refused: epoch } : { epoch, rev };
   }
 
-  state(): Refusal {
-    return { refused: "unavailable" };
+  state(name: string, since?: StateCursor): Promise<StateSpan | Refusal> {
+    const position = [since?.epoch ?? "", String(since?.rev ?? 0)];
+    return this.#queue.share(`state ${name} ${position}`, async () => {
+      const answer = await this.run("readState", this.#rooms.keysOf(name), position);
+      if (answer === undefined) return UNAVAILABLE;
+      if (answer === null) return { epoch: newEpoch(), rev: 0, entries: [] };
+      const [epoch, rev, from, changed] = answer as [string, number, number, ChangedKey[]];
+      const entries = changed.map(toEntry);
+      if (from < 0) return { epoch, rev, entries: entries.sort((a, b) => a.key < b.key ? -1 : 1) };
+      return { epoch, rev, since: from, entries: entries.sort((a, b) => a.rev - b.rev) };
+    });
   }
 
   relay(name: string, event: Transient): void {
@@ -244,6 +272,16 @@ class RedisEngine implements Engine, RedisNode {
     if (this.#lease.isLost || this.#tick++ % LEASE_TICKS === 0) this.#renew();
     this.#rooms.onTick();
     this.#outbox.retry();
+  }
+
+  /** The arguments for an id, or for none. */
+  #toArgs(key?: IdempotencyKey, address?: string): string[] {
+    if (!key) return ["", "", "", ""];
+    const { session, id, digest = "" } = key;
+    // A session's ids replace its oldest ones; keys with a digest must stay for their five minutes.
+    const bytes = session.length + id.length + digest.length + 200;
+    const hasSpace = digest === "" || this.#keys.tryConsume(bytes, this.clock.now(), address);
+    return [encodeText(session), encodeText(id), digest, hasSpace ? "1" : "0"];
   }
 
   async #renew(): Promise<void> {

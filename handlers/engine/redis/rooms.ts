@@ -44,6 +44,8 @@ export class RedisRooms {
   /** The rooms by the round in which they are compared. */
   readonly #slots = Array.from({ length: COMPARE_ROUNDS }, () => new Set<RedisRoom>());
   readonly #stale = new Set<RedisRoom>();
+  /** Those in which a key of the state ends. */
+  readonly #timed = new Set<RedisRoom>();
   /** The sorted set of hosted rooms; a name that no node hosts any more is removed when it is read. */
   readonly #listKey: string;
   /** What is kept of a room. */
@@ -100,6 +102,7 @@ export class RedisRooms {
     if (!room.isIdle || this.#rooms.get(room.name) !== room) return false;
     this.#rooms.delete(room.name);
     this.#slots[room.slot].delete(room);
+    this.#timed.delete(room);
     this.#share.count(-1, room.openedBy);
     this.#release(room);
     return true;
@@ -108,6 +111,11 @@ export class RedisRooms {
   /** A sync of this room is to be tried again. */
   onStale(room: RedisRoom): void {
     this.#stale.add(room);
+  }
+
+  /** A key of this room's state ends at `room.endsAt`. */
+  onTimed(room: RedisRoom): void {
+    this.#timed.add(room);
   }
 
   /** Takes what a channel brings, unless its room has moved to another server since. */
@@ -154,7 +162,7 @@ export class RedisRooms {
     this.#compare([...this.#rooms.values()], () => false);
   }
 
-  /** Compares the rooms that are due, and tries failed syncs again. */
+  /** Compares the rooms that are due, tries failed syncs again, and has keys removed that have ended. */
   onTick(): void {
     const tick = this.#tick++;
     const stale = [...this.#stale].filter((room) => this.#rooms.get(room.name) === room);
@@ -163,6 +171,13 @@ export class RedisRooms {
     for (const room of stale) {
       if (room.connection?.isConnected) room.catchUp();
       else this.#stale.add(room);
+    }
+    const now = this.options.node.clock.now();
+    for (const room of this.#timed) {
+      if (room.endsAt > now) continue;
+      this.#timed.delete(room);
+      room.endsAt = Infinity;
+      if (room.host) room.sync();
     }
     if (tick % ROUND_TICKS > 0) return;
     const round = tick / ROUND_TICKS;
