@@ -6,7 +6,7 @@ import { helpText } from "./handlers/start/help.ts";
 import { listen, urlsOf } from "./handlers/start/listen.ts";
 import { createLog } from "./handlers/start/log.ts";
 import { parleyOptions } from "./handlers/start/options.ts";
-import { onSignals, onUncaught, runCommand } from "./handlers/start/process.ts";
+import { onSignals, onUncaught, runCommand, startUnderRun } from "./handlers/start/process.ts";
 import { readSettings } from "./handlers/start/read_settings.ts";
 import type { Settings } from "./handlers/start/settings.ts";
 import { isWorker, joinThreads, type Running, type Threads } from "./handlers/start/threads.ts";
@@ -61,8 +61,8 @@ if (isWorker()) {
 } else if (isStoreWorker()) {
   await import("./handlers/engine/store.ts");
 } else if (import.meta.main) {
-  await runCommand(main);
+  startUnderRun(() => runCommand(main));
 }
 
-/** Nothing to serve: `deno serve` stops at this with a clear line. */
+/** Nothing to serve: `deno serve` refuses this, and `startUnderRun` says why. */
 export default { fetch: undefined };

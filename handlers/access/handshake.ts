@@ -68,16 +68,17 @@ export const denoUpgrade: Upgrade = (
   request,
   { dialect: { protocol }, idleTimeoutSeconds },
 ) => {
-  // Deno's own option needs a space after each comma of the list. Headers that can be set instead are
-  // newer than Deno 2.5.
-  const offered = request.headers.get("sec-websocket-protocol")?.split(", ") ?? [];
-  const isPlainList = protocol !== undefined && offered.includes(protocol);
+  if (protocol !== undefined) {
+    // Deno looks for it in a list with a space after each comma, which a client need not write.
+    const headers = new Headers(request.headers);
+    headers.set("sec-websocket-protocol", protocol);
+    Object.defineProperty(request, "headers", { value: headers });
+  }
   const { socket, response } = Deno.upgradeWebSocket(request, {
     idleTimeout: idleTimeoutSeconds,
-    ...(isPlainList && { protocol }),
+    ...(protocol !== undefined && { protocol }),
   });
   // Deno uses up the request that it upgrades, but not a copy of it.
   if (!request.bodyUsed) throw new HttpError(500, "copied_request", COPIED);
-  if (protocol && !isPlainList) response.headers.set("sec-websocket-protocol", protocol);
   return { socket, response };
 };

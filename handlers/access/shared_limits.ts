@@ -13,6 +13,8 @@ export interface SharedLimits {
   acquire(address: string): MaybePromise<NoSlot | undefined>;
   /** Counts a client out. */
   release(address: string): void;
+  /** How many clients an address has, in the thread that counts. */
+  countOf?(address: string): number;
   /** Whether MAX_CONNECTIONS clients are counted in. */
   readonly isFull: boolean;
   /** Charges a visitor for a request to publish `size` bytes; returns 0, or the ms until it may. */
@@ -41,7 +43,6 @@ export class LimitTable implements SharedLimits {
     return this.#byAddress.size;
   }
 
-  /** How many clients an address has. */
   countOf(address: string): number {
     return this.#byAddress.get(address) ?? 0;
   }
@@ -66,7 +67,7 @@ export class LimitTable implements SharedLimits {
   }
 
   /** The same limits for another thread; `releaseAll` counts out its clients when it has died. */
-  share(): Omit<SharedLimits, "isFull"> & { releaseAll(): void } {
+  share(): Omit<SharedLimits, "countOf" | "isFull"> & { releaseAll(): void } {
     const held = new Map<string, number>();
     return {
       acquire: (address) => {

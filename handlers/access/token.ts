@@ -120,7 +120,9 @@ export function secretBytes(secret: string): Uint8Array<ArrayBuffer> {
   let bytes: Uint8Array<ArrayBuffer>;
   try {
     const [, base64] = /^base64:(.*)/s.exec(secret) ?? [];
-    bytes = base64 === undefined ? new TextEncoder().encode(secret) : Uint8Array.fromBase64(base64);
+    bytes = base64 === undefined
+      ? new TextEncoder().encode(secret)
+      : Uint8Array.from(atob(base64), (character) => character.charCodeAt(0));
   } catch {
     throw new SettingError("Cannot use AUTH_SECRET: what follows base64: is no base64");
   }

@@ -6,6 +6,7 @@
  *
  * @module
  */
+import { setImmediate } from "node:timers";
 import { chain } from "../util/maybe_promise.ts";
 import type { Refusal } from "./engine.ts";
 

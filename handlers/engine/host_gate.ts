@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { setImmediate } from "node:timers";
 import type { RoomEvent } from "../protocol/room_event.ts";
 import type { Host } from "./engine.ts";
 

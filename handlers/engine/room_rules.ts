@@ -18,12 +18,18 @@ export interface RoomLimits {
   historySize: number;
   /** How long messages, and empty rooms, are kept. */
   historySeconds: number;
+  /** Keys of its state. */
+  maxKeys?: number;
 }
 
 /** A hundred years. */
 const FOREVER_SECONDS = 3_155_760_000;
 /** What a backend that was away can catch up on. */
-const SHARED_ROOM_LIMITS: RoomLimits = { historySize: 10_000, historySeconds: FOREVER_SECONDS };
+const SHARED_ROOM_LIMITS: RoomLimits = {
+  historySize: 10_000,
+  historySeconds: FOREVER_SECONDS,
+  maxKeys: Infinity,
+};
 
 /**
  * Makes the function that tells what is kept of a room. No rule counts for the server's own rooms.
@@ -34,8 +40,12 @@ export function roomLimits<L extends RoomLimits & { roomRules?: RoomRules }>(
   limits: L,
 ): (room: string) => RoomLimits {
   const rules = Object.entries(checkRoomRules(limits.roomRules ?? {})).map(([name, rule]) => {
-    const { history = limits.historySize, seconds = limits.historySeconds } = rule;
-    return { name, limits: { historySize: history, historySeconds: seconds } };
+    const {
+      history: historySize = limits.historySize,
+      seconds: historySeconds = limits.historySeconds,
+      keys: maxKeys = limits.maxKeys,
+    } = rule;
+    return { name, limits: { historySize, historySeconds, maxKeys } };
   });
   return (room) => {
     if (isSharedRoom(room)) return SHARED_ROOM_LIMITS;

@@ -81,7 +81,8 @@ export function urlHooks(options: UrlHooksOptions): Hooks {
     } catch (error) {
       if (error instanceof AnswerError) throw error;
       // The URL may have a password.
-      throw unavailable(String(error).replaceAll(url, "HOOK_URL"));
+      const cause = error instanceof Error && error.cause || error;
+      throw unavailable(String(cause).replaceAll(url, "HOOK_URL"));
     } finally {
       cancel();
       waitingCount--;
@@ -98,6 +99,9 @@ export function urlHooks(options: UrlHooksOptions): Hooks {
   if (isAsked("chat") || isAsked("note")) {
     hooks.onMessage = (from) =>
       isAsked(from.kind) ? ask(from.kind, "message", from, { message: from.message }) : undefined;
+  }
+  if (isAsked("set")) {
+    hooks.onSet = (from) => ask("set", "value", from, { key: from.key, value: from.value });
   }
   return hooks;
 }

@@ -2,41 +2,34 @@
  * What a browser loads: the files of `web/`, `client/` and uPlot, which are part of the program.
  */
 import { eTag, ifNoneMatch } from "@std/http/etag";
-import uplotJs from "uplot/dist/uPlot.esm.js" with { type: "text" };
-import uplotCss from "uplot/dist/uPlot.min.css" with { type: "text" };
 import type { Handler } from "../app.ts";
-import clientTypes from "../client/client.d.ts" with { type: "text" };
-import clientJs from "../client/client.js" with { type: "text" };
-import chartsJs from "../web/charts.js" with { type: "text" };
-import chatCss from "../web/chat.css" with { type: "text" };
-import chatHtml from "../web/chat.html" with { type: "text" };
-import chatJs from "../web/chat.js" with { type: "text" };
-import dashboardCss from "../web/dashboard.css" with { type: "text" };
-import dashboardHtml from "../web/dashboard.html" with { type: "text" };
-import dashboardJs from "../web/dashboard.js" with { type: "text" };
-import messageJs from "../web/message.js" with { type: "text" };
-import messagesJs from "../web/messages.js" with { type: "text" };
-import pageCss from "../web/page.css" with { type: "text" };
-import peopleJs from "../web/people.js" with { type: "text" };
+import { HttpError } from "../protocol/http_error.ts";
+import type { MaybePromise } from "../util/maybe_promise.ts";
+import type { FILES } from "./files.ts";
 
-/** Path → text and type of each file. */
-const FILES: Record<string, [text: string, type: string]> = {
-  "/": [chatHtml, "text/html"],
-  "/chat.js": [chatJs, "text/javascript"],
-  "/chat.css": [chatCss, "text/css"],
-  "/message.js": [messageJs, "text/javascript"],
-  "/messages.js": [messagesJs, "text/javascript"],
-  "/people.js": [peopleJs, "text/javascript"],
-  "/page.css": [pageCss, "text/css"],
-  "/client.js": [clientJs, "text/javascript"],
-  "/client.d.ts": [clientTypes, "application/typescript"],
-  "/dashboard": [dashboardHtml, "text/html"],
-  "/dashboard.js": [dashboardJs, "text/javascript"],
-  "/charts.js": [chartsJs, "text/javascript"],
-  "/dashboard.css": [dashboardCss, "text/css"],
-  "/uplot.js": [uplotJs, "text/javascript"],
-  "/uplot.css": [uplotCss, "text/css"],
+type Path = keyof typeof FILES;
+
+/** Path → type of each file. */
+const TYPES: Record<Path, string> = {
+  "/": "text/html",
+  "/chat.js": "text/javascript",
+  "/chat.css": "text/css",
+  "/message.js": "text/javascript",
+  "/messages.js": "text/javascript",
+  "/people.js": "text/javascript",
+  "/page.css": "text/css",
+  "/client.js": "text/javascript",
+  "/client.d.ts": "application/typescript",
+  "/dashboard": "text/html",
+  "/dashboard.js": "text/javascript",
+  "/charts.js": "text/javascript",
+  "/dashboard.css": "text/css",
+  "/uplot.js": "text/javascript",
+  "/uplot.css": "text/css",
 };
+
+const NO_FILES = "Cannot load the pages and the client: this version of Deno needs " +
+  '"unstable": ["raw-imports"] in the deno.json of the program.';
 
 /** A page runs no script and style and opens no connection but the server's own. */
 const PAGE_POLICY =
@@ -47,16 +40,26 @@ const PAGE_POLICY =
 const MAX_TAGS_LENGTH = 1_000;
 
 /** Makes the handlers of all files, by path. */
-export function pages(): Record<string, Handler> {
-  return Object.fromEntries(
-    Object.entries(FILES).map(([path, [text, type]]) => [path, file(text, type)]),
-  );
+export function pages(): Record<Path, Handler> {
+  const handlers = Object.entries(TYPES)
+    .map(([path, type]) => [path, file(() => readText(path as Path), type)]);
+  return Object.fromEntries(handlers);
+}
+
+/** The text of a path, loaded at first use: a program whose Deno cannot load it has all the rest. */
+async function readText(path: Path): Promise<string> {
+  try {
+    return (await import("./files.ts")).FILES[path];
+  } catch {
+    throw new HttpError(500, "no_files", NO_FILES);
+  }
 }
 
 /** Makes the handler of one file; a browser that has this very text gets 304. */
-export function file(text: string, type: string): Handler {
+export function file(read: () => MaybePromise<string>, type: string): Handler {
   let tag: ReturnType<typeof eTag> | undefined;
   return async ({ request }) => {
+    const text = await read();
     const etag = await (tag ??= eTag(text));
     const headers = new Headers({
       "content-type": `${type}; charset=utf-8`,

@@ -16,6 +16,8 @@ const MAX_PLAIN_KEY = 51;
 /** What a batch has at most. */
 const MAX_ENTRIES = 1_000;
 const MAX_BATCH_BYTES = 1_048_576;
+/** Times out what of a request still waits in line, in ms: a batch may ask a slow hook for each entry. */
+const SEND_MS = 60_000;
 
 /** Makes the handler of `POST /rooms/{room}/messages`, or of `…/notes`, which have no key and no position. */
 export function publishMessage(app: App, kind: Kind = "chat"): Handler {
@@ -97,14 +99,18 @@ async function readEntry(entry: unknown, subject: string, { limits }: App) {
 }
 
 /** Who sends by HTTP; a name that a token fixes comes before any other. */
-function senderOf(
+export function senderOf(
   { address, rights, rateKey }: Visitor,
   app: App,
   line: Line,
   name = "Anonymous",
 ): Sender & { name: string } {
+  const until = app.clock.now() + SEND_MS;
   const from: Sender & { name: string } = {
     via: "http",
+    get hasEnded() {
+      return app.clock.now() >= until;
+    },
     rights,
     address,
     line,

@@ -19,11 +19,19 @@ export function findDifference(registry: Registry): string | undefined {
     for (const { name } of rooms.values()) if (name !== undefined) members++;
   }
   const open = Object.values(counters.connections).reduce((sum, count) => sum + count, 0);
-  return ([
+  const totals: [what: string, counted: number, there: number][] = [
     ["slots", heldCount, holders.size],
     ["clients", open, clients.size],
     ["members", counters.members, members],
-  ] as const).filter(([, counted, there]) => counted !== there)
+  ];
+  const byAddress = Object.entries(Object.groupBy(holders, ({ address }) => address));
+  for (const [address, all = []] of byAddress) {
+    const there = all.length;
+    const counted = registry.countOf(address) ?? there;
+    // With threads, what others serve is counted here, too.
+    if (counted < there) totals.push(["clients of an address", counted, there]);
+  }
+  return totals.filter(([, counted, there]) => counted !== there)
     .map(([what, counted, there]) => `${counted} ${what} counted, ${there} there`)
     .join("; ") || undefined;
 }

@@ -1,4 +1,5 @@
 /** What a server counts: plain numbers, read when somebody asks for the metrics. */
+import { setImmediate } from "node:timers";
 const SAMPLE = 64;
 const FAN_OUT_MS = [0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 50, 100, 250, 500, 1_000];
 

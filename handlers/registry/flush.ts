@@ -1,4 +1,5 @@
 /** Turns of the event loop: what `parley.v1` merges is sent when a turn ends. */
+import { setImmediate } from "node:timers";
 
 /** Something with frames pending: `flush` sends all of them. */
 export interface Pending {

@@ -118,6 +118,11 @@ export class Registry {
     return this.#sharedLimits.isFull;
   }
 
+  /** How many clients an address has, of all threads; nothing where another thread counts. */
+  countOf(address: string): number | undefined {
+    return this.#sharedLimits.countOf?.(address);
+  }
+
   /** Takes a slot for a client, or returns why there is none. */
   acquire(address: string): MaybePromise<Slot | NoSlot> {
     return chain(this.#sharedLimits.acquire(address), (noSlot) => {

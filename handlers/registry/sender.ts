@@ -21,6 +21,8 @@ export interface Sender {
   readonly address: string;
   /** The order in which its messages take effect. */
   readonly line: Line;
+  /** Whether what still waits of it is dropped. */
+  readonly hasEnded?: boolean;
   /** The name it has in a room; a socket has none where it has not joined. */
   nameIn(room: string): string | undefined;
   /**

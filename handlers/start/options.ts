@@ -25,8 +25,11 @@ export async function parleyOptions(
   threads?: Threads,
   isTraced = false,
 ): Promise<AppOptions & { health: Health }> {
+  const { limits, ...access } = limitsAndAccess(settings);
   return {
-    ...limitsAndAccess(settings),
+    ...access,
+    // Each thread bounds its own queues.
+    limits: { ...limits, queueMb: limits.queueMb / settings.WORKERS },
     ...await hooksBy(settings, log),
     authorize: authorizeBy(settings, log, isTraced),
     engine: threads?.engine ?? await openEngine(settings, log),

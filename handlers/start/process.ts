@@ -7,16 +7,38 @@ import type { ServerLog } from "./log.ts";
 /** How long the last lines get: a reader of the log that stalls must not keep the process. */
 const LAST_LINES_MS = 300;
 
-/** Runs a command; what the person who started it can mend is one line, and exit code 1. */
+/** Runs a command; what the person who started it can mend is one line. Any error is exit code 1. */
 export async function runCommand(command: () => Promise<void>): Promise<void> {
   try {
     await command();
   } catch (error) {
     const isOfPermissions = error instanceof Deno.errors.NotCapable;
-    if (!(error instanceof SettingError) && !isOfPermissions) throw error;
-    console.error(isOfPermissions ? `Cannot start: ${error.message}` : error.message);
+    const line = isOfPermissions ? `Cannot start: ${error.message}` : error;
+    console.error(error instanceof SettingError ? error.message : line);
     Deno.exit(1);
   }
+}
+
+/**
+ * Starts a server that listens itself, and says so under `deno serve`: that wants a default export with
+ * a function `fetch`, and rejects the one of `main.ts` in the turn after it was read.
+ */
+export function startUnderRun(start: () => void): void {
+  const refuse = ({ reason }: PromiseRejectionEvent) => {
+    if (!errorText(reason).includes("Invalid type for fetch")) return;
+    console.error(
+      "Cannot run under deno serve: start Parley with deno run -A main.ts, " +
+        "or serve a file of your own with export default createParley()",
+    );
+    Deno.exit(1);
+  };
+  addEventListener("unhandledrejection", refuse);
+  setTimeout(() =>
+    setTimeout(() => {
+      removeEventListener("unhandledrejection", refuse);
+      start();
+    })
+  );
 }
 
 /** Runs `stop` and ends the process at the first SIGINT or SIGTERM; a second one ends it at once. */
@@ -35,17 +57,8 @@ export function onSignals(log: ServerLog, stop: () => Promise<void>): void {
 /** Keeps the process alive through an error that nothing caught: it costs a line of the log. */
 export function onUncaught(log: Log): void {
   const report = (event: Event, error: unknown) => {
-    const text = errorText(error);
-    // `deno serve` wants a default export, which Parley's start is not: it listens itself.
-    if (text.includes("registerDeclarativeServer")) {
-      console.error(
-        "Cannot run under deno serve: start Parley with deno run -A main.ts, " +
-          "or serve a file of your own with export default createParley()",
-      );
-      Deno.exit(1);
-    }
     event.preventDefault();
-    log.error(`Uncaught: ${text}`, { event: "uncaught" });
+    log.error(`Uncaught: ${errorText(error)}`, { event: "uncaught" });
   };
   addEventListener("unhandledrejection", (event) => report(event, event.reason));
   addEventListener("error", (event) => report(event, event.error));

@@ -22,6 +22,11 @@ export interface Setting<T> {
   limit?: keyof Limits;
 }
 
+/** The {@link Limits} that are numbers. */
+type NumericLimit = {
+  [Name in keyof Limits]-?: Limits[Name] extends number ? Name : never;
+}[keyof Limits];
+
 const LARGE = 1e15 - 1;
 const HTTP_URL = /^https?:\/\/[^\s/]+\S*$/i;
 
@@ -164,7 +169,7 @@ function number(value: number, meaning: string, max = LARGE, min = 0): Setting<n
 
 /** One of the {@link Limits}. */
 function limit(
-  name: Exclude<keyof Limits, "roomRules" | "events">,
+  name: NumericLimit,
   meaning: string,
   max?: number,
   min?: number,

@@ -12,9 +12,10 @@ export interface Log {
   readonly droppedCount?: number;
 }
 
-/** What a log says of an error: where it came from, too. */
+/** What a log says of an error, in one line: where it came from, too. */
 export function errorText(error: unknown): string {
-  return error instanceof Error ? error.stack ?? error.message : String(error);
+  const text = error instanceof Error ? error.stack ?? error.message : String(error);
+  return text.replace(/\s*\n\s*/g, " ");
 }
 
 /** A log that writes nothing. */

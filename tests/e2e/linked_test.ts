@@ -38,6 +38,11 @@ createParley({ onMesage() {} });
 `,
 };
 
+Deno.test("a program of this repository's own serves by the name of the package, and takes a list without spaces", async () => {
+  await using program = new TestProcess(["run", "-A", "tests/e2e/linked_program.ts"]);
+  await program.line(/^opened$/);
+});
+
 Deno.test("a project that links Parley checks and runs: with Deno, with Hono, with deno serve", async () => {
   const cwd = await Deno.makeTempDir();
   for (const [name, text] of Object.entries(FILES)) {

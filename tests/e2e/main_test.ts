@@ -306,13 +306,16 @@ Deno.test("a socket file that a killed server left does not hinder the next star
   await Deno.remove(folder, { recursive: true });
 });
 
-Deno.test("deno serve main.ts ends with one clear line: the start listens itself", async () => {
-  await using process = new TestProcess(["serve", "-A", "--port", "0", "main.ts"], {
-    env: { PORT: "0" },
-  });
-  assertEquals((await process.status).code, 1);
-  assertEquals(process.lines("stderr").filter((line) => /^Cannot/.test(line)), [
-    "Cannot run under deno serve: start Parley with deno run -A main.ts, " +
-    "or serve a file of your own with export default createParley()",
-  ]);
+Deno.test("deno serve main.ts ends with one clear line before it listens, its port taken or not", async () => {
+  using taken = Deno.listen({ port: 0, hostname: "127.0.0.1" });
+  for (const PORT of ["0", String(taken.addr.port)]) {
+    const args = ["serve", "-A", "--host", "127.0.0.1", "--port", PORT, "main.ts"];
+    await using process = new TestProcess(args, { env: { PORT, HOST: "127.0.0.1" } });
+    assertEquals((await process.status).code, 1);
+    assertEquals(process.lines("stdout"), []);
+    assertEquals(process.lines("stderr"), [
+      "Cannot run under deno serve: start Parley with deno run -A main.ts, " +
+      "or serve a file of your own with export default createParley()",
+    ]);
+  }
 });

@@ -1,5 +1,6 @@
 // The room `_events`: what a backend hears of who comes and goes.
 import { assertEquals, assertGreater } from "@std/assert";
+import fc from "npm:fast-check@4.10.2";
 import { createDurableEngine } from "../../handlers/engine/durable.ts";
 import { eventTexts, leftBehind, MEMBER_EVENTS } from "../../handlers/engine/member_events.ts";
 import { createMemoryEngine } from "../../handlers/engine/memory.ts";
@@ -7,7 +8,7 @@ import type { Chat } from "../../handlers/protocol/room_event.ts";
 import { silentLog } from "../../handlers/util/log.ts";
 import { createTestApp, FakeClock } from "../support/fakes.ts";
 import { sign } from "../support/jwt.ts";
-import { granted } from "../support/recorder.ts";
+import { granted, Recorder } from "../support/recorder.ts";
 import { startServer } from "../support/servers.ts";
 import { hear, joinAs, nextOf } from "../support/v1.ts";
 import { draft, ROOMY } from "./contract.ts";
@@ -60,6 +61,46 @@ Deno.test("a room that goes and comes within a millisecond goes on counting its 
   const numbers = chats.map(({ message }) => JSON.parse(message).n);
   assertEquals(numbers, numbers.map((_, i) => numbers[0] + i));
   await engine.close();
+});
+
+Deno.test("whoever reads all events knows who is where, and misses no number", async () => {
+  const step = fc.tuple(
+    fc.constantFrom("join", "leave"),
+    fc.constantFrom("r", "s"),
+    fc.constantFrom("a", "b", "c"),
+    fc.nat(2),
+  );
+  await fc.assert(fc.asyncProperty(fc.array(step), async (steps) => {
+    const clock = new FakeClock();
+    const engine = createMemoryEngine({ ...ROOMY, ...ALL, historySeconds: 1 }, clock);
+    for (const [what, room, member, seconds] of steps) {
+      // Who joins hears the room; it is over some time after the last one.
+      if (what === "join") engine.host(room, new Recorder());
+      if (what === "join") engine.join(room, member, member);
+      else engine.leave(room, member);
+      if ((await granted(engine.members(room))).count === 0) engine.release(room);
+      clock.tick(seconds * 3_000);
+    }
+    const rooms = new Map<string, { n: number; names: Set<string>; isOccupied: boolean }>();
+    for (const { message } of (await granted(engine.read("_events"))).chats) {
+      const { event, room, n, name, members } = JSON.parse(message);
+      const known = rooms.get(room) ?? { n: 0, names: new Set(), isOccupied: false };
+      rooms.set(room, known);
+      assertEquals(known.names.size === 0 ? n > known.n : n === known.n + 1, true);
+      known.n = n;
+      if (event === "join") assertEquals(known.names.has(name), false);
+      if (event === "join") known.names.add(name);
+      if (event === "leave") assertEquals(known.names.delete(name), true);
+      if (event === "occupied" || event === "vacated") known.isOccupied = event === "occupied";
+      else assertEquals([known.isOccupied, members], [true, known.names.size]);
+    }
+    for (const room of ["r", "s"]) {
+      const { names = new Set<string>(), isOccupied = false } = rooms.get(room) ?? {};
+      assertEquals([...names].sort(), (await granted(engine.members(room))).names);
+      assertEquals(isOccupied, names.size > 0);
+    }
+    await engine.close();
+  }));
 });
 
 Deno.test("_events outlives HISTORY_SECONDS, and is there where MAX_ROOMS are in use", async () => {

@@ -12,15 +12,16 @@ Deno.test("roomLimits() takes the first rule that fits, by name or prefix, else 
   const limitsOf = roomLimits({
     historySize: 100,
     historySeconds: 60,
-    roomRules: { "game:7": { history: 7 }, "game:*": { history: 0, seconds: 5 }, "*": {} },
+    maxKeys: 1_000,
+    roomRules: { "game:7": { history: 7 }, "game:*": { history: 0, seconds: 5, keys: 9 }, "*": {} },
   });
   const shown = (room: string) => {
-    const { historySize, historySeconds } = limitsOf(room);
-    return [historySize, historySeconds];
+    const { historySize, historySeconds, maxKeys } = limitsOf(room);
+    return [historySize, historySeconds, maxKeys];
   };
-  assertEquals(shown("game:7"), [7, 60]);
-  assertEquals(shown("game:77"), [0, 5]);
-  assertEquals(shown("game"), [100, 60]);
+  assertEquals(shown("game:7"), [7, 60, 1_000]);
+  assertEquals(shown("game:77"), [0, 5, 9]);
+  assertEquals(shown("game"), [100, 60, 1_000]);
 });
 
 Deno.test("roomLimits() keeps the shared rooms of the server, whatever the rules are", () => {

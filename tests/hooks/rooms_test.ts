@@ -165,7 +165,7 @@ Deno.test("with a hook on messages a binary frame is forbidden: it could not be 
 Deno.test("a fault of a hook is one line of the log, and the room goes on", async () => {
   const server = createServer({
     onMessage({ message }) {
-      if (message === "x") throw new Error("a secret of the program");
+      if (message === "x") throw new Error("a secret of the program,\nin two lines");
     },
   });
   const ann = await joined(server, "Ann");
@@ -176,7 +176,7 @@ Deno.test("a fault of a hook is one line of the log, and the room goes on", asyn
   assertEquals([error.code, error.message, chat.message], ["refused", "Server error.", "y"]);
   const lines = server.log.of("hook");
   assertEquals(lines.map(({ level }) => level), ["error"]);
-  assertMatch(lines[0].text, /onMessage failed in ops: .*a secret/);
+  assertMatch(lines[0].text, /^Hook onMessage failed in ops: .*a secret .*in two lines at .+$/);
 });
 
 Deno.test("notes reach all who speak parley.v1 in order, are asked of the hook, and are not kept", async () => {
@@ -227,53 +227,139 @@ Deno.test("a note needs what a message needs: to have joined, the right, and a r
   assertEquals((await post(server, "/rooms/_stats/notes", { message: 1 })).status, 403);
 });
 
-/** What a hook does with one message. */
-type Act = "now" | "late" | "throw" | "reject" | "never" | "refuse" | "change";
+/** What a hook does with one message or join. */
+type Act = "now" | "late" | "throw" | "reject" | "refuse" | "change";
+const ACTS: Act[] = ["now", "late", "throw", "reject", "refuse", "change"];
 
-Deno.test("whatever a hook does: order holds, nobody else waits, nothing is acked that is not kept", async () => {
-  const acts = fc.constantFrom<Act[]>("now", "late", "throw", "reject", "refuse", "change");
-  const plan = fc.array(fc.tuple(fc.constantFrom("Ann", "Bo"), acts), { maxLength: 12 });
+/** A hook that does what it is told; `late` has the answers that are to come. */
+function actor(late: (() => void)[]) {
+  return <T>(act: Act, changed: T) => {
+    if (act === "throw") throw new Error("thrown");
+    if (act === "reject") return Promise.reject<T>(new Error("rejected"));
+    if (act === "refuse") return refuse("no");
+    if (act === "change") return changed;
+    if (act === "late") return new Promise<void>((resolve) => late.push(resolve));
+  };
+}
+
+/** Gives all late answers, one after the other, in any order that their senders' own order allows. */
+async function answerAll(late: (() => void)[], pick: () => number): Promise<void> {
+  await settle();
+  while (late.length > 0) {
+    late.splice(pick() % late.length, 1)[0]();
+    await settle();
+  }
+}
+
+Deno.test("whatever onMessage does: order holds, nobody else waits, nothing is acked that is not kept", async () => {
+  const way = fc.constantFrom("Ann", "Bo", "http");
+  const plan = fc.array(fc.tuple(way, fc.constantFrom(...ACTS)), { maxLength: 12 });
   await fc.assert(
-    fc.asyncProperty(plan, fc.boolean(), async (plan, endsWithNever) => {
+    fc.asyncProperty(plan, fc.boolean(), fc.nat(), async (plan, endsWithNever, seed) => {
       const late: (() => void)[] = [];
+      const act = actor(late);
       const server = createServer({
         onMessage({ message }) {
-          const [act, n] = message as [Act, number];
-          if (act === "throw") throw new Error("thrown");
-          if (act === "reject") return Promise.reject(new Error("rejected"));
-          if (act === "never") return new Promise(() => {});
-          if (act === "refuse") return refuse("no");
-          if (act === "change") return { message: ["changed", n] };
-          if (act === "late") return new Promise((resolve) => late.push(resolve));
+          const [wanted, n] = message as [Act | "never", number];
+          return wanted === "never"
+            ? new Promise(() => {})
+            : act(wanted, { message: ["changed", n] });
         },
       });
       const sockets = { Ann: await joined(server, "Ann"), Bo: await joined(server, "Bo") };
       const watcher = await joined(server, "Watcher");
       if (endsWithNever) sockets.Ann.say({ type: "chat", id: "never", message: ["never", -1] });
-      plan.forEach(([name, act], n) => {
-        sockets[name as "Ann" | "Bo"].say({ type: "chat", id: `${n}`, message: [act, n] });
+      const answers = new Map<number, Promise<Response>>();
+      plan.forEach(([way, act], n) => {
+        const message = [act, n];
+        if (way === "http") answers.set(n, post(server, "/rooms/ops/messages", { message }));
+        else sockets[way as "Ann" | "Bo"].say({ type: "chat", id: `${n}`, message });
       });
-      await settle();
-      // Late answers come in any order that their senders' own order allows.
-      while (late.length > 0) {
-        late.shift()!();
-        await settle();
-      }
+      await answerAll(late, () => seed++);
+      // A body is read in turns of its own.
+      const isAnswered = Promise.all(answers.values()).then(() => true);
+      while (!await Promise.race([isAnswered, settle()])) await answerAll(late, () => seed++);
+      const isTaken = ({ act }: { act: Act }) => !["throw", "reject", "refuse"].includes(act);
+      const expected = plan.map(([way, act], n) => ({ way, act, n }))
+        .filter((one) => isTaken(one) && !(endsWithNever && one.way === "Ann"));
       const chats = told(watcher, "chat");
-      const expected = plan.map(([name, act], n) => ({ name, act, n }))
-        .filter(({ name }) => !(endsWithNever && name === "Ann"))
-        .filter(({ act }) => !["throw", "reject", "refuse"].includes(act));
-      for (const name of ["Ann", "Bo"]) {
-        assertEquals(
-          chats.filter(({ sender }) => sender === name).map(({ message }) => message[1]),
-          expected.filter((one) => one.name === name).map(({ n }) => n),
-        );
-      }
-      const acked = [...told(sockets.Ann, "ack"), ...told(sockets.Bo, "ack")];
-      assertEquals(acked.map(({ id }) => Number(id)).sort(), expected.map(({ n }) => n).sort());
+      const heard = (name: string) =>
+        chats.filter(({ sender }) => sender === name).map(({ message }) => message[1]);
+      const wanted = (way: string) => expected.filter((one) => one.way === way).map(({ n }) => n);
+      for (const name of ["Ann", "Bo"]) assertEquals(heard(name), wanted(name));
+      // Requests are senders of their own: they have no order.
+      assertEquals(new Set(heard("Anonymous")), new Set(wanted("http")));
       const kept = await (await server.ask("/rooms/ops/messages?limit=1000")).json();
-      const seqs = new Set(kept.messages.map(({ seq }: { seq: number }) => seq));
-      for (const { seq } of acked) assertEquals(seqs.has(seq), true);
+      const keptAt = new Map<number, number>(
+        kept.messages.map(({ seq, message }: { seq: number; message: unknown[] }) => [
+          message[1],
+          seq,
+        ]),
+      );
+      const acked = [...told(sockets.Ann, "ack"), ...told(sockets.Bo, "ack")]
+        .map(({ id, seq }) => [Number(id), seq]);
+      for (const [n, answer] of answers) {
+        const { status } = await answer;
+        assertEquals(status, isTaken({ act: plan[n][1] }) ? 202 : 403);
+        if (status === 202) acked.push([n, (await (await answer).json()).seq]);
+      }
+      const byNumber = (a: number[], b: number[]) => a[0] - b[0];
+      assertEquals(acked.sort(byNumber), [...keptAt].sort(byNumber));
+      assertEquals(acked.map(([n]) => n), expected.map(({ n }) => n));
+      for (const { message: [word, n] } of chats) {
+        assertEquals(word, plan[n][1] === "change" ? "changed" : plan[n][1]);
+      }
+    }),
+    { numRuns: 100 },
+  );
+});
+
+Deno.test("whatever onJoin does: the last name that was granted counts, and nobody else waits", async () => {
+  const plan = fc.array(fc.constantFrom(...ACTS), { maxLength: 8 });
+  await fc.assert(
+    fc.asyncProperty(plan, fc.boolean(), async (plan, endsWithNever) => {
+      const late: (() => void)[] = [];
+      const act = actor(late);
+      const server = createServer({
+        onJoin({ name }) {
+          if (name === "never") return new Promise(() => {});
+          const [wanted, n] = name.split(" ");
+          return n === undefined ? name : act(wanted as Act, `changed ${n}`);
+        },
+      });
+      const bo = await joined(server, "Bo");
+      const ann = await server.connect("/chat/ops", { dialect: "v1" });
+      const names: string[] = [];
+      plan.forEach((act, n) => {
+        ann.say({ type: "join", name: `${act} ${n}` });
+        // What is sent behind a join is sent under the name that it got.
+        ann.say({ type: "chat", message: n, id: `${n}` });
+        if (act === "now" || act === "late") names[n] = `${act} ${n}`;
+        else names[n] = act === "change" ? `changed ${n}` : names[n - 1];
+      });
+      if (endsWithNever) ann.say({ type: "join", name: "never" });
+      bo.say({ type: "chat", message: "not behind Ann" });
+      await settle();
+      const early = told(bo, "chat", "status");
+      assertEquals(early.some(({ sender }) => sender === "Bo"), true);
+      await answerAll(late, () => 0);
+      const heard = [...early, ...told(bo, "chat", "status")];
+      const chats = heard.filter(({ type, sender }) => type === "chat" && sender !== "Bo");
+      const expected = names.flatMap((name, n) => name === undefined ? [] : [[n, name]]);
+      assertEquals(chats.map(({ message, sender }) => [message, sender]), expected);
+      const { members } = await (await server.ask("/rooms/ops/members")).json();
+      const now = expected.at(-1)?.[1];
+      assertEquals(
+        members.map(({ name }: { name: string }) => name).sort(),
+        ["Bo", ...(now === undefined ? [] : [now])].sort(),
+      );
+      assertEquals(
+        told(ann, "error").length,
+        plan.length * 2 - plan.filter((act) =>
+          act === "now" ||
+          act === "late" || act === "change"
+        ).length - expected.length,
+      );
     }),
     { numRuns: 100 },
   );

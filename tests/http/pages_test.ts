@@ -13,7 +13,7 @@ async function get(handler: ReturnType<typeof file>, headers: HeadersInit = {}):
 }
 
 Deno.test("file() gives the text, its type and its tag", async () => {
-  const response = await get(file("let x;", "text/javascript"));
+  const response = await get(file(() => "let x;", "text/javascript"));
   assertEquals(response.status, 200);
   assertEquals(response.headers.get("content-type"), "text/javascript; charset=utf-8");
   assertEquals(response.headers.get("cache-control"), "no-cache");
@@ -22,24 +22,24 @@ Deno.test("file() gives the text, its type and its tag", async () => {
 });
 
 Deno.test("file() answers 304 to a browser that has this very file", async () => {
-  const handler = file("a", "text/css");
+  const handler = file(() => "a", "text/css");
   const etag = (await get(handler)).headers.get("etag")!;
   const known = await get(handler, { "if-none-match": `"old", ${etag}` });
   assertEquals([known.status, await known.text()], [304, ""]);
   assertEquals(known.headers.get("etag"), etag);
   const old = await get(handler, { "if-none-match": '"old"' });
   assertEquals([old.status, await old.text()], [200, "a"]);
-  const other = await get(file("b", "text/css"));
+  const other = await get(file(() => "b", "text/css"));
   assertNotEquals(other.headers.get("etag"), etag);
   await other.body?.cancel();
 });
 
 Deno.test("file() lets a page run no script but the server's own", async () => {
   const policy = (response: Response) => response.headers.get("content-security-policy");
-  const page = await get(file("<p>", "text/html"));
+  const page = await get(file(() => "<p>", "text/html"));
   assertStringIncludes(policy(page)!, "default-src 'none'; script-src 'self'");
   await page.body?.cancel();
-  const script = await get(file("let x;", "text/javascript"));
+  const script = await get(file(() => "let x;", "text/javascript"));
   assertEquals(policy(script), null);
   await script.body?.cancel();
 });

@@ -141,6 +141,14 @@ Deno.test("auditSlots() writes a line at error where the sums differ, and none w
   assertEquals(log.of("audit").length, 1);
 });
 
+Deno.test("findDifference() sees an address that is counted out too often", async () => {
+  const { registry, connect } = createTestApp();
+  await connect("/chat/ops");
+  assertEquals(findDifference(registry), undefined);
+  registry.countOf = () => 0;
+  assertEquals(findDifference(registry), "0 clients of an address counted, 1 there");
+});
+
 Deno.test("a subscriber ends when its rights expire, and not before fresher ones do", () => {
   const { registry, clock } = createTestApp();
   const subscriber = new TestSubscriber(registry);

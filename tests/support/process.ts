@@ -186,13 +186,18 @@ export class ServerProcess extends TestProcess {
   }
 }
 
+/** How many ports a process of tests takes in turn, its own: none is given to two. */
+const PORTS = 50;
+const FIRST_PORT = 15_000 + (Deno.pid % 300) * PORTS;
+let portsGiven = 0;
+
 /**
  * A port that nobody uses, and that no client's own end gets by chance while the server is away:
  * below the range from which systems take those.
  */
 export function freePort(): number {
   for (;;) {
-    const port = 15_000 + Math.floor(Math.random() * 15_000);
+    const port = FIRST_PORT + portsGiven++ % PORTS;
     try {
       Deno.listen({ hostname: "127.0.0.1", port }).close();
       return port;

@@ -1,5 +1,5 @@
 /**
- * `deno task attack` and `deno task faults`: a folder of tests at full size, once or again and again.
+ * `deno task attack`, `faults` and `pages`: a folder of tests at full size, once or again and again.
  *
  * @module
  */

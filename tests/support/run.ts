@@ -4,7 +4,7 @@
  * @module
  */
 
-/** `deno task attack` and `deno task faults` run the same tests at full size. */
+/** `deno task attack`, `faults` and `pages` run the same tests at full size. */
 export const IS_FULL: boolean = Deno.env.get("FULL_SIZE") === "1";
 
 /** The size in `deno test`, or the full one. */

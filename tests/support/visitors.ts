@@ -7,6 +7,7 @@ import { assertEquals } from "@std/assert";
 import type { Browser, BrowserContextOptions, Page } from "npm:playwright-core@1.65.1";
 import { browserTest } from "./browser.ts";
 import { PATIENCE_MS } from "./inbox.ts";
+import { IS_FULL } from "./run.ts";
 import { startServer, type TestServer } from "./servers.ts";
 
 const POLL_MS = 20;
@@ -86,6 +87,11 @@ export function pageTest(
   allowed?: RegExp,
 ): void {
   tests.push({ name, run, allowed });
+}
+
+/** Adds a test like {@link pageTest} that only `deno task pages` runs. */
+export function pageDetail(...test: Parameters<typeof pageTest>): void {
+  if (IS_FULL) pageTest(...test);
 }
 
 /** Registers all page tests as steps of one test, which has one browser for them. */

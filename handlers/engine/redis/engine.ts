@@ -5,16 +5,19 @@
  * @module
  */
 import type { Span } from "../../protocol/page.ts";
-import type { Cursor, Head } from "../../protocol/position.ts";
-import type { Members, RoomSummary, Transient } from "../../protocol/room_event.ts";
+import type { Cursor, Head, StateCursor } from "../../protocol/position.ts";
+import type { Members, RoomSummary, StateSpan, Transient } from "../../protocol/room_event.ts";
 import type { Clock } from "../../util/clock.ts";
 import type { Log } from "../../util/log.ts";
+import { FairShare } from "../budget.ts";
 import { DEDUPE_MS } from "../dedupe.ts";
 import {
+  type Change,
   type Draft,
   type Engine,
   type EngineStats,
   type Host,
+  type IdempotencyKey,
   isRefusal,
   type Outcome,
   type Refusal,
@@ -22,17 +25,20 @@ import {
 import { type HistoryLimits, newEpoch } from "../memory.ts";
 import type { ScriptName } from "./connection.ts";
 import { Lease } from "./lease.ts";
+import { Outbox } from "./outbox.ts";
 import {
+  type ChangedKey,
   encodeText,
   type Entry,
   pack,
   type RedisNode,
   type RedisRoom,
   toChats,
+  toEntry,
   toPayload,
   unpack,
 } from "./room.ts";
-import { MIN_KEEP_MS, RedisRooms, TICK_MS } from "./rooms.ts";
+import { RedisRooms, TICK_MS } from "./rooms.ts";
 import { MAX_NAMES } from "./scripts.ts";
 import { parseRedisUrl, type ShardOptions, Shards } from "./shards.ts";
 
@@ -41,6 +47,8 @@ const UNAVAILABLE: Refusal = { refused: "unavailable" };
 const MAX_READS = 4;
 /** The node renews its lease every 5 s. */
 const LEASE_TICKS = 25;
+/** The most bytes of a room's state: keys, senders and values. */
+const MAX_STATE_BYTES = 262_144;
 /** How long a list of rooms is shared, in ms. */
 const LIST_MS = 1_000;
 
@@ -50,6 +58,7 @@ const LIST_MS = 1_000;
  *
  * @param url REDIS_URL: see {@link parseRedisUrl}
  * @throws {TypeError} if the URL is of another kind
+ * @throws {SettingError} if a rule of the limits is none
  */
 export async function createRedisEngine(
   url: string,
@@ -71,13 +80,14 @@ class RedisEngine implements Engine, RedisNode {
   readonly shards: Shards;
   readonly clock: Clock;
   readonly #rooms: RedisRooms;
+  readonly events: string;
+  readonly #outbox = new Outbox(this);
   readonly #lease: Lease;
   readonly #leaseKey: string;
   readonly #queue = new ReadQueue();
   readonly #reads = new SharedReads(this.#queue, (name, after) => this.#read(name, after));
   readonly #keys: KeyBudget;
   readonly #lists = new Map<string, { until: number; rooms: Promise<RoomSummary[]> }>();
-  readonly #keepMs: number;
   readonly #stopTicks: () => void;
   #tick = 0;
 
@@ -86,12 +96,10 @@ class RedisEngine implements Engine, RedisNode {
     readonly limits: HistoryLimits,
   ) {
     const { clock, url: { database } } = options;
-    const { maxRooms, historyMb, historySeconds } = limits;
     const prefix = database === 0 ? "parley" : `parley/${database}`;
-    const historyMs = historySeconds * 1_000;
     this.clock = clock;
-    this.#keys = new KeyBudget(historyMb * 250_000);
-    this.#keepMs = Math.max(historyMs, MIN_KEEP_MS);
+    this.events = limits.events?.join() ?? "";
+    this.#keys = new KeyBudget(limits.historyMb * 250_000);
     this.#leaseKey = `${prefix}:nodes`;
     this.#lease = new Lease(clock, () => this.run("renew", [this.#leaseKey], [this.id]));
     this.shards = new Shards({
@@ -105,8 +113,7 @@ class RedisEngine implements Engine, RedisNode {
       onUnsubscribed: (channel) => this.#rooms.onUnsubscribed(channel),
     });
     const { shards } = this;
-    const keepMs = this.#keepMs;
-    this.#rooms = new RedisRooms({ node: this, shards, prefix, maxRooms, historyMs, keepMs });
+    this.#rooms = new RedisRooms({ node: this, shards, prefix, limits });
     this.#stopTicks = clock.every(TICK_MS, () => this.#onTick());
   }
 
@@ -114,8 +121,16 @@ class RedisEngine implements Engine, RedisNode {
     return this.#lease.live;
   }
 
+  async flush(room: RedisRoom): Promise<void> {
+    if (this.events) await this.#outbox.flush(room);
+  }
+
   onStale(room: RedisRoom): void {
     this.#rooms.onStale(room);
+  }
+
+  onTimed(room: RedisRoom): void {
+    this.#rooms.onTimed(room);
   }
 
   run(
@@ -127,7 +142,8 @@ class RedisEngine implements Engine, RedisNode {
     const connection = this.shards.of(keys[0]);
     if (!connection) return Promise.resolve(undefined);
     const { runId, isDurable } = connection.server;
-    const all = [runId, isDurable ? "1" : "0", String(this.#keepMs), ...args];
+    const keepMs = this.#rooms.keepMsOf(keys[0]);
+    const all = [runId, isDurable ? "1" : "0", String(keepMs), ...args];
     return connection.run(script, keys, all, hasTimeout);
   }
 
@@ -148,25 +164,47 @@ class RedisEngine implements Engine, RedisNode {
     if (!this.#rooms.dropIfIdle(room)) room.sync();
   }
 
-  publish(name: string, { sender, message, key }: Draft): Promise<Outcome> {
-    const args = [String(this.limits.historySize), pack(sender) + encodeText(message)];
-    if (key) {
-      const { session, id, digest = "" } = key;
-      // A session's ids replace its oldest ones; keys with a digest must stay for their five minutes.
-      const bytes = session.length + id.length + digest.length + 200;
-      const hasSpace = digest === "" || this.#keys.tryConsume(bytes, this.clock.now());
-      args.push(encodeText(session), encodeText(id), digest, hasSpace ? "1" : "0");
-    }
+  publish(name: string, { sender, message, key, address }: Draft): Promise<Outcome> {
+    const { historySize } = this.#rooms.limitsOf(name);
+    const args = [String(historySize), pack(sender) + encodeText(message)];
     this.#rooms.get(name)?.catchUp();
-    return this.run("publish", this.#rooms.keysOf(name), args).then(toOutcome);
+    return this.run("publish", this.#rooms.keysOf(name), [...this.#toArgs(key, address), ...args])
+      .then(toOutcome);
   }
 
-  set(): Refusal {
-    return { refused: "unavailable" };
+  async set(name: string, change: Change): Promise<StateCursor | Refusal> {
+    const { id, key, sender, value, ttlSeconds = 0, member, owner } = change;
+    const boundTo = member === undefined ? "" : `${this.id}/${member}`;
+    const { maxKeys = 1_000 } = this.#rooms.limitsOf(name);
+    const numbers = [
+      change.if ?? "",
+      1_000 * ttlSeconds,
+      boundTo,
+      Math.min(maxKeys, 1e9),
+      MAX_STATE_BYTES,
+    ];
+    const args = [key, pack(sender), encodeText(value), ...numbers.map(String)];
+    this.#rooms.get(name)?.catchUp();
+    const keys = this.#rooms.keysOf(name);
+    const answer = await this.run("set", keys, [...this.#toArgs(id, owner), ...args]);
+    if (!Array.isArray(answer)) return UNAVAILABLE;
+    const [epoch, rev] = answer as [string, number];
+    if (epoch === "rev_conflict") return { refused: epoch, rev };
+    const isRefused = epoch === "conflict" || epoch === "too_many_keys" || epoch === "unavailable";
+    return isRefused ? { refused: epoch } : { epoch, rev };
   }
 
-  state(): Refusal {
-    return { refused: "unavailable" };
+  state(name: string, since?: StateCursor): Promise<StateSpan | Refusal> {
+    const position = [since?.epoch ?? "", String(since?.rev ?? 0)];
+    return this.#queue.share(`state ${name} ${position}`, async () => {
+      const answer = await this.run("readState", this.#rooms.keysOf(name), position);
+      if (answer === undefined) return UNAVAILABLE;
+      if (answer === null) return { epoch: newEpoch(), rev: 0, entries: [] };
+      const [epoch, rev, from, changed] = answer as [string, number, number, ChangedKey[]];
+      const entries = changed.map(toEntry);
+      if (from < 0) return { epoch, rev, entries: entries.sort((a, b) => a.key < b.key ? -1 : 1) };
+      return { epoch, rev, since: from, entries: entries.sort((a, b) => a.rev - b.rev) };
+    });
   }
 
   relay(name: string, event: Transient): void {
@@ -233,12 +271,24 @@ class RedisEngine implements Engine, RedisNode {
   #onTick(): void {
     if (this.#lease.isLost || this.#tick++ % LEASE_TICKS === 0) this.#renew();
     this.#rooms.onTick();
+    this.#outbox.retry();
+  }
+
+  /** The arguments for an id, or for none. */
+  #toArgs(key?: IdempotencyKey, address?: string): string[] {
+    if (!key) return ["", "", "", ""];
+    const { session, id, digest = "" } = key;
+    // A session's ids replace its oldest ones; keys with a digest must stay for their five minutes.
+    const bytes = session.length + id.length + digest.length + 200;
+    const hasSpace = digest === "" || this.#keys.tryConsume(bytes, this.clock.now(), address);
+    return [encodeText(session), encodeText(id), digest, hasSpace ? "1" : "0"];
   }
 
   async #renew(): Promise<void> {
     const { hasEnded, isNodeGone } = await this.#lease.keep();
     if (hasEnded) this.#rooms.registerAll();
     if (isNodeGone) this.#rooms.compareAll();
+    if (isNodeGone && this.events) await this.#rooms.bury();
   }
 
   async #read(name: string, after?: Cursor): Promise<Span | Refusal> {
@@ -247,7 +297,7 @@ class RedisEngine implements Engine, RedisNode {
     if (answer === undefined) return UNAVAILABLE;
     if (answer === null) return { epoch: newEpoch(), seq: 0, chats: [] };
     const [epoch, seq, now, entries] = answer as [string, number, number, Entry[]];
-    const keptSince = now - this.limits.historySeconds * 1_000;
+    const keptSince = now - this.#rooms.limitsOf(name).historySeconds * 1_000;
     const chats = toChats(entries).filter((chat) => chat.time >= keptSince);
     return { epoch, seq, chats };
   }
@@ -261,24 +311,28 @@ function toOutcome(answer: unknown): Outcome {
   return { epoch: answer.slice(0, colon), seq: Number(answer.slice(colon + 1)) };
 }
 
-/** Bounds the bytes of what Redis remembers for this node: of this period of 5 minutes and the last one. */
+/**
+ * Bounds the bytes of what Redis remembers for this node: of this period of 5 minutes and the last one.
+ * An address may use half of what the others leave.
+ */
 export class KeyBudget {
   #period = 0;
-  #bytes = 0;
-  #lastBytes = 0;
+  #keys: FairShare;
 
-  constructor(readonly maxBytes: number) {}
+  constructor(readonly maxBytes: number) {
+    this.#keys = new FairShare(maxBytes);
+  }
 
   /** Counts bytes in, if there is space; returns whether there was. */
-  tryConsume(bytes: number, now: number): boolean {
+  tryConsume(bytes: number, now: number, address?: string): boolean {
     const period = Math.floor(now / DEDUPE_MS);
     if (period !== this.#period) {
-      this.#lastBytes = period === this.#period + 1 ? this.#bytes : 0;
-      this.#bytes = 0;
+      const lastBytes = period === this.#period + 1 ? this.#keys.used : 0;
+      this.#keys = new FairShare(this.maxBytes - lastBytes);
       this.#period = period;
     }
-    if (this.#bytes + this.#lastBytes + bytes > this.maxBytes) return false;
-    this.#bytes += bytes;
+    if (!this.#keys.hasSpace(bytes, address)) return false;
+    this.#keys.count(bytes, address);
     return true;
   }
 }

@@ -5,13 +5,15 @@
  */
 import { Buffer } from "node:buffer";
 import type { Cursor, Head } from "../../protocol/position.ts";
-import type { Chat, Transient } from "../../protocol/room_event.ts";
+import type { Chat, Entry as StateEntry, Transient } from "../../protocol/room_event.ts";
+import type { Clock } from "../../util/clock.ts";
 import type { Host, Refusal } from "../engine.ts";
 import type { RedisConnection, ScriptName } from "./connection.ts";
 
 /** The node that a room is on. */
 export interface RedisNode {
   readonly id: string;
+  readonly clock: Clock;
   /** The nodes with a lease, as one text, and the Unix ms at which that was seen; 0: not to be used. */
   readonly live: { nodes: string; seenAt: number };
   /** Runs a script in a room; resolves to `undefined` if no answer came. */
@@ -21,15 +23,24 @@ export interface RedisNode {
     args: string[],
     hasTimeout?: boolean,
   ): Promise<unknown>;
+  /** What `_events` is to hear; empty for nothing. */
+  readonly events: string;
+  /** Publishes what the room's outbox has. */
+  flush(room: RedisRoom): Promise<void>;
   /** Called when a sync failed without which the room delivers nothing: it must be tried again. */
   onStale(room: RedisRoom): void;
+  /** Called when a key of the room's state ends at its `endsAt`: it must be synced then. */
+  onTimed(room: RedisRoom): void;
 }
 
 /** An entry of a room's log as Redis gives it: its id `{seq}-{run}`, a field's name and its value. */
 export type Entry = [id: string, field: [name: string, value: string]];
 
 /** What `compare` says of a room: its head, and whether it needs a sync whatever that is. */
-export type CompareAnswer = [epoch: string, seq: number, isDue: number];
+export type CompareAnswer = [epoch: string, seq: number, isDue: number, rev: number];
+
+/** A key of the state with its last change, as Redis gives it: see {@link toEntry}. */
+export type ChangedKey = [key: string, rev: number, time: number, senderAndValue: string];
 
 type SyncAnswer = [
   epoch: string,
@@ -39,6 +50,9 @@ type SyncAnswer = [
   wasUnknown: number,
   hasMore: number,
   entries: Entry[],
+  rev: number,
+  changes: ChangedKey[],
+  endsInMs: number,
 ];
 
 /** A member on this node, by its packed names: of the last join, and of the last one confirmed. */
@@ -55,6 +69,8 @@ export class RedisRoom {
   openedBy?: string;
   /** How many listeners Redis knows of here; -1: the node does not host the room. */
   reportedListeners = -1;
+  /** When the next key of the state ends, in Unix ms. */
+  endsAt = Infinity;
   readonly #members = new Map<string, Member>();
   /** Whether Redis has the members as they are here, or will have once it answers. */
   #isRegistered = true;
@@ -91,7 +107,7 @@ export class RedisRoom {
 
   /** Starts hosting; the node must be subscribed to the channel. Resolves as soon as Redis answers. */
   open(host: Host): Promise<Head | Refusal> {
-    this.#view = new RoomView(host, () => this.sync());
+    this.#view = new RoomView(host, () => this.sync(), (ms) => this.#expectEnd(ms));
     const opened = new Promise<Head | Refusal>((resolve) => this.#opened = resolve);
     this.sync();
     return opened;
@@ -124,8 +140,8 @@ export class RedisRoom {
     this.reportedListeners = this.listeners;
     return (answer) => {
       if (!answer) return this.#failSync(view);
-      const [epoch, seq, isDue] = answer;
-      const isBehind = view && (view.epoch !== epoch || view.seq < seq);
+      const [epoch, seq, isDue, rev] = answer;
+      const isBehind = view && (view.epoch !== epoch || view.seq < seq || view.rev < rev);
       view?.endSync();
       if (isDue || isBehind || !this.#isRegistered) this.sync();
       else view?.resume();
@@ -139,18 +155,36 @@ export class RedisRoom {
     const { id, live } = this.node;
     const position = [view?.epoch ?? "", String(view?.seq ?? 0), String(view?.time ?? "")];
     this.reportedListeners = this.listeners;
-    const args = [...position, id, `${this.listeners}`, live.nodes, `${live.seenAt}`];
+    const lease = [id, `${this.listeners}`, live.nodes, `${live.seenAt}`];
+    const args = [...position, ...lease, String(view?.rev ?? 0), this.node.events];
     const answer = await this.node.run("sync", this.keys, args, false);
     if (!answer) return this.#failSync(view);
-    const [epoch, seq, members, version, wasUnknown, hasMore, entries] = answer as SyncAnswer;
+    const [epoch, seq, members, version, wasUnknown, hasMore, entries, rev, changes, endsInMs] =
+      answer as SyncAnswer;
+    this.node.flush(this);
     if (wasUnknown || !this.#isRegistered) this.register();
     if (hasMore) this.sync();
     if (!view || view !== this.#view) return;
-    view.applySync({ epoch, seq, rev: 0, members, version, chats: toChats(entries) });
-    this.#opened?.({ epoch, seq, rev: 0, members });
+    const changed = changes.map(toEntry).sort((a, b) => a.rev - b.rev);
+    view.applySync({
+      epoch,
+      seq,
+      rev,
+      members,
+      version,
+      chats: toChats(entries),
+      changes: changed,
+    });
+    if (endsInMs >= 0) this.#expectEnd(endsInMs);
+    this.#opened?.({ epoch, seq, rev, members });
     this.#opened = undefined;
     queueMicrotask(() => view.resume());
     if (view.seq < seq) await this.sync();
+  }
+
+  #expectEnd(ms: number): void {
+    this.endsAt = Math.min(this.endsAt, this.node.clock.now() + ms);
+    this.node.onTimed(this);
   }
 
   #failSync(view: RoomView | undefined): void {
@@ -174,9 +208,11 @@ export class RedisRoom {
     const member: Member = this.#members.get(id) ?? { latest: join };
     this.#members.set(id, member);
     member.latest = join;
-    const answer = await this.node.run("join", this.keys, [this.node.id, id, join.name]);
+    const args = [this.node.id, id, join.name, this.node.events];
+    const answer = await this.node.run("join", this.keys, args);
     if (answer !== undefined) {
       member.confirmed = join;
+      this.node.flush(this);
       return;
     }
     this.#isRegistered = false;
@@ -190,8 +226,9 @@ export class RedisRoom {
   /** Removes a member. */
   async leave(id: string): Promise<void> {
     if (!this.#members.delete(id)) return;
-    const answer = await this.node.run("leave", this.keys, [this.node.id, id]);
+    const answer = await this.node.run("leave", this.keys, [this.node.id, id, this.node.events]);
     if (answer === undefined) this.#isRegistered = false;
+    else await this.node.flush(this);
   }
 
   /** Tells Redis which members are on this node. */
@@ -199,8 +236,10 @@ export class RedisRoom {
     if (this.#members.size === 0 && this.#isRegistered) return;
     this.#isRegistered = true;
     const members = [...this.#members].flatMap(([id, { latest }]) => [id, latest.name]);
-    const answer = await this.node.run("register", this.keys, [this.node.id, ...members], false);
+    const args = [this.node.id, ...members, this.node.events];
+    const answer = await this.node.run("register", this.keys, args, false);
     if (answer === undefined) this.#isRegistered = false;
+    else await this.node.flush(this);
   }
 
   /** Ends hosting, and removes the node's members. */
@@ -218,12 +257,15 @@ export interface Synced extends Head {
   /** Counts the changes of who has joined. */
   version: number;
   chats: Chat[];
+  /** The keys that changed, in the order of their last changes; none where that is not known. */
+  changes: StateEntry[];
 }
 
 /** Delivers a room's events to its host in order: none twice, and none left out without a reset. */
 export class RoomView implements Cursor {
   epoch = "";
   seq = 0;
+  rev = 0;
   /** The time of the last message, if one was received. */
   time?: number;
   /** The epoch before this one: messages of it that still arrive are ignored. */
@@ -233,8 +275,15 @@ export class RoomView implements Cursor {
   #queue?: Buffer[] = [];
   #pendingSyncs = 0;
 
-  /** @param onGap called when something was missed, to start a sync */
-  constructor(readonly host: Host, readonly onGap: () => void) {}
+  /**
+   * @param onGap called when something was missed, to start a sync
+   * @param onTtl called with the ms until a key of the state ends
+   */
+  constructor(
+    readonly host: Host,
+    readonly onGap: () => void,
+    readonly onTtl: (ms: number) => void,
+  ) {}
 
   /** Whether it delivers nothing, and no sync is on its way that would change that. */
   get isStale(): boolean {
@@ -263,7 +312,7 @@ export class RoomView implements Cursor {
   }
 
   /** Delivers what a sync brought. The first one says where the room begins. */
-  applySync({ epoch, seq, members, version, chats }: Synced): void {
+  applySync({ epoch, seq, rev, members, version, chats, changes }: Synced): void {
     this.#pendingSyncs--;
     const start = chats.length > 0 ? chats[0].seq - 1 : seq;
     if (this.epoch !== epoch || start > this.seq) {
@@ -271,11 +320,19 @@ export class RoomView implements Cursor {
       if (this.epoch !== epoch) this.#lastEpoch = this.epoch;
       this.epoch = epoch;
       this.seq = start;
+      this.rev = rev;
       this.time = undefined;
       this.#version = version;
-      if (!isFirst) this.host.deliver({ type: "reset", epoch, seq: start, rev: 0, members });
+      if (!isFirst) this.host.deliver({ type: "reset", epoch, seq: start, rev, members });
     }
     for (const chat of chats) this.#deliverChat(chat);
+    // A change that a later one of its key replaced cannot be told any more.
+    const missed = changes.filter((entry) => entry.rev > this.rev);
+    if (missed.length === rev - this.rev) missed.forEach((entry) => this.#deliverSet(entry));
+    else {
+      this.rev = rev;
+      this.host.deliver({ type: "reset", epoch, seq: this.seq, rev, members });
+    }
   }
 
   /** Delivers what was queued, unless another sync is on its way. */
@@ -294,7 +351,8 @@ export class RoomView implements Cursor {
 
   /**
    * One of `c{epoch} {seq} {entry}`, `s{epoch} {version} {members} j{name}{old name, if any}`, the
-   * same with `l{name}`, `n{entry}`, and `b{name}{bytes}`; names are packed.
+   * same with `l{name}`, `k{epoch} {rev} {ms until it ends, or 0} {time} {key} {sender}{value}`,
+   * `n{entry}`, and `b{name}{bytes}`; names are packed.
    */
   #accept(payload: Buffer): void {
     if (payload[0] === BINARY) return this.#deliverBinary(payload);
@@ -311,6 +369,7 @@ export class RoomView implements Cursor {
     if (epoch === this.#lastEpoch) return;
     if (epoch !== this.epoch) this.#onGap();
     else if (payload[0] === STATUS) this.#deliverStatus(number, rest);
+    else if (payload[0] === SET) this.#acceptSet(number, rest);
     else if (number > this.seq + 1) this.#onGap();
     else this.#deliverChat(toChat(number, rest));
   }
@@ -326,6 +385,20 @@ export class RoomView implements Cursor {
     this.seq = chat.seq;
     this.time = chat.time;
     this.host.deliver({ type: "chat", chat });
+  }
+
+  #acceptSet(rev: number, text: string): void {
+    if (rev > this.rev + 1) return this.#onGap();
+    const [ms, time, key] = text.split(" ", 3);
+    if (Number(ms) > 0) this.onTtl(Number(ms));
+    const start = ms.length + time.length + key.length + 3;
+    this.#deliverSet(toEntry([key, rev, Number(time), text.slice(start)]));
+  }
+
+  #deliverSet(entry: StateEntry): void {
+    if (entry.rev !== this.rev + 1) return;
+    this.rev = entry.rev;
+    this.host.deliver({ type: "set", entry });
   }
 
   #deliverStatus(version: number, text: string): void {
@@ -353,6 +426,7 @@ export class RoomView implements Cursor {
 const BINARY = "b".charCodeAt(0);
 const NOTE = "n".charCodeAt(0);
 const STATUS = "s".charCodeAt(0);
+const SET = "k".charCodeAt(0);
 
 /** What is published of an event that is not kept: `n{time} {packed sender}{message}`, or `b{packed from}{bytes}`. */
 export function toPayload(event: Transient): string | Buffer {
@@ -399,6 +473,12 @@ export function toChat(seq: number, entry: string): Chat {
     sender,
     message: decodeText(entry.slice(end)),
   };
+}
+
+/** The last change of a key of the state. */
+export function toEntry([key, rev, time, senderAndValue]: ChangedKey): StateEntry {
+  const { text: sender, end } = unpack(senderAndValue);
+  return { key, value: decodeText(senderAndValue.slice(end)), sender, time, rev };
 }
 
 /** The messages of log entries; of several entries of one number the last one counts. */

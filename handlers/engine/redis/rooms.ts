@@ -7,6 +7,8 @@
 import type { Buffer } from "node:buffer";
 import type { RoomSummary } from "../../protocol/room_event.ts";
 import { FairShare } from "../budget.ts";
+import type { HistoryLimits } from "../memory_rooms.ts";
+import { type RoomLimits, roomLimits } from "../room_rules.ts";
 import type { RedisConnection } from "./connection.ts";
 import { type CompareAnswer, type RedisNode, RedisRoom } from "./room.ts";
 import { keysOf } from "./scripts.ts";
@@ -33,11 +35,7 @@ export interface RedisRoomsOptions {
   shards: Shards;
   /** What all keys start with. */
   prefix: string;
-  maxRooms: number;
-  /** How long an unused room is kept, in ms. */
-  historyMs: number;
-  /** How long a room is kept after a sign of use, in ms: at least {@link MIN_KEEP_MS}. */
-  keepMs: number;
+  limits: HistoryLimits;
 }
 
 /** The rooms that a node hosts or has members in. */
@@ -46,10 +44,12 @@ export class RedisRooms {
   /** The rooms by the round in which they are compared. */
   readonly #slots = Array.from({ length: COMPARE_ROUNDS }, () => new Set<RedisRoom>());
   readonly #stale = new Set<RedisRoom>();
+  /** Those in which a key of the state ends. */
+  readonly #timed = new Set<RedisRoom>();
   /** The sorted set of hosted rooms; a name that no node hosts any more is removed when it is read. */
   readonly #listKey: string;
-  /** In one of so many comparisons Redis is told to keep the room. */
-  readonly #keepRounds: number;
+  /** What is kept of a room. */
+  readonly limitsOf: (room: string) => RoomLimits;
   /** Of MAX_ROOMS, so that no address can use up all. */
   readonly #share: FairShare;
   #nextSlot = 0;
@@ -57,8 +57,8 @@ export class RedisRooms {
 
   constructor(readonly options: RedisRoomsOptions) {
     this.#listKey = `${options.prefix}:rooms`;
-    this.#share = new FairShare(options.maxRooms);
-    this.#keepRounds = Math.floor(options.keepMs / MIN_KEEP_MS);
+    this.#share = new FairShare(options.limits.maxRooms);
+    this.limitsOf = roomLimits(options.limits);
   }
 
   /** How many there are. */
@@ -74,6 +74,12 @@ export class RedisRooms {
   /** The keys of any room. */
   keysOf(name: string): readonly string[] {
     return this.#rooms.get(name)?.keys ?? keysOf(this.options.prefix, name);
+  }
+
+  /** How long a room is kept after a sign of use, in ms, by its head key. */
+  keepMsOf(head: string): number {
+    const name = head.slice(this.options.prefix.length + ":{".length, -1);
+    return Math.max(this.limitsOf(name).historySeconds * 1_000, MIN_KEEP_MS);
   }
 
   /** A room, created if needed; `undefined` if MAX_ROOMS, or the address's share of them, are in use. */
@@ -96,6 +102,7 @@ export class RedisRooms {
     if (!room.isIdle || this.#rooms.get(room.name) !== room) return false;
     this.#rooms.delete(room.name);
     this.#slots[room.slot].delete(room);
+    this.#timed.delete(room);
     this.#share.count(-1, room.openedBy);
     this.#release(room);
     return true;
@@ -104,6 +111,11 @@ export class RedisRooms {
   /** A sync of this room is to be tried again. */
   onStale(room: RedisRoom): void {
     this.#stale.add(room);
+  }
+
+  /** A key of this room's state ends at `room.endsAt`. */
+  onTimed(room: RedisRoom): void {
+    this.#timed.add(room);
   }
 
   /** Takes what a channel brings, unless its room has moved to another server since. */
@@ -147,10 +159,10 @@ export class RedisRooms {
 
   /** Compares all rooms, as a node has died: those in which it was are synced. */
   compareAll(): void {
-    this.#compare([...this.#rooms.values()], false);
+    this.#compare([...this.#rooms.values()], () => false);
   }
 
-  /** Compares the rooms that are due, and tries failed syncs again. */
+  /** Compares the rooms that are due, tries failed syncs again, and has keys removed that have ended. */
   onTick(): void {
     const tick = this.#tick++;
     const stale = [...this.#stale].filter((room) => this.#rooms.get(room.name) === room);
@@ -159,6 +171,13 @@ export class RedisRooms {
     for (const room of stale) {
       if (room.connection?.isConnected) room.catchUp();
       else this.#stale.add(room);
+    }
+    const now = this.options.node.clock.now();
+    for (const room of this.#timed) {
+      if (room.endsAt > now) continue;
+      this.#timed.delete(room);
+      room.endsAt = Infinity;
+      if (room.host) room.sync();
     }
     if (tick % ROUND_TICKS > 0) return;
     const round = tick / ROUND_TICKS;
@@ -170,7 +189,9 @@ export class RedisRooms {
         if (slot === comparedSlot || room.listeners !== room.reportedListeners) due.push(room);
       }
     }
-    this.#compare(due, Math.floor(round / COMPARE_ROUNDS) % this.#keepRounds === 0);
+    // In one of so many comparisons Redis is told to keep the room.
+    const keepRound = Math.floor(round / COMPARE_ROUNDS);
+    this.#compare(due, (keepMs) => keepRound % Math.floor(keepMs / MIN_KEEP_MS) === 0);
     this.list(due.filter((room) => room.host && room.slot === comparedSlot));
   }
 
@@ -184,16 +205,34 @@ export class RedisRooms {
   /** Hosted rooms after a name; without an answer from Redis those of this node. */
   async summaries(after: string, limit: number): Promise<RoomSummary[]> {
     const found: RoomSummary[] = [];
-    const page = ["BYLEX", "LIMIT", "0", String(BATCH_ROOMS)];
-    for (let last = after; found.length < limit;) {
-      const range = [last === "" ? "-" : `(${last}`, "+", ...page];
-      const names = await this.#send(["ZRANGE", this.#listKey, ...range]);
-      if (!Array.isArray(names)) return this.#summariesHere(after).slice(0, limit);
+    for await (const names of this.#listed(after)) {
+      if (!names) return this.#summariesHere(after).slice(0, limit);
       found.push(...await this.#summarize(names));
-      if (names.length < BATCH_ROOMS) break;
-      last = names.at(-1);
+      if (found.length >= limit) break;
     }
     return found.slice(0, limit);
+  }
+
+  /** Removes what dead nodes have left in rooms that nobody hosts any more, and publishes their events. */
+  async bury(): Promise<void> {
+    const { node, shards } = this.options;
+    for await (const names of this.#listed("")) {
+      const servers = Map.groupBy(names ?? [], (name) => shards.of(this.keysOf(name)[0]));
+      for (const own of servers.values()) {
+        const heads = own.map((name) => this.keysOf(name)[0]);
+        const args = [node.live.nodes, `${node.live.seenAt}`, ...heads];
+        const answer = await node.run("abandoned", [heads[0]], args, false);
+        const due = Array.isArray(answer) ? own.filter((_, i) => answer[i] === 1) : [];
+        await inParallel(due, async (name) => {
+          const known = this.#rooms.get(name);
+          const room = known ?? new RedisRoom(name, this.keysOf(name), 0, node);
+          await room.sync();
+          // Somebody may have come since.
+          if (!this.#rooms.has(name)) await this.#release(room);
+          await node.flush(room);
+        });
+      }
+    }
   }
 
   /** Removes the node from all rooms. */
@@ -203,6 +242,19 @@ export class RedisRooms {
     for (const slot of this.#slots) slot.clear();
     await Promise.all(rooms.map((room) => room.end()));
     await Promise.all(rooms.map((room) => this.#release(room)));
+  }
+
+  /** The list of hosted rooms, page by page; nothing for a page that Redis does not give. */
+  async *#listed(after: string): AsyncGenerator<string[] | undefined> {
+    const page = ["BYLEX", "LIMIT", "0", String(BATCH_ROOMS)];
+    for (let last = after, count = BATCH_ROOMS; count === BATCH_ROOMS;) {
+      const range = [last === "" ? "-" : `(${last}`, "+", ...page];
+      const names = await this.#send(["ZRANGE", this.#listKey, ...range]);
+      if (!Array.isArray(names)) return yield undefined;
+      yield names;
+      count = names.length;
+      last = names.at(-1);
+    }
   }
 
   #follow(rooms: Iterable<RedisRoom>): void {
@@ -227,7 +279,7 @@ export class RedisRooms {
     const hosted = rooms.filter((room) => room.host);
     connection.subscribe(hosted.map((room) => room.keys[0]));
     for (const room of hosted) room.pause();
-    if (isSameServer) return this.#compare(rooms, true);
+    if (isSameServer) return this.#compare(rooms, () => true);
     this.list(hosted);
     await inParallel(rooms, async (room) => {
       await room.catchUp();
@@ -236,20 +288,22 @@ export class RedisRooms {
   }
 
   /** One command after the other for each server, so that many rooms hold up no message. */
-  #compare(rooms: RedisRoom[], mustKeep: boolean): void {
+  #compare(rooms: RedisRoom[], mustKeep: (keepMs: number) => boolean): void {
     for (const [connection, own] of Map.groupBy(rooms, (room) => room.connection)) {
       if (connection?.isConnected) this.#compareOn(own, mustKeep);
     }
   }
 
-  async #compareOn(rooms: RedisRoom[], mustKeep: boolean): Promise<void> {
+  async #compareOn(rooms: RedisRoom[], mustKeep: (keepMs: number) => boolean): Promise<void> {
     const { node } = this.options;
     const isHere = (room: RedisRoom) => this.#rooms.get(room.name) === room;
     for (const batch of inBatches(rooms)) {
       const own = batch.filter(isHere);
       if (own.length === 0) continue;
-      const keep = mustKeep ? "1" : "0";
-      const args = own.flatMap((room) => [room.keys[0], `${room.listeners}`, keep]);
+      const args = own.flatMap(({ keys: [head], listeners }) => {
+        const keepMs = this.keepMsOf(head);
+        return [head, `${listeners}`, mustKeep(keepMs) ? `${keepMs}` : "0"];
+      });
       const onAnswers = own.map((room) => room.compare());
       const all = [node.id, node.live.nodes, `${node.live.seenAt}`, ...args];
       const answer = await node.run("compare", [own[0].keys[0]], all, false);
@@ -259,7 +313,8 @@ export class RedisRooms {
   }
 
   async #release(room: RedisRoom): Promise<void> {
-    const { node, historyMs } = this.options;
+    const { node } = this.options;
+    const historyMs = this.limitsOf(room.name).historySeconds * 1_000;
     const left = await node.run("release", room.keys, [node.id, String(historyMs)]);
     if (left === 0) this.#send(["ZREM", this.#listKey, room.name]);
   }
@@ -275,11 +330,12 @@ export class RedisRooms {
     }));
     const found: RoomSummary[] = [];
     const unused: string[] = [];
-    for (const { room, numbers: [seq, members, hosts, listeners] } of parts.flat()) {
+    for (const { room, numbers: [seq, members, hosts, listeners, isAbandoned] } of parts.flat()) {
       if (seq === undefined) continue;
       const here = this.#rooms.get(room)?.host;
-      if (!here && hosts === 0) unused.push(room);
-      else found.push({ room, members, listeners: listeners + (here?.listenerCount ?? 0), seq });
+      if (!here && hosts === 0) {
+        if (!isAbandoned) unused.push(room);
+      } else found.push({ room, members, listeners: listeners + (here?.listenerCount ?? 0), seq });
     }
     if (unused.length > 0) this.#send(["ZREM", this.#listKey, ...unused]);
     return found.sort(byName);
@@ -313,9 +369,9 @@ function inBatches<T>(items: T[]): T[][] {
 }
 
 /** Works on a few rooms at a time. */
-async function inParallel(
-  rooms: Iterable<RedisRoom>,
-  work: (room: RedisRoom) => Promise<void>,
+async function inParallel<T>(
+  rooms: Iterable<T>,
+  work: (room: T) => Promise<void>,
 ): Promise<void> {
   const rest = [...rooms].values();
   const worker = async () => {

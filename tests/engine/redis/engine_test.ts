@@ -1,6 +1,9 @@
 import { assert, assertEquals, assertNotEquals } from "@std/assert";
+import type { HistoryLimits } from "../../../handlers/engine/memory.ts";
 import { type Engine, isRefusal } from "../../../handlers/engine/engine.ts";
 import { createRedisEngine } from "../../../handlers/engine/redis/engine.ts";
+import { MEMBER_EVENTS } from "../../../handlers/engine/member_events.ts";
+import { EVENTS_ROOM } from "../../../handlers/protocol/parse.ts";
 import type { Cursor } from "../../../handlers/protocol/position.ts";
 import { type Log, silentLog } from "../../../handlers/util/log.ts";
 import { draft, engineContract, range, ROOMY } from "../contract.ts";
@@ -22,7 +25,7 @@ engineContract("redis", async (limits) => {
 /** A node that a test need not close. */
 async function startNode(
   url: string,
-  { limits = ROOMY, clock = patientClock, log = silentLog } = {},
+  { limits = ROOMY as HistoryLimits, clock = patientClock, log = silentLog } = {},
 ): Promise<Engine & AsyncDisposable> {
   const engine = await createRedisEngine(url, limits, clock, log);
   return Object.assign(engine, { [Symbol.asyncDispose]: () => engine.close() });
@@ -518,3 +521,72 @@ redisTest("a node that ends at once, with no time to say so, is missed in every 
     ]);
   }
 });
+
+redisTest(
+  "a dead node's members leave in _events, too, in rooms that nobody else hosts",
+  async () => {
+    await using server = await RedisServer.start();
+    const limits = { ...ROOMY, events: MEMBER_EVENTS };
+    const clock = new FakeClock();
+    // Its clock stands still, so it renews nothing.
+    await using one = await startNode(server.url, { clock: new FakeClock(), limits });
+    const id = await idOfOnlyNode(server);
+    await using two = await startNode(server.url, { clock, limits });
+    const { recorder } = await hear(two, EVENTS_ROOM);
+    await advance(clock, 21, two);
+    await hear(one, "r");
+    for (const name of ["Ann", "Bo"]) await granted(one.join("r", name, name));
+    await recorder.until(({ chats }) => chats.length === 3);
+    await server.command("HSET", "parley:{r}:nodes", id, "1 1");
+    // It had written this down, but not published it.
+    await server.command("RPUSH", "parley:{left}:events", "7 leave 0 3 Cyn", "8 vacated 0 ");
+    await server.command("ZADD", "parley:rooms", "0", "left");
+    await server.command("ZREM", "parley:nodes", id);
+    // Who lists the rooms meanwhile does not make these forgotten.
+    assertEquals((await two.rooms("", 10)).map(({ room }) => room), [EVENTS_ROOM, "r"]);
+    await advance(clock, 6, two);
+    await recorder.until(({ chats }) => chats.length === 8);
+    const events = recorder.chats.map(({ message }) => JSON.parse(message));
+    const ofRoom = (name: string) =>
+      events.filter(({ room }) => room === name).map(({ event, members }) => `${event} ${members}`);
+    assertEquals(ofRoom("r"), [
+      "occupied 1",
+      "join 1",
+      "join 2",
+      "leave 1",
+      "leave 0",
+      "vacated 0",
+    ]);
+    assertEquals(events.filter(({ room }) => room === "left"), [
+      { event: "leave", room: "left", n: 7, name: "Cyn", members: 0 },
+      { event: "vacated", room: "left", n: 8, members: 0 },
+    ]);
+    const left = () => server.command("EXISTS", "parley:{r}:events", "parley:{left}:events");
+    await eventually(left, (count) => count === "0");
+  },
+);
+
+redisTest(
+  "an event that two nodes publish counts once; one that failed is tried again",
+  async () => {
+    await using server = await RedisServer.start();
+    await using proxy = new Proxy(server.port);
+    const clock = new FakeClock();
+    const limits = { ...ROOMY, events: MEMBER_EVENTS };
+    await using one = await startNode(`redis://127.0.0.1:${proxy.port}`, { clock, limits });
+    await using two = await startNode(server.url, { limits });
+    const { recorder } = await hear(two, EVENTS_ROOM);
+    await granted(one.join("r", "a", "Ann"));
+    await recorder.until(({ chats }) => chats.length === 2);
+    const { n } = JSON.parse(recorder.messages[0]);
+    await server.command("RPUSH", "parley:{r}:events", `${n} occupied 1 `);
+    await granted(two.join("r", "b", "Bo"));
+    await recorder.until(({ chats }) => chats.length === 3);
+    assertEquals(recorder.messages.map((text) => JSON.parse(text).n), [n, n + 1, n + 2]);
+    // The node loses its connection in the step itself.
+    proxy.cutAll();
+    one.leave("r", "a");
+    await eventually(() => (clock.tick(10), recorder.chats.length), (count) => count === 4);
+    assertEquals(JSON.parse(recorder.messages[3]).event, "leave");
+  },
+);

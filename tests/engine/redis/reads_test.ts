@@ -125,3 +125,10 @@ Deno.test("KeyBudget.tryConsume() holds two periods of five minutes within its b
   assertEquals(count(3, 2 * DEDUPE_MS), 3);
   assertEquals(count(9, 4 * DEDUPE_MS), 3);
 });
+
+Deno.test("KeyBudget.tryConsume() leaves an address no more than half of what the others leave", () => {
+  const budget = new KeyBudget(1_000);
+  const count = (address: string) =>
+    range(1, 20).filter(() => budget.tryConsume(50, 0, address)).length;
+  assertEquals([count("192.0.2.1"), count("192.0.2.2"), count("192.0.2.1")], [10, 5, 0]);
+});

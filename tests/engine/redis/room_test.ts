@@ -2,21 +2,33 @@ import { assertEquals } from "@std/assert";
 import { Buffer } from "node:buffer";
 import type { Refusal } from "../../../handlers/engine/engine.ts";
 import { type RedisNode, RedisRoom } from "../../../handlers/engine/redis/room.ts";
+import { FakeClock } from "../../support/fakes.ts";
 import { Recorder } from "../../support/recorder.ts";
 
 /** A node whose calls wait until the test answers them. */
 class FakeNode implements RedisNode {
+  readonly events = "";
   readonly id = "node";
   readonly live = { nodes: "node other", seenAt: 9 };
   readonly stale: RedisRoom[] = [];
+  readonly timed: RedisRoom[] = [];
+  readonly clock = new FakeClock();
   readonly calls: { script: string; args: string[]; answer: (answer?: unknown) => void }[] = [];
 
   run(script: string, _keys: readonly string[], args: string[]): Promise<unknown> {
     return new Promise((answer) => this.calls.push({ script, args, answer }));
   }
 
+  flush(): Promise<void> {
+    return Promise.resolve();
+  }
+
   onStale(room: RedisRoom): void {
     this.stale.push(room);
+  }
+
+  onTimed(room: RedisRoom): void {
+    this.timed.push(room);
   }
 
   /** Answers the oldest call, and lets the room go on; gives the call as text. */
@@ -24,7 +36,8 @@ class FakeNode implements RedisNode {
     const call = this.calls.shift();
     call?.answer(answer);
     await new Promise((resolve) => setTimeout(resolve));
-    return call ? [call.script, ...call.args].join(" ") : "";
+    // The last argument is EVENTS: nothing.
+    return call ? [call.script, ...call.args.slice(0, -1)].join(" ") : "";
   }
 
   get scripts(): string[] {
@@ -42,7 +55,7 @@ function synced(
   more: { wasUnknown?: number; hasMore?: number; entries?: number[] } = {},
 ) {
   const entries = (more.entries ?? []).map((seq) => [`${seq}-1`, ["m", `5 3 Ann${seq}`]]);
-  return ["e", seq, 2, 1, more.wasUnknown ?? 0, more.hasMore ?? 0, entries];
+  return ["e", seq, 2, 1, more.wasUnknown ?? 0, more.hasMore ?? 0, entries, 0, [], -1];
 }
 
 const unavailable: Refusal = { refused: "unavailable" };
@@ -50,12 +63,12 @@ const unavailable: Refusal = { refused: "unavailable" };
 Deno.test("RedisRoom.open() answers with the head as soon as a sync has come", async () => {
   const { node, room } = openRoom();
   const opened = room.open(new Recorder(3));
-  assertEquals(await node.answer(), "sync  0  node 3 node other 9");
+  assertEquals(await node.answer(), "sync  0  node 3 node other 9 0");
   room.sync();
   await node.answer(synced(7));
   assertEquals(await opened, { epoch: "e", seq: 7, rev: 0, members: 2 });
   room.sync();
-  assertEquals(await node.answer(synced(7)), "sync e 7  node 3 node other 9");
+  assertEquals(await node.answer(synced(7)), "sync e 7  node 3 node other 9 0");
   assertEquals(room.seq, 7);
 });
 
@@ -81,7 +94,10 @@ Deno.test("RedisRoom.sync() asks again until it has all that was missed", async 
   room.catchUp();
   assertEquals(node.scripts, ["sync"]);
   await node.answer(synced(5, { entries: [2, 3] }));
-  assertEquals(await node.answer(synced(5, { entries: [4, 5] })), "sync e 3 5 node 1 node other 9");
+  assertEquals(
+    await node.answer(synced(5, { entries: [4, 5] })),
+    "sync e 3 5 node 1 node other 9 0",
+  );
   assertEquals([recorder.messages, node.scripts], [["2", "3", "4", "5"], []]);
   room.catchUp();
   assertEquals(node.scripts, []);
@@ -222,7 +238,7 @@ Deno.test("RedisRoom.compare() asks for a sync only where something is missing",
     ] as const
   ) {
     const { node, room } = await roomAtSeven();
-    room.compare()([...answer]);
+    room.compare()([...answer, 0]);
     assertEquals(node.scripts.join(), scripts);
   }
 });
@@ -233,7 +249,7 @@ Deno.test("RedisRoom.compare() on a new connection delivers what came meanwhile,
   const onAnswer = room.compare();
   room.push(Buffer.from("ce 8 5 3 Ann8"));
   assertEquals(recorder.messages, []);
-  onAnswer(["e", 7, 0]);
+  onAnswer(["e", 7, 0, 0]);
   assertEquals([recorder.messages, node.scripts], [["8"], []]);
 });
 

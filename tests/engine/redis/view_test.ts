@@ -14,19 +14,20 @@ import { Recorder } from "../../support/recorder.ts";
 function viewAtTen() {
   const recorder = new Recorder();
   const asked = { gaps: 0 };
+  const endsInMs: number[] = [];
   const view = new RoomView(recorder, () => {
     asked.gaps++;
     view.expectSync();
-  });
+  }, (ms) => endsInMs.push(ms));
   view.expectSync();
   view.applySync(synced(10));
   view.resume();
-  return { view, recorder, asked };
+  return { view, recorder, asked, endsInMs };
 }
 
 function synced(seq: number, chats: number[] = [], more: Partial<Synced> = {}): Synced {
   const kept = chats.map((seq) => toChat(seq, entry(seq)));
-  return { epoch: "e", seq, rev: 0, members: 2, version: 5, chats: kept, ...more };
+  return { epoch: "e", seq, rev: 0, members: 2, version: 5, chats: kept, changes: [], ...more };
 }
 
 function entry(seq: number): string {

@@ -1,4 +1,4 @@
-/** The pages, as people use them in a browser. */
+/** The pages, as people use them in a browser: the essentials, and every detail with `deno task pages`. */
 import axe from "npm:axe-core@4.14.1/axe.min.js" with { type: "text" };
 import { assert, assertEquals, assertLess, assertMatch } from "@std/assert";
 import { connect } from "../../handlers/client/client.js";
@@ -8,6 +8,7 @@ import { startServer } from "../support/servers.ts";
 import { range } from "../support/v1.ts";
 import {
   CONNECTION_ERRORS,
+  pageDetail,
   pageTest,
   runPageTests,
   type Visitor,
@@ -110,7 +111,7 @@ pageTest("markup in names and messages stays text, addresses become links", asyn
   }
 });
 
-pageTest("a server restart loses nothing, and the banner comes and goes", async ({ visit }) => {
+pageDetail("a server restart loses nothing, and the banner comes and goes", async ({ visit }) => {
   let server = await startServer();
   const { url } = server;
   const ann = await visit(`${url}/?room=ops`);
@@ -159,7 +160,7 @@ pageTest("a server restart loses nothing, and the banner comes and goes", async 
   }
 }, CONNECTION_ERRORS);
 
-pageTest("a message is marked as sent, acked, or failed with a retry", async ({ visit }) => {
+pageDetail("a message is marked as sent, acked, or failed with a retry", async ({ visit }) => {
   const server = await startServer();
   const { url } = server;
   const engine = server.registry.engineOf("ops");
@@ -189,7 +190,7 @@ pageTest("a message is marked as sent, acked, or failed with a retry", async ({ 
   await ann.page.close();
 }, CONNECTION_ERRORS);
 
-pageTest("what came while nobody looked is below a divider", async (world) => {
+pageDetail("what came while nobody looked is below a divider", async (world) => {
   const ann = await world.visit("/?room=ops");
   await ann.sees("#people", "0 here");
   await publish(world, "ops", range(1, 60).map((number) => `old ${number}`));
@@ -241,7 +242,7 @@ pageTest("what came while nobody looked is below a divider", async (world) => {
   await ann.finds(`document.querySelector(".unread") === null`);
 });
 
-pageTest("who is at the end stays there, however much comes or is written", async (world) => {
+pageDetail("who is at the end stays there, however much comes or is written", async (world) => {
   const ann = await world.visit("/?room=ops", { viewport: { width: 375, height: 667 } });
   await ann.join("Ann");
   const isAtEnd = `messages.scrollTop + messages.clientHeight > messages.scrollHeight - 5`;
@@ -267,7 +268,7 @@ pageTest("who is at the end stays there, however much comes or is written", asyn
   assertEquals(await ann.value(`[scrollY, Math.round(${bottom})]`), [0, 667]);
 });
 
-pageTest("the pages fit a phone", async ({ visit }) => {
+pageDetail("the pages fit a phone", async ({ visit }) => {
   const phone = { viewport: { width: 320, height: 568 }, isMobile: true, hasTouch: true };
   const ann = await visit(`/?room=${"r".repeat(64)}`, phone);
   const fits = async () => {
@@ -297,7 +298,7 @@ pageTest("the pages fit a phone", async ({ visit }) => {
   await fits();
 });
 
-pageTest("everything can be done by keyboard alone", async (world) => {
+pageDetail("everything can be done by keyboard alone", async (world) => {
   const ann = await world.visit("/?room=ops");
   const { keyboard } = ann.page;
   const focused = () => ann.value<string>("document.activeElement.id");
@@ -356,7 +357,8 @@ pageTest("everything can be done by keyboard alone", async (world) => {
 });
 
 for (const [colorScheme, width] of [["light", 1_280], ["dark", 390]] as const) {
-  pageTest(
+  // The dark ones at full size.
+  (colorScheme === "light" ? pageTest : pageDetail)(
     `axe finds no violation on the ${colorScheme} pages, ${width} px wide`,
     async (world) => {
       // The policy forbids foreign scripts; only axe may break it, and only here.
@@ -403,7 +405,7 @@ for (const [colorScheme, width] of [["light", 1_280], ["dark", 390]] as const) {
   );
 }
 
-pageTest("the dashboard tells what the server does, and when it is gone", async ({ visit }) => {
+pageDetail("the dashboard tells what the server does, and when it is gone", async ({ visit }) => {
   const server = await startServer();
   await using full = await startServer({ MAX_CONNECTIONS: 0 });
   const late = await visit(`${full.url}/dashboard`);
@@ -459,7 +461,7 @@ pageTest("the dashboard tells what the server does, and when it is gone", async 
   await late.page.close();
 }, CONNECTION_ERRORS);
 
-pageTest(
+pageDetail(
   "charts have gaps where nothing was measured, and no spike flattens the rest",
   async ({ visit }) => {
     const viewer = await visit("/dashboard");
@@ -489,7 +491,7 @@ pageTest(
   },
 );
 
-pageTest("of thousands of messages the last 5,000 stay", async ({ visit }) => {
+pageDetail("of thousands of messages the last 5,000 stay", async ({ visit }) => {
   const ann = await visit("/?room=ops");
   const texts = await ann.value<string[]>(`(async () => {
     const { MessageList } = await import("./messages.js");
@@ -506,24 +508,27 @@ pageTest("of thousands of messages the last 5,000 stay", async ({ visit }) => {
   assertEquals(texts, range(101, 5_100).map((seq) => `m${seq}`));
 });
 
-pageTest("older messages come when one scrolls up, and what one looks at stays", async (world) => {
-  // The server keeps 100.
-  await publish(world, "ops", range(1, 120).map((number) => `old ${number}`));
-  const ann = await world.visit("/?room=ops");
-  await ann.sees(".words", "old 120");
-  assertEquals(await ann.page.locator(".words").count(), 50);
-  const place = `[...document.querySelectorAll(".words")]
+pageDetail(
+  "older messages come when one scrolls up, and what one looks at stays",
+  async (world) => {
+    // The server keeps 100.
+    await publish(world, "ops", range(1, 120).map((number) => `old ${number}`));
+    const ann = await world.visit("/?room=ops");
+    await ann.sees(".words", "old 120");
+    assertEquals(await ann.page.locator(".words").count(), 50);
+    const place = `[...document.querySelectorAll(".words")]
     .find(({ textContent }) => textContent === "old 71").getBoundingClientRect().top`;
-  await ann.finds(`messages.scrollTop > 500`);
-  await ann.value("messages.scrollTop = 0");
-  const before = await ann.value<number>(place);
-  await ann.finds(`document.querySelectorAll(".words").length === 100`);
-  assertLess(Math.abs(await ann.value<number>(place) - before), 60);
-  await ann.value("messages.scrollTop = 0");
-  assertEquals(await ann.words(), range(21, 120).map((number) => `old ${number}`));
-});
+    await ann.finds(`messages.scrollTop > 500`);
+    await ann.value("messages.scrollTop = 0");
+    const before = await ann.value<number>(place);
+    await ann.finds(`document.querySelectorAll(".words").length === 100`);
+    assertLess(Math.abs(await ann.value<number>(place) - before), 60);
+    await ann.value("messages.scrollTop = 0");
+    assertEquals(await ann.words(), range(21, 120).map((number) => `old ${number}`));
+  },
+);
 
-pageTest("one sees who is writing, until the message comes or no more", async ({ visit }) => {
+pageDetail("one sees who is writing, until the message comes or no more", async ({ visit }) => {
   const ann = await visit("/?room=ops");
   const bob = await visit("/?room=ops");
   await ann.join("Ann");
@@ -536,7 +541,7 @@ pageTest("one sees who is writing, until the message comes or no more", async ({
   assertEquals(await ann.page.textContent("#typing"), "");
 });
 
-pageTest("the share link leads into the room", async ({ visit }) => {
+pageDetail("the share link leads into the room", async ({ visit }) => {
   const permissions = ["clipboard-read", "clipboard-write"];
   const ann = await visit("/?room=team.1&x=y#z", { permissions });
   await ann.page.click("#share");
@@ -548,7 +553,7 @@ pageTest("the share link leads into the room", async ({ visit }) => {
   assertEquals(await bob.page.textContent("h1"), "#team.1");
 });
 
-pageTest("people find other rooms, and go there under their name", async ({ visit, server }) => {
+pageDetail("people find other rooms, and go there under their name", async ({ visit, server }) => {
   const url = `${server.ws}/chat/`;
   const others = ["b", "a.1"].map((room) => connect(url + room, { name: "Eve" }));
   await Promise.all(others.map((client) => client.members()));
@@ -581,7 +586,7 @@ pageTest("people find other rooms, and go there under their name", async ({ visi
   for (const client of others) client.close();
 });
 
-pageTest(
+pageDetail(
   "a crowd that comes and goes is one line, and a list to search",
   async ({ visit, server }) => {
     const ann = await visit("/?room=ops");
@@ -617,7 +622,7 @@ pageTest(
   },
 );
 
-pageTest("days and groups: what the line above says is not said again", async ({ visit }) => {
+pageDetail("days and groups: what the line above says is not said again", async ({ visit }) => {
   const ann = await visit("/");
   const shown = await ann.value<string[]>(`(async () => {
     const { MessageList } = await import("./messages.js");
@@ -644,28 +649,32 @@ pageTest("days and groups: what the line above says is not said again", async ({
   );
 });
 
-pageTest("on a dead network people learn that what they write waits", async ({ visit, server }) => {
-  await using proxy = new Proxy(Number(new URL(server.url).port));
-  const ann = await visit(`http://127.0.0.1:${proxy.port}/?room=ops`);
-  await ann.finds(`getComputedStyle(messages, "::before").content === '"No messages yet."'`);
-  await ann.join("Ann");
-  await ann.say("before");
-  await ann.sees(".own .mark", "✓");
-  proxy.swallow();
-  await ann.say("into the void");
-  await ann.sees(".own.pending .mark", "Sending …");
-  await ann.value(`dispatchEvent(new Event("offline"))`);
-  await ann.sees("#banner", "Connection lost, trying again.");
-  await ann.sees(".own.pending .mark", "Waits for the connection");
-  proxy.heal();
-  proxy.cutAll();
-  await ann.value(`dispatchEvent(new Event("online"))`);
-  await ann.finds(`document.querySelectorAll(".own:not(.pending)").length === 2`);
-  await ann.finds(`banner.textContent === ""`);
-  await ann.page.close();
-}, CONNECTION_ERRORS);
+pageDetail(
+  "on a dead network people learn that what they write waits",
+  async ({ visit, server }) => {
+    await using proxy = new Proxy(Number(new URL(server.url).port));
+    const ann = await visit(`http://127.0.0.1:${proxy.port}/?room=ops`);
+    await ann.finds(`getComputedStyle(messages, "::before").content === '"No messages yet."'`);
+    await ann.join("Ann");
+    await ann.say("before");
+    await ann.sees(".own .mark", "✓");
+    proxy.swallow();
+    await ann.say("into the void");
+    await ann.sees(".own.pending .mark", "Sending …");
+    await ann.value(`dispatchEvent(new Event("offline"))`);
+    await ann.sees("#banner", "Connection lost, trying again.");
+    await ann.sees(".own.pending .mark", "Waits for the connection");
+    proxy.heal();
+    proxy.cutAll();
+    await ann.value(`dispatchEvent(new Event("online"))`);
+    await ann.finds(`document.querySelectorAll(".own:not(.pending)").length === 2`);
+    await ann.finds(`banner.textContent === ""`);
+    await ann.page.close();
+  },
+  CONNECTION_ERRORS,
+);
 
-pageTest(
+pageDetail(
   "what comes while the page is hidden is notified, if one has asked for it",
   async (world) => {
     const ann = await world.visit("/?room=ops", { permissions: ["notifications"] });
@@ -686,7 +695,7 @@ pageTest(
   },
 );
 
-pageTest("who is refused learns why, and can go on", async ({ visit }) => {
+pageDetail("who is refused learns why, and can go on", async ({ visit }) => {
   await using server = await startServer({ AUTH_SECRET: SECRET });
   const url = `${server.url}/?room=ops`;
   const ann = await visit(url);

@@ -1,0 +1,80 @@
+/**
+ * What the room `_events` is to hear. The script that changes who has joined writes it down in the room's
+ * own slot; whichever node ran it publishes it, and only then it is deleted: nothing is lost with a node.
+ *
+ * @module
+ */
+import { EVENTS_ROOM } from "../../protocol/parse.ts";
+import { type Engine, isRefusal } from "../engine.ts";
+import { EVENTS_SENDER } from "../member_events.ts";
+import { type RedisNode, unpack } from "./room.ts";
+
+/** A room, as its outbox is found. */
+type Place = { readonly name: string; readonly keys: readonly string[] };
+
+/** Publishes what rooms have in their outboxes: a room's events in order, at least once. */
+export class Outbox {
+  /** Rooms whose outbox is read now, and whether there may be more since. */
+  readonly #running = new Map<string, { isDue: boolean; done: Promise<void> }>();
+  /** Rooms whose outbox could not be read or published. */
+  readonly #failed = new Map<string, Place>();
+
+  constructor(readonly node: Pick<RedisNode, "run"> & Pick<Engine, "publish">) {}
+
+  /** Publishes what a room's outbox has. */
+  flush(room: Place): Promise<void> {
+    const running = this.#running.get(room.name);
+    if (running) {
+      running.isDue = true;
+      return running.done;
+    }
+    const run = { isDue: true, done: Promise.resolve() };
+    this.#running.set(room.name, run);
+    run.done = this.#empty(room, run);
+    return run.done;
+  }
+
+  /** Tries those again that failed. */
+  retry(): void {
+    for (const room of this.#failed.values()) this.flush(room);
+  }
+
+  async #empty(room: Place, run: { isDue: boolean }): Promise<void> {
+    this.#failed.delete(room.name);
+    for (let last = "0"; run.isDue;) {
+      run.isDue = false;
+      const entries = await this.node.run("outbox", room.keys, [last]);
+      if (!Array.isArray(entries) || !await this.#publish(room.name, entries)) {
+        this.#failed.set(room.name, room);
+      } else if (entries.length > 0) {
+        last = numberOf(entries.at(-1));
+        run.isDue = true;
+      }
+    }
+    // At once: who comes now starts another run.
+    this.#running.delete(room.name);
+  }
+
+  /** One after the other: none overtakes one that fails. */
+  async #publish(room: string, entries: string[]): Promise<boolean> {
+    for (const entry of entries) {
+      const n = numberOf(entry);
+      const [event, members] = entry.slice(n.length + 1).split(" ", 2);
+      const packed = entry.slice(`${n} ${event} ${members} `.length);
+      const name = packed ? unpack(packed).text : undefined;
+      const message = { event, room, n: Number(n), name, members: Number(members) };
+      const outcome = await this.node.publish(EVENTS_ROOM, {
+        sender: EVENTS_SENDER,
+        message: JSON.stringify(message),
+        // Whichever nodes publish it, it counts once.
+        key: { session: `events of ${room}`, id: n },
+      });
+      if (isRefusal(outcome)) return false;
+    }
+    return true;
+  }
+}
+
+function numberOf(entry: string): string {
+  return entry.slice(0, entry.indexOf(" "));
+}
