@@ -1,6 +1,6 @@
 /** The body of a request: JSON, bounded in size and time. */
 import { HttpError } from "../protocol/http_error.ts";
-import { isObject } from "../protocol/parse.ts";
+import { isObject, parseJson } from "../protocol/parse.ts";
 import type { Clock } from "../util/clock.ts";
 
 /** Times out bodies that are slower, in ms. */
@@ -63,7 +63,7 @@ export function readObject(text: string, expected: string): Record<string, unkno
 /** Reads a text as JSON. @throws {HttpError} 400 `bad_json` */
 export function readJson(text: string): unknown {
   try {
-    return JSON.parse(text);
+    return parseJson(text);
   } catch {
     throw badJson();
   }

@@ -70,11 +70,29 @@ export function isPersonName(value: unknown): value is string {
   return matches(NAME, value);
 }
 
+const LONG_INTEGER = /(?:^|[^\d.])\d{16}/;
+
+/**
+ * `JSON.parse`, but for integers that a number cannot hold, such as 9007199254740993: they are NaN,
+ * which {@link isShallow} refuses, in place of another integer.
+ */
+export function parseJson(text: string): unknown {
+  // A reviver is slow: only for the few texts that may need it.
+  return LONG_INTEGER.test(text) ? JSON.parse(text, exactly) : JSON.parse(text);
+}
+
+function exactly(_key: string, value: unknown, { source = "" }: { source?: string } = {}): unknown {
+  if (typeof value !== "number" || !/^-?\d+$/.test(source)) return value;
+  // A float that is an integer too, 123456789012345680000, has fewer digits than it could.
+  if (String(value) === source) return value;
+  return Number.isFinite(value) && BigInt(source) === BigInt(value) ? value : NaN;
+}
+
 /** Reads one object of a client: a whole plain frame, or one line of a `parley.v1` frame. */
 export function parse(text: string, dialect: Dialect): ClientMessage {
   let data: unknown;
   try {
-    data = JSON.parse(text);
+    data = parseJson(text);
   } catch {
     return { type: "bad", code: "bad_json" };
   }
