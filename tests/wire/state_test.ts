@@ -57,7 +57,7 @@ function outline(socket: FakeSocket): unknown[] {
 
 Deno.test("who asks for state gets welcome with rev, the state, then each change; others get none", async () => {
   const { set, hear, connect, turn } = stateServer();
-  const [other, plain] = [await hear(""), await connect("/chat/ops?state=1")];
+  const [other, plain] = [await hear(""), await connect("/chat/ops?state=x&every=1")];
   set("a", 1);
   const ann = await hear();
   set("b/c", { x: 1 });
