@@ -20,7 +20,8 @@ export function chat(app: App): ClientHandler {
     const dialect = checkHandshake(request);
     const { idleTimeoutSeconds } = app.limits;
     const { signal } = request;
-    const wanted = readWanted(url.searchParams);
+    // To the plain dialect these are words of the program's own.
+    const wanted = dialect.stateful ? readWanted(url.searchParams) : {};
     const { socket, response } = app.upgrade(request, { dialect, idleTimeoutSeconds });
     const options = { ...visitor, slot, signal, dialect, homeRoom: room };
     new ChatSocket(socket, app.registry, options, room, wanted);

@@ -96,7 +96,7 @@ export function dispatcher(app: App, routes: Record<string, Route>): Fetch {
       request,
       url,
       room: room ?? "",
-      key,
+      key: key && decode(key),
       visitor,
     });
     return method === "HEAD" ? withoutBody(response) : response;

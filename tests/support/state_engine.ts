@@ -12,6 +12,7 @@ import type { Cursor, Head, StateCursor } from "../../handlers/protocol/position
 import type { StateSpan } from "../../handlers/protocol/room_event.ts";
 import { DEFAULT_LIMITS } from "../../handlers/access/limits.ts";
 import type { Clock } from "../../handlers/util/clock.ts";
+import type { MaybePromise } from "../../handlers/util/maybe_promise.ts";
 
 /** The memory engine without its own state. */
 interface Ground extends Omit<Engine, "set" | "state" | "host" | "read"> {
@@ -30,6 +31,8 @@ export class StateEngine extends Stateless implements Engine {
   readonly changes: Change[] = [];
   /** How often the state was read. */
   reads = 0;
+  /** Answers to reads of the state wait for it. */
+  gate?: Promise<void>;
   #host?: Host;
   /** The room's epoch, once it has begun anew. */
   #epoch?: string;
@@ -68,8 +71,12 @@ export class StateEngine extends Stateless implements Engine {
     return { epoch, rev: entry.rev };
   }
 
-  state(_name: string, since?: StateCursor): StateSpan {
+  state(_name: string, since?: StateCursor): MaybePromise<StateSpan> {
     this.reads++;
+    return this.gate ? this.gate.then(() => this.#span(since)) : this.#span(since);
+  }
+
+  #span(since?: StateCursor): StateSpan {
     const { map } = this;
     const { epoch } = this.read("ops");
     return since?.epoch === epoch && map.knows(since.rev)

@@ -1,5 +1,6 @@
 /** A room's state on the wire: set, state, withholding, pacing, HTTP, event streams. `handlers/README.md`, State. */
-import { assert, assertEquals } from "@std/assert";
+import { assert, assertEquals, assertRejects } from "@std/assert";
+import { createParley, ParleyError } from "../../handlers/parley.ts";
 import type { Fields } from "../support/clients.ts";
 import { EventReader } from "../support/event_source.ts";
 import {
@@ -56,7 +57,7 @@ function outline(socket: FakeSocket): unknown[] {
 
 Deno.test("who asks for state gets welcome with rev, the state, then each change; others get none", async () => {
   const { set, hear, connect, turn } = stateServer();
-  const [other, plain] = [await hear(""), await connect("/chat/ops?state=1")];
+  const [other, plain] = [await hear(""), await connect("/chat/ops?state=x&every=1")];
   set("a", 1);
   const ann = await hear();
   set("b/c", { x: 1 });
@@ -357,6 +358,40 @@ Deno.test("an event stream has state with ids of three parts, which resume both"
   assertEquals(JSON.parse((await whole2.next()).data!).since, undefined);
 });
 
+Deno.test("an engine that answers later costs no change, and gives none twice", async () => {
+  const { hear, set, turn, engine } = stateServer();
+  const gate = Promise.withResolvers<void>();
+  engine.gate = gate.promise;
+  const [ann, bob] = [await hear(), await hear()];
+  set("a");
+  set("b");
+  await turn();
+  assertEquals([ann.frames, engine.reads], [[], 1]);
+  gate.resolve();
+  await turn();
+  set("a");
+  await turn();
+  const expected = [["welcome", 2], ["state", 2], ["set", 3]];
+  assertEquals([outline(ann), outline(bob)], [expected, expected]);
+  const again = Promise.withResolvers<void>();
+  engine.gate = again.promise;
+  engine.reset("anew");
+  set("c");
+  await turn();
+  assertEquals(outline(ann), [["welcome", 0]]);
+  again.resolve();
+  await turn();
+  set("c");
+  await turn();
+  assertEquals(outline(ann), [["state", 1], ["set", 2]]);
+});
+
+Deno.test("a key may be escaped in a path", async () => {
+  const { request, engine } = stateServer();
+  await (await request("PUT", "/a%3Ab/c", 1)).body?.cancel();
+  assertEquals(engine.changes[0].key, "a:b/c");
+});
+
 Deno.test("onSet changes a value, or refuses it", async () => {
   const { request } = stateServer({
     onSet: ({ key, value, name, via }) => ({ value: [key, value, name, via] }),
@@ -457,4 +492,22 @@ Deno.test("every subscriber's map equals the room's at each rev that it was told
       assertEquals([model.rev, socket.closes], [engine.map.rev, []], `seed ${seed} ends behind`);
     }
   }
+});
+
+Deno.test("a program sets, reads and hears state", async () => {
+  await using parley = createParley({ engine: new StateEngine(new FakeClock()) });
+  const heard = parley.subscribe("ops", { state: true })[Symbol.asyncIterator]();
+  const next = async () => (await heard.next()).value;
+  assertEquals((await next()).rev, 0);
+  assertEquals((await next()).entries, []);
+  assertEquals((await parley.set("ops", "a", [1])).rev, 1);
+  const { type, key, value, sender } = await next();
+  assertEquals([type, key, value, sender], ["set", "a", [1], "Anonymous"]);
+  const { room, rev, entries } = await parley.state("ops");
+  assertEquals([room, rev, entries[0].value], ["ops", 1, [1]]);
+  const error = await assertRejects(() => parley.set("ops", "a", 2, { if: 0 }), ParleyError);
+  assertEquals(error.code, "rev_conflict");
+  await assertRejects(() => parley.set("ops", "a//b", 2), TypeError, "Cannot use key");
+  await assertRejects(() => parley.set("ops", "a", 2, { ttl: 0 }), TypeError, "Cannot set a");
+  await heard.return?.(undefined);
 });
