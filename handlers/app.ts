@@ -101,6 +101,8 @@ export interface Call {
   visitor: Visitor;
   /** The room that the path names, checked; empty where it names none. */
   room: string;
+  /** The key that the path names, unchecked. */
+  key?: string;
 }
 
 /** Answers a call. */

@@ -20,9 +20,11 @@ export function chat(app: App): ClientHandler {
     const dialect = checkHandshake(request);
     const { idleTimeoutSeconds } = app.limits;
     const { signal } = request;
+    // To the plain dialect these are words of the program's own.
+    const wanted = dialect.stateful ? readWanted(url.searchParams) : {};
     const { socket, response } = app.upgrade(request, { dialect, idleTimeoutSeconds });
     const options = { ...visitor, slot, signal, dialect, homeRoom: room };
-    new ChatSocket(socket, app.registry, options, room, readWanted(url.searchParams));
+    new ChatSocket(socket, app.registry, options, room, wanted);
     return response;
   };
 }
@@ -97,6 +99,8 @@ class ChatSocket extends Connection implements Sender {
       case "chat":
       case "note":
         return this.#publish(message, room, size);
+      case "set":
+        return this.#set(message, room, size);
       case "join":
         return this.#join(message, room, size);
     }
@@ -104,12 +108,17 @@ class ChatSocket extends Connection implements Sender {
     const opensRoom = message.type === "listen" || message.type === "leave";
     this.registry.counters.messagesIn++;
     const retry = this.tryConsume({ size, opensRoom });
-    if (retry > 0) return this.#fail("rate_limited", message as ErrorDetails, retry);
+    if (retry > 0) {
+      const { id, room } = message as ErrorDetails;
+      return this.#fail("rate_limited", { id, room }, retry);
+    }
     switch (message.type) {
       case "listen":
         return this.#inOrder(message, () => this.#subscribe(room.name, message));
       case "leave":
         return this.#inOrder(message, () => room.leave(this));
+      case "got":
+        return room.got(message.rev, this);
       case "members":
         return this.#listMembers(room);
       case "ping":
@@ -141,11 +150,30 @@ class ChatSocket extends Connection implements Sender {
     );
   }
 
+  #set(message: Message<"set">, room: Room, size: number): void {
+    if (!this.#hasSpace(message)) return;
+    const { key, value, ttl: ttlSeconds, bind, id } = message;
+    // A bound key goes with this socket, and so does what was sent once by it.
+    const session = bind ? `connection:${this.id}` : this.#session;
+    const change = {
+      key,
+      value,
+      size,
+      if: message.if,
+      ttlSeconds,
+      member: bind ? this.id : undefined,
+      id: id === undefined ? undefined : { session: `set:${session}`, id },
+    };
+    this.#answer(room.set(change, this), message, (position) => {
+      if (id !== undefined) this.notify(ack(id, room.name, position));
+    });
+  }
+
   #join(message: Message<"join">, room: Room, size: number): void {
-    const { name, after, session } = message;
+    const { name, session, type: _, room: __, ...wanted } = message;
     // At once: messages behind this one have their ids in the session, before the join is answered.
     if (session !== undefined) this.#session = `session:${session}`;
-    if (this.#hasSpace(message)) this.#answer(room.join({ name, after, size }, this), message);
+    if (this.#hasSpace(message)) this.#answer(room.join({ name, ...wanted, size }, this), message);
   }
 
   #inOrder(details: ErrorDetails, task: () => void): void {
@@ -210,14 +238,14 @@ class ChatSocket extends Connection implements Sender {
     else next?.(answer as Exclude<T, Rejection>);
   }
 
-  #refuse({ refused, retry, text }: Rejection, details: ErrorDetails): void {
+  #refuse({ refused, retry, text, rev }: Rejection, details: ErrorDetails): void {
     // Without a digest there is no conflict.
-    this.#fail(refused === "conflict" ? "unavailable" : refused, details, retry, text);
+    this.#fail(refused === "conflict" ? "unavailable" : refused, { ...details, rev }, retry, text);
   }
 
-  #fail(code: ErrorCode, { id, room }: ErrorDetails, retry?: number, text?: string): void {
+  #fail(code: ErrorCode, { id, room, rev }: ErrorDetails, retry?: number, text?: string): void {
     this.registry.counters.refuse(code);
-    const error = this.dialect.error(code, { id, room, retry, text });
+    const error = this.dialect.error(code, { id, room, rev, retry, text });
     if (error !== undefined) this.notify(error);
   }
 }

@@ -10,6 +10,7 @@ import { health, readiness } from "./http/health.ts";
 import { metrics } from "./http/metrics.ts";
 import { pages } from "./http/pages.ts";
 import { publishMessage, publishMessages } from "./http/publish.ts";
+import { readState, removeKey, setKey } from "./http/state.ts";
 import { listMembers, listRooms, readMessages, readRoom } from "./http/rooms.ts";
 
 export type { Fetch };
@@ -33,6 +34,8 @@ export function createRouter(app: App): Fetch {
     "/rooms/{room}/members": { need: "grants", GET: listMembers(app) },
     "/rooms/{room}/messages": { need: "grants", GET: readMessages(app), POST: publishMessage(app) },
     "/rooms/{room}/notes": { need: "grants", POST: publishMessage(app, "note") },
+    "/rooms/{room}/state": { need: "grants", GET: readState(app) },
+    "/rooms/{room}/state/{key}": { need: "grants", PUT: setKey(app), DELETE: removeKey(app) },
     "/rooms/{room}/events": { need: "grants", GET: withSlot(app, events(app)) },
     "/healthz": { need: "nothing", GET: health() },
     "/readyz": { need: "nothing", GET: readiness(app) },

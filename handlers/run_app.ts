@@ -3,10 +3,12 @@ import { guardMemory } from "./access/memory_guard.ts";
 import type { App } from "./app.ts";
 import { isRefusal } from "./engine/engine.ts";
 import { historyOf, type HistoryQuery, membersOf } from "./http/rooms.ts";
+import { stateOf } from "./http/state.ts";
 import { publishStats } from "./http/stats.ts";
 import { isPersonName, isRoomName, isShallow } from "./protocol/parse.ts";
-import type { Cursor } from "./protocol/position.ts";
-import type { HistoryPage, MemberList, RoomObject } from "./protocol/room_event.ts";
+import type { Cursor, StateCursor } from "./protocol/position.ts";
+import { areConditions, isStateKey } from "./protocol/state.ts";
+import type { HistoryPage, MemberList, RoomObject, StatePage } from "./protocol/room_event.ts";
 import { auditSlots } from "./registry/audit.ts";
 import { guardQueues } from "./registry/queue_guard.ts";
 import { Program } from "./registry/stream_subscriber.ts";
@@ -23,6 +25,16 @@ export interface PublishOptions {
   key?: string;
 }
 
+/** On what condition a key is set, for how long, and whose change it is. */
+export interface SetOptions {
+  /** The rev that the key must have; 0: it must not be there. Else a `rev_conflict`. */
+  if?: number;
+  /** Whole seconds, after which the key is removed by itself. */
+  ttl?: number;
+  /** Whom it is from. @default "Anonymous" */
+  sender?: string;
+}
+
 /**
  * A Parley without a port. What code does by it passes neither hook nor rights nor rates.
  *
@@ -37,6 +49,10 @@ export interface Parley extends AsyncDisposable {
   publish(room: string, message: unknown, options?: PublishOptions): Promise<Cursor>;
   /** Hands on a message of the moment: it is neither numbered nor kept. */
   note(room: string, message: unknown, options?: { sender?: string }): Promise<void>;
+  /** Sets a key of the room's state to any JSON value; null removes it. */
+  set(room: string, key: string, value: unknown, options?: SetOptions): Promise<StateCursor>;
+  /** The room's state: what changed behind `since` (`epoch:rev`), or all of it. */
+  state(room: string, since?: string): Promise<StatePage>;
   /** A page of history: forward behind `after` (`epoch:seq`), backward below `before`, else the newest; at most 1,000. */
   history(room: string, options?: HistoryQuery): Promise<HistoryPage>;
   /** Who has joined. */
@@ -47,7 +63,7 @@ export interface Parley extends AsyncDisposable {
    */
   subscribe(
     room: string,
-    options?: { after?: string; signal?: AbortSignal },
+    options?: { after?: string; state?: boolean; since?: string; signal?: AbortSignal },
   ): AsyncIterable<RoomObject>;
   /**
    * Sends all clients away, spread over some seconds (`drainSeconds`), and takes nobody in any more.
@@ -106,6 +122,20 @@ export function runApp(app: App): Parley {
     note(name, message, { sender } = {}) {
       return Promise.resolve(roomOf(name).submitNote(senderOf(sender), encode(message)));
     },
+    async set(name, key, value, { sender, ...conditions } = {}) {
+      const room = roomOf(name);
+      if (!isStateKey(key)) throw new TypeError(`Cannot use key ${JSON.stringify(key)}: no key`);
+      if (!areConditions(conditions)) {
+        throw new TypeError(`Cannot set ${key}: if must be a rev, ttl whole seconds`);
+      }
+      const { if: rev, ttl: ttlSeconds } = conditions;
+      const change = { key, value: encode(value), sender: senderOf(sender), if: rev, ttlSeconds };
+      return granted(await room.change(change), `set ${key} in ${name}`);
+    },
+    async state(name, since) {
+      roomOf(name);
+      return JSON.parse(granted(await stateOf(registry, name, since), `read the state of ${name}`));
+    },
     async history(name, options = {}) {
       roomOf(name);
       return JSON.parse(granted(await historyOf(registry, name, options), `read ${name}`));
@@ -114,13 +144,13 @@ export function runApp(app: App): Parley {
       roomOf(name);
       return granted(await membersOf(registry, name), `tell who is in ${name}`);
     },
-    subscribe(name, { after, signal } = {}) {
+    subscribe(name, { signal, ...wanted } = {}) {
       const room = roomOf(name);
       const program = new Program(registry);
       programs.add(program);
       signal?.addEventListener("abort", () => program.stop(), { once: true });
       if (signal?.aborted) program.stop();
-      const opened = Promise.resolve(room.subscribe(program, { after }));
+      const opened = Promise.resolve(room.subscribe(program, wanted));
       return objectsOf(program, opened, name, () => programs.delete(program));
     },
     drain: ({ seconds } = {}) => drain(seconds),

@@ -5,9 +5,9 @@
  */
 
 /** Where the connection is. Only `closed` is final. */
-export type State = "connecting" | "open" | "reconnecting" | "closed";
+export type Connection = "connecting" | "open" | "reconnecting" | "closed";
 
-/** A position in a room's order. */
+/** A position in the order of a room's messages. */
 export interface Cursor {
   /** Another one after the room has begun anew. */ epoch: string;
   /** Its number. */ seq: number;
@@ -34,6 +34,42 @@ export interface Note<Body = unknown> {
   time: number;
   /** The name of who sent it. */ sender: string;
   /** What was sent: any JSON value. */ message: Body;
+}
+
+/** Where a change of the state stands. */
+export interface SetReceipt {
+  /** The room. */ room: string;
+  /** The room's, as in a {@link Cursor}. */ epoch: string;
+  /** The number of the change: what a later `if` asks for. */ rev: number;
+}
+
+/** A key of a room's state, as its last change left it. */
+export interface Entry<Value = unknown> {
+  /** The key. */ key: string;
+  /** Any JSON value but `null`. */ value: Value;
+  /** The name of who set it. */ sender: string;
+  /** When; Unix milliseconds. */
+  time: number;
+  /** The number of the change. */
+  rev: number;
+}
+
+/** Keys of a room's state that changed together, and all of them at first. */
+export interface StateChange<Value = unknown> extends SetReceipt {
+  /** Each key once; its value is `null` where it is gone. */
+  entries: Entry<Value | null>[];
+}
+
+/** How to set a key. */
+export interface SetOptions {
+  /** Default: the room of the connection. */
+  room?: string;
+  /** Removes the key when this client leaves or its connection ends; on the next one it is set again. */
+  bind?: boolean;
+  /** Removes the key after so many whole seconds. */
+  ttl?: number;
+  /** Only if the key is at this `rev`, or with 0 if it is not there. Else `rev_conflict`. */
+  if?: number;
 }
 
 /** Kept messages of a room, oldest first. */
@@ -84,23 +120,27 @@ export interface Members {
 /** What the server or the client refused. */
 export class ParleyError extends Error {
   /** Makes the error of a code. */
-  constructor(code: string, message: string, room?: string);
+  constructor(code: string, message: string, room?: string, rev?: number);
   /** One of the protocol's codes or of the client's own; README.md lists them. */
   readonly code: string;
   /** The room it is about, where there is one. */
   readonly room?: string;
+  /** Of `rev_conflict`: the `rev` that the key has, 0 if it is not there. */
+  readonly rev?: number;
 }
 
 /** How to connect, and whom to call. */
-export interface Options<Body = unknown> {
+export interface Options<Body = unknown, Value = unknown> {
   /** The room of the connection. Default: the URL's, else `lobby`. */
   room?: string;
-  /** The name to join it with. Default: none; the client listens until `join`. */
+  /** The name to join it with. Default: none; the client only listens until `join`. */
   name?: string;
   /** A JWT, or a function that is called for one at every connect. */
   token?: string | (() => string | Promise<string>);
   /** How many of the room's last messages to start with. Default: 0. */
   history?: number;
+  /** Whether to follow the state of the rooms; with `every` at most each so many milliseconds. */
+  state?: boolean | { every: number };
   /** Each message of each room, your own too. */
   onMessage?(message: Message<Body>): void;
   /** Each note of each room. */
@@ -111,16 +151,18 @@ export interface Options<Body = unknown> {
   onWelcome?(welcome: Welcome): void;
   /** Messages are missing; called before any later one. */
   onGap?(gap: Gap): void;
-  /** The state changed, but by your own `close()`. */
-  onState?(state: State): void;
-  /** A refusal that answers no `send`; and why, when `state` is `closed`. */
+  /** The state of a room has changed; `client.state(room)` is up to date. */
+  onState?(change: StateChange<Value>): void;
+  /** The connection changed, but by your own `close()`. */
+  onConnection?(connection: Connection): void;
+  /** A refusal that answers no promise; and why, when the connection is `closed`. */
   onError?(error: ParleyError): void;
 }
 
 /** A connection made by {@link connect}. The promises it returns may be ignored. */
-export interface Client<Body = unknown> {
-  /** Where the connection is; the client leaves every state but `closed` by itself. */
-  readonly state: State;
+export interface Client<Body = unknown, Value = unknown> {
+  /** Where the connection is; the client leaves all of it but `closed` by itself. */
+  readonly connection: Connection;
 
   /**
    * Sends a message, now or once there is a connection, and again until its fate is known.
@@ -130,6 +172,26 @@ export interface Client<Body = unknown> {
    * while 10,000 wait, `closed`, or the server's code.
    */
   send(message: Body, options?: { room?: string }): Promise<Receipt>;
+
+  /**
+   * Sets a key of a room's state to any JSON value, or removes it by `null`, now or once there is a
+   * connection. While it waits, a later `set` of the key takes its place, and its promise is the
+   * same; one with `if` is never replaced.
+   *
+   * @returns Rejects with a {@link ParleyError} as {@link send} does.
+   */
+  set(key: string, value: Value | null, options?: SetOptions): Promise<SetReceipt>;
+
+  /**
+   * What the server said of a room's state, by key: a map that changes by itself. Empty without the
+   * option `state`.
+   *
+   * @param room Default: the room of the connection.
+   */
+  state(room?: string): ReadonlyMap<string, Value>;
+
+  /** Who set a key of it and when, and its `rev`. */
+  entry(key: string, room?: string): Entry<Value> | undefined;
 
   /**
    * Sends what counts only now, as "is writing" or a cursor: without a connection it is dropped.
@@ -159,14 +221,14 @@ export interface Client<Body = unknown> {
   join(name: string, room?: string): void;
 
   /**
-   * Listens to one more room, without a name. `onWelcome` or `onError` answers.
+   * Subscribes to one more room, without a name. `onWelcome` or `onError` answers.
    *
    * @throws {ParleyError} `bad_room`
    */
   listen(room: string): void;
 
   /**
-   * Leaves a room and stops listening to it. What still waits to be sent there rejects.
+   * Leaves a room and unsubscribes from it. What still waits to be sent there rejects.
    *
    * @param room Default: the room of the connection.
    */
@@ -193,9 +255,13 @@ export interface Client<Body = unknown> {
  * Connects to a room of a Parley server and stays connected until `close()` or a final refusal.
  *
  * @typeParam Body The type of the messages, which nothing checks at run time.
+ * @typeParam Value The type of the state's values, likewise.
  * @param url `wss://host/chat/ops`, or a base such as `https://host`; a relative one counts from
  * the module's own URL, in a bundle from the page's.
  * @throws {TypeError} When `url` cannot be parsed or is none of `ws:`, `wss:`, `http:`, `https:`.
  * @throws {ParleyError} `bad_room` when the room's name is outside the grammar.
  */
-export function connect<Body = unknown>(url: string | URL, options?: Options<Body>): Client<Body>;
+export function connect<Body = unknown, Value = unknown>(
+  url: string | URL,
+  options?: Options<Body, Value>,
+): Client<Body, Value>;

@@ -8,7 +8,7 @@
  * @module
  */
 
-/** @import { Client, Members, Message, Note, Options, Receipt, State, Status, Welcome } from "./client.d.ts" */
+/** @import { Client, Connection, Entry, Members, Message, Note, Options, Receipt, SetReceipt, StateChange, Status, Welcome } from "./client.d.ts" */
 
 /**
  * @typedef {object} Room
@@ -18,13 +18,24 @@
  * @property {string} [epoch]
  * @property {number} seq
  * @property {boolean} ready Whether this connection brought its welcome.
+ * @property {string} [stateEpoch] The epoch of what `entries` are; none before the first state.
+ * @property {number} rev The change that `entries` stand at.
+ * @property {number} gotRev The last one that this connection was told of.
+ * @property {Map<string, Entry<any>>} entries
+ * @property {Map<string, any>} values The same for the page.
+ * @property {Entry<any>[]} parts Of a state whose last part has not come yet.
+ * @property {Map<string, Send>} latest The last `set` of each key that has no answer yet.
+ * @property {Map<string, Send>} bound Keys that end with this connection, as they were set.
  */
 /**
- * @typedef {object} Send
- * @property {(receipt: Receipt) => void} resolve
+ * @typedef {object} Send A message, or a change of the state, which has a key.
+ * @property {(receipt: any) => void} resolve
  * @property {(error: ParleyError) => void} reject
  * @property {Room} room
- * @property {string} json
+ * @property {Record<string, unknown> & { key?: string, if?: number, bind?: boolean }} what
+ * @property {string} json The same as JSON.
+ * @property {Promise<any>} [promise]
+ * @property {number} [rev] Of the change, once it has been acked.
  * @property {number} id 0 while the server surely does not have it.
  * @property {number} sentAt By the monotonic clock, in ms.
  * @property {string} [epoch] Of the room when it was first sent.
@@ -32,9 +43,10 @@
  */
 /**
  * @typedef {{ resolve: (members: Members) => void, reject: (error: ParleyError) => void }} Question
- * @typedef {{ type: "error", code: string, message: string, id?: string, room?: string, retry?: number }} Refusal
+ * @typedef {{ type: "error", code: string, message: string, id?: string, room?: string, retry?: number, rev?: number }} Refusal
+ * @typedef {{ room: string, epoch: string, rev: number, since?: number, entries: Entry<any>[], more?: boolean }} Span
  * @typedef {{ type: "welcome", limits?: { messageBytes: number } } & Welcome} Welcomed
- * @typedef {Welcomed | { type: "chat" } & Omit<Message, "epoch"> | { type: "note" } & Note | { type: "status" } & Status | { type: "ack", id: string } & Receipt | Refusal | { type: "members", room: string } & Members | { type: "bye", retry: number } | { type: "pong" }} ServerObject
+ * @typedef {Welcomed | { type: "chat" } & Omit<Message, "epoch"> | { type: "note" } & Note | { type: "status" } & Status | { type: "ack", id: string, rev?: number } & Receipt | { type: "set", room: string } & Entry<any> | { type: "state" } & Span | Refusal | { type: "members", room: string } & Members | { type: "bye", retry: number } | { type: "pong" }} ServerObject
  */
 
 const DIALECT = "parley.v1";
@@ -43,6 +55,8 @@ const MAX_PENDING = 10_000;
 // The server remembers a session's last 1,000 ids for 5 minutes: no more are given while one has no
 // answer, and one minute is left for the network.
 const MAX_UNACKED = 1_000;
+// The server keeps 64 kB of state on their way to whom it has heard say what he has got.
+const GOT_BYTES = 16_384;
 const RESEND_MS = 240_000;
 const BACKOFF_MS = 250;
 const BACKOFF_CAP_MS = 10_000;
@@ -77,12 +91,14 @@ export class ParleyError extends Error {
    * close with `_` for blanks.
    * @param {string} message The same for people.
    * @param {string} [room] The room it is about, where there is one.
+   * @param {number} [rev] Of `rev_conflict`: the key's.
    */
-  constructor(code, message, room) {
+  constructor(code, message, room, rev) {
     super(message);
     this.name = "ParleyError";
     this.code = code;
     this.room = room;
+    this.rev = rev;
   }
 }
 
@@ -90,9 +106,10 @@ export class ParleyError extends Error {
  * Connects to a room of a Parley server and stays connected until `close()` or a final refusal.
  *
  * @template [Body=unknown]
+ * @template [Value=unknown]
  * @param {string | URL} url
- * @param {Options<Body>} [options]
- * @returns {Client<Body>}
+ * @param {Options<Body, Value>} [options]
+ * @returns {Client<Body, Value>}
  */
 export function connect(url, options = {}) {
   const base = new URL(url, URL.canParse(url) ? undefined : BASE_URL);
@@ -109,8 +126,9 @@ export function connect(url, options = {}) {
   const { token } = options;
   const getToken = async () => typeof token === "function" ? await token() : token;
   let on = options;
-  /** @type {State} */
-  let state = "connecting";
+  const every = Object(options.state).every;
+  /** @type {Connection} */
+  let connection = "connecting";
   /** @type {Map<string, Room>} */
   const rooms = new Map();
   /** @type {Map<string, Question[]>} */
@@ -125,6 +143,8 @@ export function connect(url, options = {}) {
   let refusedTokens = 0, strangerStatus = 0;
   /** The longest frame and object that the server takes; 0 until it has said so. */
   let messageBytes = 0;
+  /** How much of the state has come since the server was last told so. */
+  let stateChars = 0;
   let progress = false, leaving = false;
 
   /** @type {string[]} */
@@ -163,9 +183,11 @@ export function connect(url, options = {}) {
     }
     if (signal.aborted) return;
     const address = new URL(base);
-    const room = rooms.get(home);
-    if (room?.epoch) address.searchParams.set("after", `${room.epoch}:${room.seq}`);
-    else if (on.history) address.searchParams.set("history", `${on.history}`);
+    const { after, state, ...paced } = position(rooms.get(home));
+    const query = { after, history: after ? undefined : on.history, state: state && 1, ...paced };
+    for (const [name, value] of Object.entries(query)) {
+      if (value) address.searchParams.set(name, `${value}`);
+    }
     try {
       socket = new WebSocket(address, jwt ? [DIALECT, `token.${jwt}`] : DIALECT);
     } catch (cause) {
@@ -225,15 +247,19 @@ export function connect(url, options = {}) {
       lines.length =
       acked =
       messageBytes =
+      stateChars =
         0;
     progress = leaving = false;
     refused.clear();
-    for (const room of rooms.values()) room.ready = false;
     for (const send of flying) putBack(send, true);
+    for (const room of rooms.values()) {
+      Object.assign(room, { ready: false, gotRev: -1, parts: [] });
+      setBoundAgain(room);
+    }
   }
 
   function lost(code = 1006, reason = "") {
-    const wasOpen = state === "open";
+    const wasOpen = connection === "open";
     const steady = progress || now() - openedAt > STEADY_MS;
     drop();
     const renewable = reason === "token expired" && typeof token === "function";
@@ -257,16 +283,16 @@ export function connect(url, options = {}) {
 
   /** @param {ParleyError} error */
   function end(error) {
-    if (state === "closed") return;
+    if (connection === "closed") return;
     drop();
     clearInterval(ticker);
     globalThis.removeEventListener?.("online", online);
     globalThis.removeEventListener?.("offline", offline);
-    state = "closed";
+    connection = "closed";
     for (const send of sends) fail(send);
     for (const id of questions.keys()) answer(id, ({ reject }) => reject(closed()));
     report(error);
-    become(state);
+    become(connection);
   }
 
   /** Times out old sends, a handshake that hangs, and a dead network. */
@@ -275,7 +301,7 @@ export function connect(url, options = {}) {
     const isWaiting = flying.size > 0 || questions.size > 0;
     if (deadline) {
       if (now() >= deadline) lost();
-    } else if (state === "open") {
+    } else if (connection === "open") {
       if (now() - heardAt >= (isWaiting ? WAITING_SILENCE_MS : SILENCE_MS)) ping(PONG_MS);
     }
   }
@@ -287,12 +313,12 @@ export function connect(url, options = {}) {
   }
 
   function online() {
-    if (state === "open") ping(PONG_MS);
+    if (connection === "open") ping(PONG_MS);
     else if (timer) wait(0);
   }
 
   function offline() {
-    if (state === "open") ping(OFFLINE_PONG_MS);
+    if (connection === "open") ping(OFFLINE_PONG_MS);
   }
 
   // What comes in.
@@ -304,14 +330,14 @@ export function connect(url, options = {}) {
     socket.onclose = ({ code, reason }) => lost(code, reason);
     openedAt = heardAt = now();
     deadline = refusedTokens = strangerStatus = 0;
-    state = "open";
+    connection = "open";
     for (const room of rooms.values()) {
       if (room.name !== undefined && room.name !== room.asked[0]) room.asked.unshift(room.name);
       if (room.id !== home || room.asked.length) subscribe(room);
     }
     if (!rooms.has(home)) enqueue({ type: "leave", room: home });
     for (const room of questions.keys()) enqueue({ type: "members", room });
-    become(state);
+    become(connection);
   }
 
   /** @param {MessageEvent} event */
@@ -327,8 +353,11 @@ export function connect(url, options = {}) {
       } catch {
         // Had it been a message, the next number shows the hole.
       }
-      if (object) handle(object);
+      if (!object) continue;
+      if (object.type === "state" || object.type === "set") stateChars += line.length;
+      handle(object);
     }
+    if (stateChars >= GOT_BYTES && !signal.aborted) sayGot();
     flush();
   }
 
@@ -355,12 +384,24 @@ export function connect(url, options = {}) {
       case "ack": {
         const send = sent.get(Number(object.id));
         if (!send) return;
-        const { room, epoch, seq } = object;
-        settle(send).resolve({ room, epoch, seq });
+        const { room, epoch, seq, rev } = object;
+        settle(send).resolve(rev === undefined ? { room, epoch, seq } : { room, epoch, rev });
+        if (rev !== undefined) keepBound(send, rev);
         allowed = Math.min(MAX_UNACKED, allowed + 1 / allowed);
         acked++;
         setbacks = 0;
         progress = true;
+        return;
+      }
+      case "state":
+        return readState(object);
+      case "set": {
+        const { room, rev, time, sender, key, value } = object;
+        const at = rooms.get(room);
+        const entries = [{ key, value, sender, time, rev }];
+        if (at?.stateEpoch && rev > at.rev) {
+          readState({ room, epoch: at.stateEpoch, rev, since: rev - 1, entries });
+        }
         return;
       }
       case "bye":
@@ -394,6 +435,7 @@ export function connect(url, options = {}) {
     const gap = from && (recovered === false || epoch !== from.epoch || seq > from.seq);
     if (!from || gap) Object.assign(room, { epoch, seq });
     room.ready = true;
+    if (from && epoch !== from.epoch) setBoundAgain(room);
     if (gap) notify(() => on.onGap?.({ room: room.id, from, to: { epoch, seq } }));
     notify(() => on.onWelcome?.(object));
   }
@@ -410,12 +452,84 @@ export function connect(url, options = {}) {
     notify(() => on.onMessage?.({ room: id, epoch, seq, time, sender, message }));
   }
 
+  /** Takes a state or a part of one, or what changed of it. @param {Span} span */
+  function readState({ room: id, epoch, rev, since, entries, more }) {
+    const room = rooms.get(id);
+    if (!room?.ready) return;
+    progress = true;
+    room.parts.push(...entries);
+    if (more) return;
+    const changes = room.parts.splice(0);
+    const isWhole = since === undefined;
+    if (!isWhole && (epoch !== room.stateEpoch || since > room.rev)) return lost();
+    if (!isWhole && rev < room.rev) return;
+    Object.assign(room, { stateEpoch: epoch, rev });
+    if (room.gotRev < 0) stateChars = GOT_BYTES;
+    if (isWhole) {
+      const kept = new Set(changes.map(({ key }) => key));
+      for (const gone of room.entries.values()) {
+        if (!kept.has(gone.key)) changes.push({ ...gone, value: null });
+      }
+    }
+    for (const entry of changes) {
+      const { key, value } = entry;
+      if (value === null) room.entries.delete(key) && room.values.delete(key);
+      else {
+        room.entries.set(key, entry);
+        room.values.set(key, value);
+      }
+      // Somebody else's now, or gone.
+      if (entry.rev > (room.bound.get(key)?.rev ?? Infinity)) room.bound.delete(key);
+    }
+    notify(() => on.onState?.({ room: id, epoch, rev, entries: changes }));
+  }
+
+  /** Says which state has been applied: the server sends no more than this client can read. */
+  function sayGot() {
+    stateChars = 0;
+    for (const room of rooms.values()) {
+      const { id, rev, ready, stateEpoch } = room;
+      if (!ready || !stateEpoch || rev === room.gotRev) continue;
+      room.gotRev = rev;
+      enqueue({ type: "got", room: id, rev });
+    }
+  }
+
+  /** Remembers a key that ends with this connection, until another change of it. @param {Send} send @param {number} rev */
+  function keepBound(send, rev) {
+    const { room: { bound, entries }, what: { key = "", bind } } = send;
+    send.rev = rev;
+    if (bind && !((entries.get(key)?.rev ?? 0) > rev)) bound.set(key, send);
+    else bound.delete(key);
+  }
+
+  /**
+   * Sets the bound keys of a room that has lost them, but where a later `set` waits. One that was
+   * set with `if` stays somebody else's if it is that by now.
+   *
+   * @param {Room} room
+   */
+  function setBoundAgain({ id, bound, latest }) {
+    for (const { what, rev } of bound.values()) {
+      if (latest.has(what.key ?? "")) continue;
+      const again = (/** @type {number | undefined} */ condition) => {
+        ask(id, { ...what, if: condition }).catch((error) => {
+          // The server may not have noticed yet that the old connection has ended.
+          if (condition === 0 && error.rev && error.rev === rev) again(rev);
+          else if (connection !== "closed") report(error);
+        });
+      };
+      again(what.if === undefined ? undefined : 0);
+    }
+    bound.clear();
+  }
+
   /** @param {Refusal} refusal */
-  function refuse({ code, message, id, room: named = "", retry }) {
+  function refuse({ code, message, id, room: named = "", retry, rev }) {
     const later = code === "rate_limited" || code === "unavailable";
     const send = sent.get(Number(id));
     const room = send?.room ?? rooms.get(named);
-    const error = new ParleyError(code, message, room?.id || named);
+    const error = new ParleyError(code, message, room?.id || named, rev);
     if (send && room) {
       if (later || (code === "not_joined" && refused.has(room.id))) {
         putBack(send, code === "unavailable");
@@ -469,16 +583,30 @@ export function connect(url, options = {}) {
       asked: name === undefined ? [] : [name],
       seq: 0,
       ready: false,
+      rev: 0,
+      gotRev: -1,
+      entries: new Map(),
+      values: new Map(),
+      parts: [],
+      latest: new Map(),
+      bound: new Map(),
     };
     rooms.set(id, room);
     return room;
   }
 
+  /** Where to go on in a room, and what of it to hear. @param {Room} [room] */
+  function position(room) {
+    const after = room?.epoch && `${room.epoch}:${room.seq}`;
+    const since = room?.stateEpoch && `${room.stateEpoch}:${room.rev}`;
+    return on.state ? { after, state: true, every, since } : { after };
+  }
+
   /** Joins a room under each name that waits for an answer, or listens to it. @param {Room} room */
-  function subscribe({ id, asked, epoch, seq }) {
-    const after = epoch && `${epoch}:${seq}`;
-    for (const name of asked) enqueue({ type: "join", room: id, name, session, after });
-    if (asked.length === 0) enqueue({ type: "listen", room: id, after });
+  function subscribe(room) {
+    const { id, asked } = room;
+    for (const name of asked) enqueue({ type: "join", room: id, name, session, ...position(room) });
+    if (asked.length === 0) enqueue({ type: "listen", room: id, ...position(room) });
   }
 
   /** @param {Room} room @param {ParleyError} [error] Why; by default `closed`. */
@@ -493,8 +621,47 @@ export function connect(url, options = {}) {
     return questions.delete(id);
   }
 
+  /**
+   * Sends a message or a change. A change that waits gives its place and promise to a later one of
+   * its key.
+   *
+   * @param {string} id @param {Send["what"]} what @returns {Promise<any>}
+   */
+  function ask(id, what) {
+    /** @type {Send | undefined} */
+    let send;
+    const promise = handled((resolve, reject) => {
+      const room = rooms.get(id);
+      if (connection === "closed") throw closed(id);
+      if (!room) throw new ParleyError("not_joined", `Not joined: ${id}`, id);
+      let json;
+      try {
+        json = JSON.stringify(what);
+      } catch (cause) {
+        throw new ParleyError("bad_message", `Not JSON: ${cause}`, id);
+      }
+      const { key = "" } = what;
+      const last = room.latest.get(key);
+      if (last && !flying.has(last)) pump();
+      if (last && !flying.has(last) && last.what.if === undefined && what.if === undefined) {
+        send = Object.assign(settle(last), { what, json, id: 0, unsure: false });
+      } else if (sends.size >= MAX_PENDING) {
+        throw new ParleyError("busy", `${MAX_PENDING} messages wait already`, id);
+      } else {
+        send = { resolve, reject, room, what, json, id: 0, sentAt: 0, unsure: false };
+      }
+      sends.add(send);
+      if (key) room.latest.set(key, send);
+      schedule();
+    });
+    if (send) send.promise ??= promise;
+    return send?.promise ?? promise;
+  }
+
   /** @param {Send} send */
   function settle(send) {
+    const { room: { latest }, what: { key = "" } } = send;
+    if (latest.get(key) === send) latest.delete(key);
     sends.delete(send);
     sent.delete(send.id);
     flying.delete(send);
@@ -531,11 +698,15 @@ export function connect(url, options = {}) {
 
   /** @param {Send} send */
   function transmit(send) {
-    const { room, json } = send;
-    if (send.id && (send.epoch !== room.epoch || isLate(send))) return fail(send);
-    const line = `{"type":"chat","room":"${room.id}","id":"${
-      send.id || lastId + 1
-    }","message":${json}}`;
+    const { room, json, what } = send;
+    const isNewEpoch = send.epoch !== room.epoch;
+    // A new epoch begins without state: what this one would have made of it comes again.
+    if (send.id && isNewEpoch && what.key !== undefined && what.if === undefined) {
+      sent.delete(send.id);
+      send.id = 0;
+    }
+    if (send.id && (isNewEpoch || isLate(send))) return fail(send);
+    const line = `{"room":"${room.id}","id":"${send.id || lastId + 1}",${json.slice(1)}`;
     if (isTooBig(line)) return fail(send, tooBig(room.id));
     if (!send.id) Object.assign(send, { id: ++lastId, sentAt: now(), epoch: room.epoch });
     sent.set(send.id, send);
@@ -556,7 +727,7 @@ export function connect(url, options = {}) {
 
   /** @param {Record<string, unknown>} object */
   function enqueue(object) {
-    if (state !== "open") return;
+    if (connection !== "open") return;
     pump();
     lines.push(JSON.stringify(object));
     schedule();
@@ -619,36 +790,29 @@ export function connect(url, options = {}) {
     notify(() => on.onError?.(error));
   }
 
-  /** @param {State} now */
+  /** @param {Connection} now */
   function become(now) {
-    state = now;
-    notify(() => on.onState?.(now));
+    connection = now;
+    notify(() => on.onConnection?.(now));
   }
 
   return {
-    get state() {
-      return state;
+    get connection() {
+      return connection;
     },
 
     /** @param {Body} message */
-    send(message, { room: id = home } = {}) {
-      return handled((resolve, reject) => {
-        const room = rooms.get(id);
-        if (state === "closed") throw closed(id);
-        if (!room) throw new ParleyError("not_joined", `Not joined: ${id}`, id);
-        if (sends.size >= MAX_PENDING) {
-          throw new ParleyError("busy", `${MAX_PENDING} messages wait already`, id);
-        }
-        let json;
-        try {
-          json = JSON.stringify(message) ?? '""';
-        } catch (cause) {
-          throw new ParleyError("bad_message", `Not JSON: ${cause}`, id);
-        }
-        sends.add({ resolve, reject, room, json, id: 0, sentAt: 0, unsure: false });
-        schedule();
-      });
-    },
+    send: (message = /** @type {any} */ (""), { room = home } = {}) =>
+      ask(room, { type: "chat", message }),
+
+    /** @param {string} key @param {Value | null} value */
+    set: (key, value, { room = home, ...how } = {}) =>
+      ask(room, { type: "set", key, value, ...how }),
+
+    state: (room = home) => rooms.get(room)?.values ?? new Map(),
+
+    /** @param {string} key */
+    entry: (key, room = home) => rooms.get(room)?.entries.get(key),
 
     /** @param {unknown} message */
     note(message, { room: id = home } = {}) {
@@ -677,11 +841,9 @@ export function connect(url, options = {}) {
     join(name, id = home) {
       let room = rooms.get(id);
       if (!room) room = addRoom(id, name);
-      else if (state === "open") {
+      else if (connection === "open") {
         room.asked.push(name);
-        const { epoch, seq } = room;
-        const after = epoch && `${epoch}:${seq}`;
-        return enqueue({ type: "join", room: id, name, session, after });
+        return enqueue({ type: "join", room: id, name, session, ...position(room) });
       } else room.asked = [name];
       subscribe(room);
     },
@@ -700,7 +862,7 @@ export function connect(url, options = {}) {
 
     members(id = home) {
       return handled((resolve, reject) => {
-        if (state === "closed") throw closed(id);
+        if (connection === "closed") throw closed(id);
         const asked = questions.get(id);
         if (asked) return asked.push({ resolve, reject });
         questions.set(id, [{ resolve, reject }]);

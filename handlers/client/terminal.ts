@@ -81,16 +81,16 @@ async function talk(url: string, flags: Record<string, string | undefined>): Pro
       console.log(`* ${printable(text)} (${members} here)`);
     },
     onGap: () => console.log("* Some messages may be missing here."),
-    onState: (state) => console.error(`* ${STATE_TEXTS[state]}`),
+    onConnection: (state) => console.error(`* ${STATE_TEXTS[state]}`),
     onError: ({ message }) => {
       console.error(`* ${printable(message)}`);
-      if (client.state === "closed") input.abort();
+      if (client.connection === "closed") input.abort();
     },
   });
   const input = new AbortController();
   console.error(`* connecting to ${url}`);
   const silence = setTimeout(() => {
-    if (client.state !== "connecting") return;
+    if (client.connection !== "connecting") return;
     console.error(`* no answer from ${url}, ${TRYING}`);
     isSilent = true;
     for (const line of waiting.values()) showWaiting(line);
@@ -100,7 +100,7 @@ async function talk(url: string, flags: Record<string, string | undefined>): Pro
   const waiting = new Map<Promise<void>, string>();
   const showWaiting = (line: string) => console.error(`* waits to be sent: ${printable(line)}`);
   const send = (line: string) => {
-    if (client.state === "reconnecting" || client.state === "connecting" && isSilent) {
+    if (client.connection === "reconnecting" || client.connection === "connecting" && isSilent) {
       showWaiting(line);
     }
     const done: Promise<void> = client.send(line).then(() => {}, ({ message }) => {
@@ -130,7 +130,7 @@ async function talk(url: string, flags: Record<string, string | undefined>): Pro
     const timer = setTimeout(resolve, POLL_MS);
     await Promise.race([promise, Promise.all(waiting.keys())]);
     clearTimeout(timer);
-    if (client.state !== "open") patience -= POLL_MS;
+    if (client.connection !== "open") patience -= POLL_MS;
   }
   clearTimeout(silence);
   client.close();

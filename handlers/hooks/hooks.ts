@@ -38,6 +38,10 @@ export interface Hooks {
   onMessage?(
     from: From & { message: unknown; kind: "chat" | "note" },
   ): MaybePromise<{ message: unknown } | Refused | void>;
+  /** Before a change of the state takes effect: another value, a refusal, or nothing to let it be. A removal's value is null. */
+  onSet?(
+    from: From & { key: string; value: unknown },
+  ): MaybePromise<{ value: unknown } | Refused | void>;
   /** After a member has left. */
   onLeave?(from: From): void;
 }
@@ -123,6 +127,17 @@ export class HookCaller {
     return this.#call("onMessage", from, call, (answer) => {
       if (answer === undefined) return JSON.stringify(message);
       return this.#encode((answer as { message: unknown }).message);
+    });
+  }
+
+  /** The value to set, as JSON text. */
+  set(from: From, key: string, value: unknown): MaybePromise<string | HookRejection> {
+    const { onSet } = this.#hooks;
+    if (!onSet) return JSON.stringify(value);
+    return this.#call("onSet", from, () => onSet({ ...from, key, value }), (answer) => {
+      return answer === undefined
+        ? JSON.stringify(value)
+        : this.#encode((answer as { value: unknown }).value);
     });
   }
 

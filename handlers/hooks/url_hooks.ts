@@ -100,6 +100,9 @@ export function urlHooks(options: UrlHooksOptions): Hooks {
     hooks.onMessage = (from) =>
       isAsked(from.kind) ? ask(from.kind, "message", from, { message: from.message }) : undefined;
   }
+  if (isAsked("set")) {
+    hooks.onSet = (from) => ask("set", "value", from, { key: from.key, value: from.value });
+  }
   return hooks;
 }
 

@@ -55,14 +55,18 @@ export async function readBody(request: Request, maxBytes: number, clock: Clock)
  * @throws {HttpError} 400 `bad_json`, or `bad_message` with `expected` for JSON of another shape
  */
 export function readObject(text: string, expected: string): Record<string, unknown> {
-  let data: unknown;
+  const data = readJson(text);
+  if (isObject(data)) return data;
+  throw new HttpError(400, "bad_message", expected);
+}
+
+/** Reads a text as JSON. @throws {HttpError} 400 `bad_json` */
+export function readJson(text: string): unknown {
   try {
-    data = JSON.parse(text);
+    return JSON.parse(text);
   } catch {
     throw badJson();
   }
-  if (isObject(data)) return data;
-  throw new HttpError(400, "bad_message", expected);
 }
 
 function badJson(): HttpError {

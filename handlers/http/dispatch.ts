@@ -9,7 +9,7 @@ import { preflight, setSecurityHeaders } from "./headers.ts";
 /** Answers a request; `info` has the peer's address. */
 export type Fetch = (request: Request, info?: RequestInfo) => Promise<Response>;
 
-const METHODS = ["GET", "HEAD", "POST"] as const;
+const METHODS = ["GET", "HEAD", "POST", "PUT", "DELETE"] as const;
 
 /** What a path answers, by method. */
 export interface Route {
@@ -20,6 +20,8 @@ export interface Route {
   /** Answers HEAD, too. */
   GET?: Handler;
   POST?: Handler;
+  PUT?: Handler;
+  DELETE?: Handler;
 }
 
 /** The longest URL that is read, in characters. */
@@ -36,7 +38,7 @@ const NOT_FOUND = () => new Response("Not Found", { status: 404 });
 /**
  * Makes the function that answers requests.
  *
- * @param routes by path; `{room}` stands for one part of it, a room's name
+ * @param routes by path; `{room}` stands for one part of it, a room's name, `{key}` for the rest, a key of its state
  * @throws {TypeError} if the prefix is no path
  */
 export function dispatcher(app: App, routes: Record<string, Route>): Fetch {
@@ -48,7 +50,14 @@ export function dispatcher(app: App, routes: Record<string, Route>): Fetch {
   const patterns = Object.entries(routes).map(([path, route]) => ({
     path,
     route,
-    pattern: new RegExp(`^${path.replaceAll(".", "\\.").replace("{room}", "(?<room>[^/]*)")}$`),
+    pattern: new RegExp(
+      `^${
+        path.replaceAll(".", "\\.").replace("{room}", "(?<room>[^/]*)").replace(
+          "{key}",
+          "(?<key>.*)",
+        )
+      }$`,
+    ),
   }));
 
   async function answer(request: Request, info: RequestInfo): Promise<Response> {
@@ -75,7 +84,7 @@ export function dispatcher(app: App, routes: Record<string, Route>): Fetch {
       });
     }
     const { route, pattern } = found.find(({ route }) => handlerOf(route, method))!;
-    const part = pattern.exec(pathname)?.groups?.room;
+    const { room: part, key } = pattern.exec(pathname)?.groups ?? {};
     const room = part === undefined ? route.room : decode(part);
     if (room !== undefined && !isRoomName(room)) {
       throw new HttpError(400, "bad_room", "Invalid room name.");
@@ -83,7 +92,13 @@ export function dispatcher(app: App, routes: Record<string, Route>): Fetch {
     const need = typeof route.need === "function" ? route.need(request) : route.need;
     const visitor = await access.authorize({ request, info, need, room });
     if (visitor instanceof Response) return new Response(visitor.body, visitor);
-    const response = await handlerOf(route, method)!({ request, url, room: room ?? "", visitor });
+    const response = await handlerOf(route, method)!({
+      request,
+      url,
+      room: room ?? "",
+      key: key && decode(key),
+      visitor,
+    });
     return method === "HEAD" ? withoutBody(response) : response;
   }
 

@@ -10,13 +10,22 @@ export function granted<T>(result: T | Rejection): Exclude<T, Rejection> {
   return result as Exclude<T, Rejection>;
 }
 
+/** What a client can do something about, by code; all else is 503. */
+const STATUSES: Record<string, number> = {
+  forbidden: 403,
+  refused: 403,
+  too_many_keys: 409,
+  rev_conflict: 412,
+};
+
 /** The HTTP answer to what a room refuses. */
-export function refusalError({ refused, retry = 1_000, text }: Rejection): HttpError {
+export function refusalError({ refused, retry = 1_000, text, rev }: Rejection): HttpError {
   if (refused === "conflict") {
     return new HttpError(422, refused, "This Idempotency-Key came with another body before.");
   }
   const message = text ?? ERROR_TEXTS[refused];
-  if (refused === "forbidden" || refused === "refused") return new HttpError(403, refused, message);
+  const status = STATUSES[refused];
+  if (status !== undefined) return new HttpError(status, refused, message, {}, { rev });
   const headers = { "retry-after": String(Math.ceil(retry / 1_000)) };
   return new HttpError(refused === "rate_limited" ? 429 : 503, refused, message, headers);
 }

@@ -17,10 +17,11 @@ const QUERY_ID = /^(?:evs_)?last[-_]?event[-_]?id$/i;
 export function events(app: App): ClientHandler {
   return async ({ request, url, room, visitor }, slot) => {
     const { signal } = request;
+    const wanted = readWanted(url.searchParams);
+    const id = lastEventId(request.headers, url.searchParams);
+    if (id !== undefined) Object.assign(wanted, wanted.state ? splitId(id) : { after: id });
     const stream = new EventStream(app.registry, { ...visitor, slot, signal, dialect });
     signal.addEventListener("abort", () => stream.cancel(), { once: true });
-    const wanted = readWanted(url.searchParams);
-    wanted.after = lastEventId(request.headers, url.searchParams) ?? wanted.after;
     const opened = app.registry.room(room).subscribe(stream, wanted);
     const refusal = await Promise.race([opened, stream.gone]);
     if (refusal) {
@@ -37,6 +38,12 @@ export function events(app: App): ClientHandler {
       },
     });
   };
+}
+
+/** Where a reader was in messages and state; an id of two parts tells nothing of the state. */
+function splitId(id: string): { after: string; since?: string } {
+  const [epoch, seq, rev] = id.split(":");
+  return { after: `${epoch}:${seq}`, since: rev && `${epoch}:${rev}` };
 }
 
 /** Where a reader was: its header, or what polyfills that can set no header put into the query. */

@@ -99,7 +99,7 @@ async function readEntry(entry: unknown, subject: string, { limits }: App) {
 }
 
 /** Who sends by HTTP; a name that a token fixes comes before any other. */
-function senderOf(
+export function senderOf(
   { address, rights, rateKey }: Visitor,
   app: App,
   line: Line,

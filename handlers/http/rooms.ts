@@ -99,7 +99,7 @@ export async function historyOf(
   const page = end ? pageBefore(span, end, most, maxBytes) : pageOf(span, cursor, most, maxBytes);
   const recovered = page.recovered && (after === undefined) === (cursor === undefined);
   const head = JSON.stringify({ room, epoch: page.epoch, seq: page.seq, recovered });
-  const messages = page.chats.map((chat) => v1.chat(room, page.epoch, chat));
+  const messages = page.chats.map((chat) => v1.chat(room, { epoch: page.epoch, rev: 0 }, chat));
   return `${head.slice(0, -1)},"messages":[${messages.join(",")}]}`;
 }
 

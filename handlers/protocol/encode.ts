@@ -2,8 +2,9 @@
  * What clients get: one encoder for each dialect, and the answers of `parley.v1`. Pure.
  * `handlers/README.md` is the contract.
  */
-import { type Cursor, formatCursor, type Head } from "./position.ts";
-import type { Chat, Members, Note, RoomEvent } from "./room_event.ts";
+import { type Cursor, formatCursor, type Head, type StateCursor } from "./position.ts";
+import type { Chat, Entry, Members, Note, RoomEvent, StateSpan } from "./room_event.ts";
+import { encodeSet, encodeState } from "./state.ts";
 
 /** The text of each error, by its `code` in `parley.v1`. */
 export const ERROR_TEXTS = {
@@ -31,6 +32,8 @@ export interface ErrorDetails {
   id?: string;
   room?: string;
   retry?: number;
+  /** Of `rev_conflict`: the rev of the key. */
+  rev?: number;
 }
 
 /** Somebody joined or left. */
@@ -52,12 +55,24 @@ export interface Dialect {
     recovered?: boolean,
     limits?: { messageBytes: number },
   ): string | undefined;
-  chat(room: string, epoch: string, chat: Chat): string;
+  chat(room: string, at: StateCursor, chat: Chat): string;
   note(room: string, note: Note): string | undefined;
   status(room: string, status: Status): string | undefined;
   error(code: ErrorCode, details: ErrorDetails): string | undefined;
   /** The server drains: come back in `retry` ms. */
   bye(retry: number): string | undefined;
+  /** The dialect of its subscribers to the state; a dialect that has none ignores who asks for state. */
+  readonly stateful?: StatefulDialect;
+}
+
+/** A dialect with state: positions have a rev. */
+export interface StatefulDialect extends Dialect {
+  /** The same while changes are withheld or paced: it has no `set`, and `state` stands for it. */
+  readonly withheld: Dialect;
+  /** One change. */
+  set(room: string, head: Head, entry: Entry): string;
+  /** The whole state, or what changed of it, as frames; `seq` is that of the newest message sent. */
+  state(room: string, seq: number, span: StateSpan): string[];
 }
 
 /** JSON with no more keys than the contract names, for any WebSocket client. */
@@ -79,8 +94,7 @@ export const plain: Dialect = {
   bye: () => undefined,
 };
 
-/** The subprotocol `parley.v1`: merged frames, positions, error codes. */
-export const v1: Dialect = {
+const v1Only: Dialect = {
   name: "v1",
   protocol: "parley.v1",
   isMerged: true,
@@ -104,31 +118,83 @@ export const v1: Dialect = {
   bye: (retry) => JSON.stringify({ type: "bye", retry }),
 };
 
-/** Server-Sent Events: objects of `parley.v1`, each with its position as the event's id. */
-export const events: Dialect = {
+const v1Withheld: Dialect = {
+  ...v1Only,
+  welcome: (room, { epoch, seq, rev, members }, recovered, limits) =>
+    JSON.stringify({ type: "welcome", room, epoch, seq, rev, members, recovered, limits }),
+};
+
+/** The subprotocol `parley.v1`: merged frames, positions, error codes, state. */
+export const v1: Dialect & { stateful: StatefulDialect } = {
+  ...v1Only,
+  stateful: {
+    ...v1Withheld,
+    withheld: v1Withheld,
+    set: (room, _head, entry) => encodeSet(room, entry),
+    state: (room, _seq, span) => encodeState(room, span),
+  },
+};
+
+const eventsOnly: Dialect = {
   name: "events",
   isMerged: false,
   hasPositions: true,
   welcome: (room, head, recovered) =>
     `event:welcome\ndata:${v1.welcome(room, head, recovered)}\nid:${formatCursor(head)}\n\n`,
-  chat: (room, epoch, chat) =>
-    `data:${v1.chat(room, epoch, chat)}\nid:${formatCursor({ epoch, seq: chat.seq })}\n\n`,
+  chat: (room, at, chat) =>
+    `data:${v1.chat(room, at, chat)}\nid:${formatCursor({ epoch: at.epoch, seq: chat.seq })}\n\n`,
   note: (room, note) => `event:note\ndata:${v1.note(room, note)}\n\n`,
   status: () => undefined,
   error: () => undefined,
   bye: (retry) => `retry:${retry}\n\n`,
 };
 
-/** An event that is text in a dialect; nothing for what it has no word for, and for bytes. */
+/** Its `welcome` has no id: until the state is told whole, the place to resume from is the old one. */
+const eventsWithheld: Dialect = {
+  ...eventsOnly,
+  welcome: (room, head, recovered) =>
+    `event:welcome\ndata:${v1.stateful.welcome(room, head, recovered)}\n\n`,
+};
+
+/** Server-Sent Events: objects of `parley.v1`, each with its position as the event's id. */
+export const events: Dialect & { stateful: StatefulDialect } = {
+  ...eventsOnly,
+  stateful: {
+    ...eventsWithheld,
+    withheld: eventsWithheld,
+    chat: (room, at, chat) =>
+      `data:${v1.chat(room, at, chat)}\nid:${formatPlace(chat.seq, at)}\n\n`,
+    set: (room, { epoch, seq }, entry) => {
+      const { rev } = entry;
+      return stateEvents(room, seq, { epoch, rev, since: rev - 1, entries: [entry] }).join("");
+    },
+    state: stateEvents,
+  },
+};
+
+/** An event's id that resumes messages and state. */
+function formatPlace(seq: number, { epoch, rev }: StateCursor): string {
+  return `${formatCursor({ epoch, seq })}:${rev}`;
+}
+
+function stateEvents(room: string, seq: number, span: StateSpan): string[] {
+  const parts = encodeState(room, span);
+  return parts.map((part, index) => {
+    const id = index === parts.length - 1 ? `\nid:${formatPlace(seq, span)}` : "";
+    return `event:state\ndata:${part}${id}\n\n`;
+  });
+}
+
+/** An event that is text in a dialect; nothing for what it has no word for, for bytes, and for changes of state. */
 export function encodeEvent(
   dialect: Dialect,
   room: string,
-  epoch: string,
+  at: StateCursor,
   event: RoomEvent,
 ): string | undefined {
   switch (event.type) {
     case "chat":
-      return dialect.chat(room, epoch, event.chat);
+      return dialect.chat(room, at, event.chat);
     case "note":
       return dialect.note(room, event.note);
     case "status":
@@ -142,9 +208,9 @@ function statusText(event: "join" | "leave", name: string): string {
   return `${name} ${event === "join" ? "joined" : "left"} the chat.`;
 }
 
-/** The answer to a `chat` with an `id`. */
-export function ack(id: string, room: string, { epoch, seq }: Cursor): string {
-  return JSON.stringify({ type: "ack", id, room, epoch, seq });
+/** The answer to a `chat` or a `set` with an `id`. */
+export function ack(id: string, room: string, position: Cursor | StateCursor): string {
+  return JSON.stringify({ type: "ack", id, room, ...position });
 }
 
 /** The answer to `members`. */

@@ -9,13 +9,15 @@ export class HttpError extends Error {
     readonly code: string,
     message: string,
     readonly headers: Record<string, string> = {},
+    /** What the answer says besides. */
+    readonly details: Record<string, unknown> = {},
   ) {
     super(message);
   }
 
   /** The answer that the client sees. */
   toResponse(): Response {
-    const body = { type: "error", code: this.code, message: this.message };
+    const body = { type: "error", code: this.code, message: this.message, ...this.details };
     return Response.json(body, { status: this.status, headers: this.headers });
   }
 }

@@ -4,14 +4,30 @@
  * `handlers/README.md` is the contract. The checks are by hand: `JSON.parse` is nearly all of the cost.
  */
 import { type Dialect, type ErrorCode, plain } from "./encode.ts";
+import {
+  areConditions,
+  type Conditions,
+  isStateKey,
+  isWantedState,
+  type WantedState,
+} from "./state.ts";
 
 /** What a client said. `room` and `id` are checked; `after` is not: a bad one is no error. */
 export type ClientMessage =
-  | { type: "join"; name?: string; room?: string; after?: unknown; session?: string }
-  | { type: "listen"; room: string; after?: unknown }
+  | WantedState & { type: "join"; name?: string; room?: string; after?: unknown; session?: string }
+  | WantedState & { type: "listen"; room: string; after?: unknown }
   | { type: "leave"; room?: string }
   | { type: "chat"; message: unknown; room?: string; id?: string }
   | { type: "note"; message: unknown; room?: string }
+  | Conditions & {
+    type: "set";
+    key: string;
+    value: unknown;
+    room?: string;
+    id?: string;
+    bind?: boolean;
+  }
+  | { type: "got"; room?: string; rev: number }
   | { type: "members"; room?: string }
   | { type: "ping"; id?: string }
   | { type: "token"; token: string }
@@ -91,17 +107,24 @@ function readV1(data: Fields): ClientMessage {
     if (!isRoomName(room)) return { type: "bad", code: "bad_room", ...at };
     at.room = room;
   }
+  const { state, since, every } = data;
+  const wanted = { after, state, since, every };
   switch (type) {
     case "chat":
       return readMessage("chat", data, at);
     case "note":
       return readMessage("note", data, { room: at.room });
     case "join":
-      if (session !== undefined && !matches(SESSION, session)) break;
-      return { ...readJoin(data, at), after, session } as ClientMessage;
+      if (session !== undefined && !matches(SESSION, session) || !isWantedState(wanted)) break;
+      return { ...readJoin(data, at), ...wanted, session } as ClientMessage;
     case "listen":
-      if (at.room === undefined) break;
-      return { type, room: at.room, after };
+      if (at.room === undefined || !isWantedState(wanted)) break;
+      return { type, room: at.room, ...wanted };
+    case "set":
+      return readSet(data, at);
+    case "got":
+      if (!Number.isSafeInteger(data.rev)) break;
+      return { type, room: at.room, rev: data.rev as number };
     case "leave":
     case "members":
       return { type, room: at.room };
@@ -118,6 +141,17 @@ function readJoin({ name }: Fields, at: { room?: string }): ClientMessage {
   return name === undefined || isPersonName(name)
     ? { type: "join", name, room: at.room }
     : { type: "bad", code: "bad_name", ...at };
+}
+
+function readSet(data: Fields, at: { room?: string; id?: string }): ClientMessage {
+  const { key, value, if: rev, ttl, bind } = data;
+  if (!isStateKey(key)) return { type: "bad", code: "bad_state_key", ...at };
+  const conditions = { if: rev, ttl };
+  const isGood = value !== undefined && isShallow(value) && areConditions(conditions) &&
+    (bind === undefined || typeof bind === "boolean");
+  return isGood
+    ? { type: "set", key, value, ...conditions, bind, ...at }
+    : { type: "bad", code: "bad_message", ...at };
 }
 
 function readMessage(

@@ -63,11 +63,30 @@ export interface MemberList {
 export type RoomObject =
   & { room: string }
   & (
-    | { type: "welcome"; epoch: string; seq: number; members: number; recovered?: boolean }
+    | {
+      type: "welcome";
+      epoch: string;
+      seq: number;
+      rev?: number;
+      members: number;
+      recovered?: boolean;
+    }
+    | { type: "set"; rev: number; time: number; sender: string; key: string; value: unknown }
+    | Omit<StatePage, "room"> & { type: "state"; more?: true }
     | { type: "chat"; seq: number; time: number; sender: string; message: unknown }
     | { type: "note"; time: number; sender: string; message: unknown }
     | Extract<RoomEvent, { type: "status" }> & { message: string }
   );
+
+/** A room's state at `rev`, or what changed of it behind `since`: `null` where a key is gone. */
+export interface StatePage {
+  /** The room. */ room: string;
+  /** The room's epoch. */ epoch: string;
+  /** The number of the newest change. */ rev: number;
+  /** There where it is no whole state. */ since?: number;
+  /** Each key once. */
+  entries: { key: string; value: unknown; sender: string; time: number; rev: number }[];
+}
 
 /** A page of a room's history; `seq` is the cursor to ask with next. */
 export interface HistoryPage {

@@ -1,11 +1,12 @@
 /** A room's subscribers in this process: every event reaches all of them in one order. */
 import { type Host, isRefusal, type Refusal } from "../engine/engine.ts";
-import { type Dialect, encodeEvent } from "../protocol/encode.ts";
+import { type Dialect, encodeEvent, type StatefulDialect } from "../protocol/encode.ts";
 import type { Head, Wanted } from "../protocol/position.ts";
-import type { RoomEvent } from "../protocol/room_event.ts";
+import type { Entry, RoomEvent } from "../protocol/room_event.ts";
 import { chain, type MaybePromise } from "../util/maybe_promise.ts";
 import { DirectFanOut, type FanOut, MergedFanOut } from "./batch.ts";
 import type { Room } from "./room.ts";
+import { StateListeners } from "./state_listeners.ts";
 import type { Subscriber } from "./subscriber.ts";
 import { Subscription } from "./subscription.ts";
 
@@ -29,7 +30,15 @@ export class Audience implements Host {
   /** Why the engine does not host the room, once it is known. */
   #refusal?: MaybePromise<Refusal | undefined>;
 
+  /** Those who subscribe to the state; there only while somebody does. */
+  #state?: StateListeners;
+
   constructor(readonly room: Room) {}
+
+  /** The subscribers to the room's state. */
+  get state(): StateListeners {
+    return this.#state ??= new StateListeners(this);
+  }
 
   /** How many subscribers there are, those that wait included. */
   get listenerCount(): number {
@@ -40,6 +49,15 @@ export class Audience implements Host {
   get directCount(): number {
     let count = 0;
     for (const [{ isMerged }, { size }] of this.#fanOuts) if (!isMerged) count += size;
+    return count;
+  }
+
+  /** How many get each change of the state by a frame of their own. */
+  get directStateCount(): number {
+    let count = 0;
+    for (const [dialect, { size }] of this.#fanOuts) {
+      if (!dialect.isMerged && "set" in dialect) count += size;
+    }
     return count;
   }
 
@@ -59,6 +77,7 @@ export class Audience implements Host {
     subscriber.rooms.set(name, subscription);
     this.#subscriptions.add(subscription);
     this.#waitingCount++;
+    if (subscription.hasState) this.state.count++;
     if (this.listenerCount === 1) {
       this.#refusal = chain(engine.host(name, this, subscriber.address), (head) => {
         if (isRefusal(head)) return head;
@@ -74,9 +93,31 @@ export class Audience implements Host {
   }
 
   /** Gives a subscription what comes from now on, along with the others of its dialect. */
-  makeLive({ subscriber }: Subscription): void {
+  makeLive({ subscriber, dialect }: Subscription): void {
     this.#waitingCount--;
-    this.#fanOutOf(subscriber.dialect).add(subscriber);
+    this.#fanOutOf(dialect).add(subscriber);
+  }
+
+  /** Moves a live subscription to where another dialect is spoken: it gets what was pending, then what `between` gives it. */
+  move(subscription: Subscription, to: Dialect, between?: () => void): void {
+    const { subscriber } = subscription;
+    this.#fanOutOf(subscription.dialect).delete(subscriber);
+    subscription.dialect = to;
+    between?.();
+    if (subscription.isCurrent) this.#fanOutOf(to).add(subscriber);
+  }
+
+  /** Sends what is pending in a dialect. */
+  flush(dialect: Dialect): void {
+    this.#fanOuts.get(dialect)?.flush();
+  }
+
+  /** Gives a change to all who get each. */
+  pushChange(entry: Entry): void {
+    for (const [dialect, fanOut] of this.#fanOuts) {
+      if (fanOut.size === 0 || !("set" in dialect)) continue;
+      fanOut.push((dialect as StatefulDialect).set(this.room.name, this.head, entry));
+    }
   }
 
   /** Takes a subscription out; its subscriber still gets what was pending before. */
@@ -84,9 +125,17 @@ export class Audience implements Host {
     const { subscriber } = subscription;
     subscriber.rooms.delete(this.room.name);
     this.#subscriptions.delete(subscription);
-    if (subscription.isLive) this.#fanOutOf(subscriber.dialect).delete(subscriber);
+    if (subscription.isLive) this.#fanOutOf(subscription.dialect).delete(subscriber);
     else this.#waitingCount--;
+    if (subscription.hasState) this.#endState(subscription);
     if (this.listenerCount === 0) this.room.registry.closeAudience(this);
+  }
+
+  #endState(subscription: Subscription): void {
+    this.state.delete(subscription);
+    if (--this.state.count > 0) return;
+    this.state.stop();
+    this.#state = undefined;
   }
 
   /** Delivers an event of the engine. One at a time: everybody sees the same order. */
@@ -123,15 +172,19 @@ export class Audience implements Host {
     else if (event.type === "reset") {
       const { epoch, seq, rev, members } = event;
       this.head = { epoch, seq, rev, members };
-    } else if (event.type === "set") this.head.rev = event.entry.rev;
+    } else if (event.type === "set") {
+      this.head.rev = event.entry.rev;
+      return this.#state?.change(event.entry);
+    }
     // Joins are n² frames in a room of n: a server that is behind leaves them out where it may.
     const isSpared = event.type === "status" && this.listenerCount > MAX_STATUS_LISTENERS &&
       this.room.registry.load.isBehind;
     for (const [dialect, fanOut] of this.#fanOuts) {
       if (fanOut.size === 0 || (isSpared && !dialect.isMerged)) continue;
-      const object = encodeEvent(dialect, this.room.name, this.head.epoch, event);
+      const object = encodeEvent(dialect, this.room.name, this.head, event);
       if (object !== undefined) fanOut.push(object);
     }
+    if (event.type === "reset") this.#state?.reset();
   }
 
   #relay(bytes: Uint8Array, from: string): void {

@@ -2,14 +2,14 @@
  * One room: the one way in. Whatever a client sends to a room, by socket or HTTP, passes here with
  * whom it is from: rate, rights, then the engine.
  */
-import type { Draft, Engine, IdempotencyKey, Outcome, Refusal } from "../engine/engine.ts";
+import type { Change, Draft, Engine, IdempotencyKey, Outcome, Refusal } from "../engine/engine.ts";
 import { isRefusal } from "../engine/engine.ts";
 import type { From } from "../hooks/hooks.ts";
 import type { ErrorCode } from "../protocol/encode.ts";
 import type { Span } from "../protocol/page.ts";
 import { isServerRoom } from "../protocol/parse.ts";
-import type { Cursor, Wanted } from "../protocol/position.ts";
-import type { Members, RoomSummary } from "../protocol/room_event.ts";
+import type { Cursor, StateCursor, Wanted } from "../protocol/position.ts";
+import type { Members, RoomSummary, StateSpan } from "../protocol/room_event.ts";
 import { byteLength } from "../util/bytes.ts";
 import { chain, type MaybePromise } from "../util/maybe_promise.ts";
 import type { Audience } from "./audience.ts";
@@ -21,6 +21,8 @@ import type { Subscriber } from "./subscriber.ts";
 export interface Rejection {
   refused: ErrorCode | Refusal["refused"];
   retry?: number;
+  /** Of `rev_conflict`: the rev of the key. */
+  rev?: number;
   /** The text of a hook, in place of the code's own. */
   text?: string;
 }
@@ -37,6 +39,14 @@ export interface Post {
   /** What the client sent for it, in bytes. */
   size: number;
   key?: IdempotencyKey;
+}
+
+/** A change of the state as a client sent it. */
+export interface StatePost extends Pick<Change, "key" | "if" | "ttlSeconds" | "member" | "id"> {
+  /** Any JSON value; null removes. */
+  value: unknown;
+  /** What the client sent for it, in bytes. */
+  size: number;
 }
 
 /** A sender that also subscribes: a socket. */
@@ -103,6 +113,48 @@ export class Room {
   submitNote(sender: string, message: string): undefined {
     const time = this.registry.clock.now();
     this.engine.relay(this.name, { type: "note", note: { time, sender, message } });
+  }
+
+  /** Makes a client's change of the state. */
+  set(
+    { value, size, ...change }: StatePost,
+    from: Sender,
+  ): MaybePromise<StateCursor | Rejection> {
+    const { hooks } = this.registry;
+    const text = JSON.stringify(value);
+    const cost = {
+      size: Math.max(size, byteLength(text)),
+      frames: this.#audience?.directStateCount,
+    };
+    return this.#charge(from, cost, () => {
+      const asked = from.line.hold<string | Rejection>(() =>
+        this.checkSender(from) ??
+          hooks.set(this.#from(from, from.nameIn(this.name)!), change.key, value)
+      );
+      return chain<string | Rejection, StateCursor | Rejection>(asked, (text) => {
+        if (typeof text !== "string") return text;
+        const sender = from.nameIn(this.name)!;
+        const owner = from.rights.user ?? from.address;
+        // The sender may have lost its rights, or left, while the hook took its time.
+        return this.checkSender(from) ?? this.change({ ...change, value: text, sender, owner });
+      });
+    });
+  }
+
+  /** Makes a change that the server's own code asks for: here no right, rate or hook is asked. */
+  change(change: Change): MaybePromise<StateCursor | Refusal> {
+    return this.engine.set(this.name, change);
+  }
+
+  /** What a subscriber says that it has applied of the state. */
+  got(rev: number, subscriber: Subscriber): void {
+    const subscription = subscriber.rooms.get(this.name);
+    if (subscription?.hasState) subscription.audience.state.got(subscription, rev);
+  }
+
+  /** The state: what changed behind `since`, or all of it. */
+  state(since?: StateCursor): MaybePromise<StateSpan | Refusal> {
+    return this.engine.state(this.name, since);
   }
 
   /** Relays a socket's bytes to the others of the room; they are not kept. */

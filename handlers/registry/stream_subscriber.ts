@@ -1,7 +1,7 @@
 /** Subscribers that read their frames from a bounded stream: event streams, and programs. */
 import { OPEN_RIGHTS } from "../access/grants.ts";
 import { CLOSE } from "../protocol/close_codes.ts";
-import { v1 } from "../protocol/encode.ts";
+import { type Dialect, v1 } from "../protocol/encode.ts";
 import { byteLength } from "../util/bytes.ts";
 import type { Registry } from "./registry.ts";
 import { type Frame, Subscriber, type SubscriberOptions } from "./subscriber.ts";
@@ -44,12 +44,21 @@ export class StreamSubscriber extends Subscriber {
   }
 }
 
+const ONE_BY_ONE: Dialect = {
+  ...v1,
+  isMerged: false,
+  stateful: {
+    ...v1.stateful,
+    isMerged: false,
+    withheld: { ...v1.stateful.withheld, isMerged: false },
+  },
+};
+
 /** A program that subscribes by `parley.subscribe`: it takes no slot, and hears the objects of `parley.v1` one by one. */
 export class Program extends StreamSubscriber {
   constructor(registry: Registry) {
     const visitor = { remote: "program", address: "", rights: OPEN_RIGHTS };
-    const dialect = { ...v1, isMerged: false };
-    super(registry, { ...visitor, slot: { release() {} }, dialect });
+    super(registry, { ...visitor, slot: { release() {} }, dialect: ONE_BY_ONE });
     // There is no peer that could fail to open.
     this.release();
   }

@@ -2,10 +2,16 @@
  * One subscriber in one room, from its request on: its place in the room's order, and its name there.
  */
 import { isRefusal, type Refusal } from "../engine/engine.ts";
-import { encodeEvent } from "../protocol/encode.ts";
+import { type Dialect, encodeEvent } from "../protocol/encode.ts";
 import { type Page, replay, type Span } from "../protocol/page.ts";
-import { type Head, isWithin, parseCursor, type Wanted } from "../protocol/position.ts";
-import type { RoomEvent } from "../protocol/room_event.ts";
+import {
+  type Head,
+  isWithin,
+  parseCursor,
+  parseStateCursor,
+  type Wanted,
+} from "../protocol/position.ts";
+import type { RoomEvent, StateSpan } from "../protocol/room_event.ts";
 import { chain, type MaybePromise } from "../util/maybe_promise.ts";
 import type { Audience } from "./audience.ts";
 import type { Room } from "./room.ts";
@@ -13,6 +19,8 @@ import type { Subscriber } from "./subscriber.ts";
 
 /** How long a subscriber waits before its replay is read again, in ms. */
 const RETRY_MS = 250;
+/** How long one that is behind waits before its state, in ms. */
+const CATCH_UP_MS = 50;
 
 /** A subscription. It is over when its subscriber's `rooms` has it no more. */
 export class Subscription {
@@ -20,12 +28,15 @@ export class Subscription {
   name?: string;
   /** A join is on its way to the engine. */
   isJoining = false;
+  /** How it is spoken to here: what stands for the state depends on how far its subscriber is. */
+  dialect: Dialect;
   /** Why the room cannot be opened, once it is known. */
   refusal: MaybePromise<Refusal | undefined>;
   /** Where the subscriber waits for its replay. */
   #from: Head;
   /** Events behind that place, each with the room's epoch; nothing once the subscriber is live. */
-  #held: [event: RoomEvent, epoch: string][] | undefined = [];
+  #held: [event: RoomEvent, at: Head][] | undefined = [];
+  #stateBytes = 0;
 
   constructor(
     readonly audience: Audience,
@@ -33,6 +44,12 @@ export class Subscription {
     readonly wanted: Wanted,
   ) {
     this.#from = { ...audience.head };
+    this.dialect = wanted.state && subscriber.dialect.stateful || subscriber.dialect;
+  }
+
+  /** Whether it subscribes to the room's state, too. */
+  get hasState(): boolean {
+    return this.wanted.state === true && this.subscriber.dialect.stateful !== undefined;
   }
 
   /** The room. */
@@ -52,52 +69,98 @@ export class Subscription {
 
   /** Keeps an event for a subscriber that is not live yet. */
   hold(event: RoomEvent): void {
-    this.#held?.push([event, this.audience.head.epoch]);
+    // What is set meanwhile is in the state that it gets.
+    if (!this.#held || event.type === "set") return;
+    this.#held.push([event, { ...this.audience.head }]);
   }
 
   /** Begins at the room's head of now: `welcome` first, then what was missed, then all that comes. */
   begin(): void {
     if (!this.isCurrent) return;
-    const { room, wanted: { after, history = 0 }, subscriber } = this;
+    const { room, subscriber } = this;
     this.#from = { ...this.audience.head };
     this.#held = [];
+    const { clock, queueLimit } = room.registry;
+    if (this.hasState) {
+      const { state } = this.audience;
+      if (!state.isReady) return void chain(state.load(), () => this.begin());
+      // The state of many rooms at once would close it.
+      if (subscriber.unsentBytes > queueLimit / 8) {
+        return void clock.after(CATCH_UP_MS, () => this.begin());
+      }
+      const since = parseStateCursor(this.wanted.since);
+      if (since?.epoch === this.#from.epoch && !state.map.knows(since.rev)) {
+        return void chain(room.engine.state(room.name, since), (span) => {
+          this.#readReplay(isRefusal(span) ? undefined : span);
+        });
+      }
+    }
+    this.#readReplay();
+  }
+
+  #readReplay(state?: StateSpan): void {
+    if (!this.isCurrent) return;
+    const { room, wanted: { after, history = 0 }, subscriber } = this;
     if (!subscriber.dialect.hasPositions || (after === undefined && history === 0)) {
-      return this.#start();
+      return this.#start(undefined, state);
     }
     const cursor = parseCursor(after);
     chain(room.read(cursor), (span) => {
       // What others know already, this cursor too, may still be on its way here.
       const isHere = !isRefusal(span) && span.epoch === this.#from.epoch &&
         (isWithin(this.#from, cursor) || !isWithin(span, cursor));
-      if (isHere) this.#start(span);
+      if (isHere) this.#start(span, state);
       else room.registry.clock.after(RETRY_MS, () => this.begin());
     });
   }
 
-  #start(span?: Span): void {
+  #start(span?: Span, state?: StateSpan): void {
     if (!this.isCurrent || this.#held === undefined) return;
     const { audience, subscriber } = this;
-    if (subscriber.dialect.hasPositions) this.#replay(span);
+    const isOther = this.#from.epoch !== audience.head.epoch || !audience.state.isReady;
+    if (this.hasState && isOther) return this.begin();
+    if (subscriber.dialect.hasPositions) this.#replay(span, state);
     if (subscriber.hasEnded) return;
     const held = this.#held;
     this.#held = undefined;
+    if (this.hasState) audience.state.add(this, subscriber.dialect.stateful!, this.#stateBytes);
     audience.makeLive(this);
-    for (const [event, epoch] of held) this.#hand(event, epoch);
+    for (const [event, at] of held) this.#hand(event, at);
   }
 
-  #replay(span?: Span): void {
+  #replay(span?: Span, state?: StateSpan): void {
     const { room, subscriber, wanted } = this;
     const { counters } = room.registry;
     const page = this.#page(span);
     const isResuming = wanted.after !== undefined;
     if (isResuming) counters.recoveries[page.recovered ? "complete" : "partial"]++;
-    const { dialect } = subscriber;
-    const { rev, members } = this.audience.head;
+    const { dialect } = this;
+    const { members } = this.audience.head;
+    const rev = this.hasState ? this.audience.state.map.rev : this.audience.head.rev;
     const position = { ...page, rev, members };
     const recovered = isResuming ? page.recovered : undefined;
     this.#notify(dialect.welcome(room.name, position, recovered, subscriber.firstLimits()));
+    if (this.hasState) this.#notifyState(page.seq, state);
     counters.deliveries += page.chats.length;
-    for (const chat of page.chats) this.#notify(dialect.chat(room.name, page.epoch, chat));
+    for (const chat of page.chats) this.#notify(dialect.chat(room.name, position, chat));
+  }
+
+  /** Tells the state as it is: what changed since it was here, if all of that is known. */
+  #notifyState(seq: number, older?: StateSpan): void {
+    const { state, head, room } = this.audience;
+    const since = parseStateCursor(this.wanted.since);
+    let span = state.spanSince(since?.epoch === head.epoch ? since.rev : undefined);
+    // The engine may know of more removals than this process, which in turn may know newer changes.
+    if (older?.since !== undefined && state.map.knows(older.rev)) {
+      const newer = state.map.since(older.rev);
+      const keys = new Set(newer.map(({ key }) => key));
+      const entries = [...older.entries.filter(({ key }) => !keys.has(key)), ...newer];
+      span = { epoch: head.epoch, rev: state.map.rev, since: older.since, entries };
+    }
+    for (const frame of this.subscriber.dialect.stateful!.state(room.name, seq, span)) {
+      this.#stateBytes += frame.length;
+      this.subscriber.notify(frame);
+    }
   }
 
   /** The part of a span that ends where the subscriber began to wait. */
@@ -113,13 +176,14 @@ export class Subscription {
     return replay({ epoch, seq, chats }, parseCursor(after), limit, maxBytes);
   }
 
-  #hand(event: RoomEvent, epoch: string): void {
-    const { room, subscriber } = this;
+  #hand(event: RoomEvent, at: Head): void {
+    const { room, subscriber, dialect } = this;
     if (event.type === "binary") {
       return this.audience.handBytes(subscriber, event.bytes, event.from);
     }
     if (event.type === "chat") room.registry.counters.deliveries++;
-    this.#notify(encodeEvent(subscriber.dialect, room.name, epoch, event));
+    const head = this.hasState ? { ...at, rev: this.audience.state.map.rev } : at;
+    this.#notify(encodeEvent(dialect, room.name, head, event));
   }
 
   #notify(object: string | undefined): void {

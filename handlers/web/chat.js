@@ -70,9 +70,9 @@ const client = connect(".", {
     setTimeout(() => byId("messages").dataset.empty = "No messages yet.");
   },
   onGap: () => list.addNotice("Some messages may be missing here."),
-  onState: showState,
+  onConnection: showState,
   onError: ({ code, message }) => {
-    if (client.state === "closed") {
+    if (client.connection === "closed") {
       const text = FINAL_TEXTS[/** @type {keyof typeof FINAL_TEXTS} */ (code)];
       showBanner(text ?? `Disconnected: ${message} Reload the page to try again.`, true);
       byId("messages").dataset.empty = "";
@@ -177,7 +177,7 @@ async function say(text) {
     stored("sessionStorage", `own.${room}`, JSON.stringify([...ownPositions].slice(-MAX_OWN)));
   } catch (error) {
     const { code, message } = /** @type {import("../client/client.js").ParleyError} */ (error);
-    const reason = client.state === "closed" ? "disconnected" : message;
+    const reason = client.connection === "closed" ? "disconnected" : message;
     showFailed(item, code === "unknown" ? "Perhaps not delivered" : `Not sent: ${reason}`, () => {
       say(text);
       field("text").focus();
@@ -237,7 +237,7 @@ field("text").oninput = () => {
   typedAt = performance.now();
   client.note({ typing: true });
 };
-setTimeout(() => client.state === "connecting" && showBanner("Connecting …"), PATIENCE_MS);
+setTimeout(() => client.connection === "connecting" && showBanner("Connecting …"), PATIENCE_MS);
 addEventListener("hashchange", () => location.reload());
 
 byId("join").onsubmit = (event) => {

@@ -255,7 +255,7 @@ connect(".", {
   token,
   onMessage: (message) =>
     show(/** @type {import("../client/client.js").Message<Stats>} */ (message)),
-  onState: (state) => {
+  onConnection: (state) => {
     if (state === "reconnecting") showHealth("bad", "No connection to the server");
   },
   onError: ({ code, message }) => {

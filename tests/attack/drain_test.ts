@@ -74,7 +74,7 @@ Deno.test(`${CLIENTS} clients are sent away and come back to a restarted server`
       },
       onMessage: () => void heard++,
       onGap: () => void gaps++,
-      onState(state) {
+      onConnection(state) {
         if (state !== "reconnecting" || hasLeft) return;
         hasLeft = true;
         left.push(performance.now());

@@ -1,103 +1,19 @@
 import { assert, assertEquals, assertMatch, assertRejects, assertThrows } from "@std/assert";
-import { type Client, connect, type Options, ParleyError } from "../../handlers/client/client.js";
-import { Inbox, soon } from "../support/inbox.ts";
-import { FakeClock, FakeServer, type Json, type Peer } from "./fake_server.ts";
-
-/** What a client's callbacks heard, in order. */
-type Heard = [kind: string, value: unknown];
-
-class Stage {
-  readonly clients: Client[] = [];
-
-  constructor(readonly server: FakeServer) {}
-
-  /** Connects a client that writes down what it hears. */
-  connect(options: Options = {}, url: string | URL = this.server.url) {
-    const heard = new Inbox<Heard>("a callback");
-    const client = connect(url, {
-      onMessage: (message) => heard.push(["message", message]),
-      onStatus: (status) => heard.push(["status", status]),
-      onWelcome: ({ seq }) => heard.push(["welcome", seq]),
-      onGap: (gap) => heard.push(["gap", gap]),
-      onState: (state) => heard.push(["state", state]),
-      onError: ({ code, message, room }) => heard.push(["error", { code, message, room }]),
-      ...options,
-    });
-    this.clients.push(client);
-    return { client, heard };
-  }
-
-  /** Connects Ann to `lobby`, where message 5 was the last: her join is read, her welcome heard. */
-  async ann(options: Options = {}) {
-    const { client, heard } = this.connect({ name: "Ann", ...options });
-    const peer = await this.server.accept();
-    const join = await peer.next();
-    assertEquals(await heard.next(), ["state", "open"]);
-    peer.say(welcome());
-    assertEquals(await heard.next(), ["welcome", 5]);
-    return { client, heard, peer, join };
-  }
-
-  /** The next connection of a client, welcomed back, its join read. */
-  async back(heard: Inbox<Heard>, more: Json = { recovered: true }): Promise<Peer> {
-    const peer = await this.server.accept();
-    await peer.next();
-    assertEquals(await heard.next(), ["state", "open"]);
-    peer.say(welcome(more));
-    return peer;
-  }
-}
-
-function play(name: string, act: (stage: Stage) => Promise<void>): void {
-  Deno.test(name, async () => {
-    await using server = new FakeServer();
-    const stage = new Stage(server);
-    try {
-      await soon(act(stage), "the end of the test");
-    } finally {
-      for (const client of stage.clients) client.close();
-    }
-  });
-}
-
-function welcome(more: Json = {}): Json {
-  return { type: "welcome", room: "lobby", epoch: "e", seq: 5, members: 1, ...more };
-}
-
-function joined(name: string): Json {
-  return {
-    type: "status",
-    room: "lobby",
-    event: "join",
-    name,
-    members: 1,
-    message: `${name} joined the chat.`,
-  };
-}
-
-function chat(seq: number, more: Json = {}): Json {
-  return { type: "chat", room: "lobby", seq, time: 7, sender: "Bob", message: `m${seq}`, ...more };
-}
-
-function heardChat(seq: number, more: Json = {}): Heard {
-  const { type: _, ...message } = chat(seq, more);
-  return ["message", { epoch: "e", ...message }];
-}
-
-function ack(id: unknown, seq: number, more: Json = {}): Json {
-  return { type: "ack", id, room: "lobby", epoch: "e", seq, ...more };
-}
-
-function error(code: string, more: Json = {}): Json {
-  return { type: "error", code, message: `Text of ${code}.`, ...more };
-}
-
-const ids = (objects: Json[]) => objects.map(({ id }) => id);
-const said = (objects: Json[]) => objects.map(({ message }) => message);
-
-async function assertCode(promise: Promise<unknown>, code: string): Promise<void> {
-  assertEquals((await assertRejects(() => promise, ParleyError)).code, code);
-}
+import { type Options, ParleyError } from "../../handlers/client/client.js";
+import { Inbox } from "../support/inbox.ts";
+import {
+  ack,
+  assertCode,
+  chat,
+  error,
+  heardChat,
+  ids,
+  joined,
+  play,
+  said,
+  welcome,
+} from "./stage.ts";
+import { FakeClock, FakeServer, type Json } from "./fake_server.ts";
 
 // Connecting.
 
@@ -147,8 +63,8 @@ play("a token goes as a subprotocol and is asked for at every connect", async (s
   const again = await stage.server.accept();
   assertEquals(again.protocols, "parley.v1, token.t.2");
   await again.next();
-  assertEquals(await heard.next(), ["state", "reconnecting"]);
-  assertEquals(await heard.next(), ["state", "open"]);
+  assertEquals(await heard.next(), ["connection", "reconnecting"]);
+  assertEquals(await heard.next(), ["connection", "open"]);
   await client.refreshToken();
   assertEquals(await again.next(), { type: "token", token: "t.3" });
 });
@@ -174,8 +90,8 @@ play("a token that cannot stand in a header ends the client", async (stage) => {
   const [kind, value] = await heard.next();
   assertEquals(kind, "error");
   assertMatch((value as Error).message, /^Cannot connect to ws:.*\/chat\/lobby: /);
-  assertEquals(await heard.next(), ["state", "closed"]);
-  assertEquals(client.state, "closed");
+  assertEquals(await heard.next(), ["connection", "closed"]);
+  assertEquals(client.connection, "closed");
 });
 
 play("a server that does not speak parley.v1 ends the client", async (stage) => {
@@ -183,7 +99,7 @@ play("a server that does not speak parley.v1 ends the client", async (stage) => 
   const { heard } = stage.connect();
   const [, value] = await heard.next();
   assertEquals((value as ParleyError).code, "bad_protocol");
-  assertEquals(await heard.next(), ["state", "closed"]);
+  assertEquals(await heard.next(), ["connection", "closed"]);
 });
 
 play(
@@ -241,19 +157,19 @@ play("a message is never delivered twice or out of order", async (stage) => {
   peer.say(chat(1), chat(7), chat(8));
   for (const seq of [6, 7, 8]) assertEquals(await heard.next(), heardChat(seq));
   peer.say(chat(7), { type: "bye", retry: 0 });
-  assertEquals(await heard.next(), ["state", "reconnecting"]);
+  assertEquals(await heard.next(), ["connection", "reconnecting"]);
 });
 
 play("a hole in the numbers brings the client back from before it", async (stage) => {
   const { heard, peer } = await stage.ann();
   peer.say(chat(6), chat(8), welcome({ seq: 6 }), chat(7), chat(8));
   assertEquals(await heard.next(), heardChat(6));
-  assertEquals(await heard.next(), ["state", "reconnecting"]);
+  assertEquals(await heard.next(), ["connection", "reconnecting"]);
   const again = await stage.server.accept();
   assertEquals(again.url.searchParams.get("after"), "e:6");
   await again.next();
   again.say(welcome({ seq: 6, recovered: true }), chat(7), chat(8));
-  assertEquals(await heard.next(), ["state", "open"]);
+  assertEquals(await heard.next(), ["connection", "open"]);
   assertEquals(await heard.next(), ["welcome", 6]);
   assertEquals(await heard.next(), heardChat(7));
   assertEquals(await heard.next(), heardChat(8));
@@ -262,10 +178,10 @@ play("a hole in the numbers brings the client back from before it", async (stage
 play("messages of a room without a welcome on this connection are not delivered", async (stage) => {
   const { heard, peer } = await stage.ann();
   await peer.cut();
-  assertEquals(await heard.next(), ["state", "reconnecting"]);
+  assertEquals(await heard.next(), ["connection", "reconnecting"]);
   const again = await stage.server.accept();
   again.say(chat(6, { message: "of another epoch" }), welcome({ recovered: true }), chat(6));
-  assertEquals(await heard.next(), ["state", "open"]);
+  assertEquals(await heard.next(), ["connection", "open"]);
   assertEquals(await heard.next(), ["welcome", 5]);
   assertEquals(await heard.next(), heardChat(6));
 });
@@ -353,7 +269,7 @@ play("a refused name is not repeated: the one before it is", async (stage) => {
   );
   for (const kind of ["error", "status", "error"]) assertEquals((await heard.next())[0], kind);
   await peer.cut();
-  assertEquals(await heard.next(), ["state", "reconnecting"]);
+  assertEquals(await heard.next(), ["connection", "reconnecting"]);
   const again = await stage.server.accept();
   assertEquals((await again.next()).name, "Eva");
   client.send("still here");
@@ -377,7 +293,7 @@ play("a refused name is not repeated: the one before it is", async (stage) => {
 play("onGap tells what is missing before any later message", async (stage) => {
   const { heard, peer } = await stage.ann();
   await peer.cut();
-  assertEquals(await heard.next(), ["state", "reconnecting"]);
+  assertEquals(await heard.next(), ["connection", "reconnecting"]);
   const again = await stage.back(heard, { seq: 9, recovered: false });
   again.say(chat(10));
   const gap = { room: "lobby", from: { epoch: "e", seq: 5 }, to: { epoch: "e", seq: 9 } };
@@ -413,7 +329,7 @@ play("a resume that starts earlier repeats nothing and is no gap", async (stage)
   peer.say(chat(6));
   assertEquals(await heard.next(), heardChat(6));
   await peer.cut();
-  assertEquals(await heard.next(), ["state", "reconnecting"]);
+  assertEquals(await heard.next(), ["connection", "reconnecting"]);
   const again = await stage.back(heard, { seq: 4, recovered: true });
   again.say(chat(5), chat(6), chat(7));
   assertEquals(await heard.next(), ["welcome", 4]);
@@ -433,7 +349,7 @@ play(
     for (let i = 0; i < 8; i++) {
       clock.random = i === 3 ? 0.5 : 1;
       delays.push(await clock.timeouts.next());
-      assertEquals(client.state, "reconnecting");
+      assertEquals(client.connection, "reconnecting");
       if (i === 7) stage.server.door = () => undefined;
       clock.advance(delays[i]);
     }
@@ -441,8 +357,8 @@ play(
     const again = await stage.server.accept();
     await again.next();
     again.say(welcome({ seq: 6, recovered: true }), chat(7));
-    assertEquals(await heard.next(), ["state", "reconnecting"]);
-    assertEquals(await heard.next(), ["state", "open"]);
+    assertEquals(await heard.next(), ["connection", "reconnecting"]);
+    assertEquals(await heard.next(), ["connection", "open"]);
     assertEquals(await heard.next(), ["welcome", 6]);
     assertEquals(await heard.next(), heardChat(7));
     await again.cut();
@@ -457,7 +373,7 @@ play(
     let { heard, peer } = await stage.ann();
     for (const ms of [0, 500, 1_000]) {
       await peer.cut();
-      assertEquals(await heard.next(), ["state", "reconnecting"]);
+      assertEquals(await heard.next(), ["connection", "reconnecting"]);
       assertEquals(await clock.timeouts.next(), ms);
       clock.advance(ms);
       peer = await stage.back(heard);
@@ -477,13 +393,13 @@ play("a server that is not there yet is tried again", async (stage) => {
   const { client, heard } = stage.connect({}, `ws://127.0.0.1:${port}/`);
   for (const ms of [500, 1_000]) {
     assertEquals(await clock.timeouts.next(), ms);
-    assertEquals(client.state, "connecting");
+    assertEquals(client.connection, "connecting");
     if (ms === 500) clock.advance(ms);
   }
   await using late = new FakeServer(port);
   clock.advance(1_000);
   await late.accept();
-  assertEquals(await heard.next(), ["state", "open"]);
+  assertEquals(await heard.next(), ["connection", "open"]);
   client.close();
 });
 
@@ -494,7 +410,7 @@ play("bye brings the client back after its retry, counted from the bye", async (
   assertEquals(await clock.timeouts.next(), 3_000);
   clock.advance(1_000);
   await peer.cut(1001, "going away");
-  assertEquals(await heard.next(), ["state", "reconnecting"]);
+  assertEquals(await heard.next(), ["connection", "reconnecting"]);
   assertEquals(await clock.timeouts.next(), 2_000);
   clock.advance(1_999);
   assertEquals(stage.server.requests.length, 1);
@@ -509,13 +425,13 @@ play("of two byes the last counts", async (stage) => {
   peer.say({ type: "bye", retry: 5_000 }, { type: "bye", retry: 1_000 });
   assertEquals([await clock.timeouts.next(), await clock.timeouts.next()], [5_000, 1_000]);
   clock.advance(1_000);
-  assertEquals(await heard.next(), ["state", "reconnecting"]);
+  assertEquals(await heard.next(), ["connection", "reconnecting"]);
   clock.advance(await clock.timeouts.next());
   const again = await stage.back(heard);
   clock.advance(4_000);
   client.members();
   assertEquals((await again.next()).type, "members");
-  assertEquals(client.state, "open");
+  assertEquals(client.connection, "open");
 });
 
 play("after a bye nothing new is sent; if the server stays, the client goes", async (stage) => {
@@ -531,7 +447,7 @@ play("after a bye nothing new is sent; if the server stays, the client goes", as
   peer.say(ack("1", 6));
   assertEquals((await early).seq, 6);
   clock.advance(3_000);
-  assertEquals(await heard.next(), ["state", "reconnecting"]);
+  assertEquals(await heard.next(), ["connection", "reconnecting"]);
   assertEquals(await clock.timeouts.next(), 0);
   clock.advance(0);
   const again = await stage.back(heard, { recovered: true });
@@ -567,7 +483,7 @@ for (
     await peer.cut(code, reason);
     const message = `Closed by the server: ${code} ${reason}`;
     assertEquals(await heard.next(), ["error", { code: name, message, room: undefined }]);
-    assertEquals(await heard.next(), ["state", "closed"]);
+    assertEquals(await heard.next(), ["connection", "closed"]);
     await assertCode(flying, "unknown");
     await assertCode(client.send(2), "closed");
     await assertCode(client.members(), "closed");
@@ -600,7 +516,7 @@ for (const status of [400, 401, 403, 404]) {
       message: "Because.",
       room: undefined,
     }]);
-    assertEquals(await heard.next(), ["state", "closed"]);
+    assertEquals(await heard.next(), ["connection", "closed"]);
     assertEquals(stage.server.requests, ["WS /chat/lobby?history=2", "GET /chat/lobby?history=2"]);
     assertEquals(asked, [null, "Bearer t"]);
     await assertCode(waiting, "closed");
@@ -642,7 +558,7 @@ play("a proxy's own page is no refusal: it is reported once and tried again", as
     "reconnecting",
     ...["http_404", "http_403", "http_408", "http_421", "http_425", "http_401"],
   ]);
-  assertEquals(client.state, "open");
+  assertEquals(client.connection, "open");
 });
 
 play(
@@ -664,14 +580,14 @@ play(
     }
     const peer = await stage.server.accept();
     assertEquals(peer.protocols, "parley.v1, token.t3");
-    assertEquals(await heard.next(), ["state", "open"]);
+    assertEquals(await heard.next(), ["connection", "open"]);
     // After a connection it may be refused twice again, but not three times.
     await peer.cut();
-    assertEquals(await heard.next(), ["state", "reconnecting"]);
+    assertEquals(await heard.next(), ["connection", "reconnecting"]);
     for (let i = 0; i < 3; i++) clock.advance(await clock.timeouts.next());
     const error = { code: "token_expired", message: "Late.", room: undefined };
     assertEquals(await heard.next(), ["error", error]);
-    assertEquals([asked, client.state], [6, "closed"]);
+    assertEquals([asked, client.connection], [6, "closed"]);
   },
 );
 
@@ -696,7 +612,7 @@ play(
         });
       const delay = await clock.timeouts.next();
       assertEquals([status, delay], [status, ms]);
-      assertEquals(client.state, "connecting");
+      assertEquals(client.connection, "connecting");
       clock.advance(delay);
     }
   },
@@ -825,7 +741,7 @@ play(
     await sends[1];
     await peer.cut();
     sends.push(client.send(5));
-    assertEquals(await heard.next(), ["state", "reconnecting"]);
+    assertEquals(await heard.next(), ["connection", "reconnecting"]);
     let again = await stage.back(heard);
     const second = await again.some(4);
     assertEquals(said(second), [1, 3, 4, 5]);
@@ -848,7 +764,7 @@ play("in another epoch what was sent rejects as unknown, what was not goes on", 
   await peer.next();
   await peer.cut();
   const fresh = client.send("fresh");
-  assertEquals(await heard.next(), ["state", "reconnecting"]);
+  assertEquals(await heard.next(), ["connection", "reconnecting"]);
   const again = await stage.back(heard, { epoch: "f", seq: 0, recovered: false });
   await assertCode(sent, "unknown");
   assertEquals(await again.next(), { type: "chat", room: "lobby", id: "2", message: "fresh" });
@@ -874,7 +790,7 @@ play(
     assertEquals(await clock.timeouts.next(), 10_000);
     clock.advance(5_000);
     await assertCode(sent, "unknown");
-    assertEquals(await heard.next(), ["state", "reconnecting"]);
+    assertEquals(await heard.next(), ["connection", "reconnecting"]);
     stage.server.door = () => undefined;
     clock.advance(5_000);
     const again = await stage.back(heard);
@@ -913,7 +829,7 @@ play(
     const serve = async (messageBytes: number | undefined) => {
       const peer = await stage.server.accept();
       await peer.some(51);
-      assertEquals(await heard.next(), ["state", "open"]);
+      assertEquals(await heard.next(), ["connection", "open"]);
       // Before the server has said its limit, one object a frame.
       assertEquals(peer.frames.length, 51);
       peer.say(welcome({ limits: messageBytes && { messageBytes } }));
@@ -928,11 +844,11 @@ play(
     assert(peer.frames.length < 60, "messages share frames");
     assertEquals(ids(lines), lines.map((_, i) => `${i + 1}`));
     await assertRejects(() => client.send("é".repeat(2_048)), ParleyError, "at most 4096 bytes");
-    assertEquals(client.state, "open");
+    assertEquals(client.connection, "open");
     // What another server takes may be more: it says so, or there is no limit that it tells.
     await peer.cut();
     assertEquals((await heard.next())[0], "welcome");
-    assertEquals(await heard.next(), ["state", "reconnecting"]);
+    assertEquals(await heard.next(), ["connection", "reconnecting"]);
     const other = await serve(undefined);
     await other.some(61);
     client.send("y".repeat(50_000));
@@ -1008,7 +924,7 @@ play("a token over the server's limit is not sent", async (stage) => {
   await heard.next();
   await heard.next();
   await assertCode(client.refreshToken(), "too_big");
-  assertEquals(client.state, "open");
+  assertEquals(client.connection, "open");
 });
 
 play("at most 1,000 are unanswered and 10,000 wait", async (stage) => {
@@ -1131,7 +1047,7 @@ play("what was refused before it was kept is bound neither by time nor by epoch"
   peer.say(error("rate_limited", { id, room: "lobby", retry: 1 }));
   assertEquals(await clock.timeouts.next(), 1);
   await peer.cut();
-  assertEquals(await heard.next(), ["state", "reconnecting"]);
+  assertEquals(await heard.next(), ["connection", "reconnecting"]);
   clock.advance(await clock.timeouts.next());
   const again = await stage.back(heard, { epoch: "f", seq: 0, recovered: false });
   const last = await again.next();
@@ -1173,7 +1089,7 @@ play(
     clock.advance(7);
     assertEquals((await peer.next()).id, "1");
     await peer.cut();
-    assertEquals(await heard.next(), ["state", "reconnecting"]);
+    assertEquals(await heard.next(), ["connection", "reconnecting"]);
     clock.advance(await clock.timeouts.next());
     await stage.back(heard, { epoch: "f", seq: 0, recovered: false });
     await assertCode(send, "unknown");
@@ -1236,7 +1152,7 @@ play("a room that may not be heard is reported and forgotten", async (stage) => 
   assertEquals(await heard.next(), ["error", told]);
   await assertCode(send, "forbidden");
   await peer.cut();
-  assertEquals(await heard.next(), ["state", "reconnecting"]);
+  assertEquals(await heard.next(), ["connection", "reconnecting"]);
   const again = await stage.back(heard);
   const members = client.members();
   assertEquals((await again.next()).type, "members");
@@ -1262,7 +1178,7 @@ play("leave() stops a room: nothing of it is heard or asked for again", async (s
   await assertCode(held, "closed");
   await assertCode(client.send(1), "not_joined");
   peer.say(welcome({ room: "ops" }), chat(6), chat(6, { room: "ops" }), { type: "bye", retry: 0 });
-  assertEquals(await heard.next(), ["state", "reconnecting"]);
+  assertEquals(await heard.next(), ["connection", "reconnecting"]);
   await assertCode(sent, "unknown");
   const again = await stage.server.accept();
   assertEquals(again.url.search, "");
@@ -1270,7 +1186,7 @@ play("leave() stops a room: nothing of it is heard or asked for again", async (s
   client.listen("lobby");
   assertEquals(await again.next(), { type: "listen", room: "lobby" });
   again.say(chat(7), welcome({ seq: 8 }), chat(9));
-  assertEquals(await heard.next(), ["state", "open"]);
+  assertEquals(await heard.next(), ["connection", "open"]);
   assertEquals(await heard.next(), ["welcome", 8]);
   assertEquals(await heard.next(), heardChat(9));
 });
@@ -1280,7 +1196,7 @@ play("members() answers each who asked, across a reconnect, or rejects", async (
   const asked = [client.members(), client.members()];
   assertEquals(await peer.next(), { type: "members", room: "lobby" });
   await peer.cut();
-  assertEquals(await heard.next(), ["state", "reconnecting"]);
+  assertEquals(await heard.next(), ["connection", "reconnecting"]);
   const again = await stage.back(heard);
   assertEquals(await again.next(), { type: "members", room: "lobby" });
   again.say({ type: "members", room: "lobby", members: ["Ann", "Bob"], count: 2 });
@@ -1309,7 +1225,7 @@ play("25 s of silence ask for a pong, 8 s without one bring the client back", as
   clock.advance(7_999);
   assertEquals(heard.size, 0);
   clock.advance(1);
-  assertEquals(await heard.next(), ["state", "reconnecting"]);
+  assertEquals(await heard.next(), ["connection", "reconnecting"]);
   clock.advance(0);
   assertEquals((await stage.server.accept()).url.searchParams.get("after"), "e:7");
 });
@@ -1327,7 +1243,7 @@ for (const ask of ["send", "members"] as const) {
       clock.advance(5_000);
       assertEquals(await peer.next(), { type: "ping" });
       clock.advance(9_999);
-      assertEquals(await heard.next(), ["state", "reconnecting"]);
+      assertEquals(await heard.next(), ["connection", "reconnecting"]);
     },
   );
 }
@@ -1345,7 +1261,7 @@ play("an offline event asks for a pong at once, and for it within 4 s", async (s
   dispatchEvent(new Event("offline"));
   assertEquals(await peer.next(), { type: "ping" });
   clock.advance(4_000);
-  assertEquals(await heard.next(), ["state", "reconnecting"]);
+  assertEquals(await heard.next(), ["connection", "reconnecting"]);
 });
 
 play("a system clock that is set ends neither sends nor the connection", async (stage) => {
@@ -1362,7 +1278,7 @@ play("a system clock that is set ends neither sends nor the connection", async (
   } finally {
     Date.now = now;
   }
-  assertEquals([heard.size, client.state], [0, "open"]);
+  assertEquals([heard.size, client.connection], [0, "open"]);
   peer.say(ack("1", 6));
   assertEquals((await send).seq, 6);
 });
@@ -1402,7 +1318,7 @@ play(
     stage.server.door = () => undefined;
     clock.advance(7_000);
     const peer = await stage.server.accept();
-    assertEquals(await heard.next(), ["state", "open"]);
+    assertEquals(await heard.next(), ["connection", "open"]);
     dispatchEvent(new Event("online"));
     assertEquals(await peer.next(), { type: "ping" });
   },
@@ -1434,7 +1350,7 @@ play(
     client.leave();
     await client.refreshToken();
     assertEquals((await peer.closed).code, 1005);
-    assertEquals([client.state, heard.size, clock.size], ["closed", 0, 0]);
+    assertEquals([client.connection, heard.size, clock.size], ["closed", 0, 0]);
     assertEquals(stage.server.requests.length, 1);
     assertEquals(listeners, ["+online", "+offline", "-online", "-offline"]);
     Object.assign(globalThis, { addEventListener, removeEventListener });
@@ -1492,7 +1408,7 @@ play(
 
     assertEquals(clock.size, 0);
     for (const { heard, client } of [first, second, third, fourth]) {
-      assertEquals([heard.size, client.state], [0, "closed"]);
+      assertEquals([heard.size, client.connection], [0, "closed"]);
     }
   },
 );

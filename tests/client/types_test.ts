@@ -24,7 +24,7 @@ const client: Client<Score> = connect<Score>("https://example.com", {
   onStatus: ({ event, was, members }) => console.log(event === "join", was, members + 1),
   onWelcome: ({ recovered }) => console.log(recovered === false),
   onGap: ({ from, to }) => console.log(to.seq - from.seq),
-  onState: (state) => console.log(state === "reconnecting"),
+  onConnection: (state) => console.log(state === "reconnecting"),
   onError: (error) => console.log(error instanceof ParleyError, error.code, error.room),
 });
 const receipt: Receipt = await client.send({ player: "Ann", points: 1 }, { room: "game" });
@@ -34,9 +34,18 @@ client.note({ typing: true }, { room: "other" });
 const page = await client.history({ before: { epoch: "e", seq: 9 }, limit: 50 });
 console.log(page.recovered, page.messages.map(({ message }) => message.points + 1));
 client.listen("other");
+const { rev } = await client.set("turn", "Ann", { if: 0, bind: true, ttl: 60, room: "other" });
+const map: ReadonlyMap<string, unknown> = client.state("other");
+console.log(rev + (client.entry("turn")?.rev ?? 0), map.get("turn"));
+connect<unknown, number>("https://example.com", {
+  state: { every: 100 },
+  onState: ({ entries }) => entries.map(({ key, value }) => key + ((value ?? 0) + 1)),
+}).set("celsius", null);
+// @ts-expect-error nobody sets a key but by set()
+map.set("turn", "Bob");
 client.leave("other");
 await client.refreshToken();
-console.log(receipt.seq + count, members[0], client.state);
+console.log(receipt.seq + count, members[0], client.connection);
 const untyped = (message: Message) => message.message;
 connect(new URL("wss://example.com/chat"), { onMessage: untyped }).send({ any: ["JSON"] });
 // @ts-expect-error a message of another shape
@@ -44,9 +53,9 @@ client.send({ player: "Ann" });
 // @ts-expect-error an option that is none
 connect("https://example.com", { rooms: ["a"] });
 // @ts-expect-error a state that is none
-console.log(client.state === "online");
+console.log(client.connection === "online");
 // @ts-expect-error nobody sets the state
-client.state = "open";
+client.connection = "open";
 client.close();
 `;
 

@@ -38,7 +38,7 @@ function listen(proxy: Proxy, name?: string) {
     },
     onError: (error) => errors.push(error),
     onWelcome: () => welcomed.resolve(),
-    onState: (state) => state === "reconnecting" && lost.resolve(),
+    onConnection: (state) => state === "reconnecting" && lost.resolve(),
   });
   /** Waits until it was told so many things. */
   const until = (count: number) => {
@@ -178,7 +178,7 @@ Deno.test("a small MAX_MESSAGE_BYTES passes many small messages, and refuses a l
   assertEquals(large.code, "too_big");
   assertEquals((await Promise.all(small)).map(({ seq }) => seq), range(1, 60));
   assertEquals((await client.send("next")).seq, 61);
-  assertEquals([client.state, errors], ["open", []]);
+  assertEquals([client.connection, errors], ["open", []]);
   client.close();
 });
 

@@ -91,7 +91,7 @@ export class ServerNode implements TrafficNode, AsyncDisposable {
             type: "chat",
             chat: { seq, time, sender, message: JSON.stringify(message) },
           }),
-        onState: (state) => state === "reconnecting" && this.reconnects++,
+        onConnection: (state) => state === "reconnecting" && this.reconnects++,
         onGap: ({ to }) => host.deliver({ type: "reset", ...to, rev: 0, members: 0 }),
       });
       this.#clients.push(client);

@@ -25,7 +25,7 @@ function enter(url: string, name: string) {
     onWelcome: () => there.resolve(),
     onMessage: (message) => heard.add(message),
     onGap: (gap) => gaps.push(gap),
-    onState: (state) => {
+    onConnection: (state) => {
       if (state === "open" && isAway) returns++;
       isAway = state === "reconnecting";
     },

@@ -39,7 +39,7 @@ Deno.test("notifications: a room a user, tokens, delivered after being offline",
       token: () => userToken(user),
       history: 20,
       onMessage: ({ message }: Message) => inbox.push(message),
-      onState: (state) => state === "reconnecting" && gone.resolve(),
+      onConnection: (state) => state === "reconnecting" && gone.resolve(),
     });
     return { user, inbox, gone: gone.promise, [Symbol.dispose]: () => client.close() };
   });

@@ -1,0 +1,88 @@
+/** A room's state over HTTP: read, set a key, remove one. `handlers/README.md`, HTTP. */
+import { noSlotError } from "../access/slot.ts";
+import type { App, Call, Handler } from "../app.ts";
+import type { Refusal } from "../engine/engine.ts";
+import { HttpError } from "../protocol/http_error.ts";
+import { isPersonName, isShallow } from "../protocol/parse.ts";
+import { parseStateCursor } from "../protocol/position.ts";
+import { areConditions, encodeEntry, isStateKey } from "../protocol/state.ts";
+import type { Registry } from "../registry/registry.ts";
+import { Line } from "../registry/sender.ts";
+import { byteLength } from "../util/bytes.ts";
+import { readBody, readJson } from "./body.ts";
+import { granted } from "./error.ts";
+import { senderOf } from "./publish.ts";
+
+/** Makes the handler of `GET /rooms/{room}/state`: the whole state, or what changed behind `?since=`. */
+export function readState({ registry }: App): Handler {
+  return async ({ url, room }) => {
+    const since = url.searchParams.get("since") ?? undefined;
+    const text = granted(await stateOf(registry, room, since));
+    return new Response(text, { headers: { "content-type": "application/json" } });
+  };
+}
+
+/** A room's state as JSON text: a `state` object without its type. */
+export async function stateOf(
+  registry: Registry,
+  room: string,
+  since?: string,
+): Promise<string | Refusal> {
+  const span = await registry.room(room).state(parseStateCursor(since));
+  if ("refused" in span) return span;
+  const { entries, ...head } = span;
+  const { epoch, rev } = head;
+  const start = JSON.stringify({ room, epoch, rev, since: head.since }).slice(0, -1);
+  return `${start},"entries":[${entries.map(encodeEntry).join(",")}]}`;
+}
+
+/** Makes the handler of `PUT /rooms/{room}/state/{key}`: sets the key to the body. */
+export function setKey(app: App): Handler {
+  return (call) =>
+    change(call, app, async () => {
+      const body = await readBody(call.request, app.limits.maxMessageBytes, app.clock);
+      app.registry.counters.bytesIn += body.length;
+      const value = readJson(body);
+      if (value === null || !isShallow(value)) {
+        throw new HttpError(400, "bad_message", "The body must be JSON, not null, not too deep.");
+      }
+      return { value, size: byteLength(body) };
+    });
+}
+
+/** Makes the handler of `DELETE /rooms/{room}/state/{key}`. */
+export function removeKey(app: App): Handler {
+  return (call) => change(call, app, () => Promise.resolve({ value: null, size: 0 }));
+}
+
+async function change(
+  { request, url, room: name, key = "", visitor }: Call,
+  app: App,
+  read: () => Promise<{ value: unknown; size: number }>,
+): Promise<Response> {
+  if (app.registry.isDraining) throw noSlotError(app, "draining");
+  const room = app.registry.room(name);
+  const sender = url.searchParams.get("sender") ?? undefined;
+  const from = senderOf(visitor, app, new Line(), sender);
+  granted(room.checkSender(from));
+  if (!isStateKey(key)) throw new HttpError(400, "bad_state_key", "Invalid key.");
+  if (sender !== undefined && !isPersonName(sender)) {
+    throw new HttpError(400, "bad_name", "Invalid name.");
+  }
+  const ttl = url.searchParams.get("ttl");
+  const conditions = {
+    if: readRev(request.headers.get("if-match")),
+    ttl: ttl === null ? undefined : Number(ttl || NaN),
+  };
+  if (!areConditions(conditions)) {
+    throw new HttpError(400, "bad_message", `If-Match must be "rev", ttl whole seconds.`);
+  }
+  const { if: rev, ttl: ttlSeconds } = conditions;
+  const post = { key, if: rev, ttlSeconds, ...await read() };
+  return Response.json({ room: name, ...granted(await room.set(post, from)) });
+}
+
+/** The rev of `If-Match: "rev"`; NaN for what is none. */
+function readRev(text: string | null): number | undefined {
+  return text === null ? undefined : Number(/^"(\d{1,15})"$/.exec(text)?.[1] ?? NaN);
+}
