@@ -4,7 +4,7 @@
  */
 import type { AccessRules, Visitor } from "./access/access.ts";
 import { denoUpgrade, type Upgrade } from "./access/handshake.ts";
-import { DEFAULT_LIMITS, type Limits } from "./access/limits.ts";
+import { fullLimits, type Limits } from "./access/limits.ts";
 import { SAME_ORIGIN } from "./access/origins.ts";
 import { LimitTable, type SharedLimits } from "./access/shared_limits.ts";
 import type { SlotHandler } from "./access/slot.ts";
@@ -65,7 +65,7 @@ const STATS_HISTORY = 300;
 export function createApp(options: AppOptions = {}): App {
   const { clock = systemClock } = options;
   const log = guardLog(options.log ?? silentLog);
-  const limits = { ...DEFAULT_LIMITS, ...options.limits };
+  const limits = fullLimits(options.limits);
   const sharedLimits = options.threads?.limits ?? new LimitTable(limits, clock);
   const registry = new Registry({
     engine: options.engine ?? createMemoryEngine(limits, clock),

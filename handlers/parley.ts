@@ -8,7 +8,7 @@
  *
  * @module
  */
-import { DEFAULT_LIMITS, type Limits } from "./access/limits.ts";
+import { fullLimits, type Limits } from "./access/limits.ts";
 import { createApp, type ParleyOptions } from "./app.ts";
 import type { Engine } from "./engine/engine.ts";
 import { createMemoryEngine } from "./engine/memory.ts";
@@ -41,5 +41,5 @@ export function createParley(options: ParleyOptions = {}): Parley {
 
 /** Makes the engine that keeps rooms in this process's memory. */
 export function memoryEngine(limits: Partial<Limits> = {}): Engine {
-  return createMemoryEngine({ ...DEFAULT_LIMITS, ...limits }, systemClock);
+  return createMemoryEngine(fullLimits(limits), systemClock);
 }

@@ -1,5 +1,6 @@
 /** Every limit of a server, in one flat object. */
 import type { HistoryLimits } from "../engine/memory.ts";
+import { DEFAULT_MAX_KEYS, DEFAULT_MAX_STATE_BYTES } from "../engine/state_map.ts";
 
 /** What clients may use, and what the server keeps. 0 means no limit where the comment says so. */
 export interface Limits extends HistoryLimits {
@@ -13,6 +14,10 @@ export interface Limits extends HistoryLimits {
   maxQueueBytes: number;
   /** Megabytes unsent to all clients of a thread together; near it each may have less. */
   queueMb: number;
+  /** Keys of a room's state. */
+  maxKeys: number;
+  /** Bytes of a room's keys, encoded; more than a quarter of `maxQueueBytes` counts as that. */
+  maxStateBytes: number;
   /** Rooms that one socket subscribes to. */
   maxRoomsPerConnection: number;
   /** Megabytes of the process above which no client is let in; 0 = no limit. */
@@ -49,5 +54,13 @@ export const DEFAULT_LIMITS: Readonly<Limits> = {
   historySize: 100,
   historySeconds: 3_600,
   historyMb: 256,
+  maxKeys: DEFAULT_MAX_KEYS,
+  maxStateBytes: DEFAULT_MAX_STATE_BYTES,
   drainSeconds: 4,
 };
+
+/** Limits with those that are missing; a room's state is at most a quarter of what a client may have unsent. */
+export function fullLimits(limits: Partial<Limits> = {}): Limits {
+  const full = { ...DEFAULT_LIMITS, ...limits };
+  return { ...full, maxStateBytes: Math.min(full.maxStateBytes, full.maxQueueBytes / 4) };
+}

@@ -35,18 +35,18 @@ export class BySize {
   }
 }
 
-/** Bytes of which each address may use half of what the others leave: no address can use up all. */
+/** Bytes of which each address may use half of what the others leave, or a fixed part: no address can use up all. */
 export class FairShare {
   used = 0;
   #byAddress = new Map<string, number>();
 
-  constructor(readonly maxBytes: number) {}
+  constructor(readonly maxBytes: number, readonly maxOwnBytes = Infinity) {}
 
   /** Whether `bytes` more fit, into all and into the share of `address`. */
   hasSpace(bytes: number, address?: string): boolean {
     const free = this.maxBytes - this.used - bytes;
     const own = address === undefined ? 0 : (this.#byAddress.get(address) ?? 0) + bytes;
-    return own <= free && free >= 0;
+    return own <= Math.min(free, this.maxOwnBytes) && free >= 0;
   }
 
   /** Counts `bytes` in, or out if they are negative. */
@@ -65,6 +65,8 @@ export class Budget {
   readonly ids: FairShare;
   /** Ids that stay until they expire (idempotency keys): another eighth, so that neither stops the other. */
   readonly pinnedIds: FairShare;
+  /** Keys of rooms' state: at most half of `maxBytes`, of one owner an eighth of that. */
+  readonly state: FairShare;
   readonly histories = new BySize();
   /** Dedupe tables, by the bytes that they may forget early. */
   readonly tables = new BySize();
@@ -72,11 +74,12 @@ export class Budget {
   constructor(readonly maxBytes: number) {
     this.ids = new FairShare(maxBytes / 8);
     this.pinnedIds = new FairShare(maxBytes / 8);
+    this.state = new FairShare(maxBytes / 2, maxBytes / 16);
   }
 
-  /** Messages and ids. */
+  /** Messages, ids and state. */
   get bytes(): number {
-    return this.histories.bytes + this.ids.used + this.pinnedIds.used;
+    return this.histories.bytes + this.ids.used + this.pinnedIds.used + this.state.used;
   }
 }
 

@@ -5,10 +5,11 @@
  */
 import type { Span } from "../protocol/page.ts";
 import { EVENTS_ROOM } from "../protocol/parse.ts";
-import type { Cursor, Head } from "../protocol/position.ts";
-import type { Members, RoomSummary, Transient } from "../protocol/room_event.ts";
+import type { Cursor, Head, StateCursor } from "../protocol/position.ts";
+import type { Members, RoomSummary, StateSpan, Transient } from "../protocol/room_event.ts";
 import type { Clock } from "../util/clock.ts";
 import type {
+  Change,
   Draft,
   Engine,
   EngineStats,
@@ -19,11 +20,13 @@ import type {
 } from "./engine.ts";
 import { EVENTS_SENDER, eventTexts, type MemberChange } from "./member_events.ts";
 import { type HistoryLimits, type MemoryRoom, MemoryRooms, newEpoch } from "./memory_rooms.ts";
+import { REMOVED, StateMap } from "./state_map.ts";
 
 export { type HistoryLimits, newEpoch } from "./memory_rooms.ts";
 
 const SWEEP_MS = 5_000;
 const MAX_NAMES = 1_000;
+const NO_STATE = { map: new StateMap() };
 
 /** Makes the memory engine. @throws {SettingError} if a rule of the limits is none */
 export function createMemoryEngine(limits: HistoryLimits, clock: Clock): Engine {
@@ -42,8 +45,10 @@ export class MemoryEngine implements Engine {
   host(name: string, host: Host, address?: string): Head | Refusal {
     const room = this.memory.open(name, address);
     if (!room) return { refused: "too_many_rooms" };
+    this.memory.expiry.run();
     this.memory.setHost(room, host);
-    return { epoch: room.epoch, seq: room.history.seq, rev: 0, members: room.members.size };
+    const { epoch, history: { seq }, members, state } = room;
+    return { epoch, seq, rev: state?.map.rev ?? 0, members: members.size };
   }
 
   release(name: string): void {
@@ -75,12 +80,48 @@ export class MemoryEngine implements Engine {
     return { epoch: room.epoch, seq: chat.seq };
   }
 
-  set(): Refusal {
-    return { refused: "unavailable" };
+  set(name: string, change: Change): StateCursor | Refusal {
+    const { key, id, owner, value } = change;
+    const { memory } = this;
+    memory.expiry.run();
+    const room = memory.open(name, owner);
+    if (!room) return { refused: "too_many_rooms" };
+    const now = this.clock.now();
+    const { epoch, ids } = room;
+    const known = id && ids.find(id, now);
+    if (known === "conflict") return { refused: known };
+    if (known) return { epoch, rev: known.seq };
+    const refuse = (refusal: Refusal) => {
+      memory.dropIfUnused(room);
+      return refusal;
+    };
+    const rev = room.state?.map.get(key)?.rev ?? 0;
+    if (change.if !== undefined && change.if !== rev) {
+      return refuse({ refused: "rev_conflict", rev });
+    }
+    const state = memory.stateOf(room);
+    if (!state.hasSpace(change)) return refuse({ refused: "too_many_keys" });
+    // A member that has ended can't take its key along.
+    const isLate = change.member !== undefined && !room.members.has(change.member);
+    if (isLate || (id && !this.#makeSpaceFor(id, room, owner))) {
+      return refuse({ refused: "unavailable" });
+    }
+    const entry = value === REMOVED && rev === 0 ? undefined : state.change(change, now);
+    if (id) ids.remember(id, state.map.rev, now, owner);
+    memory.makeSpace();
+    if (entry) room.host?.deliver({ type: "set", entry });
+    if (!room.host) memory.touch(room);
+    return { epoch, rev: state.map.rev };
   }
 
-  state(): Refusal {
-    return { refused: "unavailable" };
+  state(name: string, since?: StateCursor): StateSpan {
+    this.memory.expiry.run();
+    const room = this.memory.get(name);
+    const { epoch = newEpoch(), state: { map } = NO_STATE } = room ?? {};
+    const isKnown = since?.epoch === epoch && map.knows(since.rev);
+    return isKnown
+      ? { epoch, rev: map.rev, since: since.rev, entries: map.since(since.rev) }
+      : { epoch, rev: map.rev, entries: map.entries() };
   }
 
   relay(name: string, event: Transient): void {
@@ -108,6 +149,7 @@ export class MemoryEngine implements Engine {
     room.names = undefined;
     const event = { event: "leave", name: as, members: members.size } as const;
     host?.deliver({ type: "status", ...event });
+    if (room.state) this.memory.removeKeys(room, room.state.boundTo(member));
     this.tell({ ...event, room: name });
     this.memory.dropIfUnused(room);
   }

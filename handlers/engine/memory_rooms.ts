@@ -12,6 +12,9 @@ import { History } from "./history.ts";
 import { type Journal, RoomJournal } from "./journal.ts";
 import type { MemberEvent } from "./member_events.ts";
 import { type RoomLimits, roomLimits, type RoomRules } from "./room_rules.ts";
+import { Expiry } from "./expiry.ts";
+import { type ExpiringKey, type KeptEntry, RoomState } from "./room_state.ts";
+import { DEFAULT_MAX_KEYS, DEFAULT_MAX_STATE_BYTES } from "./state_map.ts";
 
 /** How much an engine keeps; see the settings of the same names. */
 export interface HistoryLimits extends RoomLimits {
@@ -19,7 +22,9 @@ export interface HistoryLimits extends RoomLimits {
   roomRules?: RoomRules;
   /** What the room `_events` says of members; nothing if missing. */
   events?: readonly MemberEvent[];
-  /** Megabytes for all rooms together, remembered ids included. */
+  /** Bytes of a room's keys, encoded. */
+  maxStateBytes?: number;
+  /** Megabytes for all rooms together, remembered ids and state included. */
   historyMb: number;
   /** Rooms, empty ones included. */
   maxRooms: number;
@@ -33,6 +38,8 @@ export interface MemoryRoom {
   readonly journal?: RoomJournal;
   readonly history: History;
   readonly ids: DedupeTable;
+  /** There only once a key was set. */
+  state?: RoomState;
   /** Names by member. */
   readonly members: Map<string, string>;
   /** The members' names in order, until somebody comes or goes. */
@@ -69,6 +76,8 @@ export class MemoryRooms {
   #openers = new Map<string, Opener>();
   /** The rooms with a host, by name, until a host comes or goes. */
   #hosted?: MemoryRoom[];
+  /** Keys of all rooms that go by themselves. */
+  readonly expiry: Expiry<ExpiringKey>;
   /** The highest {@link MemoryRoom.eventNumber} of those that are gone. */
   lastEventNumber = 0;
   readonly #limitsOf: (room: string) => RoomLimits;
@@ -84,6 +93,12 @@ export class MemoryRooms {
   ) {
     this.budget = new Budget(limits.historyMb * 1_000_000);
     this.#limitsOf = roomLimits(limits);
+    this.expiry = new Expiry(clock, ({ state, entry }) => {
+      const room = this.#rooms.get(state.name);
+      if (room?.state === state && state.map.get(entry.key) === entry) {
+        this.removeKeys(room, [entry]);
+      }
+    });
   }
 
   get size(): number {
@@ -141,9 +156,29 @@ export class MemoryRooms {
     this.#setEmpty(room, true);
   }
 
-  /** Drops a room that nobody uses and that never had a message. */
+  /** Drops a room that nobody uses and that never had a message or key. */
   dropIfUnused(room: MemoryRoom): void {
-    if (!room.host && room.members.size === 0 && room.history.seq === 0) this.#drop(room);
+    if (!room.host && room.members.size === 0 && !hasBegun(room)) this.#drop(room);
+  }
+
+  /** The room's state, there from now on. */
+  stateOf(room: MemoryRoom): RoomState {
+    const { maxKeys = DEFAULT_MAX_KEYS } = room.limits;
+    const { maxStateBytes = DEFAULT_MAX_STATE_BYTES } = this.limits;
+    return room.state ??= new RoomState(
+      room.name,
+      { maxKeys, maxStateBytes },
+      this.budget,
+      this.expiry,
+    );
+  }
+
+  /** Removes keys that go by themselves, and tells the host. */
+  removeKeys(room: MemoryRoom, entries: KeptEntry[]): void {
+    for (const entry of entries) {
+      const removal = room.state!.remove(entry, this.clock.now());
+      room.host?.deliver({ type: "set", entry: removal });
+    }
   }
 
   /** Rooms with a host, by name, those behind `after`, at most `limit`. */
@@ -175,6 +210,7 @@ export class MemoryRooms {
 
   /** Forgets all, without a word to the journal. */
   clear(): void {
+    this.expiry.clear();
     this.#rooms.clear();
     this.#empty.clear();
     this.#openers.clear();
@@ -237,7 +273,8 @@ export class MemoryRooms {
   }
 
   #drop(room: MemoryRoom): void {
-    if (room.history.seq > 0) this.#nextEpoch = newEpoch();
+    if (hasBegun(room)) this.#nextEpoch = newEpoch();
+    room.state?.clear();
     room.history.clear();
     room.ids.clear();
     room.journal?.delete(room.journal.row);
@@ -254,6 +291,11 @@ export class MemoryRooms {
       else empty?.delete(room);
     }
   }
+}
+
+/** Whether a room has numbered anything in its epoch. */
+function hasBegun({ history, state }: MemoryRoom): boolean {
+  return history.seq > 0 || (state?.map.rev ?? 0) > 0;
 }
 
 /** A random name for a history that starts anew. */

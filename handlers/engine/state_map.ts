@@ -1,6 +1,10 @@
 /** The state of one room: what each key is, and what changed since when. */
 import type { Entry } from "../protocol/room_event.ts";
 
+/** Keys of a room's state, where nothing else is set. */
+export const DEFAULT_MAX_KEYS = 1_000;
+/** Bytes of a room's keys, encoded, where nothing else is set. */
+export const DEFAULT_MAX_STATE_BYTES = 262_144;
 /** How many removals a room knows: behind them a subscriber gets the whole state. */
 const MAX_REMOVALS = 1_000;
 /** The value of a removed key. */
@@ -28,9 +32,11 @@ export class StateMap {
     return this.#live.get(key);
   }
 
-  /** Takes a change; `rev` is its number from now on. */
-  apply(entry: Entry): void {
+  /** Takes a change; `rev` is its number from now on. The answer is what is not known any more. */
+  apply(entry: Entry): Entry[] {
     const { key, value, rev } = entry;
+    const known = this.#live.get(key) ?? this.#removed.get(key);
+    const gone = known ? [known] : [];
     this.rev = rev;
     this.#live.delete(key);
     this.#removed.delete(key);
@@ -40,10 +46,12 @@ export class StateMap {
     if (oldest) {
       this.#removed.delete(oldest.key);
       this.#forgottenRev = oldest.rev;
+      gone.push(oldest);
     }
     if (this.#order.length > 2 * (this.#live.size + this.#removed.size) + 100) {
       this.#order = this.#order.filter((entry) => this.#isLast(entry));
     }
+    return gone;
   }
 
   /** Takes a whole state, as another place tells it: of what went before it nothing is known. */
@@ -69,6 +77,11 @@ export class StateMap {
   /** All keys that are there, by key. */
   entries(): Entry[] {
     return [...this.#live.values()].sort((a, b) => a.key < b.key ? -1 : 1);
+  }
+
+  /** The last change of every key, of known removals too. */
+  known(): Entry[] {
+    return [...this.#live.values(), ...this.#removed.values()];
   }
 
   #isLast(entry: Entry): boolean {

@@ -1,5 +1,5 @@
 /** The settings, one a line: parsing, `--help` and the table of `handlers/README.md` follow it. */
-import { DEFAULT_LIMITS, type Limits } from "../access/limits.ts";
+import { DEFAULT_LIMITS, fullLimits, type Limits } from "../access/limits.ts";
 import { OriginRules, SAME_ORIGIN } from "../access/origins.ts";
 import { MEMBER_EVENTS } from "../engine/member_events.ts";
 import { checkRoomRules, type RoomRules } from "../engine/room_rules.ts";
@@ -80,6 +80,8 @@ export const GROUPS = {
     HISTORY_SIZE: limit("historySize", "messages kept a room"),
     HISTORY_SECONDS: limit("historySeconds", "seconds that messages and empty rooms are kept"),
     HISTORY_MB: limit("historyMb", "megabytes of history, all rooms together", LARGE, 1),
+    MAX_KEYS: limit("maxKeys", "keys of a room's state"),
+    MAX_STATE_BYTES: limit("maxStateBytes", "bytes of them; at most a quarter of MAX_QUEUE_BYTES"),
     ROOM_RULES: roomRules('what some rooms keep: {"user:*":{"history":9,"seconds":60,"keys":5}}'),
     MAX_ROOMS: limit("maxRooms", "rooms, empty ones with history included"),
     DATA_FILE: text("file that rooms are kept in over restarts, also if the machine fails"),
@@ -148,7 +150,7 @@ export function limitsAndAccess(settings: Settings) {
   const limits = Object.entries<Setting<unknown>>(SETTINGS)
     .flatMap(([name, { limit }]) => limit ? [[limit, settings[name as Name]]] : []);
   return {
-    limits: Object.fromEntries(limits) as Limits,
+    limits: fullLimits(Object.fromEntries(limits)),
     allowedOrigins: settings.ALLOWED_ORIGINS,
     trustedProxies: settings.TRUST_PROXY,
   };

@@ -4,6 +4,7 @@
  *
  * @module
  */
+import { DEFAULT_MAX_KEYS, DEFAULT_MAX_STATE_BYTES } from "../state_map.ts";
 import type { Span } from "../../protocol/page.ts";
 import type { Cursor, Head, StateCursor } from "../../protocol/position.ts";
 import type { Members, RoomSummary, StateSpan, Transient } from "../../protocol/room_event.ts";
@@ -47,8 +48,6 @@ const UNAVAILABLE: Refusal = { refused: "unavailable" };
 const MAX_READS = 4;
 /** The node renews its lease every 5 s. */
 const LEASE_TICKS = 25;
-/** The most bytes of a room's state: keys, senders and values. */
-const MAX_STATE_BYTES = 262_144;
 /** How long a list of rooms is shared, in ms. */
 const LIST_MS = 1_000;
 
@@ -175,13 +174,14 @@ class RedisEngine implements Engine, RedisNode {
   async set(name: string, change: Change): Promise<StateCursor | Refusal> {
     const { id, key, sender, value, ttlSeconds = 0, member, owner } = change;
     const boundTo = member === undefined ? "" : `${this.id}/${member}`;
-    const { maxKeys = 1_000 } = this.#rooms.limitsOf(name);
+    const { maxKeys = DEFAULT_MAX_KEYS } = this.#rooms.limitsOf(name);
+    const { maxStateBytes = DEFAULT_MAX_STATE_BYTES } = this.limits;
     const numbers = [
       change.if ?? "",
       1_000 * ttlSeconds,
       boundTo,
       Math.min(maxKeys, 1e9),
-      MAX_STATE_BYTES,
+      maxStateBytes,
     ];
     const args = [key, pack(sender), encodeText(value), ...numbers.map(String)];
     this.#rooms.get(name)?.catchUp();
