@@ -101,7 +101,7 @@ export interface Call {
   visitor: Visitor;
   /** The room that the path names, checked; empty where it names none. */
   room: string;
-  /** The key that the path names, unchecked. */
+  /** The key or user that the path names, unchecked. */
   key?: string;
 }
 

@@ -11,6 +11,7 @@ import { metrics } from "./http/metrics.ts";
 import { pages } from "./http/pages.ts";
 import { publishMessage, publishMessages } from "./http/publish.ts";
 import { readState, removeKey, setKey } from "./http/state.ts";
+import { disconnectUser } from "./http/users.ts";
 import { listMembers, listRooms, readMessages, readRoom } from "./http/rooms.ts";
 
 export type { Fetch };
@@ -37,6 +38,7 @@ export function createRouter(app: App): Fetch {
     "/rooms/{room}/state": { need: "grants", GET: readState(app) },
     "/rooms/{room}/state/{key}": { need: "grants", PUT: setKey(app), DELETE: removeKey(app) },
     "/rooms/{room}/events": { need: "grants", GET: withSlot(app, events(app)) },
+    "/users/{user}": { need: "admin", DELETE: disconnectUser(app) },
     "/healthz": { need: "nothing", GET: health() },
     "/readyz": { need: "nothing", GET: readiness(app) },
     "/metrics": { need: "admin", GET: metrics(app) },

@@ -4,6 +4,7 @@ import type { App } from "./app.ts";
 import { isRefusal } from "./engine/engine.ts";
 import { historyOf, type HistoryQuery, membersOf } from "./http/rooms.ts";
 import { stateOf } from "./http/state.ts";
+import { isBanTime } from "./http/users.ts";
 import { publishStats } from "./http/stats.ts";
 import { isPersonName, isRoomName, isShallow } from "./protocol/parse.ts";
 import type { Cursor, StateCursor } from "./protocol/position.ts";
@@ -66,6 +67,11 @@ export interface Parley extends AsyncDisposable {
     options?: { after?: string; state?: boolean; since?: string; signal?: AbortSignal },
   ): AsyncIterable<RoomObject>;
   /**
+   * Ends all sockets and streams of a user (`user` of the grants, `sub` of a token), in all processes;
+   * for so many whole seconds (0) the user is refused. A later ban replaces it.
+   */
+  disconnect(user: string, options?: { seconds?: number }): Promise<void>;
+  /**
    * Sends all clients away, spread over some seconds (`drainSeconds`), and takes nobody in any more.
    * Done when all are gone or the time is over. A second call waits for the same drain.
    */
@@ -95,6 +101,7 @@ export function runApp(app: App): Parley {
     auditSlots(registry),
     guardQueues(registry),
     publishStats(app),
+    ...(app.authorize ? [registry.bans.start()] : []),
   ];
   const programs = new Set<Program>();
   let drained: Promise<void> | undefined;
@@ -152,6 +159,10 @@ export function runApp(app: App): Parley {
       if (signal?.aborted) program.stop();
       const opened = Promise.resolve(room.subscribe(program, wanted));
       return objectsOf(program, opened, name, () => programs.delete(program));
+    },
+    async disconnect(user, { seconds = 0 } = {}) {
+      if (!isBanTime(seconds)) throw new TypeError(`Cannot ban for ${seconds}: no whole seconds`);
+      granted(await registry.bans.disconnect(user, seconds), "disconnect a user");
     },
     drain: ({ seconds } = {}) => drain(seconds),
     async [Symbol.asyncDispose]() {

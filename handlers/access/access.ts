@@ -2,7 +2,7 @@
 import { HttpError } from "../protocol/http_error.ts";
 import type { Log } from "../util/log.ts";
 import { addressGroup, clientAddress, isLoopback } from "./address.ts";
-import { type Authorize, OPEN_RIGHTS, type Rights, rightsOf } from "./grants.ts";
+import { type Authorize, type Grants, OPEN_RIGHTS, type Rights, rightsOf } from "./grants.ts";
 import { isUpgrade } from "./handshake.ts";
 import { OriginRules } from "./origins.ts";
 
@@ -59,11 +59,13 @@ const MAX_REFUSED_ORIGINS = 100;
 /** Who may come in. */
 export class Access {
   readonly #rules: AccessRules;
+  readonly #isBanned: (user?: string) => boolean;
   readonly #origins: OriginRules;
   readonly #refusedOrigins = new Set<string>();
 
   /** @throws {SettingError} if an allowed origin could never match */
-  constructor(rules: AccessRules) {
+  constructor(rules: AccessRules, isBanned: (user?: string) => boolean = () => false) {
+    this.#isBanned = isBanned;
     this.#rules = rules;
     this.#origins = new OriginRules(rules.allowedOrigins);
   }
@@ -104,7 +106,7 @@ export class Access {
       const renew = isUpgrade(headers) ? this.#renewal(request, room, visitor) : undefined;
       const grants = await authorize(request, room);
       if (grants instanceof Response) return grants;
-      const rights = rightsOf(grants);
+      const rights = this.#rightsOf(grants);
       if (need === "admin" && !rights.isAdmin) throw forbidden("This needs the right admin.");
       if (need !== "admin" && room !== undefined && !rights.maySubscribe(room)) {
         throw forbidden("This room is not allowed.");
@@ -112,6 +114,11 @@ export class Access {
       const user = rights.user === undefined ? visitor.address : `user ${rights.user}`;
       return { ...visitor, rights, renew, rateKey: rights.isAdmin ? undefined : user };
     });
+  }
+
+  #rightsOf(grants: Grants): Rights {
+    if (this.#isBanned(grants.user)) throw forbidden("This user is not allowed now.");
+    return rightsOf(grants);
   }
 
   #checkOrigin(request: Request, info: RequestInfo): void {
@@ -134,7 +141,7 @@ export class Access {
         const headers = new Headers(kept);
         headers.set("authorization", `Bearer ${token}`);
         const grants = await this.#rules.authorize!(new Request(url, { headers }), room);
-        if (!(grants instanceof Response)) return rightsOf(grants);
+        if (!(grants instanceof Response)) return this.#rightsOf(grants);
         throw new HttpError(grants.status, "forbidden", "The token was refused.");
       });
   }

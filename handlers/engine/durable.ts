@@ -8,13 +8,20 @@
  */
 import type { Span } from "../protocol/page.ts";
 import { EVENTS_ROOM } from "../protocol/parse.ts";
-import type { Cursor, Head } from "../protocol/position.ts";
-import type { Members, RoomEvent, RoomSummary, Transient } from "../protocol/room_event.ts";
+import type { Cursor, Head, StateCursor } from "../protocol/position.ts";
+import type {
+  Members,
+  RoomEvent,
+  RoomSummary,
+  StateSpan,
+  Transient,
+} from "../protocol/room_event.ts";
 import type { Clock } from "../util/clock.ts";
 import type { Log } from "../util/log.ts";
 import { chain, type MaybePromise } from "../util/maybe_promise.ts";
 import { Committer } from "./committer.ts";
 import {
+  type Change,
   type Draft,
   type Engine,
   type EngineStats,
@@ -106,12 +113,13 @@ class DurableEngine implements Engine {
     return this.#answer(this.memory.publish(room, draft), 2 * draft.message.length);
   }
 
-  set(): Refusal {
-    return { refused: "unavailable" };
+  set(room: string, change: Change): MaybePromise<StateCursor | Refusal> {
+    if (this.#isBusy) return UNAVAILABLE;
+    return this.#answer(this.memory.set(room, change), 2 * change.value.length);
   }
 
-  state(): Refusal {
-    return { refused: "unavailable" };
+  state(room: string, since?: StateCursor): MaybePromise<StateSpan | Refusal> {
+    return this.#isBusy ? UNAVAILABLE : this.#answer(this.memory.state(room, since));
   }
 
   relay(room: string, event: Transient): void {

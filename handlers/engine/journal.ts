@@ -8,11 +8,15 @@
  */
 import type { Chat } from "../protocol/room_event.ts";
 import type { IdempotencyKey } from "./engine.ts";
+import type { KeptEntry } from "./room_state.ts";
 
 /** Something that is kept. `room` is the row of the room's own entry, which comes before. */
 export type Entry =
-  /** Messages up to `seq` are not kept; higher ones tell the room's number themselves. */
-  | [kind: "room", name: string, epoch: string, seq: number]
+  /**
+   * Messages up to `seq` are not kept, and removals of keys up to `forgottenRev`; what is kept tells
+   * the room's newer numbers itself.
+   */
+  | [kind: "room", name: string, epoch: string, seq: number, forgottenRev?: number]
   | [kind: "chat", room: number, seq: number, time: number, sender: string, message: string]
   | [
     kind: "id",
@@ -22,6 +26,18 @@ export type Entry =
     digest: string | null,
     seq: number,
     expiresAt: number,
+  ]
+  /** The last change of a key; a removal has the value `null`. */
+  | [
+    kind: "key",
+    room: number,
+    key: string,
+    value: string,
+    sender: string,
+    time: number,
+    rev: number,
+    expiresAt: number | null,
+    isBound: boolean,
   ];
 
 /** Changes to commit together. */
@@ -44,6 +60,9 @@ export interface Journal {
 
 /** What one room writes down. */
 export class RoomJournal {
+  #seq = 0;
+  #forgottenRev = 0;
+
   constructor(
     readonly journal: Journal,
     readonly name: string,
@@ -53,7 +72,36 @@ export class RoomJournal {
 
   /** Writes the room's own entry: messages up to `seq` are not kept. */
   putRoom(seq: number): void {
-    this.journal.put(this.row, ["room", this.name, this.epoch, seq]);
+    this.#seq = seq;
+    this.journal.put(this.row, ["room", this.name, this.epoch, seq, this.#forgottenRev]);
+  }
+
+  /** Writes the room's own entry: removals of keys up to `rev` are not kept. */
+  putForgotten(rev: number): void {
+    this.#forgottenRev = rev;
+    this.putRoom(this.#seq);
+  }
+
+  /** Takes what the room's own entry says. */
+  restore(seq: number, forgottenRev: number): void {
+    this.#seq = seq;
+    this.#forgottenRev = forgottenRev;
+  }
+
+  /** Writes the last change of a key; gives its row. */
+  addKey({ key, value, sender, time, rev, expiresAt, member }: KeptEntry): number {
+    const isBound = member !== undefined;
+    return this.#add([
+      "key",
+      this.row,
+      key,
+      value,
+      sender,
+      time,
+      rev,
+      expiresAt ?? null,
+      isBound,
+    ]);
   }
 
   /** Writes a message; gives its row. */

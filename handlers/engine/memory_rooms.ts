@@ -30,6 +30,9 @@ export interface HistoryLimits extends RoomLimits {
   maxRooms: number;
 }
 
+/** To whom restored keys are bound: the members themselves are not kept. */
+export const LOST_MEMBER = "";
+
 /** What the engine knows of one room. */
 export interface MemoryRoom {
   readonly name: string;
@@ -126,17 +129,28 @@ export class MemoryRooms {
   }
 
   /** Adds a room that was kept before; an older one of this name is dropped. */
-  restore(name: string, epoch: string, seq: number, row: number): MemoryRoom {
+  restore(
+    name: string,
+    epoch: string,
+    seq: number,
+    row: number,
+    forgottenRev = 0,
+  ): MemoryRoom {
     const older = this.#rooms.get(name);
     if (older) this.#drop(older);
     const room = this.#add(name, epoch, row);
     room.history.seq = seq;
+    room.journal?.restore(seq, forgottenRev);
+    if (forgottenRev > 0) this.stateOf(room).map.forgottenRev = forgottenRev;
     return room;
   }
 
   /** Ends what {@link restore} began: drops what is too much or too old by the limits of now. */
   restored(): void {
     while (this.size > this.limits.maxRooms && this.#dropOneOf(this.#empty));
+    for (const room of this.#rooms.values()) {
+      if (room.state) this.removeKeys(room, room.state.boundTo(LOST_MEMBER));
+    }
     this.makeSpace();
     this.expire();
   }
@@ -170,6 +184,7 @@ export class MemoryRooms {
       { maxKeys, maxStateBytes },
       this.budget,
       this.expiry,
+      room.journal,
     );
   }
 

@@ -4,7 +4,8 @@
  * @module
  */
 import type { Journal } from "./journal.ts";
-import type { MemoryRoom, MemoryRooms } from "./memory_rooms.ts";
+import { LOST_MEMBER, type MemoryRoom, type MemoryRooms } from "./memory_rooms.ts";
+import type { KeptEntry } from "./room_state.ts";
 import type { TakeEntry } from "./sqlite.ts";
 
 /** Fills the rooms of a memory engine; what is of no use any more is deleted. */
@@ -13,8 +14,8 @@ export function restoreInto(rooms: MemoryRooms, journal: Journal): TakeEntry {
   return (row, entry) => {
     journal.lastRow = row;
     if (entry[0] === "room") {
-      const [, name, epoch, seq] = entry;
-      byRow.set(row, rooms.restore(name, epoch, seq, row));
+      const [, name, epoch, seq, forgottenRev] = entry;
+      byRow.set(row, rooms.restore(name, epoch, seq, row, forgottenRev));
       return;
     }
     const room = byRow.get(entry[1]);
@@ -24,6 +25,13 @@ export function restoreInto(rooms: MemoryRooms, journal: Journal): TakeEntry {
       room.history.restore({ seq, time, sender, message }, row);
       rooms.touch(room);
       rooms.makeSpace();
+    } else if (entry[0] === "key") {
+      const [, , key, value, sender, time, rev, expiresAt, isBound] = entry;
+      const kept: KeptEntry = { key, value, sender, time, rev, row };
+      if (expiresAt !== null) kept.expiresAt = expiresAt;
+      if (isBound) kept.member = LOST_MEMBER;
+      rooms.stateOf(room).put(kept);
+      rooms.touch(room);
     } else {
       const [, , session, id, digest, seq, expiresAt] = entry;
       room.ids.restore({ session, id, digest: digest ?? undefined }, seq, expiresAt, row);

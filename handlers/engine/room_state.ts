@@ -4,6 +4,7 @@ import { byteLength } from "../util/bytes.ts";
 import type { Budget } from "./budget.ts";
 import type { Change } from "./engine.ts";
 import type { Expiry } from "./expiry.ts";
+import type { RoomJournal } from "./journal.ts";
 import { REMOVED, StateMap } from "./state_map.ts";
 
 /** An entry, and what the engine alone knows of it. */
@@ -11,6 +12,7 @@ export interface KeptEntry extends Entry {
   /** When it goes by itself, Unix ms. */ expiresAt?: number;
   /** With whose end it goes. */ member?: string;
   /** Whose share it uses. */ owner?: string;
+  /** The number of its row, where there is a journal. */ row?: number;
 }
 
 /** A key that goes by itself. */
@@ -42,6 +44,7 @@ export class RoomState {
     readonly limits: StateLimits,
     readonly budget: Budget,
     readonly expiry: Expiry<ExpiringKey>,
+    readonly journal?: RoomJournal,
   ) {}
 
   /** Whether a change fits: into the room, into all state, and into its owner's share. */
@@ -81,7 +84,10 @@ export class RoomState {
   put(entry: KeptEntry): void {
     const known = this.map.get(entry.key);
     if (known) this.#release(known);
-    for (const gone of this.map.apply(entry)) this.#count(gone, -1);
+    entry.row ??= this.journal?.addKey(entry);
+    const { forgottenRev } = this.map;
+    for (const gone of this.map.apply(entry)) this.#forget(gone);
+    if (this.map.forgottenRev > forgottenRev) this.journal?.putForgotten(this.map.forgottenRev);
     this.#count(entry, 1);
     if (entry.value === REMOVED) return;
     this.#encodedBytes += encodedBytes(entry);
@@ -99,7 +105,7 @@ export class RoomState {
   /** Gives all of its bytes back. */
   clear(): void {
     for (const entry of this.map.entries()) this.#release(entry);
-    for (const entry of this.map.known()) this.#count(entry, -1);
+    for (const entry of this.map.known()) this.#forget(entry);
   }
 
   #release(entry: KeptEntry): void {
@@ -114,6 +120,11 @@ export class RoomState {
     if (!expiring) return;
     this.#expiring.delete(entry);
     this.expiry.delete(expiring, expiresAt!);
+  }
+
+  #forget(entry: KeptEntry): void {
+    this.#count(entry, -1);
+    if (entry.row !== undefined) this.journal?.delete(entry.row);
   }
 
   #count(entry: KeptEntry, sign: 1 | -1): void {

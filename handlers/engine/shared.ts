@@ -5,7 +5,13 @@ import { chain, type MaybePromise } from "../util/maybe_promise.ts";
 import { Channel } from "./channel.ts";
 import { type Engine, type Host, isRefusal, type Refusal } from "./engine.ts";
 import { HostGate } from "./host_gate.ts";
-import { flatten, type OwnerCalls, type RemoteCalls, unflatten } from "./remote.ts";
+import {
+  flatten,
+  type OwnerCalls,
+  type RemoteCalls,
+  unflatten,
+  unflattenChange,
+} from "./remote.ts";
 
 /** An engine that several threads use. */
 export interface SharedEngine {
@@ -55,6 +61,7 @@ export function shareEngine(engine: Engine): SharedEngine {
             const key = session === undefined ? undefined : { session, id, digest };
             return use.publish(room, { sender, message, key, address });
           },
+          set: (room, ...change) => use.set(room, unflattenChange(change)),
           report(listeners) {
             for (let i = 0; i < listeners.length; i += 2) {
               const hosting = hostings.get(listeners[i]);
@@ -106,8 +113,8 @@ function createUse(engine: Engine, rooms: Map<string, SharedRoom>): Engine {
       engine.release(name);
     },
     publish: (room, draft) => engine.publish(room, draft),
-    set: () => ({ refused: "unavailable" }),
-    state: () => ({ refused: "unavailable" }),
+    set: (room, change) => engine.set(room, change),
+    state: (room, since) => engine.state(room, since),
     relay: (room, event) => engine.relay(room, event),
     join(room, member, name) {
       const key = `${room} ${member}`;

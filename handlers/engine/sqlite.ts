@@ -11,7 +11,7 @@ import type { Changes, Entry } from "./journal.ts";
 /** "PRLY": what makes a SQLite file one of Parley's. */
 const APPLICATION_ID = 0x50524c59;
 /** Raise it with every new kind of entry: an older Parley then refuses the file. */
-const VERSION = 1;
+const VERSION = 2;
 const SCHEMA = `
   PRAGMA application_id = ${APPLICATION_ID};
   PRAGMA user_version = ${VERSION};

@@ -20,7 +20,7 @@ export class StateMap {
   /** In the order of the changes; what a later change of its key replaced is still in it for a while. */
   #order: Entry[] = [];
   /** Removals up to this rev may be forgotten. */
-  #forgottenRev = 0;
+  forgottenRev = 0;
 
   /** How many keys there are. */
   get size(): number {
@@ -45,7 +45,7 @@ export class StateMap {
     const [oldest] = this.#removed.size > MAX_REMOVALS ? this.#removed.values() : [];
     if (oldest) {
       this.#removed.delete(oldest.key);
-      this.#forgottenRev = oldest.rev;
+      this.forgottenRev = oldest.rev;
       gone.push(oldest);
     }
     if (this.#order.length > 2 * (this.#live.size + this.#removed.size) + 100) {
@@ -59,12 +59,12 @@ export class StateMap {
     this.#live = new Map(entries.map((entry) => [entry.key, entry]));
     this.#removed.clear();
     this.#order = entries.toSorted((a, b) => a.rev - b.rev);
-    this.#forgottenRev = this.rev = rev;
+    this.forgottenRev = this.rev = rev;
   }
 
   /** Whether everything that changed behind `rev` is known. */
   knows(rev: number): boolean {
-    return rev <= this.rev && rev >= this.#forgottenRev;
+    return rev <= this.rev && rev >= this.forgottenRev;
   }
 
   /** The last change of each key that changed behind `rev`, which is {@link knows known}, in their order. */

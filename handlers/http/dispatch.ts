@@ -38,7 +38,7 @@ const NOT_FOUND = () => new Response("Not Found", { status: 404 });
 /**
  * Makes the function that answers requests.
  *
- * @param routes by path; `{room}` stands for one part of it, a room's name, `{key}` for the rest, a key of its state
+ * @param routes by path; `{room}` stands for one part of it, a room's name, `{key}` and `{user}` for the rest
  * @throws {TypeError} if the prefix is no path
  */
 export function dispatcher(app: App, routes: Record<string, Route>): Fetch {
@@ -46,14 +46,14 @@ export function dispatcher(app: App, routes: Record<string, Route>): Fetch {
   if (!/^(?:\/[\w.~-]+)*$/.test(prefix)) {
     throw new TypeError(`Cannot use prefix: must be a path like /rt, is ${JSON.stringify(prefix)}`);
   }
-  const access = new Access(app);
+  const access = new Access(app, (user) => registry.bans.has(user));
   const patterns = Object.entries(routes).map(([path, route]) => ({
     path,
     route,
     pattern: new RegExp(
       `^${
         path.replaceAll(".", "\\.").replace("{room}", "(?<room>[^/]*)").replace(
-          "{key}",
+          /\{(?:key|user)\}/,
           "(?<key>.*)",
         )
       }$`,

@@ -57,8 +57,10 @@ export function isServerRoom(room: string): boolean {
 
 /** The server's own room of what happens in the others; see EVENTS. */
 export const EVENTS_ROOM = "_events";
+/** The server's own room of users who were sent away. */
+export const BANS_ROOM = "_bans";
 /** The server's own rooms that all of its processes share; the others are of one process. */
-export const SHARED_ROOMS: readonly string[] = [EVENTS_ROOM, "_bans"];
+export const SHARED_ROOMS: readonly string[] = [EVENTS_ROOM, BANS_ROOM];
 
 /** Whether a room of the server's own is one for all processes. */
 export function isSharedRoom(room: string): boolean {

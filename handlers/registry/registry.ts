@@ -11,6 +11,7 @@ import type { Clock } from "../util/clock.ts";
 import type { Log } from "../util/log.ts";
 import { chain, type MaybePromise } from "../util/maybe_promise.ts";
 import { Audience } from "./audience.ts";
+import { Bans } from "./bans.ts";
 import { Counters } from "./counters.ts";
 import { drain } from "./drain.ts";
 import { Turn } from "./flush.ts";
@@ -51,6 +52,8 @@ export class Registry {
   readonly limits: Limits;
   readonly load: LoadWatch;
   readonly hooks: HookCaller;
+  /** Users who were sent away. */
+  readonly bans: Bans = new Bans(this);
   isDraining = false;
   /** Slots of this thread: sockets and streams that the runtime still holds, evicted ones included. */
   heldCount = 0;

@@ -7,7 +7,7 @@ import { isRefusal } from "../engine/engine.ts";
 import type { From } from "../hooks/hooks.ts";
 import type { ErrorCode } from "../protocol/encode.ts";
 import type { Span } from "../protocol/page.ts";
-import { isServerRoom } from "../protocol/parse.ts";
+import { BANS_ROOM, isServerRoom } from "../protocol/parse.ts";
 import type { Cursor, StateCursor, Wanted } from "../protocol/position.ts";
 import type { Members, RoomSummary, StateSpan } from "../protocol/room_event.ts";
 import { byteLength } from "../util/bytes.ts";
@@ -214,7 +214,9 @@ export class Room {
     if (subscriber.rooms.size >= this.registry.limits.maxRoomsPerConnection) {
       return { refused: "too_many_rooms" };
     }
-    if (!subscriber.rights.maySubscribe(this.name)) return FORBIDDEN;
+    // A process hosts a room once, and this one is hosted by its bans.
+    const mayHear = this.name !== BANS_ROOM && subscriber.rights.maySubscribe(this.name);
+    if (!mayHear) return FORBIDDEN;
     return this.registry.openAudience(this).subscribe(subscriber, wanted);
   }
 

@@ -144,6 +144,7 @@ export abstract class Subscriber {
     this.#isOpen = true;
     this.registry.add(this);
     if (this.registry.isDraining) this.close("goingAway");
+    else if (this.registry.bans.has(this.#rights.user)) this.close("notAllowed");
     else this.#watchExpiry();
     return !this.hasEnded;
   }

@@ -10,12 +10,16 @@ import { FakeClock, RecordingLog } from "../support/fakes.ts";
 import { MemoryStore } from "../support/memory_store.ts";
 import { granted, hear, Recorder } from "../support/recorder.ts";
 import { draft, engineContract, range, ROOMY } from "./contract.ts";
+import { put, setsOf, stateContract, stateOf } from "./state_contract.ts";
 
-engineContract("durable", async (limits) => {
+async function make(limits: HistoryLimits) {
   const folder = await Deno.makeTempDir();
   const engine = await createDurableEngine(`${folder}/data.db`, limits, systemClock, silentLog);
   return { nodes: [engine, engine], stop: () => Deno.remove(folder, { recursive: true }) };
-});
+}
+
+engineContract("durable", make);
+stateContract("durable", make);
 
 const UNAVAILABLE = { refused: "unavailable" } as const;
 
@@ -365,4 +369,46 @@ Deno.test("a room that came again after it was dropped has its new epoch, though
   await turn();
   assertEquals(left.size, 4, "the dropped room's rows are deleted now");
   for (const each of [engine, again.engine]) await each.close();
+});
+
+Deno.test("a key outlives a restart, but for what is bound, and the numbers go on", async () => {
+  const { engine, store, clock } = await engineOn();
+  await hear(engine, "r");
+  await engine.join("r", "m", "Ann");
+  const { epoch } = await granted(put(engine, "stays", 1));
+  await granted(put(engine, "stays", 2));
+  await granted(put(engine, "bound", 1, { member: "m" }));
+  await granted(put(engine, "later", 1, { ttlSeconds: 60 }));
+  await granted(put(engine, "removed", 1));
+  await granted(put(engine, "removed", null));
+  const { engine: next, clock: nextClock } = await engineOn(store);
+  assertEquals(await stateOf(next), "7 later=1 stays=2");
+  const { since, entries } = await granted(next.state("r", { epoch, rev: 5 }));
+  assertEquals([since, ...entries.map(({ key }) => key)], [5, "removed", "bound"]);
+  const { recorder, head } = await hear(next, "r");
+  assertEquals([head.epoch, head.rev], [epoch, 7]);
+  nextClock.tick(clock.now() + 61_000 - nextClock.now());
+  await recorder.until(({ events }) => events.length === 1);
+  assertEquals(setsOf(recorder), ["8 later=null"]);
+  assertEquals((await granted(put(next, "stays", 3))).rev, 9);
+  await next.close();
+  await engine.close();
+});
+
+Deno.test("what was forgotten of removals stays unknown after a restart", async () => {
+  const { engine, store } = await engineOn();
+  const { epoch } = await granted(put(engine, "stays", 1));
+  for (const round of [1, 2]) {
+    for (const value of [1, null]) {
+      await Promise.all(range(1, 600).map((i) => put(engine, `${round}-${i}`, value)));
+    }
+  }
+  await granted(put(engine, "2-600", 1));
+  const { engine: next } = await engineOn(store);
+  for (const node of [engine, next]) {
+    assertEquals((await granted(node.state("r", { epoch, rev: 1 }))).since, undefined);
+    assertEquals((await granted(node.state("r", { epoch, rev: 1_300 }))).since, 1_300);
+  }
+  await next.close();
+  await engine.close();
 });

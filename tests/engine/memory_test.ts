@@ -5,13 +5,17 @@ import { createMemoryEngine, type HistoryLimits } from "../../handlers/engine/me
 import type { Head } from "../../handlers/protocol/position.ts";
 import { systemClock } from "../../handlers/util/clock.ts";
 import { draft, engineContract, range, ROOMY } from "./contract.ts";
+import { stateContract } from "./state_contract.ts";
 import { FakeClock } from "../support/fakes.ts";
 import { granted, Recorder } from "../support/recorder.ts";
 
-engineContract("memory", (limits) => {
+function make(limits: HistoryLimits) {
   const engine = createMemoryEngine(limits, systemClock);
   return { nodes: [engine, engine] };
-});
+}
+
+engineContract("memory", make);
+stateContract("memory", make);
 
 function engineWith(limits: Partial<HistoryLimits>) {
   const clock = new FakeClock();

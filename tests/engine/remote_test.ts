@@ -13,6 +13,7 @@ import { FakeClock } from "../support/fakes.ts";
 import { eventually, granted, hear, Recorder } from "../support/recorder.ts";
 import { RedisServer, redisTest } from "../support/redis_server.ts";
 import { type Cluster, draft, engineContract, ROOMY } from "./contract.ts";
+import { stateContract } from "./state_contract.ts";
 import { startOwner } from "./remote_thread.ts";
 
 /** An engine as its own thread uses it, and over a port. */
@@ -30,6 +31,8 @@ engineContract(
   (limits) => share(createMemoryEngine(limits, systemClock)),
 );
 engineContract("remote memory (threads)", startOwner);
+stateContract("shared memory", (limits) => share(createMemoryEngine(limits, systemClock)));
+stateContract("remote memory (threads)", startOwner);
 
 engineContract("shared durable", async (limits) => {
   const folder = await Deno.makeTempDir();

@@ -1,0 +1,136 @@
+import { assertEquals, assertRejects } from "@std/assert";
+import { createMemoryEngine } from "../../handlers/engine/memory.ts";
+import { Access, type Visitor } from "../../handlers/access/access.ts";
+import { HttpError } from "../../handlers/protocol/http_error.ts";
+import { DEFAULT_LIMITS } from "../../handlers/access/limits.ts";
+import type { Engine } from "../../handlers/engine/engine.ts";
+import { createParley } from "../../handlers/parley.ts";
+import { createApp } from "../../handlers/app.ts";
+import { runApp } from "../../handlers/run_app.ts";
+import { FakeClock, handshakeHeaders, infoOf, RecordingLog } from "../support/fakes.ts";
+
+const authorize = (request: Request) => ({
+  user: request.headers.get("authorization") ?? "nobody",
+  admin: request.headers.get("authorization") === "admin",
+});
+
+function start(engine?: (clock: FakeClock) => Engine) {
+  const clock = new FakeClock();
+  const log = new RecordingLog();
+  const app = createApp({ authorize, clock, log, engine: engine?.(clock) });
+  const parley = runApp(app);
+  const ask = (user: string, path: string, method = "GET") =>
+    parley.fetch(
+      new Request(`http://parley.test${path}`, { method, headers: { authorization: user } }),
+      infoOf("127.0.0.1"),
+    );
+  return { clock, log, app, parley, ask };
+}
+
+async function statusOf(answer: Promise<Response>): Promise<number> {
+  const { status, body } = await answer;
+  await body?.cancel();
+  return status;
+}
+
+/** Lets what waits for answers of the engine go on. */
+function settle(): Promise<void> {
+  return new Promise((resolve) => setTimeout(resolve));
+}
+
+Deno.test("DELETE /users/{user} ends the user's streams and refuses the user for so long", async () => {
+  const { parley, ask, clock } = start();
+  const stream = await ask("ann", "/rooms/ops/events");
+  const other = await ask("bob", "/rooms/ops/events");
+  assertEquals(await statusOf(ask("bob", "/users/ann?seconds=60", "DELETE")), 403);
+  assertEquals(parley.clientCount, 2);
+  assertEquals(await statusOf(ask("admin", "/users/ann?seconds=60", "DELETE")), 202);
+  // It ends: the reader gets what was sent before, and the end.
+  await stream.text();
+  assertEquals(parley.clientCount, 1);
+  assertEquals((await (await ask("ann", "/rooms/ops/messages")).json()).code, "forbidden");
+  // Ending what is open does not end the ban.
+  assertEquals(await statusOf(ask("admin", "/users/ann", "DELETE")), 202);
+  assertEquals(await statusOf(ask("ann", "/rooms")), 403);
+  assertEquals(await statusOf(ask("bob", "/rooms")), 200);
+  clock.tick(60_001);
+  assertEquals(await statusOf(ask("ann", "/rooms")), 200);
+  await parley.disconnect("bob");
+  await other.text();
+  await parley[Symbol.asyncDispose]();
+});
+
+Deno.test("DELETE /users/{user} without seconds lets the user come back", async () => {
+  const { parley, ask } = start();
+  const stream = await ask("a/b c", "/rooms/ops/events");
+  assertEquals(await statusOf(ask("admin", "/users/a%2Fb%20c", "DELETE")), 202);
+  await stream.text();
+  assertEquals(await statusOf(ask("a/b c", "/rooms")), 200);
+  await parley[Symbol.asyncDispose]();
+});
+
+Deno.test("DELETE /users/{user} refuses what are no whole seconds", async () => {
+  const { parley, ask } = start();
+  for (const seconds of ["-1", "1.5", "x", "1e99"]) {
+    assertEquals(await statusOf(ask("admin", `/users/ann?seconds=${seconds}`, "DELETE")), 400);
+  }
+  assertEquals(await statusOf(ask("admin", "/users/", "DELETE")), 400);
+  await assertRejects(() => parley.disconnect("ann", { seconds: 0.5 }), TypeError);
+  await parley[Symbol.asyncDispose]();
+});
+
+Deno.test("disconnect() closes a socket with 1008 not allowed; its user cannot open another", async () => {
+  const parley = createParley({
+    authorize: (request) => ({ user: new URL(request.url).searchParams.get("user") ?? "" }),
+  });
+  await using server = Deno.serve({ port: 0, onListen() {} }, parley.fetch);
+  const socket = new WebSocket(`ws://127.0.0.1:${server.addr.port}/chat?user=ann`);
+  await new Promise((resolve) => socket.onopen = resolve);
+  const closed = new Promise<CloseEvent>((resolve) => socket.onclose = resolve);
+  await parley.disconnect("ann", { seconds: 60 });
+  const { code, reason } = await closed;
+  assertEquals([code, reason], [1008, "not allowed"]);
+  const answer = fetch(`http://127.0.0.1:${server.addr.port}/rooms?user=ann`);
+  assertEquals(await statusOf(answer), 403);
+  await parley[Symbol.asyncDispose]();
+});
+
+Deno.test("Access refuses to renew the token of a user who was sent away", async () => {
+  let isBanned = false;
+  const rules = { allowedOrigins: [], trustedProxies: 0, authorize, log: new RecordingLog() };
+  const access = new Access(rules, () => isBanned);
+  const request = new Request("http://parley.test/chat", { headers: handshakeHeaders() });
+  const visitor = await access.authorize({ request, info: infoOf("127.0.0.1"), need: "grants" });
+  const { renew } = visitor as Visitor;
+  assertEquals((await renew!("fresh")).user, "Bearer fresh");
+  isBanned = true;
+  const { status, code } = await assertRejects(() => renew!("fresh"), HttpError);
+  assertEquals([status, code], [403, "forbidden"]);
+});
+
+Deno.test("Bans hold in a process that starts later, and retry until the engine is there", async () => {
+  let isThere = false;
+  let before!: Engine;
+  const { parley, ask, clock, log } = start((clock) => {
+    const engine = before = createMemoryEngine(DEFAULT_LIMITS, clock);
+    return new Proxy(engine, {
+      get(target, name) {
+        if (name === "host" && !isThere) return () => ({ refused: "unavailable" });
+        const value = Reflect.get(target, name, target);
+        return typeof value === "function" ? value.bind(target) : value;
+      },
+    });
+  });
+  const first = createParley({ engine: before });
+  await first.disconnect("ann", { seconds: 60 });
+  assertEquals(await statusOf(ask("ann", "/rooms")), 200);
+  clock.tick(1_000);
+  await settle();
+  isThere = true;
+  clock.tick(1_000);
+  await settle();
+  assertEquals(await statusOf(ask("ann", "/rooms")), 403);
+  assertEquals(log.lines.filter(({ text }) => text.startsWith("Cannot read bans")).length, 1);
+  await parley[Symbol.asyncDispose]();
+  await first[Symbol.asyncDispose]();
+});
