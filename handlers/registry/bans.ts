@@ -22,7 +22,8 @@ export class Bans implements Host {
   /** Changes that came while the state is read; there only then. */
   #late?: Entry[];
   #isHosted = false;
-  #hasWarned = false;
+  /** Reads that failed since one did not. */
+  #failures = 0;
   #stopRetry?: () => void;
 
   constructor(readonly registry: Registry) {}
@@ -77,17 +78,17 @@ export class Bans implements Host {
     if (this.#late !== late) return;
     this.#late = undefined;
     if (isRefusal(span)) {
-      if (!this.#hasWarned) {
+      // The first may only be early: threads start before the engine that they share.
+      if (++this.#failures === 2) {
         this.registry.log.warn(`Cannot read bans: ${span.refused}; trying again`, {
           event: "bans_unavailable",
         });
       }
-      this.#hasWarned = true;
       for (const entry of late) this.#apply(entry, entry.time);
       this.#stopRetry = this.registry.clock.after(RETRY_MS, () => this.#load());
       return;
     }
-    this.#hasWarned = false;
+    this.#failures = 0;
     this.#ends.clear();
     for (const entry of span.entries) this.#apply(entry, entry.time);
     for (const entry of late) if (entry.rev > span.rev) this.#apply(entry, entry.time);
