@@ -32,10 +32,12 @@ export interface StateListener {
   isWithheld: boolean;
   /** The last rev that it said it has applied. */
   gotRev?: number;
-  /** Where the count of all bytes stood at that rev. */
+  /** Where the count of all changes' bytes stood at that rev. */
   gotBytes: number;
-  /** The last `state`, while it is not known to be applied. */
-  underWay?: { rev: number; bytes: number };
+  /** Where that count stood when it was sent the last change; nothing while it is sent each. */
+  heldBytes?: number;
+  /** What it was sent together, while it is not known to be applied. */
+  told: { rev: number; bytes: number }[];
 }
 
 /** The state of a room as this process knows it, and who subscribes to it. */
@@ -109,7 +111,8 @@ export class StateListeners implements PendingRoom {
       every,
       isWithheld: false,
       gotBytes: this.#bytes,
-      underWay: { rev, bytes },
+      heldBytes: every === undefined ? undefined : this.#bytes,
+      told: [{ rev, bytes }],
     };
     this.#listeners.set(subscription, listener);
     if (every === undefined) this.#live.add(listener);
@@ -135,9 +138,11 @@ export class StateListeners implements PendingRoom {
     const listener = this.#listeners.get(subscription);
     if (!listener || rev < (listener.gotRev ?? 0) || rev > this.map.rev) return;
     listener.gotRev = rev;
-    if (rev >= (listener.underWay?.rev ?? 0)) listener.underWay = undefined;
+    listener.told = listener.told.filter((told) => told.rev > rev);
+    const { heldBytes = this.#bytes, toldRev = 0 } = listener;
+    const lastRev = listener.heldBytes === undefined ? this.map.rev : toldRev;
     const mark = this.#marks.findLast((mark) => mark.rev <= rev);
-    const bytes = rev >= this.map.rev ? this.#bytes : mark?.bytes ?? 0;
+    const bytes = rev >= lastRev ? heldBytes : Math.min(heldBytes, mark?.bytes ?? 0);
     listener.gotBytes = Math.max(listener.gotBytes, bytes);
     if (listener.isWithheld) this.#release(listener);
   }
@@ -154,7 +159,8 @@ export class StateListeners implements PendingRoom {
     this.#marks = [];
     for (const listener of this.#listeners.values()) {
       this.#withhold(listener);
-      listener.toldRev = listener.gotRev = listener.underWay = undefined;
+      listener.toldRev = listener.gotRev = undefined;
+      listener.told = [];
     }
     this.#reload();
   }
@@ -219,9 +225,12 @@ export class StateListeners implements PendingRoom {
     const { subscriber } = listener.subscription;
     const { registry } = this.audience.room;
     if (subscriber.unsentBytes > registry.queueLimit / WITHHELD_SHARE) return true;
-    if (listener.gotRev === undefined) return false;
-    const { gotBytes, underWay } = listener;
-    return this.#bytes + size - gotBytes + (underWay?.bytes ?? 0) > MAX_UNDER_WAY_BYTES;
+    return listener.gotRev !== undefined && this.#underWay(listener) + size > MAX_UNDER_WAY_BYTES;
+  }
+
+  /** How many bytes of state it was sent beyond what it said that it got. */
+  #underWay({ heldBytes = this.#bytes, gotBytes, told }: StateListener): number {
+    return told.reduce((sum, { bytes }) => sum + bytes, heldBytes - gotBytes);
   }
 
   /** From now on it stands where changes are not heard. */
@@ -229,6 +238,7 @@ export class StateListeners implements PendingRoom {
     if (listener.every !== undefined || listener.isWithheld) return;
     listener.isWithheld = true;
     listener.toldRev = this.map.rev;
+    listener.heldBytes = this.#bytes;
     this.#live.delete(listener);
     this.#withheld.add(listener);
     this.audience.move(listener.subscription, listener.dialect.withheld);
@@ -243,10 +253,12 @@ export class StateListeners implements PendingRoom {
     this.audience.move(listener.subscription, listener.dialect, () => this.#tell(listener));
   }
 
-  #isCaughtUp({ subscription, gotRev, toldRev = 0 }: StateListener): boolean {
+  #isCaughtUp(listener: StateListener): boolean {
     const { queueLimit } = this.audience.room.registry;
-    return this.isReady && subscription.subscriber.unsentBytes <= queueLimit / CAUGHT_UP_SHARE &&
-      (gotRev === undefined || gotRev >= toldRev);
+    const { subscriber: { unsentBytes } } = listener.subscription;
+    // It says what it got now and then: of the last few bytes it may never say so.
+    return this.isReady && unsentBytes <= queueLimit / CAUGHT_UP_SHARE &&
+      (listener.gotRev === undefined || this.#underWay(listener) <= MAX_UNDER_WAY_BYTES / 2);
   }
 
   /** Tells one what has changed since it was told last. `encoded` has what others were told. */
@@ -258,10 +270,16 @@ export class StateListeners implements PendingRoom {
       frames = dialect.state(room.name, head.seq, this.spanSince(since));
       encoded.set(since, frames);
     }
-    listener.toldRev = map.rev;
     const bytes = frames.reduce((sum, frame) => sum + frame.length, 0);
+    const { heldBytes = this.#bytes, gotBytes, gotRev, toldRev = 0 } = listener;
+    // Of one that has never said so nothing is counted.
+    const before = gotRev === undefined
+      ? []
+      : [...listener.told, { rev: toldRev, bytes: heldBytes - gotBytes }];
+    listener.told = [...before, { rev: map.rev, bytes }];
+    listener.toldRev = map.rev;
     listener.gotBytes = this.#bytes;
-    listener.underWay = { rev: map.rev, bytes };
+    listener.heldBytes = listener.every === undefined ? undefined : this.#bytes;
     for (const frame of frames) subscriber.notify(frame);
   }
 

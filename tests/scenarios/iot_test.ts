@@ -1,49 +1,52 @@
 /**
- * Internet of things: a hundred devices post readings over HTTP, again if no answer came. One watcher
- * goes away in the middle, comes back with the place it had seen, and misses nothing.
+ * Internet of things: devices keep their last reading as a key that they are bound to, so that a
+ * device that dies takes it along, and a last will stays. A backend reads all of it at any time.
  */
 import { assertEquals } from "@std/assert";
-import { Client } from "../support/clients.ts";
-import { post, startServer, type TestServer } from "../support/servers.ts";
-import { range, take } from "../support/v1.ts";
+import { connect } from "../../handlers/client/client.js";
+import { eventually } from "../support/inbox.ts";
+import { startServer } from "../support/servers.ts";
+import { range } from "../support/v1.ts";
 
-const DEVICES = 100;
-const ROUNDS = 3;
+const DEVICES = 50;
 
-/** Posts a reading under a key of its own: the same again is published once. */
-async function read(server: TestServer, device: number, round: number): Promise<void> {
-  const reading = { sender: `device ${device}`, message: { celsius: 20 + round } };
-  const headers = { "idempotency-key": `device ${device}, reading ${round}` };
-  const { status } = await post(server, "/rooms/greenhouse/messages", reading, headers);
-  assertEquals(status, 202);
-}
+Deno.test("IoT: last values, devices that go, and a backend that asks on from where it was", async () => {
+  await using server = await startServer();
+  using stack = new DisposableStack();
+  const devices = range(1, DEVICES).map((number) => {
+    const client = connect(`${server.ws}/chat/greenhouse`, { name: `device ${number}` });
+    stack.defer(() => client.close());
+    return client;
+  });
+  for (const celsius of [20, 21]) {
+    await Promise.all(devices.flatMap((device, index) => [
+      device.set(`devices/${index}/celsius`, celsius),
+      device.set(`devices/${index}/online`, true, { bind: true }),
+    ]));
+  }
 
-Deno.test("IoT: 100 devices post readings, a watcher comes back and misses nothing", async () => {
-  // All devices are behind one address: the limit for an address is not for them.
-  await using server = await startServer({ POST_RATE: 0, HISTORY_SIZE: 1_000 });
-  const url = `${server.ws}/chat/greenhouse`;
-  const watcher = await Client.open(url, "parley.v1");
-  const { epoch } = await watcher.nextObject();
-  const report = (round: number) =>
-    Promise.all(range(1, DEVICES).map((device) => read(server, device, round)));
+  const read = async (since = "") => {
+    const response = await fetch(`${server.url}/rooms/greenhouse/state${since}`);
+    return await response.json() as {
+      epoch: string;
+      rev: number;
+      since?: number;
+      entries: { key: string; value: unknown; sender: string }[];
+    };
+  };
+  const all = await read();
+  assertEquals(all.entries.length, 2 * DEVICES);
+  assertEquals(all.rev, 4 * DEVICES);
+  assertEquals(all.entries[0].value, 21);
 
-  await report(1);
-  const seen = await take(watcher, DEVICES);
-  assertEquals(seen.map(({ seq }) => seq), range(1, DEVICES));
-
-  // The watcher is away. Devices go on, and repeat themselves, as after a lost answer.
-  await watcher.close();
-  await report(2);
-  await report(2);
-  await using again = await Client.open(`${url}?after=${epoch}:${DEVICES}`, "parley.v1");
-  assertEquals((await again.nextObject()).recovered, true);
-  const missed = await take(again, DEVICES);
-  assertEquals(missed.map(({ seq }) => seq), range(DEVICES + 1, 2 * DEVICES));
-  assertEquals(new Set(missed.map(({ sender }) => sender)).size, DEVICES);
-
-  // And all goes on where it was.
-  await report(ROUNDS);
-  const live = await take(again, DEVICES);
-  assertEquals(live.map(({ seq }) => seq), range(2 * DEVICES + 1, ROUNDS * DEVICES));
-  assertEquals(live[0].message, { celsius: 20 + ROUNDS });
+  // Half of the devices die: what they were bound to goes, their last values stay.
+  for (const device of devices.slice(0, DEVICES / 2)) device.close();
+  const since = `?since=${all.epoch}:${all.rev}`;
+  const { entries } = await eventually(() => read(since), (page) => {
+    return page.entries.length === DEVICES / 2;
+  });
+  for (const { key, value } of entries) {
+    assertEquals([/^devices\/\d+\/online$/.test(key), value], [true, null]);
+  }
+  assertEquals((await read()).entries.length, 1.5 * DEVICES);
 });

@@ -1,68 +1,60 @@
 /**
- * A live dashboard: machines post their figures over HTTP, and pages watch them, some by
- * `client.js`, some by an EventSource. Who arrives sees the last figure at once.
+ * A live dashboard: a thousand sensors put their values over HTTP and through the library, and a
+ * viewer shows all of them, at most ten times a second. Who arrives late is current at once.
  */
-import { assertEquals } from "@std/assert";
-import { connect, type Message } from "../../handlers/client/client.js";
+import { assert, assertEquals } from "@std/assert";
+import { connect } from "../../handlers/client/client.js";
 import { EventReader } from "../support/event_source.ts";
-import { Inbox } from "../support/inbox.ts";
-import { post, startServer, type TestServer } from "../support/servers.ts";
+import { eventually } from "../support/inbox.ts";
+import { startServer, type TestServer } from "../support/servers.ts";
 import { range } from "../support/v1.ts";
 
-const WATCHERS = 10;
-const FIGURES = 50;
+const SENSORS = 1_000;
+const ROUNDS = 20;
 
-/** Posts one figure, as any program that speaks HTTP can. */
-async function report(server: TestServer, load: number): Promise<void> {
-  const { status } = await post(server, "/rooms/plant/messages", { message: { load } });
-  assertEquals(status, 202);
-}
-
-/** What a watcher was told. */
-interface Figure {
-  load: number;
-}
-
-Deno.test("live dashboard: HTTP in, v1 and EventSource out, the last value on arrival", async () => {
-  await using server = await startServer();
-  await report(server, 0);
-
-  // Ten pages with the client, and ten with an EventSource, all arrive late.
-  const pages = range(1, WATCHERS).map(() => {
-    const figures = new Inbox<Figure>("a figure");
-    const client = connect(`${server.ws}/chat/plant`, {
-      history: 1,
-      onMessage: ({ message }: Message) => figures.push(message as Figure),
-    });
-    return { figures, [Symbol.dispose]: () => client.close() };
+/** A sensor's new value, as any program that speaks HTTP can say it. */
+async function put({ url }: TestServer, sensor: number, value: number): Promise<void> {
+  const response = await fetch(`${url}/rooms/plant/state/sensors/${sensor}`, {
+    method: "PUT",
+    headers: { "content-type": "application/json" },
+    body: JSON.stringify({ value }),
   });
-  using stack = new DisposableStack();
-  pages.forEach((page) => stack.use(page));
-  const streams = await Promise.all(
-    range(1, WATCHERS).map(async () => {
-      const response = await fetch(`${server.url}/rooms/plant/events?history=1`);
-      const reader = new EventReader(response);
-      assertEquals((await reader.next()).event, "welcome");
-      return reader;
-    }),
+  assertEquals(response.status, 200);
+  await response.body?.cancel();
+}
+
+Deno.test("live dashboard: 1,000 sensors, and viewers that are current at once and stay so", async () => {
+  await using server = await startServer({ POST_RATE: 0 });
+  const plant = server.registry.room("plant");
+  const set = (sensor: number, value: number) =>
+    plant.change({ key: `sensors/${sensor}`, value: `{"value":${value}}`, sender: "gateway" });
+  for (const sensor of range(1, SENSORS)) set(sensor, 0);
+  await Promise.all(range(1, 20).map((sensor) => put(server, sensor, 1)));
+
+  // A page on a phone: changes come together, whatever their rate.
+  let updates = 0;
+  const viewer = connect(`${server.ws}/chat/plant`, {
+    state: { every: 100 },
+    onState: () => updates++,
+  });
+  using _ = { [Symbol.dispose]: () => viewer.close() };
+  const shown = () => viewer.state() as ReadonlyMap<string, { value: number }>;
+  await eventually(() => shown().size, (size) => size === SENSORS);
+  assertEquals(shown().get("sensors/1"), { value: 1 });
+  assertEquals(shown().get("sensors/21"), { value: 0 });
+
+  // And one with no more than an EventSource.
+  await using stream = new EventReader(await fetch(`${server.url}/rooms/plant/events?state=1`));
+  assertEquals((await stream.next()).event, "welcome");
+
+  for (const round of range(1, ROUNDS)) {
+    for (const sensor of range(1, SENSORS)) set(sensor, round);
+    await put(server, 7, round);
+  }
+  await eventually(
+    () => [...shown().values()].every(({ value }) => value === ROUNDS),
+    (isCurrent) => isCurrent,
   );
-  await using streamStack = new AsyncDisposableStack();
-  streams.forEach((stream) => streamStack.use(stream));
-
-  // All of them show the last figure before anything new happens.
-  for (const { figures } of pages) assertEquals((await figures.next()).load, 0);
-  for (const stream of streams) assertEquals((await stream.nextData()).message.load, 0);
-
-  // From now on everybody sees each figure, in the order of the posts.
-  const watch = async (next: () => Promise<Figure>) => {
-    for (const expected of range(1, FIGURES)) {
-      assertEquals((await next()).load, expected);
-    }
-  };
-  const watching = [
-    ...pages.map(({ figures }) => watch(() => figures.next())),
-    ...streams.map((stream) => watch(async () => (await stream.nextData()).message)),
-  ];
-  for (const load of range(1, FIGURES)) await report(server, load);
-  await Promise.all(watching);
+  assertEquals(shown().size, SENSORS);
+  assert(updates < SENSORS, `${updates} updates for ${SENSORS * ROUNDS} changes`);
 });

@@ -1,61 +1,55 @@
 /**
- * A multiplayer game: twenty players tell each other where they are, thirty times a second, as a few
- * bytes. Parley relays binary frames to all others of the room and keeps nothing of them.
+ * A multiplayer game: ten players say where they are thirty times a second. A position is a key that
+ * is bound to its player, and everybody gets what changed at most each 33 ms; whose turn it is is a
+ * lock that one of them gets.
  */
 import { assertEquals } from "@std/assert";
-import { Client } from "../support/clients.ts";
+import { connect } from "../../handlers/client/client.js";
+import { eventually } from "../support/inbox.ts";
 import { startServer } from "../support/servers.ts";
 import { range } from "../support/v1.ts";
 
-const PLAYERS = 20;
+const PLAYERS = 10;
 const TICKS = 10;
-const HZ = 30;
 
-/** A player's state in 12 bytes: who, at which tick, and where. */
-function encode(player: number, tick: number): Uint8Array<ArrayBuffer> {
-  const view = new DataView(new ArrayBuffer(12));
-  view.setUint16(0, player);
-  view.setUint16(2, tick);
-  view.setFloat32(4, Math.sin(tick));
-  view.setFloat32(8, Math.cos(tick));
-  return new Uint8Array(view.buffer);
-}
-
-Deno.test("multiplayer game: 20 players share binary state at 30 Hz", async () => {
+Deno.test("multiplayer game: positions at 30 Hz, bound to their players, and a lock", async () => {
   await using server = await startServer();
-  await using stack = new AsyncDisposableStack();
-  const players: Client[] = [];
-  for (const number of range(1, PLAYERS)) {
-    players.push(stack.use(await Client.join(`${server.ws}/chat/arena`, `player ${number}`)));
-  }
+  using stack = new DisposableStack();
+  const players = range(1, PLAYERS).map((number) => {
+    const name = `player ${number}`;
+    const client = connect(`${server.ws}/chat/arena`, { name, state: { every: 33 } });
+    stack.defer(() => client.close());
+    return client;
+  });
+  const key = (index: number) => `players/${index + 1}`;
 
-  let heard = 0;
-  const play = async (me: Client, number: number) => {
-    const lastTicks = new Map<number, number>();
-    for (let left = (PLAYERS - 1) * TICKS; left > 0;) {
-      const frame = await me.next();
-      // Text tells who joined.
-      if (typeof frame === "string") continue;
-      left--;
-      const view = new DataView(frame.buffer);
-      const player = view.getUint16(0);
-      const tick = view.getUint16(2);
-      // Every state of every other player, once and in order.
-      assertEquals(tick, (lastTicks.get(player) ?? 0) + 1);
-      lastTicks.set(player, tick);
-      heard++;
-    }
-    assertEquals(lastTicks.size, PLAYERS - 1);
-    assertEquals(lastTicks.has(number), false);
-  };
-  const playing = players.map((player, index) => play(player, index + 1));
-
-  // The clock of the game: all players send their state at each tick.
   for (const tick of range(1, TICKS)) {
-    await new Promise((resolve) => setTimeout(resolve, 1_000 / HZ));
-    players.forEach((player, index) => player.send(encode(index + 1, tick)));
+    await Promise.all(
+      players.map((player, index) => player.set(key(index), { x: index, y: tick }, { bind: true })),
+    );
   }
-  await Promise.all(playing);
+  const everyone = Object.fromEntries(
+    players.map((_, index) => [key(index), { x: index, y: TICKS }]),
+  );
+  const seen = (player: typeof players[number]) => Object.fromEntries(player.state());
+  for (const player of players) {
+    await eventually(
+      () => seen(player)[key(PLAYERS - 1)],
+      (last) => (last as { y?: number })?.y === TICKS,
+    );
+    assertEquals(seen(player), everyone);
+  }
 
-  assertEquals(heard, PLAYERS * (PLAYERS - 1) * TICKS);
+  // All of them want the turn; one gets it, and it is free again once that one is gone.
+  const wants = players.map((player, index) =>
+    player.set("turn", index, { if: 0, bind: true }).then(() => index, ({ code }) => code)
+  );
+  const results = await Promise.all(wants);
+  const [holder] = results.filter((result) => typeof result === "number");
+  assertEquals(results.filter((result) => result === "rev_conflict").length, PLAYERS - 1);
+  players[holder].close();
+  const other = players[(holder + 1) % PLAYERS];
+  await eventually(() => seen(other), (state) => !("turn" in state) && !(key(holder) in state));
+  assertEquals(Object.keys(seen(other)).length, PLAYERS - 1);
+  await other.set("turn", "mine", { if: 0, bind: true });
 });
