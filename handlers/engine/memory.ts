@@ -81,7 +81,9 @@ export class MemoryEngine implements Engine {
   }
 
   set(name: string, change: Change): StateCursor | Refusal {
-    const { key, id, owner, value } = change;
+    const { key, owner, value } = change;
+    // A message with the same id is another thing.
+    const id = change.id && { ...change.id, session: `set ${change.id.session}` };
     const { memory } = this;
     memory.expiry.run();
     const room = memory.open(name, owner);

@@ -70,12 +70,13 @@ export function stateContract(
     assertEquals(await put(one, "k", 2, { if: 1 }), { refused: "rev_conflict", rev: 0 });
   });
 
-  contract("an id counts once in a session", async (one, two) => {
+  contract("an id counts once in a session, beside a message's", async (one, two) => {
     const id = { session: "s", id: "1" };
     const first = await granted(put(one, "k", 1, { id }));
     await granted(put(one, "k", 2));
     assertEquals(await put(two, "k", 1, { id, if: 0 }), first);
     assertEquals(await stateOf(one), "2 k=2");
+    assertEquals((await granted(two.publish("r", draft("x", id)))).seq, 1);
     const pinned = { ...id, id: "2", digest: "d" };
     await granted(put(one, "k", 3, { id: pinned }));
     const other = put(two, "k", 4, { id: { ...pinned, digest: "e" } });

@@ -49,6 +49,8 @@ Deno.test("DELETE /users/{user} ends the user's streams and refuses the user for
   await stream.text();
   assertEquals(parley.clientCount, 1);
   assertEquals((await (await ask("ann", "/rooms/ops/messages")).json()).code, "forbidden");
+  // A second host of the room here would take its events from the bans.
+  assertEquals(await statusOf(ask("admin", "/rooms/_bans/events")), 403);
   // Ending what is open does not end the ban.
   assertEquals(await statusOf(ask("admin", "/users/ann", "DELETE")), 202);
   assertEquals(await statusOf(ask("ann", "/rooms")), 403);

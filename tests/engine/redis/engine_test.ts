@@ -7,20 +7,24 @@ import { EVENTS_ROOM } from "../../../handlers/protocol/parse.ts";
 import type { Cursor } from "../../../handlers/protocol/position.ts";
 import { type Log, silentLog } from "../../../handlers/util/log.ts";
 import { draft, engineContract, range, ROOMY } from "../contract.ts";
+import { stateContract } from "../state_contract.ts";
 import { FakeClock } from "../../support/fakes.ts";
 import { freePort, run } from "../../support/process.ts";
 import { Proxy } from "../../support/proxy.ts";
 import { eventually, granted, hear, Recorder } from "../../support/recorder.ts";
 import { patientClock, RedisServer, redisTest } from "../../support/redis_server.ts";
 
-engineContract("redis", async (limits) => {
+async function make(limits: HistoryLimits) {
   const server = await RedisServer.start();
   // A list of rooms is shared for a second: less of one here.
   const clock = { ...patientClock, now: () => 20 * Date.now() };
   const make = () => createRedisEngine(server.url, limits, clock, silentLog);
   const nodes = [await make(), await make()];
   return { nodes, stop: () => server[Symbol.asyncDispose]() };
-}, redisTest);
+}
+
+engineContract("redis", make, redisTest);
+stateContract("redis", make, redisTest);
 
 /** A node that a test need not close. */
 async function startNode(

@@ -1,11 +1,12 @@
 import { assertEquals, assertNotEquals } from "@std/assert";
-import type { Change, Engine } from "../../../handlers/engine/engine.ts";
+import type { Engine } from "../../../handlers/engine/engine.ts";
 import { createRedisEngine } from "../../../handlers/engine/redis/engine.ts";
 import { silentLog } from "../../../handlers/util/log.ts";
 import { Proxy } from "../../support/proxy.ts";
-import { granted, hear, type Recorder } from "../../support/recorder.ts";
+import { granted, hear } from "../../support/recorder.ts";
 import { patientClock, RedisServer, redisTest } from "../../support/redis_server.ts";
 import { draft, range, ROOMY } from "../contract.ts";
+import { put, setsOf, stateOf } from "../state_contract.ts";
 
 /** Two nodes with one Redis. */
 function stateTest(
@@ -23,20 +24,6 @@ function stateTest(
       await two.close();
     }
   });
-}
-
-function put(engine: Engine, key: string, value: unknown, more: Partial<Change> = {}) {
-  return engine.set("r", { key, value: JSON.stringify(value), sender: "Ann", ...more });
-}
-
-function setsOf({ events }: Recorder): string[] {
-  return events.filter((event) => event.type === "set")
-    .map(({ entry: { rev, key, value } }) => `${rev} ${key}=${value}`);
-}
-
-async function stateOf(engine: Engine): Promise<string> {
-  const { rev, entries } = await granted(engine.state("r"));
-  return [rev, ...entries.map(({ key, value }) => `${key}=${value}`)].join(" ");
 }
 
 stateTest(
@@ -79,45 +66,6 @@ stateTest(
     assertEquals((await hear(one, "other")).head.rev, 0);
   },
 );
-
-stateTest("the state is all keys by key, or what changed behind a rev", async (one, two) => {
-  let epoch = "";
-  for (const [key, value] of [["b", 1], ["a", 2], ["b", 3], ["c", 4], ["a", null]] as const) {
-    epoch = (await granted(put(one, key, value))).epoch;
-  }
-  assertEquals(await stateOf(two), "5 b=3 c=4");
-  const since = async (rev: number, of = epoch) => {
-    const { since, entries } = await granted(two.state("r", { epoch: of, rev }));
-    return [since, ...entries.map(({ key, rev }) => `${key}@${rev}`)];
-  };
-  assertEquals(await since(2), [2, "b@3", "c@4", "a@5"]);
-  assertEquals(await since(0), [0, "b@3", "c@4", "a@5"]);
-  assertEquals(await since(5), [5]);
-  assertEquals(await since(6), [undefined, "b@3", "c@4"]);
-  assertEquals(await since(2, "another"), [undefined, "b@3", "c@4"]);
-  assertEquals((await granted(put(one, "none", null))).rev, 5);
-});
-
-stateTest("`if` lets a change through only from this rev", async (one, two) => {
-  assertEquals((await granted(put(one, "k", 1, { if: 0 }))).rev, 1);
-  assertEquals(await put(two, "k", 2, { if: 0 }), { refused: "rev_conflict", rev: 1 });
-  assertEquals((await granted(put(two, "k", 2, { if: 1 }))).rev, 2);
-  assertEquals((await granted(put(two, "k", null, { if: 2 }))).rev, 3);
-  assertEquals(await put(one, "k", 2, { if: 2 }), { refused: "rev_conflict", rev: 0 });
-  assertEquals((await granted(put(one, "k", 1, { if: 0 }))).rev, 4);
-});
-
-stateTest("an id counts once in a session, beside a message's", async (one, two) => {
-  const id = { session: "s", id: "1" };
-  const first = await granted(put(one, "k", 1, { id }));
-  await granted(put(one, "k", 2));
-  assertEquals(await put(two, "k", 1, { id, if: 0 }), first);
-  assertEquals(await stateOf(one), "2 k=2");
-  assertEquals((await granted(two.publish("r", { ...draft("x"), key: id }))).seq, 1);
-  const pinned = { ...id, id: "2", digest: "d" };
-  assertEquals((await granted(put(one, "k", 3, { id: pinned }))).rev, 3);
-  assertEquals(await put(two, "k", 4, { id: { ...pinned, digest: "e" } }), { refused: "conflict" });
-});
 
 stateTest("a room has at most MAX_KEYS keys and MAX_STATE_BYTES of them", async (one) => {
   await Promise.all(range(1, 1_000).map((i) => put(one, `k${i}`, i)));
@@ -169,24 +117,6 @@ stateTest(
     await server.command("ZADD", "parley:{quiet}:ends", "1", "k");
     const { rev, entries } = await granted(two.state("quiet"));
     assertEquals([rev, entries], [2, []]);
-  },
-);
-
-stateTest(
-  "a bound key goes in the step in which its member leaves; another set releases it",
-  async (one, two) => {
-    const { recorder } = await hear(two, "r");
-    await one.join("r", "m", "Ann");
-    await one.join("r", "n", "Bob");
-    for (const key of ["a", "b", "c"]) await granted(put(one, key, 1, { member: "m" }));
-    await granted(put(one, "n", 1, { member: "n" }));
-    await granted(put(two, "b", 2));
-    await granted(put(one, "c", 3, { member: "n" }));
-    one.leave("r", "m");
-    await recorder.until(({ events }) => events.length >= 10);
-    assertEquals(recorder.events.slice(8).map(({ type }) => type), ["status", "set"]);
-    assertEquals(setsOf(recorder).at(-1), "7 a=null");
-    assertEquals(await stateOf(two), "7 b=2 c=3 n=1");
   },
 );
 
