@@ -97,6 +97,8 @@ export class MemoryEngine implements Engine {
       memory.dropIfUnused(room);
       return refusal;
     };
+    const isRemoval = value === REMOVED;
+    if (room.state) memory.removeKeys(room, room.state.overdue(now, key));
     const rev = room.state?.map.get(key)?.rev ?? 0;
     if (change.if !== undefined && change.if !== rev) {
       return refuse({ refused: "rev_conflict", rev });
@@ -108,17 +110,18 @@ export class MemoryEngine implements Engine {
     if (isLate || (id && !this.#makeSpaceFor(id, room, owner))) {
       return refuse({ refused: "unavailable" });
     }
-    const entry = value === REMOVED && rev === 0 ? undefined : state.change(change, now);
+    const entry = isRemoval && rev === 0 ? undefined : state.change(change, now);
     if (id) ids.remember(id, state.map.rev, now, owner);
     memory.makeSpace();
     if (entry) room.host?.deliver({ type: "set", entry });
     if (!room.host) memory.touch(room);
+    if (!entry && !id) memory.dropIfUnused(room);
     return { epoch, rev: state.map.rev };
   }
 
   state(name: string, since?: StateCursor): StateSpan {
-    this.memory.expiry.run();
     const room = this.memory.get(name);
+    if (room?.state) this.memory.removeKeys(room, room.state.overdue(this.clock.now()));
     const { epoch = newEpoch(), state: { map } = NO_STATE } = room ?? {};
     const isKnown = since?.epoch === epoch && map.knows(since.rev);
     return isKnown

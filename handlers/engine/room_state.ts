@@ -51,12 +51,14 @@ export class RoomState {
   hasSpace(change: Change): boolean {
     if (change.value === REMOVED) return true;
     const { maxKeys, maxStateBytes } = this.limits;
-    const known = this.map.get(change.key);
+    const known = this.map.get(change.key) as KeptEntry | undefined;
     const isNew = known === undefined;
     if (isNew && this.map.size >= maxKeys) return false;
     const added = encodedBytes(change) - (isNew ? 0 : encodedBytes(known));
     if (added > 0 && this.#encodedBytes + added > maxStateBytes) return false;
-    const bytes = costOf(change) - (isNew ? 0 : costOf(known));
+    // What another owner had set is this one's from now on.
+    const freed = known?.owner === change.owner && known ? costOf(known) : 0;
+    const bytes = costOf(change) - freed;
     return bytes <= 0 || this.budget.state.hasSpace(bytes, change.owner);
   }
 
@@ -73,6 +75,13 @@ export class RoomState {
   /** Removes a key by itself, in the name of whoever had set it. */
   remove({ key, sender, owner }: KeptEntry, time: number): KeptEntry {
     return this.change({ key, value: REMOVED, sender, owner }, time);
+  }
+
+  /** The keys, or this key, whose time is over though the timer is not there yet: nobody may read them. */
+  overdue(now: number, key?: string): KeptEntry[] {
+    const known = key === undefined ? undefined : this.map.get(key) as KeptEntry | undefined;
+    const asked = key === undefined ? [...this.#expiring.keys()] : known ? [known] : [];
+    return asked.filter(({ expiresAt = Infinity }) => expiresAt <= now);
   }
 
   /** The keys that go with a member. */
