@@ -194,9 +194,10 @@ function blocksIn(language: string): Block[] {
 }
 
 Deno.test("each block of a README has a language that is run, or is marked", () => {
-  const known = ["sh", "js", "ts", "html", "text", ""];
+  const known = ["sh", "js", "ts", "html", "json", "text", ""];
   for (const { path, language, text, isMarked } of blocks) {
     assert(isMarked || known.includes(language), `${path}: neither run nor marked: ${text}`);
+    if (language === "json") JSON.parse(text);
   }
 });
 
