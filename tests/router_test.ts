@@ -285,6 +285,25 @@ Deno.test("the router needs no word about the peer, and tells it apart where the
   assert((await ask("/healthz")).ok);
 });
 
+Deno.test("without a peer's address no limit counts by one, also where a framework gives an empty object", async () => {
+  const { router, connect } = createTestApp({
+    settings: { POST_RATE: 1, MAX_CONNECTIONS_PER_IP: 1 },
+  });
+  const post = (info?: never) =>
+    router(
+      new Request("http://parley.test/rooms/ops/messages", {
+        method: "POST",
+        headers: { "content-type": "application/json" },
+        body: '{"message":1}',
+      }),
+      info,
+    );
+  for (let i = 0; i < 10; i++) assertEquals((await post()).status, 202);
+  assertEquals((await post({} as never)).status, 202);
+  await connect("/echo");
+  await connect("/echo");
+});
+
 Deno.test("below a prefix everything is as without one, and nothing is beside it", async () => {
   const { ask, connect } = createTestApp({ prefix: "/a/rt" });
   const status = async (path: string, method = "GET") => {

@@ -1,6 +1,6 @@
 /** Who may come in. Checked before an upgrade, so that a browser that was refused can ask why. */
 import { HttpError } from "../protocol/http_error.ts";
-import type { Log } from "../util/log.ts";
+import { errorText, type Log } from "../util/log.ts";
 import { addressGroup, clientAddress, isLoopback } from "./address.ts";
 import { type Authorize, type Grants, OPEN_RIGHTS, type Rights, rightsOf } from "./grants.ts";
 import { isUpgrade } from "./handshake.ts";
@@ -94,10 +94,12 @@ export class Access {
     const { address, isForwarded } = clientAddress(remoteAddr, forwardedFor, trustedProxies);
     const host = address.includes(":") ? `[${address}]` : address;
     const port = "port" in remoteAddr && !isForwarded ? `:${remoteAddr.port}` : "";
+    // No limit counts by an address that nobody knows.
+    const isKnown = isForwarded || !("hostname" in remoteAddr) || remoteAddr.hostname !== "unknown";
     const visitor: Visitor = {
       remote: host + port,
-      address: addressGroup(address),
-      rateKey: addressGroup(address),
+      address: isKnown ? addressGroup(address) : "",
+      rateKey: isKnown ? addressGroup(address) : undefined,
       rights: OPEN_RIGHTS,
     };
     return await this.#loggingRefusals(visitor, async () => {
@@ -111,7 +113,7 @@ export class Access {
       if (need !== "admin" && room !== undefined && !rights.maySubscribe(room)) {
         throw forbidden("This room is not allowed.");
       }
-      const user = rights.user === undefined ? visitor.address : `user ${rights.user}`;
+      const user = rights.user === undefined ? visitor.rateKey : `user ${rights.user}`;
       return { ...visitor, rights, renew, rateKey: rights.isAdmin ? undefined : user };
     });
   }
@@ -143,6 +145,13 @@ export class Access {
         const grants = await this.#rules.authorize!(new Request(url, { headers }), room);
         if (!(grants instanceof Response)) return this.#rightsOf(grants);
         throw new HttpError(grants.status, "forbidden", "The token was refused.");
+      }).catch((error) => {
+        // A defect of the program's: the client is told `forbidden`, nothing of it.
+        if (!(error instanceof HttpError)) {
+          const text = `Cannot renew the rights of ${visitor.remote}: ${errorText(error)}`;
+          this.#rules.log.error(text, { event: "error", remote: visitor.remote });
+        }
+        throw error;
       });
   }
 

@@ -50,7 +50,8 @@ export class LimitTable implements SharedLimits {
   acquire(address: string): NoSlot | undefined {
     const { maxConnectionsPerIp } = this.limits;
     if (this.isFull) return "full";
-    const isOver = maxConnectionsPerIp > 0 && this.countOf(address) >= maxConnectionsPerIp;
+    const isLimited = maxConnectionsPerIp > 0 && address !== "";
+    const isOver = isLimited && this.countOf(address) >= maxConnectionsPerIp;
     if (isOver) return "too_many_connections";
     this.count++;
     add(this.#byAddress, address, 1);

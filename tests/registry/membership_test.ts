@@ -197,6 +197,24 @@ Deno.test("of two tokens on their way the last one sent counts, whichever is ver
   assertEquals(socket.closes, [{ code: 1008, reason: "token expired" }]);
 });
 
+Deno.test("an `authorize` that fails at a fresh token refuses it, and the log tells", async () => {
+  const { connect, log } = createTestApp({
+    authorize: ({ headers }) => {
+      if (headers.get("authorization") === "Bearer broken") throw new TypeError("no database");
+      return { user: "u" };
+    },
+  });
+  const socket = await connect("/chat/ops", { ...bearer("good"), dialect: "v1" });
+  socket.say({ type: "token", token: "broken" });
+  await settle();
+  assertEquals(typesOf(socket).at(-1), ["error", "forbidden"]);
+  const [{ text, level }] = log.of("error");
+  assertEquals([level, /^Cannot renew the rights of .*: TypeError: no database/.test(text)], [
+    "error",
+    true,
+  ]);
+});
+
 Deno.test("a socket hears the rooms that its token lists from the start", async () => {
   const { connect, registry } = createGuarded({
     listens: { rooms: ["ops"], listen: ["user:{sub}"] },
