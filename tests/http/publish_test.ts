@@ -1,6 +1,6 @@
 /** Many messages at once: `POST /rooms/messages`. `handlers/README.md`, HTTP. */
 import { assertEquals } from "@std/assert";
-import { createTestApp, type TestAppOptions } from "../support/fakes.ts";
+import { createTestApp, infoOf, type TestAppOptions } from "../support/fakes.ts";
 import { range } from "../support/v1.ts";
 
 /** A server of fakes, and batches for it. */
@@ -11,7 +11,7 @@ function batches(options: TestAppOptions = {}) {
       method: "POST",
       headers: { "content-type": type },
       body: typeof body === "string" ? body : JSON.stringify(body),
-    });
+    }, infoOf("192.0.2.1"));
   const publish = async (...messages: unknown[]) => {
     const response = await ask({ messages });
     assertEquals(response.status, 200);

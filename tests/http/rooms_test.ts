@@ -272,12 +272,6 @@ Deno.test("POST_RATE counts by the token's user wherever they are, and not at al
   for (const _ of range(1, 400)) assertEquals(await post("root"), 202);
 });
 
-Deno.test("POST_RATE counts by address where everybody may do everything", async () => {
-  const { publish } = rooms({ POST_RATE: 2 });
-  const status = async () => (await publish("ops", {})).status;
-  assertEquals([await status(), await status(), await status()], [202, 202, 429]);
-});
-
 Deno.test("GET /rooms/{room} is the room as the list has it; zeros for one that nobody knows", async () => {
   const { ask, connect, publish } = rooms();
   const room = async (name: string) => await (await ask(`/rooms/${name}`)).json();
