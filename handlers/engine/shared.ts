@@ -5,13 +5,8 @@ import { chain, type MaybePromise } from "../util/maybe_promise.ts";
 import { Channel } from "./channel.ts";
 import { type Engine, type Host, isRefusal, type Refusal } from "./engine.ts";
 import { HostGate } from "./host_gate.ts";
-import {
-  flatten,
-  type OwnerCalls,
-  type RemoteCalls,
-  unflatten,
-  unflattenChange,
-} from "./remote.ts";
+import { flatten, unflatten } from "./flat_event.ts";
+import { type OwnerCalls, type RemoteCalls, unflattenChange } from "./remote.ts";
 
 /** An engine that several threads use. */
 export interface SharedEngine {
