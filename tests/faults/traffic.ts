@@ -9,7 +9,7 @@ import { type Engine, isRefusal, type Refusal } from "../../handlers/engine/engi
 import type { Span } from "../../handlers/protocol/page.ts";
 import type { Cursor } from "../../handlers/protocol/position.ts";
 import { eventually, granted, hear, type Recorder } from "../support/recorder.ts";
-import { IS_FULL } from "../support/run.ts";
+import { IS_FULL, sized } from "../support/run.ts";
 
 /** What traffic needs of a node: an engine, or a whole server. */
 export type TrafficNode = Pick<Engine, "host" | "publish" | "read">;
@@ -26,6 +26,8 @@ interface View {
   recorder: Recorder;
 }
 
+/** What a sender waits before its next message: less than all it can, while others work beside it. */
+const PAUSE_MS = sized(10, 0);
 /** What a sender waits before it repeats, and the longest that an answer may take, in ms. */
 const REPEAT_AFTER_MS = 20;
 const ANSWER_WITHIN_MS = 1_000;
@@ -128,10 +130,15 @@ export class Traffic implements AsyncDisposable {
         }
         assertEquals(place.refused, "unavailable");
         this.refusals++;
-        await new Promise((resolve) => setTimeout(resolve, REPEAT_AFTER_MS));
+        await sleep(REPEAT_AFTER_MS);
       }
+      if (PAUSE_MS > 0) await sleep(PAUSE_MS);
     }
   }
+}
+
+function sleep(ms: number): Promise<void> {
+  return new Promise((resolve) => setTimeout(resolve, ms));
 }
 
 /** How far a host has heard. */
