@@ -1,6 +1,6 @@
 /** The state of the real client on a real server, through cuts and over a restart. */
 import { assertEquals } from "@std/assert";
-import { connect, ParleyError } from "../../handlers/client/client.js";
+import { connect, type ParleyError } from "../../handlers/client/client.js";
 import { eventually } from "../support/inbox.ts";
 import { Proxy } from "../support/proxy.ts";
 import { hasRedis, RedisServer } from "../support/redis_server.ts";
