@@ -85,53 +85,53 @@ async function surviveFailure(
   }
 }
 
-together("a disk that takes no writes costs no message that was acked", {
-  async "a disk that is full refuses messages until there is space, and loses none"() {
-    const folder = await Deno.makeTempDir();
-    const mount = `mount -t tmpfs -o size=1m tmpfs ${folder}`;
-    const line =
-      `exec unshare -rm sh -c '${mount} && head -c 400000 /dev/zero > ${folder}/ballast && {start}'`;
-    await surviveFailure(folder, line, /full/, ({ process }) =>
-      // The disk is the server's alone.
-      Deno.remove(`/proc/${process.pid}/root${folder}/ballast`));
-    await Deno.remove(folder, { recursive: true });
-  },
+const test = together("a disk that takes no writes costs no message that was acked");
 
-  async "a write that fails refuses messages until writes succeed, and loses none"() {
-    const folder = await Deno.makeTempDir();
-    const line = `trap "" XFSZ; ulimit -S -f 400; {start}`;
-    await surviveFailure(folder, line, /I\/O error/, async ({ process }) => {
-      const { pid } = process;
-      const { success } = await new Deno.Command("prlimit", {
-        args: ["--pid", `${pid}`, "--fsize=unlimited"],
-      }).output();
-      assert(success);
-    });
-    await using again = new ShellServer(folder, "{start}");
-    await again.process.line(/ started: /);
-    const keys = await again.keys();
-    assertEquals(keys.at(-1), "after");
-    assertEquals(await again.readiness(), "200 ready");
-    await again[Symbol.asyncDispose]();
-    await Deno.remove(folder, { recursive: true });
-  },
+test("a disk that is full refuses messages until there is space, and loses none", async () => {
+  const folder = await Deno.makeTempDir();
+  const mount = `mount -t tmpfs -o size=1m tmpfs ${folder}`;
+  const line =
+    `exec unshare -rm sh -c '${mount} && head -c 400000 /dev/zero > ${folder}/ballast && {start}'`;
+  await surviveFailure(folder, line, /full/, ({ process }) =>
+    // The disk is the server's alone.
+    Deno.remove(`/proc/${process.pid}/root${folder}/ballast`));
+  await Deno.remove(folder, { recursive: true });
+});
 
-  async "a file or a folder that may not be written ends the start with one line"() {
-    // Root may write everything, but not as somebody else.
-    const prefix = Deno.uid() === 0 ? "exec unshare --user --map-user=1 " : "";
-    const folder = await Deno.makeTempDir();
-    const path = `${folder}/parley.db`;
-    for (const [locked, reason] of [[path, "readonly database"], [folder, "Permission denied"]]) {
-      await Deno.writeTextFile(path, "");
-      await Deno.chmod(locked, locked === path ? 0o444 : 0o555);
-      if (locked === folder) await Deno.remove(path);
-      await using server = new ShellServer(folder, `${prefix}sh -c '{start}'`);
-      assertEquals((await server.process.status).code, 1);
-      const lines = server.process.lines();
-      assertEquals(lines.length, 1, lines.join(" | "));
-      assertMatch(lines[0], new RegExp(`^Cannot use DATA_FILE ${path}: .*${reason}`));
-      await Deno.chmod(locked, 0o755);
-    }
-    await Deno.remove(folder, { recursive: true });
-  },
+test("a write that fails refuses messages until writes succeed, and loses none", async () => {
+  const folder = await Deno.makeTempDir();
+  const line = `trap "" XFSZ; ulimit -S -f 400; {start}`;
+  await surviveFailure(folder, line, /I\/O error/, async ({ process }) => {
+    const { pid } = process;
+    const { success } = await new Deno.Command("prlimit", {
+      args: ["--pid", `${pid}`, "--fsize=unlimited"],
+    }).output();
+    assert(success);
+  });
+  await using again = new ShellServer(folder, "{start}");
+  await again.process.line(/ started: /);
+  const keys = await again.keys();
+  assertEquals(keys.at(-1), "after");
+  assertEquals(await again.readiness(), "200 ready");
+  await again[Symbol.asyncDispose]();
+  await Deno.remove(folder, { recursive: true });
+});
+
+test("a file or a folder that may not be written ends the start with one line", async () => {
+  // Root may write everything, but not as somebody else.
+  const prefix = Deno.uid() === 0 ? "exec unshare --user --map-user=1 " : "";
+  const folder = await Deno.makeTempDir();
+  const path = `${folder}/parley.db`;
+  for (const [locked, reason] of [[path, "readonly database"], [folder, "Permission denied"]]) {
+    await Deno.writeTextFile(path, "");
+    await Deno.chmod(locked, locked === path ? 0o444 : 0o555);
+    if (locked === folder) await Deno.remove(path);
+    await using server = new ShellServer(folder, `${prefix}sh -c '{start}'`);
+    assertEquals((await server.process.status).code, 1);
+    const lines = server.process.lines();
+    assertEquals(lines.length, 1, lines.join(" | "));
+    assertMatch(lines[0], new RegExp(`^Cannot use DATA_FILE ${path}: .*${reason}`));
+    await Deno.chmod(locked, 0o755);
+  }
+  await Deno.remove(folder, { recursive: true });
 });

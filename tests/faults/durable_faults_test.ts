@@ -126,11 +126,13 @@ async function killBusyEngine(): Promise<void> {
   await Deno.remove(folder, { recursive: true });
 }
 
-together("a DATA_FILE keeps what was acked", {
-  "a server that ends by SIGKILL comes back with all that was acked or heard": () =>
-    endInTraffic("SIGKILL", 1),
-  "a server that ends by SIGTERM comes back with all that was acked or heard (WORKERS 2)": () =>
-    endInTraffic("SIGTERM", 2),
-  "an engine that drops much and is killed keeps what was acked without a gap, and leaves no row behind":
-    killBusyEngine,
-});
+const test = together("a DATA_FILE keeps what was acked");
+
+test("a server that ends by SIGKILL comes back with all that was acked or heard", () =>
+  endInTraffic("SIGKILL", 1));
+test("a server that ends by SIGTERM comes back with all that was acked or heard (WORKERS 2)", () =>
+  endInTraffic("SIGTERM", 2));
+test(
+  "an engine that drops much and is killed keeps what was acked without a gap, and leaves no row behind",
+  killBusyEngine,
+);

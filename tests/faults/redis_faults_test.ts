@@ -56,25 +56,36 @@ async function loseWay(fault: "cut" | "swallow"): Promise<void> {
   assert(traffic.refusals > 0, "Redis was never missed");
 }
 
-together("what takes long to notice at Redis costs no ack and no order", {
-  "a node whose way to Redis is cut catches up without gap or repeat": () => loseWay("cut"),
-  "a node whose way to Redis is swallowed catches up without gap or repeat": () =>
-    loseWay("swallow"),
-  async "what hung on a lost connection is not done later"() {
-    await using server = await RedisServer.start();
-    await using proxy = new Proxy(server.port);
-    await using one = await startNode(proxy.port);
-    await hear(one, "r");
-    proxy.stall();
-    const late = one.publish("r", draft("late"));
-    assertEquals(await late, { refused: "unavailable" });
-    await eventually(() => one.publish("r", draft("now")), (place) => !isRefusal(place));
-    proxy.heal();
-    await eventually(() => proxy.connectionCount, (count) => count === 1);
-    const { chats } = await granted(one.read("r"));
-    assertEquals(chats.map(({ message }) => message), ["now"]);
-  },
-  async "a Redis that pauses makes senders wait less than a second, and nobody leave"() {
+/** What takes long to be noticed comes first. */
+const test = together("Redis fails in the middle of traffic", 8);
+const faultTest = (name: string, fn: () => Promise<void>) => redisTest(name, fn, test);
+
+faultTest(
+  "a node whose way to Redis is cut catches up without gap or repeat",
+  () => loseWay("cut"),
+);
+faultTest(
+  "a node whose way to Redis is swallowed catches up without gap or repeat",
+  () => loseWay("swallow"),
+);
+faultTest("what hung on a lost connection is not done later", async () => {
+  await using server = await RedisServer.start();
+  await using proxy = new Proxy(server.port);
+  await using one = await startNode(proxy.port);
+  await hear(one, "r");
+  proxy.stall();
+  const late = one.publish("r", draft("late"));
+  assertEquals(await late, { refused: "unavailable" });
+  await eventually(() => one.publish("r", draft("now")), (place) => !isRefusal(place));
+  proxy.heal();
+  await eventually(() => proxy.connectionCount, (count) => count === 1);
+  const { chats } = await granted(one.read("r"));
+  assertEquals(chats.map(({ message }) => message), ["now"]);
+});
+
+faultTest(
+  "a Redis that pauses makes senders wait less than a second, and nobody leave",
+  async () => {
     await using server = await RedisServer.start();
     await using one = await startNode(server.port);
     await using two = await startNode(server.port);
@@ -93,136 +104,143 @@ together("what takes long to notice at Redis costs no ack and no order", {
     await traffic.check({ mayReset: false });
     assert(traffic.refusals > 0, "Redis was never missed");
   },
-  async "while Redis is away everything is refused within a second"() {
-    for (const fault of ["cut", "swallow"] as const) {
-      await using server = await RedisServer.start();
-      await using proxy = new Proxy(server.port);
-      await using one = await startNode(proxy.port);
-      await hear(one, "r", 3);
-      await granted(one.join("r", "m1", "Ann"));
-      proxy[fault]();
-      const ask = () =>
-        within(1_000, () =>
-          Promise.all([
-            one.publish("r", draft("x")),
-            one.join("r", "m2", "Bob"),
-            one.members("r"),
-            one.read("r"),
-          ]));
-      const unavailable = { refused: "unavailable" } as const;
-      assertEquals<unknown[]>(await ask(), Array(4).fill(unavailable));
-      await eventually(() => one.isReady(), (isReady) => !isReady);
-      assertEquals<unknown[]>(await ask(), Array(4).fill(unavailable));
-      assertEquals(await within(1_000, async () => await one.rooms("", 10)), [
-        { room: "r", members: 1, listeners: 3, seq: 0 },
-      ]);
-    }
-  },
-  async "members come back with their node, and those who left meanwhile do not"() {
-    await using server = await RedisServer.start({ appendonly: "no" });
+);
+
+faultTest("while Redis is away everything is refused within a second", async () => {
+  for (const fault of ["cut", "swallow"] as const) {
+    await using server = await RedisServer.start();
     await using proxy = new Proxy(server.port);
     await using one = await startNode(proxy.port);
-    await using two = await startNode(server.port);
-    for (const node of [one, two]) await hear(node, "r");
-    for (const name of ["Ann", "Bob", "Cleo"]) await granted(one.join("r", name, name));
-    await granted(two.join("r", "Dan", "Dan"));
-    const names = async () => {
-      const members = await two.members("r");
-      return isRefusal(members) ? members.refused : members.names.join();
-    };
-    proxy.swallow();
-    const refused = one.join("r", "Eve", "Eve");
-    one.leave("r", "Ann");
-    assertEquals(await refused, { refused: "unavailable" });
-    proxy.heal();
-    await eventually(names, (names) => names === "Bob,Cleo,Dan");
-    await server.stop();
-    one.leave("r", "Bob");
-    await server.start();
-    await eventually(names, (names) => names === "Cleo,Dan");
-  },
-  "a slot that moves while its room talks loses no ack, and keeps one order": moveSlots,
-}, redisTest);
+    await hear(one, "r", 3);
+    await granted(one.join("r", "m1", "Ann"));
+    proxy[fault]();
+    const ask = () =>
+      within(1_000, () =>
+        Promise.all([
+          one.publish("r", draft("x")),
+          one.join("r", "m2", "Bob"),
+          one.members("r"),
+          one.read("r"),
+        ]));
+    const unavailable = { refused: "unavailable" } as const;
+    assertEquals<unknown[]>(await ask(), Array(4).fill(unavailable));
+    await eventually(() => one.isReady(), (isReady) => !isReady);
+    assertEquals<unknown[]>(await ask(), Array(4).fill(unavailable));
+    assertEquals(await within(1_000, async () => await one.rooms("", 10)), [
+      { room: "r", members: 1, listeners: 3, seq: 0 },
+    ]);
+  }
+});
 
-together("Redis is killed, forgets or comes back with less", {
-  async "killed with appendfsync always, Redis loses no ack and keeps the epoch"() {
-    await using server = await RedisServer.start({ appendfsync: "always" });
-    await using one = await startNode(server.port);
-    await using two = await startNode(server.port);
-    await using traffic = await Traffic.start([one, two], ROOMS);
-    for (let round = 0; round < ROUNDS; round++) {
-      await untilReady(one, two);
-      await traffic.flow(100);
-      await server.stop("SIGKILL");
-      await server.start();
-    }
-    await traffic.flow(100);
-    await traffic.stop();
-    await traffic.check({ mayReset: false });
-    assert(traffic.refusals > 0, "Redis was never missed");
-  },
-  async "killed with appendfsync everysec, Redis comes back with a new epoch"() {
-    await using server = await RedisServer.start({ appendfsync: "everysec" });
-    await using one = await startNode(server.port);
-    await using two = await startNode(server.port);
-    await using traffic = await Traffic.start([one, two], ROOMS);
-    for (let round = 0; round < ROUNDS; round++) {
-      await untilReady(one, two);
-      await traffic.flow(100);
-      await server.stop("SIGKILL");
-      await server.start();
-    }
-    await traffic.flow(100);
-    await traffic.stop();
-    await traffic.check({ mayReset: true });
-    for (const { recorder } of traffic.views) assert(resetsOf(recorder).length > 0, "no new epoch");
-    assert(traffic.refusals > 0, "Redis was never missed");
-  },
-  async "a Redis that comes back empty begins new epochs at 1"() {
-    await using server = await RedisServer.start({ appendonly: "no" });
-    await using one = await startNode(server.port);
-    await using two = await startNode(server.port);
-    await using traffic = await Traffic.start([one, two], ROOMS);
-    for (let round = 0; round < ROUNDS; round++) {
-      await untilReady(one, two);
-      await traffic.flow(100);
-      await server.stop("SIGKILL");
-      await server.start();
-    }
-    await traffic.flow(100);
-    await traffic.stop();
-    await traffic.check({ mayReset: true });
-    for (const { recorder } of traffic.views) {
-      assertEquals(resetsOf(recorder).map(({ seq }) => seq), Array(ROUNDS).fill(0));
-    }
-  },
-  async "a restart that lost its tail shows as a new epoch, whatever the setting"() {
-    await using server = await RedisServer.start({ appendfsync: "always" });
-    await using one = await startNode(server.port);
-    await using two = await startNode(server.port);
-    const views = [await hear(one, "r"), await hear(two, "r")];
-    const { epoch } = views[0].head;
-    for (const i of range(1, 10)) await granted(one.publish("r", draft(`text ${i}`)));
-    for (const { recorder } of views) await recorder.until(({ chats }) => chats.length === 10);
-    await server.stop("SIGKILL");
-    await server.loseTail("text 7");
-    await server.start();
+faultTest("members come back with their node, and those who left meanwhile do not", async () => {
+  await using server = await RedisServer.start({ appendonly: "no" });
+  await using proxy = new Proxy(server.port);
+  await using one = await startNode(proxy.port);
+  await using two = await startNode(server.port);
+  for (const node of [one, two]) await hear(node, "r");
+  for (const name of ["Ann", "Bob", "Cleo"]) await granted(one.join("r", name, name));
+  await granted(two.join("r", "Dan", "Dan"));
+  const names = async () => {
+    const members = await two.members("r");
+    return isRefusal(members) ? members.refused : members.names.join();
+  };
+  proxy.swallow();
+  const refused = one.join("r", "Eve", "Eve");
+  one.leave("r", "Ann");
+  assertEquals(await refused, { refused: "unavailable" });
+  proxy.heal();
+  await eventually(names, (names) => names === "Bob,Cleo,Dan");
+  await server.stop();
+  one.leave("r", "Bob");
+  await server.start();
+  await eventually(names, (names) => names === "Cleo,Dan");
+});
+
+faultTest("a slot that moves while its room talks loses no ack, and keeps one order", moveSlots);
+faultTest("killed with appendfsync always, Redis loses no ack and keeps the epoch", async () => {
+  await using server = await RedisServer.start({ appendfsync: "always" });
+  await using one = await startNode(server.port);
+  await using two = await startNode(server.port);
+  await using traffic = await Traffic.start([one, two], ROOMS);
+  for (let round = 0; round < ROUNDS; round++) {
     await untilReady(one, two);
-    const place = await granted(two.publish("r", draft("again")));
-    assertNotEquals(place.epoch, epoch);
-    assertEquals(place.seq, 7);
-    for (const { recorder } of views) {
-      await recorder.until(({ messages }) => messages.at(-1) === "again");
-      assertEquals(recorder.events.slice(10), [
-        { type: "reset", epoch: place.epoch, seq: 6, rev: 0, members: 0 },
-        { type: "chat", chat: recorder.chats.at(-1)! },
-      ]);
-    }
-    const span = await granted(one.read("r", { epoch, seq: 10 }));
-    const kept = [...range(1, 6).map((i) => `text ${i}`), "again"];
-    assertEquals(span.chats.map((chat) => chat.message), kept);
-  },
-  async "what Redis brings back from a torn write takes no number from an acked message"() {
+    await traffic.flow(100);
+    await server.stop("SIGKILL");
+    await server.start();
+  }
+  await traffic.flow(100);
+  await traffic.stop();
+  await traffic.check({ mayReset: false });
+  assert(traffic.refusals > 0, "Redis was never missed");
+});
+
+faultTest("killed with appendfsync everysec, Redis comes back with a new epoch", async () => {
+  await using server = await RedisServer.start({ appendfsync: "everysec" });
+  await using one = await startNode(server.port);
+  await using two = await startNode(server.port);
+  await using traffic = await Traffic.start([one, two], ROOMS);
+  for (let round = 0; round < ROUNDS; round++) {
+    await untilReady(one, two);
+    await traffic.flow(100);
+    await server.stop("SIGKILL");
+    await server.start();
+  }
+  await traffic.flow(100);
+  await traffic.stop();
+  await traffic.check({ mayReset: true });
+  for (const { recorder } of traffic.views) assert(resetsOf(recorder).length > 0, "no new epoch");
+  assert(traffic.refusals > 0, "Redis was never missed");
+});
+
+faultTest("a Redis that comes back empty begins new epochs at 1", async () => {
+  await using server = await RedisServer.start({ appendonly: "no" });
+  await using one = await startNode(server.port);
+  await using two = await startNode(server.port);
+  await using traffic = await Traffic.start([one, two], ROOMS);
+  for (let round = 0; round < ROUNDS; round++) {
+    await untilReady(one, two);
+    await traffic.flow(100);
+    await server.stop("SIGKILL");
+    await server.start();
+  }
+  await traffic.flow(100);
+  await traffic.stop();
+  await traffic.check({ mayReset: true });
+  for (const { recorder } of traffic.views) {
+    assertEquals(resetsOf(recorder).map(({ seq }) => seq), Array(ROUNDS).fill(0));
+  }
+});
+
+faultTest("a restart that lost its tail shows as a new epoch, whatever the setting", async () => {
+  await using server = await RedisServer.start({ appendfsync: "always" });
+  await using one = await startNode(server.port);
+  await using two = await startNode(server.port);
+  const views = [await hear(one, "r"), await hear(two, "r")];
+  const { epoch } = views[0].head;
+  for (const i of range(1, 10)) await granted(one.publish("r", draft(`text ${i}`)));
+  for (const { recorder } of views) await recorder.until(({ chats }) => chats.length === 10);
+  await server.stop("SIGKILL");
+  await server.loseTail("text 7");
+  await server.start();
+  await untilReady(one, two);
+  const place = await granted(two.publish("r", draft("again")));
+  assertNotEquals(place.epoch, epoch);
+  assertEquals(place.seq, 7);
+  for (const { recorder } of views) {
+    await recorder.until(({ messages }) => messages.at(-1) === "again");
+    assertEquals(recorder.events.slice(10), [
+      { type: "reset", epoch: place.epoch, seq: 6, rev: 0, members: 0 },
+      { type: "chat", chat: recorder.chats.at(-1)! },
+    ]);
+  }
+  const span = await granted(one.read("r", { epoch, seq: 10 }));
+  const kept = [...range(1, 6).map((i) => `text ${i}`), "again"];
+  assertEquals(span.chats.map((chat) => chat.message), kept);
+});
+
+faultTest(
+  "what Redis brings back from a torn write takes no number from an acked message",
+  async () => {
     await using server = await RedisServer.start({ appendfsync: "always" });
     await using one = await startNode(server.port);
     const { recorder, head: { epoch } } = await hear(one, "r");
@@ -254,7 +272,11 @@ together("Redis is killed, forgets or comes back with less", {
     assertEquals((await granted(one.read("quiet"))).chats, quiet.chats);
     assertEquals([recorder.events.length, quiet.events.length], [4, 1]);
   },
-  async "a number that others got while its first message was lost shows as a new epoch"() {
+);
+
+faultTest(
+  "a number that others got while its first message was lost shows as a new epoch",
+  async () => {
     await using server = await RedisServer.start({ appendfsync: "always" });
     await using proxy = new Proxy(server.port);
     await using one = await startNode(proxy.port);
@@ -273,106 +295,116 @@ together("Redis is killed, forgets or comes back with less", {
     const [reset] = resetsOf(recorder);
     assert(reset.epoch !== epoch && reset.seq === 1);
   },
-  async "a promoted replica begins a new epoch"() {
-    await using primary = await RedisServer.start({
-      appendfsync: "always",
-      "repl-diskless-sync-delay": "0",
-    });
-    await using replica = await RedisServer.start({ appendfsync: "always" });
-    await using proxy = new Proxy(primary.port);
-    await using one = await startNode(proxy.port);
-    const { recorder, head } = await hear(one, "r");
-    await replica.command("REPLICAOF", "127.0.0.1", String(primary.port));
-    await granted(one.publish("r", draft("1")));
-    await eventually(() => replica.command("HGET", "parley:{r}", "seq"), (seq) => seq === "1");
-    await primary.stop("SIGKILL");
-    proxy.targetPort = replica.port;
-    await eventually(() => one.isReady(), (isReady) => !isReady);
-    assertEquals(await one.publish("r", draft("lost")), { refused: "unavailable" });
-    await replica.command("REPLICAOF", "NO", "ONE");
-    await untilReady(one);
-    const place = await granted(one.publish("r", draft("2")));
-    assertNotEquals(place.epoch, head.epoch);
-    await recorder.until(({ messages }) => messages.at(-1) === "2");
-    assertEquals(resetsOf(recorder).map(({ epoch, seq }) => ({ epoch, seq })), [
-      { epoch: place.epoch, seq: 1 },
-    ]);
-  },
-  async "a node that missed more than is kept hears what is kept behind a reset"() {
-    await using server = await RedisServer.start();
-    await using proxy = new Proxy(server.port);
-    await using one = await startNode(proxy.port, 10);
-    await using two = await startNode(server.port, 10);
-    const { recorder, head: { epoch } } = await hear(one, "r");
-    await granted(two.publish("r", draft("1")));
-    await recorder.until(({ chats }) => chats.length === 1);
-    proxy.cut();
-    await eventually(() => one.isReady(), (isReady) => !isReady);
-    for (let i = 2; i <= 30; i++) await granted(two.publish("r", draft(`${i}`)));
-    proxy.heal();
-    await within(2_000, () => recorder.until(({ messages }) => messages.at(-1) === "30"));
-    assertEquals(recorder.events[1], { type: "reset", epoch, seq: 20, rev: 0, members: 0 });
-    assertEquals(recorder.chats.map(({ seq }) => seq), [1, ...range(21, 30)]);
-  },
-  async "host() waits for a Redis that is away, even from the start"() {
-    await using server = await RedisServer.start();
-    await server.stop();
-    await using one = await startNode(server.port);
-    assertEquals(one.isReady(), false);
-    const opening = hear(one, "r");
-    const given = one.host("given up", { listenerCount: 0, deliver() {} });
-    one.release("given up");
-    assertEquals(await given, { refused: "unavailable" });
-    await server.start();
-    const { recorder, head } = await opening;
-    assertEquals(head.seq, 0);
-    await granted(one.publish("r", draft("1")));
-    await recorder.until(({ messages }) => messages.at(-1) === "1");
-  },
-  async "members that a restart lost, or brought back, are put right"() {
-    await using server = await RedisServer.start({ appendfsync: "always" });
-    await using one = await startNode(server.port);
-    await hear(one, "r");
-    for (const name of ["Ann", "Bob", "Cleo"]) await granted(one.join("r", name, name));
-    const names = async () => {
-      const members = await one.members("r");
-      return isRefusal(members) ? members.refused : members.names.join();
-    };
-    one.leave("r", "Ann");
-    await granted(one.publish("r", draft("after it")));
-    await server.stop();
-    await server.loseTail("HDEL");
-    await server.start();
-    await within(2_000, () => eventually(names, (names) => names === "Bob,Cleo"));
-    await server.stop();
-    await server.loseTail("/Cleo");
-    await server.start();
-    await within(2_000, () => eventually(names, (names) => names === "Bob,Cleo"));
-  },
-  async "scripts that Redis forgot are loaded again"() {
-    await using server = await RedisServer.start();
-    await using one = await startNode(server.port);
-    await using two = await startNode(server.port);
-    await using traffic = await Traffic.start([one, two], ROOMS);
-    for (let round = 0; round < 3; round++) {
-      await traffic.flow(100);
-      await server.command("SCRIPT", "FLUSH");
-    }
+);
+
+faultTest("a promoted replica begins a new epoch", async () => {
+  await using primary = await RedisServer.start({
+    appendfsync: "always",
+    "repl-diskless-sync-delay": "0",
+  });
+  await using replica = await RedisServer.start({ appendfsync: "always" });
+  await using proxy = new Proxy(primary.port);
+  await using one = await startNode(proxy.port);
+  const { recorder, head } = await hear(one, "r");
+  await replica.command("REPLICAOF", "127.0.0.1", String(primary.port));
+  await granted(one.publish("r", draft("1")));
+  await eventually(() => replica.command("HGET", "parley:{r}", "seq"), (seq) => seq === "1");
+  await primary.stop("SIGKILL");
+  proxy.targetPort = replica.port;
+  await eventually(() => one.isReady(), (isReady) => !isReady);
+  assertEquals(await one.publish("r", draft("lost")), { refused: "unavailable" });
+  await replica.command("REPLICAOF", "NO", "ONE");
+  await untilReady(one);
+  const place = await granted(one.publish("r", draft("2")));
+  assertNotEquals(place.epoch, head.epoch);
+  await recorder.until(({ messages }) => messages.at(-1) === "2");
+  assertEquals(resetsOf(recorder).map(({ epoch, seq }) => ({ epoch, seq })), [
+    { epoch: place.epoch, seq: 1 },
+  ]);
+});
+
+faultTest("a node that missed more than is kept hears what is kept behind a reset", async () => {
+  await using server = await RedisServer.start();
+  await using proxy = new Proxy(server.port);
+  await using one = await startNode(proxy.port, 10);
+  await using two = await startNode(server.port, 10);
+  const { recorder, head: { epoch } } = await hear(one, "r");
+  await granted(two.publish("r", draft("1")));
+  await recorder.until(({ chats }) => chats.length === 1);
+  proxy.cut();
+  await eventually(() => one.isReady(), (isReady) => !isReady);
+  for (let i = 2; i <= 30; i++) await granted(two.publish("r", draft(`${i}`)));
+  proxy.heal();
+  await within(2_000, () => recorder.until(({ messages }) => messages.at(-1) === "30"));
+  assertEquals(recorder.events[1], { type: "reset", epoch, seq: 20, rev: 0, members: 0 });
+  assertEquals(recorder.chats.map(({ seq }) => seq), [1, ...range(21, 30)]);
+});
+
+faultTest("host() waits for a Redis that is away, even from the start", async () => {
+  await using server = await RedisServer.start();
+  await server.stop();
+  await using one = await startNode(server.port);
+  assertEquals(one.isReady(), false);
+  const opening = hear(one, "r");
+  const given = one.host("given up", { listenerCount: 0, deliver() {} });
+  one.release("given up");
+  assertEquals(await given, { refused: "unavailable" });
+  await server.start();
+  const { recorder, head } = await opening;
+  assertEquals(head.seq, 0);
+  await granted(one.publish("r", draft("1")));
+  await recorder.until(({ messages }) => messages.at(-1) === "1");
+});
+
+faultTest("members that a restart lost, or brought back, are put right", async () => {
+  await using server = await RedisServer.start({ appendfsync: "always" });
+  await using one = await startNode(server.port);
+  await hear(one, "r");
+  for (const name of ["Ann", "Bob", "Cleo"]) await granted(one.join("r", name, name));
+  const names = async () => {
+    const members = await one.members("r");
+    return isRefusal(members) ? members.refused : members.names.join();
+  };
+  one.leave("r", "Ann");
+  await granted(one.publish("r", draft("after it")));
+  await server.stop();
+  await server.loseTail("HDEL");
+  await server.start();
+  await within(2_000, () => eventually(names, (names) => names === "Bob,Cleo"));
+  await server.stop();
+  await server.loseTail("/Cleo");
+  await server.start();
+  await within(2_000, () => eventually(names, (names) => names === "Bob,Cleo"));
+});
+
+faultTest("scripts that Redis forgot are loaded again", async () => {
+  await using server = await RedisServer.start();
+  await using one = await startNode(server.port);
+  await using two = await startNode(server.port);
+  await using traffic = await Traffic.start([one, two], ROOMS);
+  for (let round = 0; round < 3; round++) {
     await traffic.flow(100);
-    await traffic.stop();
-    await traffic.check({ mayReset: false });
-  },
-  async "a Redis without memory refuses; listeners go on as soon as it has some"() {
-    await using server = await RedisServer.start();
-    await using one = await startNode(server.port);
-    const { recorder } = await hear(one, "r");
-    await server.command("CONFIG", "SET", "maxmemory", "1");
-    assertEquals(await one.publish("r", draft("lost")), { refused: "unavailable" });
-    await server.command("CONFIG", "SET", "maxmemory", "0");
-    assertEquals((await granted(one.publish("r", draft("1")))).seq, 1);
-    await recorder.until(({ messages }) => messages.join() === "1");
-  },
-  async "flushed while it runs, Redis begins a new epoch and learns the members again"() {
+    await server.command("SCRIPT", "FLUSH");
+  }
+  await traffic.flow(100);
+  await traffic.stop();
+  await traffic.check({ mayReset: false });
+});
+
+faultTest("a Redis without memory refuses; listeners go on as soon as it has some", async () => {
+  await using server = await RedisServer.start();
+  await using one = await startNode(server.port);
+  const { recorder } = await hear(one, "r");
+  await server.command("CONFIG", "SET", "maxmemory", "1");
+  assertEquals(await one.publish("r", draft("lost")), { refused: "unavailable" });
+  await server.command("CONFIG", "SET", "maxmemory", "0");
+  assertEquals((await granted(one.publish("r", draft("1")))).seq, 1);
+  await recorder.until(({ messages }) => messages.join() === "1");
+});
+
+faultTest(
+  "flushed while it runs, Redis begins a new epoch and learns the members again",
+  async () => {
     await using server = await RedisServer.start();
     await using one = await startNode(server.port);
     const { recorder, head } = await hear(one, "r");
@@ -388,4 +420,4 @@ together("Redis is killed, forgets or comes back with less", {
       (names) => names === "Ann",
     );
   },
-}, redisTest);
+);

@@ -76,8 +76,7 @@ export class Traffic implements AsyncDisposable {
     this.#isOver = true;
     await Promise.all(this.#senders);
     for (const { node, room, recorder } of this.views) {
-      const read = () => this.nodes[node].read(room);
-      const { seq } = await granted(eventually<Span | Refusal>(read, (span) => !isRefusal(span)));
+      const { seq } = await this.#read(node, room);
       await recorder.until(() => placeOf(recorder).seq === seq);
     }
   }
@@ -93,7 +92,7 @@ export class Traffic implements AsyncDisposable {
   ): Promise<void> {
     assert(!IS_FULL || this.slowestMs < withinMs, `an answer took ${this.slowestMs} ms`);
     for (const room of this.rooms) {
-      const kept = await granted(this.nodes[0].read(room));
+      const kept = await this.#read(0, room);
       const messages = new Map(kept.chats.map(({ seq, message }) => [seq, message]));
       assertEquals([...messages.keys()], kept.chats.map((_, i) => i + 1), "the log has a gap");
       assertEquals(new Set(messages.values()).size, messages.size, "the log has a repeat");
@@ -114,6 +113,12 @@ export class Traffic implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     this.#isOver = this.#isGivenUp = true;
     await Promise.all(this.#senders);
+  }
+
+  /** What is kept of a room, as soon as the node can tell. */
+  async #read(node: number, room: string): Promise<Span> {
+    const read = () => this.nodes[node].read(room);
+    return await granted(eventually<Span | Refusal>(read, (span) => !isRefusal(span)));
   }
 
   async #send(engine: TrafficNode, room: string, name: string): Promise<void> {
