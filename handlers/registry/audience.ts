@@ -180,9 +180,11 @@ export class Audience implements Host {
     if (event.type === "binary") return this.#relay(event.bytes, event.from);
     if (event.type === "chat") head.seq = event.chat.seq;
     else if (event.type === "status") head.members = event.members;
+    const { load } = this.room.registry;
     // Joins are n² frames in a room of n: a server that is behind leaves them out where it may.
     const isSpared = event.type === "status" && this.listenerCount > MAX_STATUS_LISTENERS &&
-      this.room.registry.load.isBehind;
+      load.isBehind;
+    if (event.type === "status" && !isSpared) load.add(this.directCount);
     for (const [dialect, fanOut] of this.#fanOuts) {
       if (fanOut.size === 0 || (isSpared && !dialect.isMerged)) continue;
       const object = encodeEvent(dialect, this.room.name, this.head, event);
