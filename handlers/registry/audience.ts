@@ -167,6 +167,7 @@ export class Audience implements Host {
       for (const subscription of this.#subscriptions) subscription.hold(event);
     }
     if (event.type === "binary") return this.#relay(event.bytes, event.from);
+    if (event.type === "status" && event.to !== undefined) return this.#tell(event, event.to);
     if (event.type === "chat") this.head.seq = event.chat.seq;
     else if (event.type === "status") this.head.members = event.members;
     else if (event.type === "reset") {
@@ -185,6 +186,15 @@ export class Audience implements Host {
       if (object !== undefined) fanOut.push(object);
     }
     if (event.type === "reset") this.#state?.reset();
+  }
+
+  /** Gives an event to one subscriber, behind the text before. */
+  #tell(event: RoomEvent, to: string): void {
+    for (const subscription of this.#subscriptions) {
+      if (subscription.subscriber.id !== to || !subscription.isLive) continue;
+      this.flush(subscription.dialect);
+      subscription.give(event, this.head);
+    }
   }
 
   #relay(bytes: Uint8Array, from: string): void {

@@ -24,6 +24,7 @@ import {
   type Refusal,
 } from "../engine.ts";
 import { type HistoryLimits, newEpoch } from "../memory.ts";
+import { firstByName } from "../presence.ts";
 import type { ScriptName } from "./connection.ts";
 import { Lease } from "./lease.ts";
 import { Outbox } from "./outbox.ts";
@@ -37,10 +38,9 @@ import {
   toChats,
   toEntry,
   toPayload,
-  unpack,
+  toPerson,
 } from "./room.ts";
 import { RedisRooms, TICK_MS } from "./rooms.ts";
-import { MAX_NAMES } from "./scripts.ts";
 import { parseRedisUrl, type ShardOptions, Shards } from "./shards.ts";
 
 const UNAVAILABLE: Refusal = { refused: "unavailable" };
@@ -212,10 +212,10 @@ class RedisEngine implements Engine, RedisNode {
     this.shards.of(channel)?.send(["SPUBLISH", channel, toPayload(event)]);
   }
 
-  join(name: string, member: string, as: string): Promise<Refusal | undefined> {
+  join(name: string, member: string, as: string, user?: string): Promise<Refusal | undefined> {
     const room = this.#rooms.open(name);
     if (!room) return Promise.resolve({ refused: "too_many_rooms" });
-    return room.join(member, as);
+    return room.join(member, as, user);
   }
 
   leave(name: string, member: string): void {
@@ -227,9 +227,8 @@ class RedisEngine implements Engine, RedisNode {
     return this.#queue.share(`members ${name}`, async () => {
       const answer = await this.run("members", this.#rooms.keysOf(name), []);
       if (!answer) return UNAVAILABLE;
-      const [count, ...names] = answer as [number, ...string[]];
-      const sorted = names.map((name) => unpack(name).text).sort();
-      return { names: sorted.slice(0, MAX_NAMES), count };
+      const [count, ...people] = answer as [number, ...string[]];
+      return { members: firstByName(people.map(toPerson)), count };
     });
   }
 

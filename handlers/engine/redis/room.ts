@@ -5,7 +5,8 @@
  */
 import { Buffer } from "node:buffer";
 import type { Cursor, Head } from "../../protocol/position.ts";
-import type { Chat, Entry as StateEntry, Transient } from "../../protocol/room_event.ts";
+import type { Chat, Entry as StateEntry, Person, Transient } from "../../protocol/room_event.ts";
+import { byteLength } from "../../util/bytes.ts";
 import type { Clock } from "../../util/clock.ts";
 import type { Host, Refusal } from "../engine.ts";
 import type { RedisConnection, ScriptName } from "./connection.ts";
@@ -55,10 +56,16 @@ type SyncAnswer = [
   endsInMs: number,
 ];
 
-/** A member on this node, by its packed names: of the last join, and of the last one confirmed. */
+/** What Redis keeps of a member, `text`, and whose member it is. */
+interface Joined {
+  text: string;
+  user?: string;
+}
+
+/** A member on this node: by the last join, and by the last one confirmed. */
 interface Member {
-  latest: { name: string };
-  confirmed?: { name: string };
+  latest: Joined;
+  confirmed?: Joined;
 }
 
 /** A room that the node hosts, or in which it has members. */
@@ -95,9 +102,9 @@ export class RedisRoom {
     return this.#view?.seq ?? 0;
   }
 
-  /** How many have joined here. */
+  /** How many people have joined here. */
   get memberCount(): number {
-    return this.#members.size;
+    return new Set(this.#members.entries().map(([id, { latest }]) => latest.user ?? id)).size;
   }
 
   /** Whether nobody on this node uses the room any more. */
@@ -203,12 +210,14 @@ export class RedisRoom {
   }
 
   /** Adds a member, or renames one. If this is refused, the last confirmed name stays. */
-  async join(id: string, name: string): Promise<Refusal | undefined> {
-    const join = { name: pack(name) };
+  async join(id: string, name: string, user?: string): Promise<Refusal | undefined> {
+    const owner = user === undefined ? "" : pack(user);
+    const text = owner && `=${byteLength(owner)} ${owner}`;
+    const join = { text: text + pack(name), user };
     const member: Member = this.#members.get(id) ?? { latest: join };
     this.#members.set(id, member);
     member.latest = join;
-    const args = [this.node.id, id, join.name, this.node.events];
+    const args = [this.node.id, id, join.text, this.node.events];
     const answer = await this.node.run("join", this.keys, args);
     if (answer !== undefined) {
       member.confirmed = join;
@@ -235,7 +244,7 @@ export class RedisRoom {
   async register(): Promise<void> {
     if (this.#members.size === 0 && this.#isRegistered) return;
     this.#isRegistered = true;
-    const members = [...this.#members].flatMap(([id, { latest }]) => [id, latest.name]);
+    const members = [...this.#members].flatMap(([id, { latest }]) => [id, latest.text]);
     const args = [this.node.id, ...members, this.node.events];
     const answer = await this.node.run("register", this.keys, args, false);
     if (answer === undefined) this.#isRegistered = false;
@@ -350,8 +359,8 @@ export class RoomView implements Cursor {
   }
 
   /**
-   * One of `c{epoch} {seq} {entry}`, `s{epoch} {version} {members} j{name}{old name, if any}`, the
-   * same with `l{name}`, `k{epoch} {rev} {ms until it ends, or 0} {time} {key} {sender}{value}`,
+   * One of `c{epoch} {seq} {entry}`, `s{epoch} {version} {members} j{name}{old name}{user}{to}`, where
+   * what is missing is empty, the same with `l`, `k{epoch} {rev} {ms until it ends, or 0} {time} {key} {sender}{value}`,
    * `n{entry}`, and `b{name}{bytes}`; names are packed.
    */
   #accept(payload: Buffer): void {
@@ -405,13 +414,15 @@ export class RoomView implements Cursor {
     if (version <= this.#version) return;
     this.#version = version;
     const space = text.indexOf(" ");
-    const { text: name, end } = unpack(text, space + 2);
+    const [name, was, user, to] = unpackAll(text, space + 2);
     this.host.deliver({
       type: "status",
       event: text[space + 1] === "j" ? "join" : "leave",
       name,
-      was: end < text.length ? unpack(text, end).text : undefined,
+      user: user || undefined,
+      was: was || undefined,
       members: Number(text.slice(0, space)),
+      to,
     });
   }
 
@@ -461,6 +472,25 @@ export function unpack(packed: string, start = 0): { text: string; end: number }
   const space = packed.indexOf(" ", start);
   const end = space + 1 + Number(packed.slice(start, space));
   return { text: decodeText(packed.slice(space + 1, end)), end };
+}
+
+/** All texts that are packed from `start` on. */
+export function unpackAll(packed: string, start = 0): string[] {
+  const texts: string[] = [];
+  while (start < packed.length) {
+    const { text, end } = unpack(packed, start);
+    texts.push(text);
+    start = end;
+  }
+  return texts;
+}
+
+/** One of the people of a room: `{sockets} {name}{user}`. */
+export function toPerson(packed: string): Person {
+  const space = packed.indexOf(" ");
+  const [name, user] = unpackAll(packed, space + 1);
+  const sockets = Number(packed.slice(0, space));
+  return user === undefined ? { name, sockets } : { name, user, sockets };
 }
 
 /** The message of a log entry's value, `{time} {packed sender}{message}`. */

@@ -8,7 +8,8 @@
  * 2. log, a stream: entry `{seq}-{run}` has one field, `{time} {sender}{message}`
  * 3. and 4. ids of this period and of the one before: a hash, session → number of ids, session and id →
  *    `{seq}-{run} {time} {ordinal} {digest}`, `r`, ordinal modulo 1,000 and session → id
- * 5. members, a hash: `{node}/{member}` → name
+ * 5. members, a hash: `{node}/{member}` → name, or of a user `={bytes of user} {user}{name}`; `={user}` →
+ *    `{sockets} {name}`; `more` → by how many the fields outnumber the people, where there are users
  * 6. nodes, a hash: node → `{since} {listeners}`: since when it is here, in Unix ms; -1: not hosting
  * 7. state, a hash: key → its last change: rev, Unix ms, when it ends (0: never), the member whose end
  *    ends it (`{node}/{member}` or nothing), packed sender and value (MessagePack)
@@ -16,7 +17,7 @@
  * 9. ends, a sorted set: key → Unix ms at which it ends
  * 10. bound, a sorted set, all with 0: `{node}/{member} {key}`
  *
- * And in the room's slot `{head}:events`, a list: what `_events` is to hear, `{n} {event} {members} {name}`.
+ * And in the room's slot `{head}:events`, a list: what `_events` is to hear, `{n} {event} {members} {name}{user}`.
  *
  * Outside of a room's slot are `{prefix}:rooms`, the sorted set of hosted rooms, and `{prefix}:nodes`,
  * a sorted set with the Unix ms at which each node's lease ends.
@@ -34,6 +35,7 @@
  * @module
  */
 import { DEDUPE_MS, IDS_PER_SESSION } from "../dedupe.ts";
+import { MAX_LISTED } from "../presence.ts";
 
 /** How long a node that says nothing keeps its members, in ms. */
 export const LEASE_MS = 15_000;
@@ -45,8 +47,6 @@ const OUTBOX_MS = 604_800_000;
 const SYNC_MESSAGES = 50;
 /** With this many fields a room's ids begin a new period early, unless one has a digest. */
 const MAX_ID_FIELDS = 200_000;
-/** The most names that `members` answers with. */
-export const MAX_NAMES = 1_000;
 
 /** The room's keys; the first one names its channel, too. */
 export function keysOf(prefix: string, room: string): string[] {
@@ -286,6 +286,12 @@ local from = tonumber(ARGV[5])
 if epoch ~= ARGV[4] or from > seq then from = 0 end
 return { epoch, seq, now, from < seq and range(from + 1, seq) or {} }`;
 
+/** How many people a hash of members has. */
+const COUNT = `
+local function count(members)
+  return redis.call('HLEN', members) - (redis.call('HGET', members, 'more') or 0)
+end`;
+
 /**
  * For the scripts that change who has joined: notifies the hosts, writes down what `_events` is to hear,
  * and keeps the keys. Their last ARGV is EVENTS. The count of a room's events starts with the time, so
@@ -293,33 +299,70 @@ return { epoch, seq, now, from < seq and range(from + 1, seq) or {} }`;
  */
 const PRESENCE = `
 ${STATE}
+${COUNT}
+local function split(who)
+  local bytes, rest = string.match(who, '^=(%d+) (.*)$')
+  if not bytes then return who end
+  return string.sub(rest, bytes + 1), string.sub(rest, 1, bytes)
+end
+local function addSocket(user, name, step)
+  local field = '=' .. user
+  local sockets, was = string.match(redis.call('HGET', members, field) or '0 ', '^(%d+) (.*)$')
+  sockets = sockets + step
+  if sockets > 0 then
+    redis.call('HSET', members, field, sockets .. ' ' .. (name or was))
+  else
+    redis.call('HDEL', members, field)
+  end
+  -- It counts itself, too.
+  local more = redis.call('HINCRBY', members, 'more', step)
+  if more == 1 and step > 0 then redis.call('HINCRBY', members, 'more', 1) end
+  if more == 1 and step < 0 then redis.call('HDEL', members, 'more') end
+  return sockets, was ~= '' and was
+end
 local function say(event, name)
   if not string.find(ARGV[#ARGV], event, 1, true) then return end
   redis.call('HSETNX', head, 'n', now)
   local entry = redis.call('HINCRBY', head, 'n', 1) .. ' ' .. event .. ' '
-  redis.call('RPUSH', head .. ':events', entry .. redis.call('HLEN', members) .. ' ' .. name)
+  redis.call('RPUSH', head .. ':events', entry .. count(members) .. ' ' .. name)
   redis.call('PEXPIRE', head .. ':events', ${OUTBOX_MS})
 end
 local function notify(what)
   version = redis.call('HINCRBY', head, 'version', 1)
   redis.call('SPUBLISH', head,
-    's' .. epoch .. ' ' .. version .. ' ' .. redis.call('HLEN', members) .. ' ' .. what)
+    's' .. epoch .. ' ' .. version .. ' ' .. count(members) .. ' ' .. what)
 end
-local function add(field, name)
-  local was = redis.call('HGET', members, field)
-  redis.call('HSET', members, field, name)
-  notify('j' .. name .. (was or ''))
-  if was then return end
-  if redis.call('HLEN', members) == 1 then say('occupied', '') end
-  say('join', name)
+local function add(field, who)
+  local name, user = split(who)
+  local before = redis.call('HGET', members, field)
+  local was, to = before, ''
+  redis.call('HSET', members, field, who)
+  if user then
+    was = select(2, addSocket(user, name, before and 0 or 1))
+    local member = string.match(field, '/(.*)$')
+    if not before and was == name then was, to = false, #member .. ' ' .. member end
+  end
+  notify('j' .. name .. (was or '0 ') .. (user or '0 ') .. to)
+  if was or to ~= '' then return end
+  if count(members) == 1 then say('occupied', '') end
+  say('join', name .. (user or ''))
 end
 local function remove(field)
-  local name = redis.call('HGET', members, field)
-  if name then
+  local who = redis.call('HGET', members, field)
+  if who then
+    local name, user = split(who)
+    local sockets = 0
     redis.call('HDEL', members, field)
-    notify('l' .. name)
-    say('leave', name)
-    if redis.call('HLEN', members) == 0 then say('vacated', '') end
+    if user then
+      local last
+      sockets, last = addSocket(user, nil, -1)
+      name = last or name
+    end
+    if sockets <= 0 then
+      notify('l' .. name .. '0 ' .. (user or ''))
+      say('leave', name .. (user or ''))
+      if count(members) == 0 then say('vacated', '') end
+    end
   end
   unbind(field .. ' ')
 end
@@ -402,10 +445,10 @@ end
 local known = tonumber(ARGV[11])
 local isKnown = epoch == ARGV[4] and known < rev and knows(known)
 local soonest = redis.call('ZRANGE', ends, 0, 0, 'WITHSCORES')[2]
-return { epoch, seq, redis.call('HLEN', members), version, wasUnknown, hasMore, entries, rev,
+return { epoch, seq, count(members), version, wasUnknown, hasMore, entries, rev,
   isKnown and changes(known) or {}, soonest and soonest - now or -1 }`;
 
-/** Adds a member, or renames one. ARGV: node, member, packed name. */
+/** Adds a member, or renames one. ARGV: node, member, its value in the hash. */
 const join = `#!lua
 ${OPEN}
 ${PRESENCE}
@@ -418,7 +461,7 @@ ${OPEN}
 ${PRESENCE}
 remove(ARGV[4] .. '/' .. ARGV[5])`;
 
-/** Sets which members a node has in the room. ARGV: node; member, packed name, … */
+/** Sets which members a node has in the room. ARGV: node; member, its value in the hash, … */
 const register = `#!lua flags=allow-oom
 ${OPEN}
 ${PRESENCE}
@@ -531,14 +574,22 @@ if left == 0 then
 end
 return left`;
 
-/** Who has joined. Answer: their number, then packed names. */
+/** Who has joined. Answer: how many people, then `{sockets} {name}{user}` of each, packed. */
 const members = `#!lua flags=no-writes,allow-oom
-local answer, cursor = { redis.call('HLEN', KEYS[5]) }, '0'
+${COUNT}
+local answer, cursor = { count(KEYS[5]) }, '0'
 repeat
-  local page = redis.call('HSCAN', KEYS[5], cursor, 'COUNT', ${MAX_NAMES})
+  local page = redis.call('HSCAN', KEYS[5], cursor, 'COUNT', ${MAX_LISTED})
   cursor = page[1]
-  for i = 2, #page[2], 2 do answer[#answer + 1] = page[2][i] end
-until cursor == '0' or #answer > ${MAX_NAMES}
+  for i = 1, #page[2], 2 do
+    local field, value = page[2][i], page[2][i + 1]
+    if string.sub(field, 1, 1) == '=' then
+      answer[#answer + 1] = value .. string.sub(field, 2)
+    elseif field ~= 'more' and string.sub(value, 1, 1) ~= '=' then
+      answer[#answer + 1] = '1 ' .. value
+    end
+  end
+until cursor == '0' or #answer > ${MAX_LISTED}
 return answer`;
 
 /**
@@ -547,6 +598,7 @@ return answer`;
  * events; nothing for one that the server does not have.
  */
 const summaries = `#!lua flags=no-writes,allow-oom,allow-cross-slot-keys
+${COUNT}
 local answer = {}
 for i = 6, #ARGV do
   local head, hosts, listeners = ARGV[i], 0, 0
@@ -562,7 +614,7 @@ for i = 6, #ARGV do
         hosts, listeners = hosts + 1, listeners + count
       end
     end
-    local members = redis.call('HLEN', head .. ':members')
+    local members = count(head .. ':members')
     local isAbandoned = hosts == 0 and (members > 0 or redis.call('EXISTS', head .. ':events') == 1)
     answer[#answer + 1] = { tonumber(seq or 0), members, hosts, listeners, isAbandoned and 1 or 0 }
   end

@@ -190,10 +190,13 @@ Deno.test("RoomView hands out a status once, and none that the head had in it", 
   view.push(status(5, `j${pack("Ann")}`));
   view.push(status(6, `j${pack("Bob B")}${pack("Ann")}`));
   view.push(status(6, `j${pack("Bob B")}${pack("Ann")}`));
-  view.push(status(7, `l${pack("Bob B")}`));
+  view.push(status(7, `l${pack("Bob B")}${pack("")}${pack("u1")}`));
+  view.push(status(8, `j${pack("Bob B")}${pack("")}${pack("u1")}${pack("m1")}`));
+  const bob = { type: "status", name: "Bob B", user: "u1", was: undefined, members: 3 } as const;
   assertEquals(recorder.events, [
-    { type: "status", event: "join", name: "Bob B", was: "Ann", members: 3 },
-    { type: "status", event: "leave", name: "Bob B", was: undefined, members: 3 },
+    { ...bob, event: "join", user: undefined, was: "Ann", to: undefined },
+    { ...bob, event: "leave", to: undefined },
+    { ...bob, event: "join", to: "m1" },
   ]);
 });
 
