@@ -7,7 +7,8 @@
 import { EVENTS_ROOM } from "../../protocol/parse.ts";
 import { type Engine, isRefusal } from "../engine.ts";
 import { EVENTS_SENDER } from "../member_events.ts";
-import { type RedisNode, unpackAll } from "./room.ts";
+import { unpackAll } from "./encoding.ts";
+import type { RedisNode } from "./node.ts";
 
 /** A room, as its outbox is found. */
 type Place = { readonly name: string; readonly keys: readonly string[] };
