@@ -177,9 +177,11 @@ export class Audience implements Host {
       this.head.rev = event.entry.rev;
       return this.#state?.change(event.entry);
     }
+    const { load } = this.room.registry;
     // Joins are n² frames in a room of n: a server that is behind leaves them out where it may.
     const isSpared = event.type === "status" && this.listenerCount > MAX_STATUS_LISTENERS &&
-      this.room.registry.load.isBehind;
+      load.isBehind;
+    if (event.type === "status" && !isSpared) load.add(this.directCount);
     for (const [dialect, fanOut] of this.#fanOuts) {
       if (fanOut.size === 0 || (isSpared && !dialect.isMerged)) continue;
       const object = encodeEvent(dialect, this.room.name, this.head, event);
