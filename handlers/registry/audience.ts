@@ -178,6 +178,7 @@ export class Audience implements Host {
       for (const subscription of this.#subscriptions) subscription.hold(event);
     }
     if (event.type === "binary") return this.#relay(event.bytes, event.from);
+    if (event.type === "status" && event.to !== undefined) return this.#tell(event, event.to);
     if (event.type === "chat") head.seq = event.chat.seq;
     else if (event.type === "status") head.members = event.members;
     const { load } = this.room.registry;
@@ -191,6 +192,15 @@ export class Audience implements Host {
       if (object !== undefined) fanOut.push(object);
     }
     if (event.type === "reset") this.#state?.reset();
+  }
+
+  /** Gives an event to one subscriber, behind the text before. */
+  #tell(event: RoomEvent, to: string): void {
+    for (const subscription of this.#subscriptions) {
+      if (subscription.subscriber.id !== to || !subscription.isLive) continue;
+      this.flush(subscription.dialect);
+      subscription.give(event, this.head);
+    }
   }
 
   #relay(bytes: Uint8Array, from: string): void {
