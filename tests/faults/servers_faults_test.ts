@@ -14,6 +14,7 @@ import { hear as hearRaw, joinAs, nextOf, settled } from "../support/v1.ts";
 import { Proxy } from "../support/proxy.ts";
 import { IS_FULL, sized } from "../support/run.ts";
 import { ServerNode } from "./server_node.ts";
+import { StateTraffic } from "./state_traffic.ts";
 import { Traffic } from "./traffic.ts";
 
 /** How often Redis is killed, and a server; servers are drained half as often. */
@@ -128,14 +129,19 @@ redisTest(
       const [first, signal, rounds] of [[0, "SIGKILL", ROUNDS], [1, "SIGTERM", ROUNDS / 2]] as const
     ) {
       await phase(`clients of a server that ends by ${signal} go on at the other`, async () => {
+        await using state = new StateTraffic(system.nodes, ROOMS[first]);
         for (let round = 0; round < rounds; round++) {
           const [ends, stays] = round % 2 === first ? [one, other] : [other, one];
           await traffic.flow(100);
           const { code } = await ends.end(signal, stays);
           assertEquals(code, signal === "SIGKILL" ? 137 : 0);
           await traffic.flow(100);
+          await state.read(stays);
+          // The dead one's lease has to end before.
+          if (IS_FULL) await within(30_000, () => state.untilOnlyLiving(stays));
           await ends.restart();
         }
+        if (IS_FULL || signal === "SIGTERM") await state.stop();
       });
     }
     await traffic.flow(100);

@@ -12,10 +12,11 @@ import type { Log } from "../../util/log.ts";
 import type { Change, Draft, Engine, EngineStats } from "../engine.ts";
 import type { Host, IdempotencyKey, Outcome, Refusal } from "../engine.ts";
 import { type HistoryLimits, newEpoch } from "../memory.ts";
+import { firstByName } from "../presence.ts";
 import { DEFAULT_MAX_KEYS, DEFAULT_MAX_STATE_BYTES } from "../state_map.ts";
 import type { ScriptName } from "./connection.ts";
 import type { ChangedKey, Entry } from "./encoding.ts";
-import { encodeText, pack, toChats, toEntry, toPayload, unpack } from "./encoding.ts";
+import { encodeText, pack, toChats, toEntry, toPayload, toPerson } from "./encoding.ts";
 import { KeyBudget } from "./key_budget.ts";
 import { Lease } from "./lease.ts";
 import type { RedisNode } from "./node.ts";
@@ -23,7 +24,6 @@ import { Outbox } from "./outbox.ts";
 import { ReadQueue } from "./reads.ts";
 import type { RedisRoom } from "./room.ts";
 import { RedisRooms, TICK_MS } from "./rooms.ts";
-import { MAX_NAMES } from "./scripts/presence.ts";
 import { type ShardOptions, Shards } from "./shards.ts";
 import { parseRedisUrl } from "./url.ts";
 
@@ -174,10 +174,10 @@ class RedisEngine implements Engine, RedisNode {
     this.shards.of(channel)?.send(["SPUBLISH", channel, toPayload(event)]);
   }
 
-  join(name: string, member: string, as: string): Promise<Refusal | undefined> {
+  join(name: string, member: string, as: string, user?: string): Promise<Refusal | undefined> {
     const room = this.#rooms.open(name);
     if (!room) return Promise.resolve({ refused: "too_many_rooms" });
-    return room.members.join(member, as);
+    return room.members.join(member, as, user);
   }
 
   leave(name: string, member: string): void {
@@ -189,9 +189,8 @@ class RedisEngine implements Engine, RedisNode {
     return this.#queue.share(`members ${name}`, async () => {
       const answer = await this.run("members", this.#rooms.keysOf(name), []);
       if (!answer) return UNAVAILABLE;
-      const [count, ...names] = answer as [number, ...string[]];
-      const sorted = names.map((name) => unpack(name).text).sort();
-      return { names: sorted.slice(0, MAX_NAMES), count };
+      const [count, ...people] = answer as [number, ...string[]];
+      return { members: firstByName(people.map(toPerson)), count };
     });
   }
 

@@ -1,5 +1,5 @@
 /** Scripts by which nodes follow their rooms, and find what dead nodes have left. */
-import { PRESENCE } from "./presence.ts";
+import { COUNT, PRESENCE } from "./presence.ts";
 import { KEPT, NOW, OPEN } from "./room.ts";
 
 /** How long a node that says nothing keeps its members, in ms. */
@@ -69,7 +69,7 @@ for i = 1, #all, 2 do
 end
 local isKnown = epoch == ARGV[4] and known < rev and knows(known)
 local soonest = call('ZRANGE', ends, 0, 0, 'WITHSCORES')[2]
-return { epoch, seq, call('HLEN', members), version, wasUnknown, hasMore, entries, rev,
+return { epoch, seq, countPeople(members), version, wasUnknown, hasMore, entries, rev,
   isKnown and changes(known) or {}, soonest and soonest - now or -1 }`;
 
 /**
@@ -114,6 +114,7 @@ return answer`;
  */
 export const summaries = `#!lua flags=no-writes,allow-oom,allow-cross-slot-keys
 ${IS_DEAD}
+${COUNT}
 local answer = {}
 for i = 7, #ARGV do
   local head, hosts, listeners = ARGV[i], 0, 0
@@ -130,7 +131,7 @@ for i = 7, #ARGV do
         hosts, listeners = hosts + 1, listeners + count
       end
     end
-    local members = redis.call('HLEN', head .. ':members')
+    local members = countPeople(head .. ':members')
     answer[#answer + 1] = { tonumber(seq or 0), members, hosts, listeners, isLeft }
   end
 end
