@@ -5,10 +5,9 @@
  * @module
  */
 import { assert, assertEquals } from "@std/assert";
-import { type Engine, isRefusal, type Refusal } from "../../handlers/engine/engine.ts";
-import type { Span } from "../../handlers/protocol/page.ts";
+import { type Engine, isRefusal } from "../../handlers/engine/engine.ts";
 import type { Cursor } from "../../handlers/protocol/position.ts";
-import { eventually, granted, hear, type Recorder } from "../support/recorder.ts";
+import { eventually, hear, type Recorder, untilGranted } from "../support/recorder.ts";
 import { IS_FULL, sized } from "../support/run.ts";
 
 /** What traffic needs of a node: an engine, or a whole server. */
@@ -76,7 +75,7 @@ export class Traffic implements AsyncDisposable {
     this.#isOver = true;
     await Promise.all(this.#senders);
     for (const { node, room, recorder } of this.views) {
-      const { seq } = await this.#read(node, room);
+      const { seq } = await untilGranted(() => this.nodes[node].read(room));
       await recorder.until(() => placeOf(recorder).seq === seq);
     }
   }
@@ -92,7 +91,7 @@ export class Traffic implements AsyncDisposable {
   ): Promise<void> {
     assert(!IS_FULL || this.slowestMs < withinMs, `an answer took ${this.slowestMs} ms`);
     for (const room of this.rooms) {
-      const kept = await this.#read(0, room);
+      const kept = await untilGranted(() => this.nodes[0].read(room));
       const messages = new Map(kept.chats.map(({ seq, message }) => [seq, message]));
       assertEquals([...messages.keys()], kept.chats.map((_, i) => i + 1), "the log has a gap");
       assertEquals(new Set(messages.values()).size, messages.size, "the log has a repeat");
@@ -113,12 +112,6 @@ export class Traffic implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     this.#isOver = this.#isGivenUp = true;
     await Promise.all(this.#senders);
-  }
-
-  /** What is kept of a room, as soon as the node can tell. */
-  async #read(node: number, room: string): Promise<Span> {
-    const read = () => this.nodes[node].read(room);
-    return await granted(eventually<Span | Refusal>(read, (span) => !isRefusal(span)));
   }
 
   async #send(engine: TrafficNode, room: string, name: string): Promise<void> {
