@@ -55,7 +55,7 @@ const FIGURES = [
     `of ${count.format(stats.maxConnections)}; ${stats.connections.v1} v1, ` +
     `${stats.connections.plain} plain, ${stats.connections.events} SSE`,
   ]],
-  ["Rooms", ({ rooms, members }) => [count.format(rooms), `${count.format(members)} members`]],
+  ["Rooms", ({ rooms, members }) => [count.format(rooms), `${count.format(members)} joined`]],
   ["Messages in", ({ messagesIn }) => [`${count.format(messagesIn)}/s`, "from clients"]],
   ["Delivered", ({ deliveries, bytesOut }) => [
     `${count.format(deliveries)}/s`,
