@@ -60,8 +60,9 @@ export interface Status {
   /** The room. */ room: string;
   /** What happened. */ event: "join" | "leave";
   /** Who it was. */ name: string;
+  /** The user, where a token told it. */ user?: string;
   /** The old name, after a change of name. */ was?: string;
-  /** How many have joined now. */ members: number;
+  /** How many people have joined now: a user with several sockets is one. */ members: number;
   /** The same for people, in English. */ message: string;
 }
 

@@ -539,10 +539,12 @@ export function connect(url, options = {}) {
         handled(() => ask(id, { ...what, if: condition })).catch((error) => {
           // The server may not have noticed yet that the old connection has ended.
           if (condition === 0 && error.rev && error.rev === rev) again(rev);
+          // Or has by now, or has begun anew.
+          else if (error.code === "unknown" || (condition && error.rev === 0)) again(what.if && 0);
           else if (connection !== "closed") report(error);
         });
       };
-      again(what.if === undefined ? undefined : 0);
+      again(what.if && 0);
     }
     bound.clear();
   }
