@@ -1,5 +1,5 @@
 /**
- * `deno task attack`, `faults` and `pages`: a folder of tests at full size, once or again and again.
+ * `deno task attack`, `faults` and `pages`: a folder of tests, and files beside it, at full size, once or again and again.
  *
  * @module
  */
@@ -28,7 +28,7 @@ const first = Number(flags.seed ?? 1);
 const failed: number[] = [];
 for (let seed = first; seed < first + Number(flags.times ?? 1); seed++) {
   const { success } = await new Deno.Command(Deno.execPath(), {
-    args: ["test", "-A", folder],
+    args: ["test", "-A", folder, ...flags._.map(String)],
     cwd: ROOT,
     env: { FULL_SIZE: "1", SEED: `${seed}` },
   }).spawn().status;
