@@ -6,7 +6,10 @@
 import { parseArgs } from "@std/cli/parse-args";
 import { ROOT } from "./process.ts";
 
-const [folder, ...args] = Deno.args;
+const flagsAt = Deno.args.findIndex((arg) => arg.startsWith("-"));
+const paths = Deno.args.slice(0, flagsAt < 0 ? undefined : flagsAt);
+const args = Deno.args.slice(paths.length);
+const [folder] = paths;
 const task = folder.split("/").at(-1);
 
 const HELP = `Runs the tests of ${folder} at full size, each time with another seed.
@@ -28,7 +31,7 @@ const first = Number(flags.seed ?? 1);
 const failed: number[] = [];
 for (let seed = first; seed < first + Number(flags.times ?? 1); seed++) {
   const { success } = await new Deno.Command(Deno.execPath(), {
-    args: ["test", "-A", folder, ...flags._.map(String)],
+    args: ["test", "-A", ...paths],
     cwd: ROOT,
     env: { FULL_SIZE: "1", SEED: `${seed}` },
   }).spawn().status;
