@@ -28,7 +28,7 @@ const SWEEP_MS = 5_000;
 const MAX_NAMES = 1_000;
 const NO_STATE = { map: new StateMap() };
 
-/** Makes the memory engine. @throws {SettingError} if a rule of the limits is none */
+/** Makes the memory engine. @throws {OptionError} if a rule of the limits is none */
 export function createMemoryEngine(limits: HistoryLimits, clock: Clock): Engine {
   return new MemoryEngine(new MemoryRooms(limits, clock), clock);
 }

@@ -10,6 +10,7 @@
 import type { createClient } from "@redis/client";
 import type { Clock } from "../../util/clock.ts";
 import type { Log } from "../../util/log.ts";
+import { OptionError } from "../../util/option_error.ts";
 import type { RemoteStats } from "../engine.ts";
 import { type ConnectionEvents, RedisConnection } from "./connection.ts";
 
@@ -35,7 +36,7 @@ export interface RedisUrl {
  * Reads a REDIS_URL: `redis://` or `rediss://`, with `user:password@` and `/database` where needed;
  * several addresses with commas are a cluster; `redis+sentinel://host:26379,…/name[/database]`.
  *
- * @throws {TypeError} if it is none of them; the URL is not repeated, as it may hold a password
+ * @throws {OptionError} if it is none of them; the URL is not repeated, as it may hold a password
  */
 export function parseRedisUrl(url: string): RedisUrl {
   const [, scheme, credentials = "", hosts, path = ""] =
@@ -53,10 +54,9 @@ export function parseRedisUrl(url: string): RedisUrl {
   const seeds = addresses.map((address) => isSentinel ? `redis://${address}` : urlOf(address));
   const isValid = seeds.length > 0 && seeds.every((seed) => URL.canParse(seed));
   if (!isValid || !match || (isCluster && database > 0)) {
-    throw new TypeError(
-      "Cannot use REDIS_URL: it is not redis://… or rediss://…[/database], " +
-        "several such addresses with commas, or redis+sentinel://host:port,…/name",
-    );
+    const kinds = "redis://… or rediss://…[/database], several such addresses with commas, " +
+      "or redis+sentinel://host:port,…/name";
+    throw new OptionError("url", `it is not ${kinds}`);
   }
   const kind = isSentinel ? "sentinel" : isCluster ? "cluster" : "single";
   return { kind, seeds, primary, database, urlOf };
@@ -159,7 +159,7 @@ export class Shards {
   #warnOfCluster(): void {
     if (this.#hasWarned) return;
     this.#hasWarned = true;
-    const cure = "name two or more of its addresses in REDIS_URL, with commas";
+    const cure = "name two or more of its addresses in its URL, with commas";
     this.options.log.error(`Cannot reach all rooms: this Redis is part of a cluster, ${cure}`);
   }
 
