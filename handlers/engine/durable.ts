@@ -128,12 +128,17 @@ class DurableEngine implements Engine {
     if (!this.#isBusy) this.memory.relay(room, event);
   }
 
-  join(room: string, member: string, name: string): MaybePromise<Refusal | undefined> {
+  join(
+    room: string,
+    member: string,
+    name: string,
+    user?: string,
+  ): MaybePromise<Refusal | undefined> {
     if (this.#isBusy) return UNAVAILABLE;
-    const was = this.memory.memory.get(room)?.members.get(member);
-    return chain(this.#answer(this.memory.join(room, member, name)), (refusal) => {
+    const was = this.memory.memory.get(room)?.presence?.nameOf(member);
+    return chain(this.#answer(this.memory.join(room, member, name, user)), (refusal) => {
       if (refusal && was === undefined) this.memory.leave(room, member);
-      else if (refusal) this.memory.join(room, member, was!);
+      else if (refusal) this.memory.join(room, member, was!, user);
       return refusal;
     });
   }

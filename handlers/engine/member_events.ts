@@ -46,7 +46,9 @@ export function leftBehind(chats: Chat[]): { changes: MemberChange[]; lastNumber
     if (event === "join") joined.push({ name, user });
     if (event === "leave") {
       // Who took another name left under it.
-      const index = joined.findIndex((one) => one.name === name && one.user === user);
+      const index = joined.findIndex((one) =>
+        user === undefined ? one.name === name && !one.user : one.user === user
+      );
       joined.splice(Math.max(0, index), 1);
     }
     if (members === 0) rooms.delete(room);

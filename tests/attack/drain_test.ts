@@ -5,6 +5,7 @@ import { eventually, soon } from "../support/inbox.ts";
 import { RedisServer, redisTest } from "../support/redis_server.ts";
 import { IS_FULL, sized } from "../support/run.ts";
 import { ServerProcess } from "../support/process.ts";
+import { together } from "../support/together.ts";
 
 const CLIENTS = sized(100, 2_000);
 const DRAIN_SECONDS = sized(1, 3);
@@ -12,26 +13,21 @@ const DRAIN_SECONDS = sized(1, 3);
 const PARTS = 10;
 const ROOMS = sized(5, 50);
 
-/** Knows every socket that is opened meanwhile, so that a test can wait for their ends. */
-class Sockets implements AsyncDisposable {
-  readonly #Real = WebSocket;
-  readonly #ends: Promise<void>[] = [];
-
-  constructor() {
-    const ends = this.#ends;
-    globalThis.WebSocket = class extends this.#Real {
-      constructor(...args: ConstructorParameters<typeof WebSocket>) {
-        super(...args);
-        ends.push(new Promise((resolve) => this.addEventListener("close", () => resolve())));
-      }
-    };
+/** The ends of all sockets that are opened here: the tests wait for them. */
+const ends: Promise<void>[] = [];
+globalThis.WebSocket = class extends WebSocket {
+  constructor(...args: ConstructorParameters<typeof WebSocket>) {
+    super(...args);
+    ends.push(new Promise((resolve) => this.addEventListener("close", () => resolve())));
   }
+};
+const sockets: AsyncDisposable = {
+  async [Symbol.asyncDispose]() {
+    await soon(Promise.all(ends), "the end of all sockets");
+  },
+};
 
-  async [Symbol.asyncDispose](): Promise<void> {
-    globalThis.WebSocket = this.#Real;
-    await soon(Promise.all(this.#ends), "the end of all sockets");
-  }
-}
+const test = together("a server is stopped and started again");
 
 /** How many of these times lie in the fullest part, as a multiple of an even spread. */
 function spikeOf(times: number[]): number {
@@ -45,7 +41,7 @@ function spikeOf(times: number[]): number {
   return Math.max(...counts.filter(Boolean)) / (CLIENTS / PARTS);
 }
 
-Deno.test(`${CLIENTS} clients are sent away and come back to a restarted server`, async () => {
+test(`${CLIENTS} clients are sent away and come back to a restarted server`, async () => {
   const flags = [
     "--host",
     "127.0.0.1",
@@ -54,7 +50,7 @@ Deno.test(`${CLIENTS} clients are sent away and come back to a restarted server`
     "--log-level",
     "info",
   ];
-  await using _sockets = new Sockets();
+  await using _sockets = sockets;
   await using old = await ServerProcess.start(flags);
   const { port } = new URL(old.url);
   const left: number[] = [];
@@ -121,7 +117,7 @@ redisTest("nothing that was acked is lost across a drain with the redis engine",
   const drain = ["--host", "127.0.0.1", "--drain-seconds", "1"];
   // What is said while a client is away must be kept for it.
   const flags = [...drain, "--redis-url", redis.url, "--history-size", "10000"];
-  await using _sockets = new Sockets();
+  await using _sockets = sockets;
   await using old = await ServerProcess.start(flags);
   const { port } = new URL(old.url);
   const heard = new Map<number, unknown>();
@@ -174,4 +170,4 @@ redisTest("nothing that was acked is lost across a drain with the redis engine",
     clearInterval(timer);
     for (const client of [listener, ...speakers]) client.close();
   }
-});
+}, test);

@@ -1,8 +1,15 @@
-/** Many clients, many rooms, many addresses. */
-import { assert, assertEquals } from "@std/assert";
-import type { RawClient } from "../support/clients.ts";
-import { sized } from "../support/run.ts";
+/** Many clients, many rooms, many addresses; clients that come, give up and vanish. */
+import { assert, assertEquals, assertLess } from "@std/assert";
+import net from "node:net";
+import { RawClient } from "../support/clients.ts";
+import { eventually, soon } from "../support/inbox.ts";
+import { ServerProcess } from "../support/process.ts";
+import { Random } from "../support/random.ts";
+import { IS_FULL, SEED, sized } from "../support/run.ts";
 import { Target } from "./target.ts";
+import { together } from "../support/together.ts";
+
+const test = together("many clients, rooms and addresses");
 
 const encoder = new TextEncoder();
 
@@ -14,7 +21,7 @@ async function inParallel(count: number, width: number, task: (index: number) =>
   }));
 }
 
-Deno.test("a flood of connects and drops at every stage leaves nothing behind", async () => {
+test("a flood of connects and drops at every stage leaves nothing behind", async () => {
   await using target = await Target.start();
   const stages: ((index: number) => Promise<void>)[] = [
     async () => (await target.dial()).close(),
@@ -53,7 +60,7 @@ function handshake(path: string): Uint8Array {
   );
 }
 
-Deno.test("a thousand rooms a second, from as many addresses, end at MAX_ROOMS", async () => {
+test("a thousand rooms a second, from as many addresses, end at MAX_ROOMS", async () => {
   const maxRooms = sized(400, 2_000);
   await using target = await Target.start(["--max-rooms", `${maxRooms}`, "--trust-proxy", "1"]);
   const seconds = 4;
@@ -86,7 +93,7 @@ Deno.test("a thousand rooms a second, from as many addresses, end at MAX_ROOMS",
   });
 });
 
-Deno.test("who asks for a list of many rooms and for history, again and again, stops nobody", async () => {
+test("who asks for a list of many rooms and for history, again and again, stops nobody", async () => {
   await using target = await Target.start();
   await target.endure("a flood of questions", async () => {
     const listeners = sized(10, 100);
@@ -123,7 +130,7 @@ Deno.test("who asks for a list of many rooms and for history, again and again, s
   });
 });
 
-Deno.test("MAX_CONNECTIONS sockets of one attacker shut the door, and no longer than they stay", async () => {
+test("MAX_CONNECTIONS sockets of one attacker shut the door, and no longer than they stay", async () => {
   await using target = await Target.start(["--max-connections", "100"]);
   await target.endure("a full house", async () => {
     const clients: RawClient[] = [];
@@ -136,7 +143,7 @@ Deno.test("MAX_CONNECTIONS sockets of one attacker shut the door, and no longer 
   });
 });
 
-Deno.test("MAX_CONNECTIONS_PER_IP keeps places for others", async () => {
+test("MAX_CONNECTIONS_PER_IP keeps places for others", async () => {
   await using target = await Target.start(["--max-connections-per-ip", "20", "--trust-proxy", "1"]);
   await target.endure("a full address", async () => {
     const clients: RawClient[] = [];
@@ -148,7 +155,7 @@ Deno.test("MAX_CONNECTIONS_PER_IP keeps places for others", async () => {
   });
 });
 
-Deno.test("whoever sends far over the rates is refused, costs no log, and slows nobody to a halt", async () => {
+test("whoever sends far over the rates is refused, costs no log, and slows nobody to a halt", async () => {
   await using target = await Target.start();
   const before = await target.totals();
   const after = await target.endure("a flood of refused messages", async () => {
@@ -177,7 +184,7 @@ Deno.test("whoever sends far over the rates is refused, costs no log, and slows 
   assert(after.logLines - before.logLines < 200, `${after.logLines} lines were logged`);
 });
 
-Deno.test("twenty who shout in one room, each within its rates, drown nobody in another", async () => {
+test("twenty who shout in one room, each within its rates, drown nobody in another", async () => {
   await using target = await Target.start();
   await target.endure("a crowd that shouts", async () => {
     const clients: RawClient[] = [];
@@ -194,3 +201,108 @@ Deno.test("twenty who shout in one room, each within its rates, drown nobody in 
     await Promise.all(reading);
   });
 });
+
+/** Requests as a client sends them that gives up at once. */
+const REQUESTS = [upgradeOf("/chat/a"), upgradeOf("/echo"), "GET /rooms/a/events HTTP/1.1"];
+
+function upgradeOf(path: string): string {
+  return `GET ${path} HTTP/1.1\r\nupgrade: websocket\r\nconnection: Upgrade\r\n` +
+    "sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==";
+}
+
+/** Sends a request, and resets the connection before the answer can come. */
+function requestAndReset(port: number, request: string): Promise<void> {
+  return new Promise((resolve) => {
+    const socket = net.connect(port, "127.0.0.1", () => {
+      socket.write(request, () => {
+        socket.resetAndDestroy();
+        resolve();
+      });
+    });
+    socket.on("error", () => {});
+  });
+}
+
+test("clients that give up before the answer leave no slot behind, however many they are", async () => {
+  const count = sized(300, 6_000);
+  await using target = await Target.start(["--max-connections", "200"]);
+  await target.endure("aborted requests", async () => {
+    const port = Number(new URL(target.url).port);
+    for (let sent = 0; sent < count; sent++) {
+      await requestAndReset(port, `${REQUESTS[sent % 3]}\r\nhost: x\r\n\r\n`);
+    }
+    // The last of them may still be on their way: there is a slot as soon as they are read.
+    await eventually(async () => {
+      using client = await target.open("/chat/a");
+      return client.status;
+    }, (status) => status === 101);
+  });
+});
+
+const CONNECTIONS = sized(100, 1_000);
+const GUESTS = sized(20, 100);
+const ROUNDS = sized(2, 5);
+
+/** One person: joins, says a few things, hears some of it, and goes in one of four ways. */
+async function visit(server: ServerProcess, random: Random): Promise<void> {
+  const paths = ["/echo", `/chat/room${random.below(20)}`];
+  const headers: Record<string, string> = random.chance(0.5)
+    ? {}
+    : { "sec-websocket-protocol": "parley.v1" };
+  using client = await RawClient.open(server.ws + paths[random.chance(0.2) ? 0 : 1], headers);
+  assertEquals(client.status, 101);
+  if (random.chance(0.9)) await client.send(`{"type":"join","name":"Guest ${random.next()}"}`);
+  const message = "x".repeat(random.below(4_000));
+  const count = random.below(6);
+  for (let sent = 0; sent < count; sent++) {
+    await client.send(JSON.stringify({ type: "chat", message }));
+    if (random.chance(0.5)) await soon(client.read(), "an answer");
+  }
+  const way = random.below(4);
+  // A Close frame and a wait for the answer, a Close frame alone, half a frame, nothing.
+  if (way <= 1) await client.send(new Uint8Array([3, 232]), { opcode: 8 });
+  if (way === 0) await client.readClose();
+  if (way === 2) await client.write(new Uint8Array([0x81, 0xff, 0]));
+}
+
+/** Lets all of them come, `GUESTS` at a time, until the server has counted `ended` ends in all. */
+async function round(server: ServerProcess, seed: number, ended: number): Promise<void> {
+  const random = new Random(seed);
+  let started = 0;
+  const crowd = Array.from({ length: GUESTS }, async () => {
+    while (started++ < CONNECTIONS) await visit(server, random);
+  });
+  await Promise.all(crowd);
+  await server.line(/"event":"disconnected"/, ended);
+  const { rooms } = await (await fetch(`${server.url}/rooms`)).json();
+  assertEquals(rooms, []);
+}
+
+/** The resident memory of a process, in kB. */
+async function residentKb(pid: number): Promise<number> {
+  const status = await Deno.readTextFile(`/proc/${pid}/status`);
+  return Number(/VmRSS:\s+(\d+) kB/.exec(status)?.[1]);
+}
+
+test(
+  `${CONNECTIONS} who come, chat and vanish leave no room and no client, and again no memory`,
+  async () => {
+    await using server = await ServerProcess.start([
+      "--log-format",
+      "json",
+      "--log-level",
+      "debug",
+    ]);
+    const kilobytes: number[] = [];
+    for (let index = 1; index <= ROUNDS; index++) {
+      await round(server, SEED * 100 + index, index * CONNECTIONS);
+      if (IS_FULL) await server.line(/"event":"collected"/, index);
+      kilobytes.push(await residentKb(server.pid));
+    }
+    if (!IS_FULL) return;
+    const [first, second, ...later] = kilobytes;
+    assertLess(Math.abs(second - first) / second, 0.2, `${kilobytes}`);
+    assertLess(Math.max(...later) / second, 1.2, `${kilobytes}`);
+  },
+  Deno.build.os !== "linux",
+);

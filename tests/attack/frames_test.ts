@@ -4,6 +4,9 @@ import { maskedFrame, OPCODE, type RawClient } from "../support/clients.ts";
 import { eventually, soon } from "../support/inbox.ts";
 import { IS_FULL, sized } from "../support/run.ts";
 import { Target, weigh } from "./target.ts";
+import { together } from "../support/together.ts";
+
+const test = together("bytes below WebSocket");
 
 /** A client's frame with an empty mask, its header as it is given. RFC 6455, 5.2. */
 function frame(first: number, lengthBytes: number[], payload: number[] = []): Uint8Array {
@@ -46,7 +49,7 @@ async function ended(client: RawClient): Promise<void> {
   while (await client.read());
 }
 
-Deno.test("each violation of the protocol ends its own connection, and nothing else", async () => {
+test("each violation of the protocol ends its own connection, and nothing else", async () => {
   await using target = await Target.start();
   await target.endure("violations of RFC 6455", async () => {
     for (const path of ["/echo", "/chat/violated"]) {
@@ -59,7 +62,7 @@ Deno.test("each violation of the protocol ends its own connection, and nothing e
   });
 });
 
-Deno.test("a character split over fragments, and over packets, is one character", async () => {
+test("a character split over fragments, and over packets, is one character", async () => {
   await using target = await Target.start();
   using client = await target.open("/echo");
   const text = "a\u00e9\u3042\u{1F600}";
@@ -73,7 +76,7 @@ Deno.test("a character split over fragments, and over packets, is one character"
   assertEquals(await client.readText(), `Echo: ${text}`);
 });
 
-Deno.test("half a character at the end of fragments reaches nobody", async () => {
+test("half a character at the end of fragments reaches nobody", async () => {
   await using target = await Target.start();
   using client = await target.open("/echo");
   await client.send(bytes(65, 0xf0, 0x9f), { fin: false });
@@ -85,7 +88,7 @@ Deno.test("half a character at the end of fragments reaches nobody", async () =>
   }
 });
 
-Deno.test("frames that only look wrong are taken", async () => {
+test("frames that only look wrong are taken", async () => {
   await using target = await Target.start();
   using client = await target.open("/echo?prefix=");
   const taken: [Uint8Array, string][] = [
@@ -107,7 +110,7 @@ Deno.test("frames that only look wrong are taken", async () => {
   assertEquals(await client.readText(), "de");
 });
 
-Deno.test("headers that promise 60 MiB cost nothing until the bytes come", async () => {
+test("headers that promise 60 MiB cost nothing until the bytes come", async () => {
   await using target = await Target.start();
   await target.endure("promised lengths", async () => {
     const clients = [];
@@ -121,7 +124,7 @@ Deno.test("headers that promise 60 MiB cost nothing until the bytes come", async
   }, { maxRssMb: 200 });
 });
 
-Deno.test("pings and empty fragments without end stop nobody, and hold no memory", async () => {
+test("pings and empty fragments without end stop nobody, and hold no memory", async () => {
   await using target = await Target.start();
   const flood = async (bytes: Uint8Array, isRead: boolean) => {
     using client = await target.open("/echo");
@@ -150,7 +153,7 @@ Deno.test("pings and empty fragments without end stop nobody, and hold no memory
   await target.endure("empty fragments", () => flood(frame(0, [MASKED]), false));
 });
 
-Deno.test("over MAX_RSS_MB the server is not ready, and lets nobody in", async () => {
+test("over MAX_RSS_MB the server is not ready, and lets nobody in", async () => {
   await using target = await Target.start(["--max-rss-mb", "1"]);
   using late = await target.open("/echo");
   assertEquals(late.status, 503);
@@ -160,7 +163,7 @@ Deno.test("over MAX_RSS_MB the server is not ready, and lets nobody in", async (
 });
 
 // It takes 400 MB, and whether the memory is free again a collection decides.
-if (IS_FULL) Deno.test("an endless message shuts the door until its sender goes", sendEndlessly);
+if (IS_FULL) test("an endless message shuts the door until its sender goes", sendEndlessly);
 
 async function sendEndlessly() {
   await using target = await Target.start(["--max-rss-mb", "250"]);

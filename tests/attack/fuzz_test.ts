@@ -11,6 +11,9 @@ import { fuzzFrame, fuzzRawFrame, fuzzRequest, ROOMS } from "./fuzz.ts";
 import { Random } from "../support/random.ts";
 import { SEED, sized } from "../support/run.ts";
 import { Target } from "./target.ts";
+import { together } from "../support/together.ts";
+
+const test = together("a fuzzer");
 
 const MESSAGES = sized(4_000, 100_000);
 const RAW_FRAMES = sized(1_500, 20_000);
@@ -110,7 +113,7 @@ class Fuzzer {
   }
 }
 
-Deno.test(`a fuzzer of ${MESSAGES} messages is answered by the protocol, seed ${SEED}`, async () => {
+test(`a fuzzer of ${MESSAGES} messages is answered by the protocol, seed ${SEED}`, async () => {
   const limits = ["--message-rate", "0", "--byte-rate", "0", "--join-rate", "0"];
   await using target = await Target.start(limits);
   const before = await target.totals();
@@ -131,7 +134,7 @@ Deno.test(`a fuzzer of ${MESSAGES} messages is answered by the protocol, seed ${
   assert(read >= sent && read < sent + 10_000, `${sent} were sent, ${read} were read`);
 });
 
-Deno.test(`a fuzzer of ${RAW_FRAMES} raw frames below WebSocket, seed ${SEED}`, async () => {
+test(`a fuzzer of ${RAW_FRAMES} raw frames below WebSocket, seed ${SEED}`, async () => {
   await using target = await Target.start();
   await target.endure(`fuzzed raw frames, seed ${SEED}`, async () => {
     let left = RAW_FRAMES;
@@ -158,7 +161,7 @@ Deno.test(`a fuzzer of ${RAW_FRAMES} raw frames below WebSocket, seed ${SEED}`, 
   }, { maxRssMb: 300 });
 });
 
-Deno.test(`a fuzzer of ${REQUESTS} requests, seed ${SEED}`, async () => {
+test(`a fuzzer of ${REQUESTS} requests, seed ${SEED}`, async () => {
   await using target = await Target.start();
   await target.endure(`fuzzed requests, seed ${SEED}`, async () => {
     let left = REQUESTS;
@@ -181,7 +184,7 @@ Deno.test(`a fuzzer of ${REQUESTS} requests, seed ${SEED}`, async () => {
   }, { maxRssMb: 300 });
 });
 
-Deno.test("the same seed says the same", () => {
+test("the same seed says the same", () => {
   const say = () => {
     const random = new Random(SEED);
     return Array.from({ length: 100 }, () => [

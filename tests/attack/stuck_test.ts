@@ -4,6 +4,9 @@ import { OPCODE, type RawClient } from "../support/clients.ts";
 import { soon } from "../support/inbox.ts";
 import { IS_FULL, sized } from "../support/run.ts";
 import { Target, weigh } from "./target.ts";
+import { together } from "../support/together.ts";
+
+const test = together("peers that stop reading");
 
 const V1 = { "sec-websocket-protocol": "parley.v1" };
 
@@ -52,7 +55,7 @@ async function stick(target: Target, count: number, maxRssMb: number): Promise<v
   for (const client of stuck) client.drop();
 }
 
-Deno.test("stuck listeners under a firehose are evicted, and cost MAX_QUEUE_BYTES each at most", async () => {
+test("stuck listeners under a firehose are evicted, and cost MAX_QUEUE_BYTES each at most", async () => {
   const count = sized(10, 500);
   await using target = await Target.start(["--post-rate", "0", "--byte-rate", "0"]);
   const maxRssMb = (await target.totals()).rssMb + count * 1.25 + 150;
@@ -67,7 +70,7 @@ async function unsentBytes(target: Target): Promise<number> {
   return Number(/^parley_queue_bytes (\d+)$/m.exec(metrics)![1]);
 }
 
-Deno.test("listeners stuck behind small frames go before these cost much more than their bytes", async () => {
+test("listeners stuck behind small frames go before these cost much more than their bytes", async () => {
   const rates = ["--message-rate", "0", "--byte-rate", "0", "--post-rate", "0"];
   await using target = await Target.start(rates);
   const count = sized(3, 10);
@@ -114,7 +117,7 @@ function exists(path: string): boolean {
 if (IS_FULL) {
   const name =
     "with jemalloc (apt-get install libjemalloc2) the memory of stuck listeners goes back";
-  Deno.test({ name, ignore: !exists(JEMALLOC), fn: stickWithJemalloc });
+  test(name, stickWithJemalloc, !exists(JEMALLOC));
 }
 
 async function stickWithJemalloc() {
@@ -129,7 +132,7 @@ async function stickWithJemalloc() {
   await target.until("memory has fallen", (totals) => totals.rssMb < rssMb + 100);
 }
 
-Deno.test("with IDLE_TIMEOUT=1 a peer that half-closes, dribbles, or answers no ping is gone in 2 s", async () => {
+test("with IDLE_TIMEOUT=1 a peer that half-closes, dribbles, or answers no ping is gone in 2 s", async () => {
   await using target = await Target.start(["--idle-timeout", "1"]);
   const gone = async (client: RawClient) => {
     while (await client.read());
@@ -152,7 +155,7 @@ Deno.test("with IDLE_TIMEOUT=1 a peer that half-closes, dribbles, or answers no 
   });
 });
 
-Deno.test("a live peer that says nothing stays, as it answers the pings", async () => {
+test("a live peer that says nothing stays, as it answers the pings", async () => {
   await using target = await Target.start(["--idle-timeout", "1"]);
   using client = await target.open("/chat/quiet", V1);
   await client.readText();
@@ -164,7 +167,7 @@ Deno.test("a live peer that says nothing stays, as it answers the pings", async 
   assertEquals((await target.totals()).clients, 1);
 });
 
-Deno.test("readers of events that stop reading are evicted, too", async () => {
+test("readers of events that stop reading are evicted, too", async () => {
   const count = sized(5, 50);
   await using target = await Target.start(["--post-rate", "0", "--byte-rate", "0"]);
   await target.endure("stuck readers of events", async () => {

@@ -3,6 +3,9 @@ import { assert, assertEquals } from "@std/assert";
 import { Client } from "../support/clients.ts";
 import { ServerProcess } from "../support/process.ts";
 import { Target } from "./target.ts";
+import { together } from "../support/together.ts";
+
+const test = together("names, rooms and texts that mean something to a program");
 
 const PROTOTYPE_KEYS = [
   "__proto__",
@@ -55,7 +58,7 @@ Deno.test("keys of a prototype are words like others, and reach nothing", async 
   });
 });
 
-Deno.test("JSON that nests, widens or lengthens as far as a frame allows is answered at once", async () => {
+test("JSON that nests, widens or lengthens as far as a frame allows is answered at once", async () => {
   await using target = await Target.start(["--message-rate", "0", "--byte-rate", "0"]);
   const wide = Array.from({ length: 6_000 }, (_, index) => `"${index}":0`).join(",");
   const values: Record<string, string> = {
@@ -135,7 +138,7 @@ const ODD_NAMES = [
   "<b>&amp;",
 ];
 
-Deno.test("rooms and names that deceive are refused in every place, odd ones come out as they went in", async () => {
+test("rooms and names that deceive are refused in every place, odd ones come out as they went in", async () => {
   await using target = await Target.start(["--message-rate", "0", "--join-rate", "0"]);
   await target.endure("names and rooms", async () => {
     await using client = await Client.open(`${target.ws}/chat/names`, "parley.v1");
@@ -208,7 +211,7 @@ const HEADERS = [
   "host",
 ];
 
-Deno.test("no header takes the server long to read", async () => {
+test("no header takes the server long to read", async () => {
   const doors = ["--trust-proxy", "1", "--allowed-origins", "https://a.example,*.example.com"];
   await using target = await Target.start([...doors, "--auth-secret", "x".repeat(32)]);
   let last = (await target.totals()).cpuSeconds;
@@ -233,7 +236,7 @@ Deno.test("no header takes the server long to read", async () => {
   }
 });
 
-Deno.test("no field of a message takes the server long to read", async () => {
+test("no field of a message takes the server long to read", async () => {
   await using target = await Target.start(["--message-rate", "0", "--byte-rate", "0"]);
   await using client = await Client.open(`${target.ws}/chat/slow`, "parley.v1");
   const before = (await target.totals()).cpuSeconds;
@@ -256,7 +259,7 @@ Deno.test("no field of a message takes the server long to read", async () => {
   assert(seconds < 3, `it took ${seconds} s of CPU time`);
 });
 
-Deno.test("a close reason cannot begin, turn or hide a line of the log", async () => {
+test("a close reason cannot begin, turn or hide a line of the log", async () => {
   await using server = await ServerProcess.start(["--host", "127.0.0.1"]);
   const reason = "a\nb\r\x1b[31m\u202ec\u2028d{name}";
   const client = await Client.open(`${server.ws}/echo`);

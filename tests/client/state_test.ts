@@ -266,29 +266,51 @@ play("bound keys are set again after a cut and in a new epoch, others are not", 
 
 play("a lock comes back only if it is free, or still the client's own", async (stage) => {
   const { client, heard, peer } = await stage.ann();
-  const locks = ["free", "mine", "theirs"].map((key) =>
+  const locks = ["free", "mine", "theirs", "ended"].map((key) =>
     client.set(key, "Ann", { bind: true, if: 0 })
   );
-  for (const { id } of await peer.some(3)) peer.say(ack(id, Number(id)));
+  for (const { id } of await peer.some(4)) peer.say(ack(id, Number(id)));
   await Promise.all(locks);
   await peer.cut();
   await heard.next();
   const again = await stage.back(heard);
-  const sent = await again.some(3);
+  const sent = await again.some(4);
   assertEquals(sent.map(({ key, if: condition }) => [key, condition]), [
     ["free", 0],
     ["mine", 0],
     ["theirs", 0],
+    ["ended", 0],
   ]);
-  const [free, mine, theirs] = sent.map(({ id }) => id);
+  const [free, mine, theirs, ended] = sent.map(({ id }) => id);
   again.say(
-    ack(free, 4),
+    ack(free, 5),
     error("rev_conflict", { id: mine, rev: 2 }),
-    error("rev_conflict", { id: theirs, rev: 5 }),
+    error("rev_conflict", { id: theirs, rev: 6 }),
+    error("rev_conflict", { id: ended, rev: 4 }),
   );
-  const repeat = await again.next();
-  assertEquals([repeat.key, repeat.if], ["mine", 2]);
+  const repeats = await again.some(2);
+  assertEquals(repeats.map(({ key, if: condition }) => [key, condition]), [["mine", 2], [
+    "ended",
+    4,
+  ]]);
+  // The old connection has ended in between, and its key with it.
+  again.say(error("rev_conflict", { id: repeats[1].id, rev: 0 }));
+  const last = await again.next();
+  assertEquals([last.key, last.if], ["ended", 0]);
+  // A cut and a new epoch later it is still wanted: nobody has it there.
+  await again.cut();
   assertEquals(await heard.next(), ["welcome", 5]);
   const [kind, reported] = await heard.next();
   assertEquals([kind, (reported as Json).code], ["error", "rev_conflict"]);
+  assertEquals(await heard.next(), ["connection", "reconnecting"]);
+  const other = await stage.server.accept();
+  await other.next();
+  other.say(welcome({ epoch: "f", seq: 0, recovered: false }));
+  const wanted = new Set<unknown>();
+  while (wanted.size < 3) {
+    const { key, if: condition } = await other.next();
+    assertEquals(condition, 0);
+    wanted.add(key);
+  }
+  assertEquals(wanted, new Set(["mine", "ended", "free"]));
 });

@@ -10,6 +10,7 @@ import config from "../../deno.json" with { type: "json" };
 import { Client, RawClient } from "../support/clients.ts";
 import { eventually, soon } from "../support/inbox.ts";
 import { ServerProcess, TestProcess } from "../support/process.ts";
+import { runTogether, together } from "../support/together.ts";
 
 /** No limit stands between a test and a full queue. */
 const UNLIMITED = ["--message-rate", "0", "--byte-rate", "0"];
@@ -51,7 +52,49 @@ Deno.test("the start prints one line, with the URLs to open, and they work", asy
   assertEquals(await ann.nextObject(), { type: "status", message: "Ann joined the chat." });
 });
 
-Deno.test("the page comes with the script and the style that it names", async () => {
+const test = together("deno run -A main.ts, as a user runs it");
+const IS_WINDOWS = Deno.build.os === "windows";
+
+// Those that wait longest come first.
+for (const flags of [[], ["--workers", "2"]]) {
+  const name = ["SIGTERM", ...flags].join(" ");
+  test(`${name} drains: everybody is sent away, and the process ends with 0`, async () => {
+    const all = ["--drain-seconds", "1", "--max-queue-bytes", "100000000", ...UNLIMITED, ...flags];
+    await using server = await ServerProcess.start(all);
+    const clients: Client[] = [];
+    for (let index = 0; index < 20; index++) {
+      clients.push(await Client.open(server.ws + (index % 2 === 0 ? "/echo" : "/chat")));
+    }
+    using stuck = await stickAt(`${server.ws}/chat/stuck`, (sent) => sent === 200);
+    server.kill("SIGTERM");
+    await server.line(/Parley stops/);
+    // A worker hears of the stop a moment after the line of the log.
+    const readiness = async () => {
+      const ready = await fetch(`${server.url}/readyz`);
+      return [ready.status, await ready.text()];
+    };
+    assertEquals(await eventually(readiness, ([status]) => status !== 200), [503, "draining\n"]);
+    const latecomer = async () => {
+      const client = await RawClient.open(`${server.ws}/chat`);
+      if (client.status === 101) client.drop();
+      return client;
+    };
+    using refused = await eventually(latecomer, ({ status }) => status !== 101);
+    assertEquals(refused.status, 503);
+    assertMatch(refused.head, /retry-after: \d/i);
+    refused.drop();
+    const closed = Promise.all(clients.map(({ closed }) => closed));
+    for (const { code, reason } of await soon(closed, "every close")) {
+      assertEquals([code, reason], [1001, "going away"]);
+    }
+    assertEquals((await soon(server.status, "the end of the process")).code, 0);
+    assertEquals(server.lines().filter((line) => /\[ERR\]|^ +at /.test(line)), []);
+    // It really was stuck: the frames before its Close frame did not all go.
+    assertEquals(await stuck.readClose(), undefined);
+  }, IS_WINDOWS);
+}
+
+test("the page comes with the script and the style that it names", async () => {
   await using server = await ServerProcess.start();
   const page = await fetch(`${server.url}/`);
   assertMatch(page.headers.get("content-type") ?? "", /^text\/html/);
@@ -65,7 +108,7 @@ Deno.test("the page comes with the script and the style that it names", async ()
   }
 });
 
-Deno.test("--help lists the settings, --version tells the version", async () => {
+test("--help lists the settings, --version tells the version", async () => {
   const help = await run(["--help"]);
   assertEquals([help.code, help.stderr], [0, []]);
   for (const word of ["--port", "--max-queue-bytes", "--version", "8000"]) {
@@ -134,60 +177,24 @@ Deno.test("a start that cannot be is one line on stderr and exit code 1", async 
       'Cannot understand "--prot": did you mean --port?',
     ],
   ];
-  for (const [name, flags, env, message] of cases) {
-    await t.step(name, async () => {
+  const steps = cases.map(([name, flags, env, message]) => ({
+    name,
+    fn: async () => {
       assertEquals(await run(flags, env), { code: 1, stdout: [], stderr: [message] });
-    });
-  }
-  await t.step("a file that is no certificate", async () => {
-    const flags = ["--port", "0", "--tls-cert", "deno.json", "--tls-key", "deno.json"];
-    const { code, stdout, stderr } = await run(flags);
-    assertEquals([code, stdout, stderr.length], [1, [], 1]);
-    assertMatch(stderr[0], /^Cannot .*certificate/);
-  });
+    },
+  }));
+  await runTogether(t, [...steps, {
+    name: "a file that is no certificate",
+    async fn() {
+      const flags = ["--port", "0", "--tls-cert", "deno.json", "--tls-key", "deno.json"];
+      const { code, stdout, stderr } = await run(flags);
+      assertEquals([code, stdout, stderr.length], [1, [], 1]);
+      assertMatch(stderr[0], /^Cannot .*certificate/);
+    },
+  }]);
 });
 
-for (const flags of [[], ["--workers", "2"]]) {
-  const name = ["SIGTERM", ...flags].join(" ");
-  Deno.test(`${name} drains: everybody is sent away, and the process ends with 0`, {
-    ignore: Deno.build.os === "windows",
-  }, async () => {
-    const all = ["--drain-seconds", "1", "--max-queue-bytes", "100000000", ...UNLIMITED, ...flags];
-    await using server = await ServerProcess.start(all);
-    const clients: Client[] = [];
-    for (let index = 0; index < 20; index++) {
-      clients.push(await Client.open(server.ws + (index % 2 === 0 ? "/echo" : "/chat")));
-    }
-    using stuck = await stickAt(`${server.ws}/chat/stuck`, (sent) => sent === 200);
-    server.kill("SIGTERM");
-    await server.line(/Parley stops/);
-    // A worker hears of the stop a moment after the line of the log.
-    const readiness = async () => {
-      const ready = await fetch(`${server.url}/readyz`);
-      return [ready.status, await ready.text()];
-    };
-    assertEquals(await eventually(readiness, ([status]) => status !== 200), [503, "draining\n"]);
-    const latecomer = async () => {
-      const client = await RawClient.open(`${server.ws}/chat`);
-      if (client.status === 101) client.drop();
-      return client;
-    };
-    using refused = await eventually(latecomer, ({ status }) => status !== 101);
-    assertEquals(refused.status, 503);
-    assertMatch(refused.head, /retry-after: \d/i);
-    refused.drop();
-    const closed = Promise.all(clients.map(({ closed }) => closed));
-    for (const { code, reason } of await soon(closed, "every close")) {
-      assertEquals([code, reason], [1001, "going away"]);
-    }
-    assertEquals((await soon(server.status, "the end of the process")).code, 0);
-    assertEquals(server.lines().filter((line) => /\[ERR\]|^ +at /.test(line)), []);
-    // It really was stuck: the frames before its Close frame did not all go.
-    assertEquals(await stuck.readClose(), undefined);
-  });
-}
-
-Deno.test("SIGINT ends it the same way", { ignore: Deno.build.os === "windows" }, async () => {
+Deno.test("SIGINT ends it the same way", { ignore: IS_WINDOWS }, async () => {
   await using server = await ServerProcess.start(["--drain-seconds", "0"]);
   const client = await Client.open(`${server.ws}/chat`);
   server.kill("SIGINT");
@@ -195,9 +202,7 @@ Deno.test("SIGINT ends it the same way", { ignore: Deno.build.os === "windows" }
   assertEquals((await soon(server.status, "the end of the process")).code, 0);
 });
 
-Deno.test("a second signal ends the process at once", {
-  ignore: Deno.build.os === "windows",
-}, async () => {
+test("a second signal ends the process at once", async () => {
   await using server = await ServerProcess.start(["--drain-seconds", "600"]);
   using _ann = await RawClient.open(`${server.ws}/chat`);
   using _bob = await RawClient.open(`${server.ws}/chat`);
@@ -207,9 +212,9 @@ Deno.test("a second signal ends the process at once", {
   const { code } = await soon(server.status, "the end of the process");
   assertEquals(code, 1);
   assert(!server.lines().some((line) => line.includes("Parley stopped")));
-});
+}, IS_WINDOWS);
 
-Deno.test("the log tells who came, joined, left and why each connection ended", async () => {
+test("the log tells who came, joined, left and why each connection ended", async () => {
   await using server = await ServerProcess.start(["--max-queue-bytes", "100000", ...UNLIMITED]);
   {
     await using _echo = await Client.open(`${server.ws}/echo`);
@@ -233,7 +238,7 @@ Deno.test("the log tells who came, joined, left and why each connection ended", 
   assertEquals(server.lines().filter((line) => line.includes("[ERR]")), []);
 });
 
-Deno.test("LOG_LEVEL=debug tells of each message, and says nothing of what is in it", async () => {
+test("LOG_LEVEL=debug tells of each message, and says nothing of what is in it", async () => {
   await using server = await ServerProcess.start(["--log-level", "debug"]);
   await using echo = await Client.open(`${server.ws}/echo`);
   echo.send("a secret");
@@ -241,7 +246,7 @@ Deno.test("LOG_LEVEL=debug tells of each message, and says nothing of what is in
   assert(!server.lines().some((line) => line.includes("secret")));
 });
 
-Deno.test("a client that vanishes while it is written to is no line of level error", async () => {
+test("a client that vanishes while it is written to is no line of level error", async () => {
   await using server = await ServerProcess.start(UNLIMITED);
   using ann = await RawClient.open(`${server.ws}/chat`);
   await ann.send('{"type":"join","name":"Ann"}');
@@ -279,9 +284,8 @@ Deno.test("LOG_FORMAT=json logs an object a line, with the event and its fields"
   has(disconnected, { event: "disconnected", remote, by: "peer", code: 1000, clients: 0 });
 });
 
-Deno.test(
+test(
   "SOCKET_PATH takes no file's place",
-  { ignore: Deno.build.os === "windows" },
   async () => {
     const path = await Deno.makeTempFile();
     await Deno.writeTextFile(path, "kept");
@@ -290,11 +294,10 @@ Deno.test(
     assertEquals(await Deno.readTextFile(path), "kept");
     await Deno.remove(path);
   },
+  IS_WINDOWS,
 );
 
-Deno.test("a socket file that a killed server left does not hinder the next start", {
-  ignore: Deno.build.os === "windows",
-}, async () => {
+test("a socket file that a killed server left does not hinder the next start", async () => {
   const folder = await Deno.makeTempDir();
   const path = `${folder}/parley.sock`;
   const start = () => new TestProcess(["run", "-A", "main.ts", "--socket-path", path]);
@@ -310,9 +313,9 @@ Deno.test("a socket file that a killed server left does not hinder the next star
   using ann = await RawClient.upgrade(await Deno.connect({ transport: "unix", path }), "/chat");
   assertEquals(ann.status, 101);
   await Deno.remove(folder, { recursive: true });
-});
+}, IS_WINDOWS);
 
-Deno.test("deno serve main.ts ends with one clear line before it listens, its port taken or not", async () => {
+test("deno serve main.ts ends with one clear line before it listens, its port taken or not", async () => {
   using taken = Deno.listen({ port: 0, hostname: "127.0.0.1" });
   for (const PORT of ["0", String(taken.addr.port)]) {
     const args = ["serve", "-A", "--host", "127.0.0.1", "--port", PORT, "main.ts"];

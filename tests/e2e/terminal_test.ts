@@ -1,16 +1,27 @@
 /** `deno task chat`: a room in a terminal. */
 import { assertEquals, assertMatch } from "@std/assert";
+import { printable, printableName } from "../../handlers/client/terminal.ts";
 import { Client } from "../support/clients.ts";
 import { soon } from "../support/inbox.ts";
 import { SECRET, sign } from "../support/jwt.ts";
-import { run, TestProcess } from "../support/process.ts";
+import { freePort, run, TestProcess } from "../support/process.ts";
 import { startServer } from "../support/servers.ts";
 import { joinAs, nextOf } from "../support/v1.ts";
+import { together } from "../support/together.ts";
+
+const test = together("a room in a terminal");
 
 /** A terminal with `deno task chat`; nothing in it looks like a terminal. */
 function chat(...args: string[]): TestProcess {
   const quoted = args.map((arg) => `'${arg}'`).join(" ");
   return new TestProcess(`deno task -q chat ${quoted}`, { isTyped: true });
+}
+
+/** The same, but it comes back after the shortest waits that it may choose. */
+function hastyChat(...args: string[]): TestProcess {
+  const preload = ["--preload", "data:text/javascript,Math.random = () => 0.01"];
+  const program = ["run", "-A", ...preload, "handlers/client/terminal.ts", ...args];
+  return new TestProcess(program, { isTyped: true });
 }
 
 /** How it ended by itself. */
@@ -50,10 +61,11 @@ Deno.test("deno task chat talks in a room: history, names, members", async () =>
   assertEquals(await codeOf(ann), 0);
 });
 
-Deno.test("deno task chat comes back after a server restart, and sends what was typed", async () => {
-  let server = await startServer();
-  const PORT = Number(new URL(server.url).port);
-  await using ann = chat("--name=Ann", `${server.ws}/chat/ops`);
+test("deno task chat comes back after a server restart, and sends what was typed", async () => {
+  // Nobody else gets the port meanwhile.
+  const PORT = freePort();
+  let server = await startServer({ PORT });
+  await using ann = hastyChat("--name=Ann", `${server.ws}/chat/ops`);
   await ann.line(/Ann joined/);
   await server[Symbol.asyncDispose]();
   await ann.line(/^\* connection lost, trying again; what you write is kept and sent later$/);
@@ -66,7 +78,7 @@ Deno.test("deno task chat comes back after a server restart, and sends what was 
   assertEquals(await codeOf(ann), 0);
 });
 
-Deno.test("deno task chat sends what is piped in, to its last line, and ends", async () => {
+test("deno task chat sends what is piped in, to its last line, and ends", async () => {
   await using server = await startServer({ AUTH_SECRET: SECRET });
   const token = await sign({ sub: "backup", rooms: ["ops"] });
   const options = { protocols: ["parley.v1", `token.${token}`] };
@@ -81,12 +93,10 @@ Deno.test("deno task chat sends what is piped in, to its last line, and ends", a
   assertEquals(await codeOf(nobody), 1);
 });
 
-Deno.test("deno task chat to a dead server says so, and keeps what was typed until there is one", async () => {
-  const listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
-  const { port } = listener.addr;
-  listener.close();
+test("deno task chat to a dead server says so, and keeps what was typed until there is one", async () => {
+  const port = freePort();
   const url = `ws://127.0.0.1:${port}/chat/ops`;
-  await using ann = chat("--name", "Ann", url);
+  await using ann = hastyChat("--name", "Ann", url);
   await ann.type("hello?");
   await ann.line(/^\* no answer from ws:.*, trying again; what you write is kept/);
   await ann.line(/^\* waits to be sent: hello\?$/);
@@ -101,7 +111,7 @@ Deno.test("deno task chat to a dead server says so, and keeps what was typed unt
   assertEquals(await codeOf(ann), 1);
 });
 
-Deno.test("deno task chat --help tells how, and a slip gets one line", async () => {
+test("deno task chat --help tells how, and a slip gets one line", async () => {
   await using help = chat("--help");
   assertEquals(await codeOf(help), 0);
   assertMatch(
@@ -117,11 +127,9 @@ Deno.test("deno task chat --help tells how, and a slip gets one line", async () 
   }
 });
 
-Deno.test({
-  name: "deno task chat shows names in colour where there is a terminal",
-  // The flags of `script`, which makes a terminal, are Linux's.
-  ignore: Deno.build.os !== "linux",
-  async fn() {
+test(
+  "deno task chat shows names in colour where there is a terminal",
+  async () => {
     await using server = await startServer();
     await using bob = await joinAs("Bob", `${server.ws}/chat/ops`);
     const command = `env -u NO_COLOR deno task -q chat --name Ann ${server.ws}/chat/ops`;
@@ -133,4 +141,23 @@ Deno.test({
     await ann.type("/quit");
     assertEquals(await codeOf(ann), 0);
   },
+  // The flags of `script`, which makes a terminal, are Linux's.
+  Deno.build.os !== "linux",
+);
+
+Deno.test("printable() shows what would move the cursor or turn the text around, and keeps the rest", () => {
+  assertEquals(printable("\x1b[2Jtwo\nlines\r"), "\\x1b[2Jtwo\n      lines\\xd");
+  assertEquals(printable("abc\u202edef\u2066"), "abc\\x202edef\\x2066");
+  assertEquals(printable("a\u2028b\u2029"), "a\\x2028b\\x2029");
+  assertEquals(printable({ any: "JSON" }), '{"any":"JSON"}');
+  for (const text of ["שלום", "👩‍👧", "می‌خواهم", "방 a  b "]) assertEquals(printable(text), text);
+});
+
+Deno.test("printableName() shows what nobody would see: no two names look the same", () => {
+  const names = ["Ann", "Ann\u200b", "\u200bAnn", "Ann ", " Ann", "An\u00adn", "Ann\ufeff"];
+  names.push(" ", "  ", "\u00a0", "\u3000", "\u200b", "\u2800", "\u3164", "\u115f", "\u{e0041}");
+  const shown = names.map(printableName);
+  assertEquals(new Set(shown).size, names.length);
+  for (const name of shown) assertEquals(/^[\x21-\x7e]+(?: [\x21-\x7e]+)*$/.test(name), true, name);
+  for (const name of ["Ann", "Ann Bo", "안나", "😀"]) assertEquals(printableName(name), name);
 });

@@ -6,6 +6,7 @@
 import { assert } from "@std/assert";
 import { eventually } from "../support/inbox.ts";
 import { ROOT } from "../support/process.ts";
+import { type AddStep, alone } from "../support/together.ts";
 
 /** Where a test puts a proxy. */
 export interface Place {
@@ -113,7 +114,12 @@ async function isListening(port: number): Promise<boolean> {
 }
 
 /** Registers a test that needs the program; without it, it is ignored and shows the cure. */
-export function proxyTest(program: Program, name: string, fn: () => Promise<void>): void {
+export function proxyTest(
+  program: Program,
+  name: string,
+  fn: () => Promise<void>,
+  add: AddStep = alone,
+): void {
   let isThere = true;
   try {
     Deno.statSync(program.path);
@@ -121,5 +127,5 @@ export function proxyTest(program: Program, name: string, fn: () => Promise<void
     isThere = false;
   }
   const cure = isThere ? "" : ` (needs ${program.path}: ${program.cure})`;
-  Deno.test({ name: name + cure, ignore: !isThere, fn });
+  add(name + cure, fn, !isThere);
 }

@@ -1,13 +1,63 @@
 /**
- * nginx and Caddy in front of Parley, with the files of this folder: what the application cannot end,
- * they end. The times are cut to a second.
+ * The files of this folder. nginx and Caddy in front of Parley: what the application cannot end, they
+ * end, after times that are cut to a second. A container, nodes behind Caddy, and a dashboard.
  */
 import { assert, assertEquals, assertMatch } from "@std/assert";
+import { parse } from "npm:deno-std@1.4.0/yaml/parse.js";
+import { SETTINGS } from "../../handlers/start/settings.ts";
 import type { Totals } from "../attack/totals.ts";
 import { Client, RawClient } from "../support/clients.ts";
 import { eventually, soon } from "../support/inbox.ts";
-import { freePort, TestProcess } from "../support/process.ts";
-import { CADDY, NGINX, type Program, proxyTest, startProxy } from "./programs.ts";
+import { freePort, ROOT, ServerProcess, TestProcess } from "../support/process.ts";
+import { hasRedis, RedisServer } from "../support/redis_server.ts";
+import { post, startServer } from "../support/servers.ts";
+import { together } from "../support/together.ts";
+import grafana from "./grafana.json" with { type: "json" };
+import { firstProcess, Image, MISSING_CONTAINERS } from "./image.ts";
+import * as programs from "./programs.ts";
+import { CADDY, CADDY_OF_NODES, NGINX, type Program, startProxy } from "./programs.ts";
+
+const test = together("Parley behind other programs");
+const proxyTest = (program: Program, name: string, fn: () => Promise<void>) =>
+  programs.proxyTest(program, name, fn, test);
+
+test(
+  "the image serves as a user without rights, tells its health, and drains" + MISSING_CONTAINERS,
+  async () => {
+    await using image = await Image.build("handlers/start/Dockerfile");
+    const port = `${freePort()}`;
+    const url = `http://127.0.0.1:${port}`;
+    const env = { PORT: port, MAX_CONNECTIONS: "1", DRAIN_SECONDS: "0" };
+    assertEquals(await image.check(env), 1, "before it is started");
+    {
+      await using server = image.start(env, "--workers", "2", "--data-file", "/data/parley.db");
+      await server.line(/ started: /);
+      const pid = await firstProcess(server);
+      const status = await Deno.readTextFile(`/proc/${pid}/status`);
+      assertMatch(status, /^Uid:\s+65532\s+65532/m);
+      assertMatch(status, /^Gid:\s+65532\s+65532/m);
+      assertMatch(status, /^NSpid:.*\t1$/m);
+      assertEquals(await image.check(env), 0);
+
+      const client = await Client.open(`ws://127.0.0.1:${port}/chat/ops`, "parley.v1");
+      assertEquals((await client.nextObject()).type, "welcome");
+      assertEquals((await post({ url }, "/rooms/ops/messages", { message: "kept" })).status, 202);
+      assertEquals((await client.nextObject()).message, "kept");
+      // A thread hears from the others within a second that the server is full.
+      await eventually(() => image.check(env), (code) => code === 1, "unhealthy when full");
+
+      Deno.kill(pid, "SIGTERM");
+      assertEquals((await soon(client.closed, "the drain")).code, 1001);
+      assertEquals((await server.status).code, 0);
+      assertEquals(server.lines().filter((line) => /ERR|denied|access/.test(line)), []);
+    }
+    await using server = image.start(env, "--data-file", "/data/parley.db");
+    await server.line(/ started: /);
+    const { messages } = await (await fetch(`${url}/rooms/ops/messages`)).json();
+    assertEquals(messages.map(({ message }: { message: string }) => message), ["kept"]);
+  },
+  MISSING_CONTAINERS !== "",
+);
 
 const encoder = new TextEncoder();
 
@@ -216,3 +266,112 @@ proxyTest(
     assert(statuses.includes(200) && statuses.includes(429), `${new Set(statuses)}`);
   },
 );
+
+/** What is read of a compose file's service. */
+interface Service {
+  image: string;
+  build?: { context: string; dockerfile: string };
+  environment?: Record<string, string>;
+  depends_on?: string[] | Record<string, unknown>;
+  volumes?: string[];
+  command?: string;
+}
+
+Deno.test("compose.yaml names settings, files and services that are there", async () => {
+  const folder = `${ROOT}tests/proxy/`;
+  const text = await Deno.readTextFile(`${folder}compose.yaml`);
+  const { services } = parse(text) as { services: Record<string, Service> };
+  const nodes = Object.entries(services).filter(([, { image }]) => image === "parley");
+  const caddyfile = await Deno.readTextFile(`${folder}nodes.Caddyfile`);
+  assert(caddyfile.includes(` ${nodes.map(([name]) => `${name}:8000`).join(" ")} `));
+  for (const [, { build, environment }] of nodes) {
+    await Deno.stat(`${folder}${build!.context}/${build!.dockerfile}`);
+    for (const name of Object.keys(environment!)) assert(Object.hasOwn(SETTINGS, name), name);
+    assertEquals(environment!.REDIS_URL, "redis://redis:6379");
+  }
+  for (const { depends_on = [], volumes = [] } of Object.values(services)) {
+    const needed = Array.isArray(depends_on) ? depends_on : Object.keys(depends_on);
+    for (const name of needed) assert(Object.hasOwn(services, name), name);
+    for (const volume of volumes.filter((volume) => volume.startsWith("."))) {
+      await Deno.stat(folder + volume.split(":")[0]);
+    }
+  }
+});
+
+proxyTest(
+  CADDY_OF_NODES,
+  "two nodes behind Caddy have one room, and one goes on when the other drains",
+  async () => {
+    assert(hasRedis, "needs redis-server: apt-get install redis-server");
+    await using redis = await RedisServer.start();
+    const flags = ["--redis-url", redis.url, "--trust-proxy", "1", "--drain-seconds", "0"];
+    await using nodes = new AsyncDisposableStack();
+    const [first, second] = await Promise.all(
+      [1, 2].map(async () => nodes.use(await ServerProcess.start(flags))),
+    );
+    const directory = await Deno.makeTempDir({ prefix: "parley-proxy-" });
+    nodes.defer(() => Deno.remove(directory, { recursive: true }));
+    const port = freePort();
+    const places = [first, second].map((node) => `127.0.0.1:${node.port}`);
+    await using _proxy = await startProxy(CADDY_OF_NODES, { port, directory, nodes: places });
+    const url = `http://127.0.0.1:${port}`;
+    const ready = async () => (await fetch(`${url}/readyz`)).text();
+    await eventually(ready, (text) => text === "ready\n", "a node that Caddy has found");
+
+    const clients: Client[] = [];
+    const isHeldBy = (node: ServerProcess) =>
+      node.lines().some((line) => line.includes("connected"));
+    // Caddy takes turns once it has found both.
+    await eventually(
+      async () => {
+        const client = nodes.use(await Client.open(`ws://127.0.0.1:${port}/chat/ops`, "parley.v1"));
+        assertEquals((await client.nextObject()).type, "welcome");
+        clients.push(client);
+      },
+      () => isHeldBy(first) && isHeldBy(second),
+      "clients on both nodes",
+    );
+    assertEquals((await post({ url }, "/rooms/ops/messages", { message: "Hello" })).status, 202);
+    for (const client of clients) assertEquals((await client.nextObject()).message, "Hello");
+
+    first.kill("SIGTERM");
+    const ends = clients.map((client) => client.closed);
+    assertEquals((await soon(Promise.race(ends), "the drain")).code, 1001);
+    await first.status;
+    // Caddy looks at each node's health once an interval.
+    const ask = () => fetch(`${url}/readyz`).then((answer) => answer.text());
+    await eventually(
+      () => Promise.all([ask(), ask()]),
+      (texts) => texts.every((text) => text === "ready\n"),
+    );
+    for (let turn = 0; turn < 4; turn++) {
+      const { status } = await post({ url }, "/rooms/ops/messages", { message: turn });
+      assertEquals(status, 202);
+    }
+  },
+);
+
+Deno.test("each panel of grafana.json asks for metrics and labels that /metrics has", async () => {
+  await using server = await startServer();
+  // With a remote engine there are its metrics, too.
+  const engine = server.registry.engineOf("");
+  const stats = engine.stats.bind(engine);
+  const remote = { commands: 0, reconnects: 0, roundTrips: 0, roundTripSeconds: 0 };
+  engine.stats = () => ({ ...stats(), remote });
+  server.registry.counters.refuse("bad_json");
+  const text = await (await fetch(`${server.url}/metrics`)).text();
+  const names = new Set(text.match(/^(?:parley|process)_\w+/gm));
+  const queries = [
+    ...grafana.panels.flatMap(({ targets }) => targets.map(({ expr }) => expr)),
+    ...grafana.templating.list.map(({ query }) => query).filter((query) => query.includes("(")),
+  ];
+  const asked = queries.flatMap((query) => query.match(/(?:parley|process)_\w+/g) ?? []);
+  assert(asked.length >= grafana.panels.length);
+  assertEquals(asked.filter((name) => !names.has(name)), []);
+  for (const query of queries) {
+    const [, label, name] = /by \((\w+)\) \(?(?:rate\()?(\w+)/.exec(query) ?? [];
+    if (!label || label === "instance") continue;
+    assert(new RegExp(`^${name}\\{[^}]*\\b${label}=`, "m").test(text), `${name} by ${label}`);
+  }
+  assertEquals(new Set(grafana.panels.map(({ id }) => id)).size, grafana.panels.length);
+});

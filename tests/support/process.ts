@@ -3,7 +3,6 @@
  *
  * @module
  */
-import { assertEquals } from "@std/assert";
 import { Journal, soon } from "./inbox.ts";
 
 /** What `announce.ts` begins its line with; the URL follows. */
@@ -135,7 +134,9 @@ export async function run(command: string | string[], options?: ProcessOptions):
   await using process = new TestProcess(command, options);
   const { code } = await soon(process.status, `the end of ${command}`);
   const printed = process.lines().join("\n");
-  assertEquals(code, 0, `${command}: ${printed}`);
+  const name = typeof command === "string" ? command : ["deno", ...command].join(" ");
+  // Whoever sees the beginning or the end of it knows what failed.
+  if (code !== 0) throw new Error(`${name}: exit code ${code}\n${printed}\n(printed by ${name})`);
   return printed;
 }
 

@@ -6,6 +6,7 @@
 import { type Clock, systemClock } from "../../handlers/util/clock.ts";
 import { eventually } from "./inbox.ts";
 import { cleanEnv, freePort } from "./process.ts";
+import { type AddStep, alone, type Step } from "./together.ts";
 
 const BINARY = "redis-server";
 
@@ -22,9 +23,9 @@ async function isInstalled(): Promise<boolean> {
 }
 
 /** Registers a test that needs redis-server; without one it is shown as ignored, with the cure. */
-export function redisTest(name: string, fn: (t: Deno.TestContext) => Promise<void>): void {
+export function redisTest(name: string, fn: Step["fn"], add: AddStep = alone): void {
   const cure = hasRedis ? "" : " (needs redis-server: apt-get install redis-server)";
-  Deno.test({ name: name + cure, ignore: !hasRedis, fn });
+  add(name + cure, fn, !hasRedis);
 }
 
 /** The machine's clock, but commands time out ten times later: a busy machine refuses nothing. */

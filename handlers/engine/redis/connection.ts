@@ -9,62 +9,46 @@ import type { createClient, RedisClientType } from "@redis/client";
 import type { Clock } from "../../util/clock.ts";
 import type { Log } from "../../util/log.ts";
 import type { RemoteStats } from "../engine.ts";
-import { SCRIPTS } from "./scripts.ts";
+import { PendingCommands } from "./pending.ts";
+import { inspect, type RedisProcess } from "./process.ts";
+import * as SCRIPTS from "./scripts/scripts.ts";
 
 /** Time limits for the TCP connection, and for everything until the connection is usable. */
 const CONNECT_MS = { tcp: 1_500, all: 2_000 };
 const BACKOFF_MS = { first: 50, last: 1_000 };
 /** How often the connection is checked and old commands time out. */
 const TICK_MS = 200;
-/** A command times out after this many whole ticks (600 to 800 ms), and so does a silent server. */
-const TIMEOUT_TICKS = 3;
 /** The server's settings and role are read again every 5 s. */
 const INSPECT_TICKS = 25;
-/** More commands than this are refused at once, so that a slow Redis is not flooded. */
-const MAX_PENDING = { commands: 10_000, bytes: 64_000_000 };
-/** With these settings an answer means: on disk. */
-const DURABLE = { "appendonly": "yes", "appendfsync": "always", "no-appendfsync-on-rewrite": "no" };
 
-/** The name of a script: `scripts.ts` says what each one takes and answers. */
+/** The name of a script: a doc comment in `scripts/` says what each one takes and answers. */
 export type ScriptName = keyof typeof SCRIPTS;
 
 /** A part of a command. */
 export type Argument = string | Buffer;
 
-/** The server process at the other end of a connection. */
-export interface RedisProcess {
-  /** Identifies this run of the process. */
-  runId: string;
-  /** Whether a crash loses nothing acked: on disk before each answer, and no replica to take over. */
-  isDurable: boolean;
-  /** Identifies the connection in Redis. */
-  clientId: string;
-}
-
-/** What a connection tells its owner. */
-export interface ConnectionEvents {
+/** What a connection needs, and what it calls. */
+export interface ConnectionOptions {
+  createClient: typeof createClient;
+  /** Finds the URL to connect to, before each attempt. */
+  findUrl: () => string | Promise<string>;
+  clock: Clock;
+  log: Log;
+  /** What it counts into. */
+  stats: RemoteStats;
   /**
    * The connection is usable; what this sends goes before everything else. `isSameServer` tells
    * whether it is the same server process as before.
    */
   onConnect(connection: RedisConnection, isSameServer: boolean): void;
   /** The connection was lost, or an attempt to connect failed. */
-  onLost(connection: RedisConnection): void;
+  onLost(): void;
   /** A channel brought something. */
   onPush(connection: RedisConnection, payload: Buffer, channel: Buffer): void;
   /** In a cluster: another server has this slot. */
-  onMoved(connection: RedisConnection, slot: number, address: string): void;
+  onMoved(slot: number, address: string): void;
   /** The server refused or dropped the subscription to a channel. */
   onUnsubscribed(channel: string): void;
-}
-
-/** What a connection needs. */
-export interface ConnectionOptions extends ConnectionEvents {
-  createClient: typeof createClient;
-  /** Finds the URL to connect to, before each attempt. */
-  findUrl: () => string | Promise<string>;
-  clock: Clock;
-  log: Log;
 }
 
 /** Keeps a connection to Redis. No method throws or rejects. */
@@ -73,7 +57,6 @@ export class RedisConnection {
   server: RedisProcess = { runId: "", isDurable: false, clientId: "" };
   /** Settles when the first attempt to connect has succeeded or failed. */
   readonly firstAttempt: Promise<void>;
-  readonly stats: RemoteStats = { commands: 0, reconnects: 0, roundTrips: 0, roundTripSeconds: 0 };
   /** Host and port of the last attempt. */
   address = "";
   #client?: RedisClientType;
@@ -112,7 +95,7 @@ export class RedisConnection {
     if (!client || (hasTimeout && !this.#pending.hasSpace(bytes))) {
       return Promise.resolve(undefined);
     }
-    this.stats.commands++;
+    this.options.stats.commands++;
     const onError = (error: Error) => this.#onErrorAnswer(client, error);
     return this.#pending.add(client.sendCommand(command), bytes, hasTimeout, onError);
   }
@@ -166,7 +149,7 @@ export class RedisConnection {
       if (this.#isClosed) return;
       const redis = this.address;
       if (backoffMs === 0) log.error(`Cannot reach Redis at ${redis}: ${reason}`, { redis });
-      this.options.onLost(this);
+      this.options.onLost();
       backoffMs = Math.min(BACKOFF_MS.last, backoffMs * 2 || BACKOFF_MS.first);
       await new Promise<void>((resolve) => {
         const cancel = clock.after(backoffMs * (0.5 + Math.random() / 2), resolve);
@@ -210,7 +193,7 @@ export class RedisConnection {
       if (client.isReady && !this.#isClosed) {
         const isSameServer = server.runId === this.server.runId;
         this.#client = client;
-        if (this.server.runId) this.stats.reconnects++;
+        if (this.server.runId) this.options.stats.reconnects++;
         this.server = server;
         onConnect();
         this.options.onConnect(this, isSameServer);
@@ -248,8 +231,8 @@ export class RedisConnection {
   async #ping(): Promise<void> {
     const start = performance.now();
     if (await this.send(["PING"]) !== "PONG") return;
-    this.stats.roundTrips++;
-    this.stats.roundTripSeconds += (performance.now() - start) / 1_000;
+    this.options.stats.roundTrips++;
+    this.options.stats.roundTripSeconds += (performance.now() - start) / 1_000;
   }
 
   async #inspectAgain(client: RedisClientType): Promise<void> {
@@ -266,83 +249,9 @@ export class RedisConnection {
     if (this.#lastWarningTick !== this.#tick) this.options.log.warn(`Redis refused: ${message}`);
     this.#lastWarningTick = this.#tick;
     const [, slot, address] = /^MOVED (\d+) (\S+)/.exec(message) ?? [];
-    if (address) this.options.onMoved(this, Number(slot), address);
+    if (address) this.options.onMoved(Number(slot), address);
     if (/^(NOSCRIPT|READONLY|LOADING|MASTERDOWN|NOPERM)/.test(message)) this.#interrupt(message);
   }
-}
-
-/** The commands of a connection that have no answer yet: bounded in number, bytes and time. */
-export class PendingCommands {
-  /** The commands that can time out, by the tick in which they were sent, oldest first. */
-  #byTick: ((answer: undefined) => void)[][] = Array.from({ length: TIMEOUT_TICKS + 1 }, () => []);
-  #commands = 0;
-  #bytes = 0;
-  #silentTicks = 0;
-
-  /** Whether a command of so many bytes may be added. */
-  hasSpace(bytes: number): boolean {
-    return this.#commands < MAX_PENDING.commands && this.#bytes + bytes <= MAX_PENDING.bytes;
-  }
-
-  /**
-   * Resolves to what `answer` brings, or to `undefined` if it fails or times out.
-   *
-   * @param hasTimeout `false` waits until `answer` settles
-   */
-  add(
-    answer: Promise<unknown>,
-    bytes: number,
-    hasTimeout: boolean,
-    onError: (error: Error) => void,
-  ): Promise<unknown> {
-    this.#commands++;
-    this.#bytes += bytes;
-    return new Promise((resolve) => {
-      if (hasTimeout) this.#byTick[TIMEOUT_TICKS].push(resolve);
-      const settle = (value: unknown) => {
-        this.#commands--;
-        this.#bytes -= bytes;
-        this.#silentTicks = 0;
-        resolve(value);
-      };
-      answer.then(settle, (error) => {
-        settle(undefined);
-        onError(error);
-      });
-    });
-  }
-
-  /** Times out old commands; returns whether the server still answers. */
-  tick(): boolean {
-    this.#byTick.push([]);
-    for (const timeOut of this.#byTick.shift()!) timeOut(undefined);
-    this.#silentTicks = this.#commands > 0 ? this.#silentTicks + 1 : 0;
-    return this.#silentTicks < TIMEOUT_TICKS;
-  }
-}
-
-/**
- * Reads what the server is.
- *
- * @throws {Error} if it cannot take messages
- */
-async function inspect(client: RedisClientType): Promise<RedisProcess> {
-  const [clientId, info, config] = await Promise.all([
-    client.sendCommand<number>(["CLIENT", "ID"]),
-    client.sendCommand<string>(["INFO", "server", "replication"]),
-    // Where CONFIG is not allowed, nothing is promised.
-    client.sendCommand<Record<string, string>>(["CONFIG", "GET", ...Object.keys(DURABLE)])
-      .catch((): Record<string, string> => ({})),
-  ]);
-  const runId = /^run_id:(\w+)/m.exec(info)?.[1];
-  if (!runId) throw new Error("it is no Redis");
-  if (/^role:(?!master)/m.test(info)) throw new Error("it is a replica");
-  const isAlone = /^connected_slaves:0\r?$/m.test(info) && /^master_replid2:0+\r?$/m.test(info);
-  return {
-    runId,
-    clientId: String(clientId),
-    isDurable: isAlone && Object.entries(DURABLE).every(([name, value]) => config[name] === value),
-  };
 }
 
 function reasonOf(error: unknown): string {

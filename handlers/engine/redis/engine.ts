@@ -4,48 +4,30 @@
  *
  * @module
  */
-import { DEFAULT_MAX_KEYS, DEFAULT_MAX_STATE_BYTES } from "../state_map.ts";
 import type { Span } from "../../protocol/page.ts";
 import type { Cursor, Head, StateCursor } from "../../protocol/position.ts";
 import type { Members, RoomSummary, StateSpan, Transient } from "../../protocol/room_event.ts";
 import type { Clock } from "../../util/clock.ts";
 import type { Log } from "../../util/log.ts";
-import { FairShare } from "../budget.ts";
-import { DEDUPE_MS } from "../dedupe.ts";
-import {
-  type Change,
-  type Draft,
-  type Engine,
-  type EngineStats,
-  type Host,
-  type IdempotencyKey,
-  isRefusal,
-  type Outcome,
-  type Refusal,
-} from "../engine.ts";
+import type { Change, Draft, Engine, EngineStats } from "../engine.ts";
+import type { Host, IdempotencyKey, Outcome, Refusal } from "../engine.ts";
 import { type HistoryLimits, newEpoch } from "../memory.ts";
+import { firstByName } from "../presence.ts";
+import { DEFAULT_MAX_KEYS, DEFAULT_MAX_STATE_BYTES } from "../state_map.ts";
 import type { ScriptName } from "./connection.ts";
+import type { ChangedKey, Entry } from "./encoding.ts";
+import { encodeText, pack, toChats, toEntry, toPayload, toPerson } from "./encoding.ts";
+import { KeyBudget } from "./key_budget.ts";
 import { Lease } from "./lease.ts";
+import type { RedisNode } from "./node.ts";
 import { Outbox } from "./outbox.ts";
-import {
-  type ChangedKey,
-  encodeText,
-  type Entry,
-  pack,
-  type RedisNode,
-  type RedisRoom,
-  toChats,
-  toEntry,
-  toPayload,
-  unpack,
-} from "./room.ts";
+import { ReadQueue } from "./reads.ts";
+import type { RedisRoom } from "./room.ts";
 import { RedisRooms, TICK_MS } from "./rooms.ts";
-import { MAX_NAMES } from "./scripts.ts";
-import { parseRedisUrl, type ShardOptions, Shards } from "./shards.ts";
+import { type ShardOptions, Shards } from "./shards.ts";
+import { parseRedisUrl } from "./url.ts";
 
 const UNAVAILABLE: Refusal = { refused: "unavailable" };
-/** Few reads at once: Redis drops a connection to which it has too much to send. */
-const MAX_READS = 4;
 /** The node renews its lease every 5 s. */
 const LEASE_TICKS = 25;
 /** How long a list of rooms is shared, in ms. */
@@ -73,17 +55,17 @@ export async function createRedisEngine(
 
 class RedisEngine implements Engine, RedisNode {
   readonly name = "redis";
-  /** Identifies this node among all. */
   readonly id = newEpoch() + newEpoch();
-  readonly shards: Shards;
   readonly clock: Clock;
-  readonly #rooms: RedisRooms;
   readonly events: string;
+  readonly shards: Shards;
+  readonly stale = new Set<RedisRoom>();
+  readonly timed = new Set<RedisRoom>();
+  readonly #rooms: RedisRooms;
   readonly #outbox = new Outbox(this);
   readonly #lease: Lease;
   readonly #leaseKey: string;
   readonly #queue = new ReadQueue();
-  readonly #reads = new SharedReads(this.#queue, (name, after) => this.#read(name, after));
   readonly #keys: KeyBudget;
   readonly #lists = new Map<string, { until: number; rooms: Promise<RoomSummary[]> }>();
   readonly #stopTicks: () => void;
@@ -107,11 +89,10 @@ class RedisEngine implements Engine, RedisNode {
         this.#rooms.onConnect(connection, isSameServer);
       },
       onPush: (...push) => this.#rooms.push(...push),
-      onTopology: () => this.#rooms.onTopology(),
+      onTopology: () => this.#rooms.follow(),
       onUnsubscribed: (channel) => this.#rooms.onUnsubscribed(channel),
     });
-    const { shards } = this;
-    this.#rooms = new RedisRooms({ node: this, shards, prefix, limits });
+    this.#rooms = new RedisRooms(this, this.shards, prefix, limits);
     this.#stopTicks = clock.every(TICK_MS, () => this.#onTick());
   }
 
@@ -123,25 +104,17 @@ class RedisEngine implements Engine, RedisNode {
     if (this.events) await this.#outbox.flush(room);
   }
 
-  onStale(room: RedisRoom): void {
-    this.#rooms.onStale(room);
-  }
-
-  onTimed(room: RedisRoom): void {
-    this.#rooms.onTimed(room);
-  }
-
   run(
     script: ScriptName,
     keys: readonly string[],
-    args: string[],
+    args: readonly (string | number)[],
     hasTimeout?: boolean,
   ): Promise<unknown> {
     const connection = this.shards.of(keys[0]);
     if (!connection) return Promise.resolve(undefined);
     const { runId, isDurable } = connection.server;
-    const keepMs = this.#rooms.keepMsOf(keys[0]);
-    const all = [runId, isDurable ? "1" : "0", String(keepMs), ...args];
+    const all = [runId, isDurable ? "1" : "0", `${this.#rooms.keepMsOf(keys[0])}`];
+    for (const argument of args) all.push(String(argument));
     return connection.run(script, keys, all, hasTimeout);
   }
 
@@ -150,13 +123,13 @@ class RedisEngine implements Engine, RedisNode {
     if (!room) return Promise.resolve({ refused: "too_many_rooms" });
     room.connection?.subscribe([room.keys[0]]);
     const opened = room.open(host);
-    this.#rooms.list([room]);
+    this.#rooms.list.add([room]);
     return opened;
   }
 
   release(name: string): void {
     const room = this.#rooms.get(name);
-    if (!room?.host) return;
+    if (!room?.view) return;
     room.connection?.unsubscribe(room.keys[0]);
     room.close();
     if (!this.#rooms.dropIfIdle(room)) room.sync();
@@ -164,10 +137,10 @@ class RedisEngine implements Engine, RedisNode {
 
   publish(name: string, { sender, message, key, address }: Draft): Promise<Outcome> {
     const { historySize } = this.#rooms.limitsOf(name);
-    const args = [String(historySize), pack(sender) + encodeText(message)];
+    const args = [...this.#toArgs(key, address), historySize, pack(sender) + encodeText(message)];
     this.#rooms.get(name)?.catchUp();
-    return this.run("publish", this.#rooms.keysOf(name), [...this.#toArgs(key, address), ...args])
-      .then(toOutcome);
+    return this.run("publish", this.#rooms.keysOf(name), args)
+      .then((answer) => toPlace(answer, "seq"));
   }
 
   async set(name: string, change: Change): Promise<StateCursor | Refusal> {
@@ -175,26 +148,15 @@ class RedisEngine implements Engine, RedisNode {
     const boundTo = member === undefined ? "" : `${this.id}/${member}`;
     const { maxKeys = DEFAULT_MAX_KEYS } = this.#rooms.limitsOf(name);
     const { maxStateBytes = DEFAULT_MAX_STATE_BYTES } = this.limits;
-    const numbers = [
-      change.if ?? "",
-      1_000 * ttlSeconds,
-      boundTo,
-      Math.min(maxKeys, 1e9),
-      maxStateBytes,
-    ];
-    const args = [key, pack(sender), encodeText(value), ...numbers.map(String)];
+    const what = [key, pack(sender), encodeText(value), change.if ?? "", 1_000 * ttlSeconds];
+    const bounds = [boundTo, Math.min(maxKeys, 1e9), maxStateBytes];
     this.#rooms.get(name)?.catchUp();
-    const keys = this.#rooms.keysOf(name);
-    const answer = await this.run("set", keys, [...this.#toArgs(id, owner), ...args]);
-    if (!Array.isArray(answer)) return UNAVAILABLE;
-    const [epoch, rev] = answer as [string, number];
-    if (epoch === "rev_conflict") return { refused: epoch, rev };
-    const isRefused = epoch === "conflict" || epoch === "too_many_keys" || epoch === "unavailable";
-    return isRefused ? { refused: epoch } : { epoch, rev };
+    const args = [...this.#toArgs(id, owner), ...what, ...bounds];
+    return toPlace(await this.run("set", this.#rooms.keysOf(name), args), "rev");
   }
 
   state(name: string, since?: StateCursor): Promise<StateSpan | Refusal> {
-    const position = [since?.epoch ?? "", String(since?.rev ?? 0)];
+    const position = [since?.epoch ?? "", since?.rev ?? 0];
     return this.#queue.share(`state ${name} ${position}`, async () => {
       const answer = await this.run("readState", this.#rooms.keysOf(name), position);
       if (answer === undefined) return UNAVAILABLE;
@@ -211,29 +173,36 @@ class RedisEngine implements Engine, RedisNode {
     this.shards.of(channel)?.send(["SPUBLISH", channel, toPayload(event)]);
   }
 
-  join(name: string, member: string, as: string): Promise<Refusal | undefined> {
+  join(name: string, member: string, as: string, user?: string): Promise<Refusal | undefined> {
     const room = this.#rooms.open(name);
     if (!room) return Promise.resolve({ refused: "too_many_rooms" });
-    return room.join(member, as);
+    return room.members.join(member, as, user);
   }
 
   leave(name: string, member: string): void {
     const room = this.#rooms.get(name);
-    room?.leave(member).then(() => this.#rooms.dropIfIdle(room));
+    room?.members.leave(member).then(() => this.#rooms.dropIfIdle(room));
   }
 
   members(name: string): Promise<Members | Refusal> {
     return this.#queue.share(`members ${name}`, async () => {
       const answer = await this.run("members", this.#rooms.keysOf(name), []);
       if (!answer) return UNAVAILABLE;
-      const [count, ...names] = answer as [number, ...string[]];
-      const sorted = names.map((name) => unpack(name).text).sort();
-      return { names: sorted.slice(0, MAX_NAMES), count };
+      const [count, ...people] = answer as [number, ...string[]];
+      return { members: firstByName(people.map(toPerson)), count };
     });
   }
 
   read(name: string, after?: Cursor): Promise<Span | Refusal> {
-    return this.#reads.read(name, after);
+    const position = [after?.epoch ?? "", after?.seq ?? 0];
+    return this.#queue.share(`read ${name} ${position}`, async () => {
+      const answer = await this.run("read", this.#rooms.keysOf(name), position);
+      if (answer === undefined) return UNAVAILABLE;
+      if (answer === null) return { epoch: newEpoch(), seq: 0, chats: [] };
+      const [epoch, seq, now, entries] = answer as [string, number, number, Entry[]];
+      const keptSince = now - this.#rooms.limitsOf(name).historySeconds * 1_000;
+      return { epoch, seq, chats: toChats(entries).filter((chat) => chat.time >= keptSince) };
+    });
   }
 
   /** A list is shared for a second: it costs Redis much, and is never quite up to date anyway. */
@@ -241,12 +210,9 @@ class RedisEngine implements Engine, RedisNode {
     const now = this.clock.now();
     for (const [key, { until }] of this.#lists) if (until <= now) this.#lists.delete(key);
     const key = `rooms ${limit} ${after}`;
-    let list = this.#lists.get(key);
-    if (!list) {
-      const rooms = this.#queue.share(key, () => this.#rooms.summaries(after, limit));
-      list = { until: now + LIST_MS, rooms };
-      this.#lists.set(key, list);
-    }
+    const read = () => this.#queue.share(key, () => this.#rooms.list.summaries(after, limit));
+    const list = this.#lists.get(key) ?? { until: now + LIST_MS, rooms: read() };
+    this.#lists.set(key, list);
     return list.rooms;
   }
 
@@ -289,111 +255,17 @@ class RedisEngine implements Engine, RedisNode {
     if (isNodeGone) this.#rooms.compareAll();
     if (isNodeGone && this.events) await this.#rooms.bury();
   }
-
-  async #read(name: string, after?: Cursor): Promise<Span | Refusal> {
-    const position = [after?.epoch ?? "", String(after?.seq ?? 0)];
-    const answer = await this.run("read", this.#rooms.keysOf(name), position);
-    if (answer === undefined) return UNAVAILABLE;
-    if (answer === null) return { epoch: newEpoch(), seq: 0, chats: [] };
-    const [epoch, seq, now, entries] = answer as [string, number, number, Entry[]];
-    const keptSince = now - this.#rooms.limitsOf(name).historySeconds * 1_000;
-    const chats = toChats(entries).filter((chat) => chat.time >= keptSince);
-    return { epoch, seq, chats };
-  }
 }
 
-/** Reads the answer of the `publish` script. */
-function toOutcome(answer: unknown): Outcome {
-  if (answer === "conflict") return { refused: answer };
-  if (typeof answer !== "string" || answer === "unavailable") return UNAVAILABLE;
+/** The place that `publish` and `set` answer with, or the refusal. */
+function toPlace<Name extends "seq" | "rev">(
+  answer: unknown,
+  name: Name,
+): { epoch: string } & Record<Name, number> | Refusal {
+  if (typeof answer !== "string") return UNAVAILABLE;
   const colon = answer.indexOf(":");
-  return { epoch: answer.slice(0, colon), seq: Number(answer.slice(colon + 1)) };
-}
-
-/**
- * Bounds the bytes of what Redis remembers for this node: of this period of 5 minutes and the last one.
- * An address may use half of what the others leave.
- */
-export class KeyBudget {
-  #period = 0;
-  #keys: FairShare;
-
-  constructor(readonly maxBytes: number) {
-    this.#keys = new FairShare(maxBytes);
-  }
-
-  /** Counts bytes in, if there is space; returns whether there was. */
-  tryConsume(bytes: number, now: number, address?: string): boolean {
-    const period = Math.floor(now / DEDUPE_MS);
-    if (period !== this.#period) {
-      const lastBytes = period === this.#period + 1 ? this.#keys.used : 0;
-      this.#keys = new FairShare(this.maxBytes - lastBytes);
-      this.#period = period;
-    }
-    if (!this.#keys.hasSpace(bytes, address)) return false;
-    this.#keys.count(bytes, address);
-    return true;
-  }
-}
-
-/** Runs few reads at a time, in the order of the calls, so that reads never crowd out messages. */
-export class ReadQueue {
-  readonly #waiting = new Map<string, () => void>();
-  readonly #shared = new Map<string, Promise<unknown>>();
-  #running = 0;
-
-  /** Runs a read when its turn comes. Calls with the same key share one until it starts. */
-  share<T>(key: string, read: () => Promise<T>): Promise<T> {
-    const shared = this.#shared.get(key);
-    if (shared) return shared as Promise<T>;
-    const { promise, resolve } = Promise.withResolvers<T>();
-    this.#shared.set(key, promise);
-    this.#waiting.set(key, async () => {
-      this.#shared.delete(key);
-      this.#running++;
-      resolve(await read());
-      this.#running--;
-      this.#next();
-    });
-    this.#next();
-    return promise;
-  }
-
-  #next(): void {
-    const [first] = this.#waiting;
-    if (!first || this.#running === MAX_READS) return;
-    this.#waiting.delete(first[0]);
-    first[1]();
-  }
-}
-
-/** Reads a room after a position, or all of it. */
-export type Read = (room: string, after?: Cursor) => Promise<Span | Refusal>;
-
-/** Reads of logs; those of a room whose turn has not come yet share one, from the lowest position. */
-export class SharedReads {
-  readonly #lowest = new Map<string, { after?: Cursor }>();
-
-  constructor(readonly queue: ReadQueue, readonly send: Read) {}
-
-  /** The kept messages after `after`, as they are now or later: see the engine's `read`. */
-  async read(room: string, after?: Cursor): Promise<Span | Refusal> {
-    const span = await this.#enqueue(room, after);
-    if (isRefusal(span) || after?.epoch !== span.epoch) return span;
-    // A caller beyond the newest message gets all; a shared read may have brought less.
-    if (after.seq > span.seq) return await this.#enqueue(room);
-    return { ...span, chats: span.chats.filter((chat) => chat.seq > after.seq) };
-  }
-
-  #enqueue(room: string, after?: Cursor): Promise<Span | Refusal> {
-    const lowest = this.#lowest.get(room);
-    if (!lowest) this.#lowest.set(room, { after });
-    else if (after?.epoch !== lowest.after?.epoch) lowest.after = undefined;
-    else if (after && lowest.after && after.seq < lowest.after.seq) lowest.after = after;
-    return this.queue.share(`read ${room}`, () => {
-      const { after } = this.#lowest.get(room)!;
-      this.#lowest.delete(room);
-      return this.send(room, after);
-    });
-  }
+  if (colon < 0) return { refused: answer as Refusal["refused"] };
+  const [epoch, number] = [answer.slice(0, colon), Number(answer.slice(colon + 1))];
+  if (epoch === "rev_conflict") return { refused: epoch, rev: number };
+  return { epoch, [name]: number } as { epoch: string } & Record<Name, number>;
 }

@@ -4,7 +4,7 @@
  * @module
  */
 import type { Clock } from "../../util/clock.ts";
-import { LEASE_MS } from "./scripts.ts";
+import { LEASE_MS } from "./scripts/nodes.ts";
 
 /** Keeps a node's lease, and what it has seen of the other nodes'. */
 export class Lease {

@@ -7,7 +7,8 @@
 import { EVENTS_ROOM } from "../../protocol/parse.ts";
 import { type Engine, isRefusal } from "../engine.ts";
 import { EVENTS_SENDER } from "../member_events.ts";
-import { type RedisNode, unpack } from "./room.ts";
+import { unpackAll } from "./encoding.ts";
+import type { RedisNode } from "./node.ts";
 
 /** A room, as its outbox is found. */
 type Place = { readonly name: string; readonly keys: readonly string[] };
@@ -61,8 +62,8 @@ export class Outbox {
       const n = numberOf(entry);
       const [event, members] = entry.slice(n.length + 1).split(" ", 2);
       const packed = entry.slice(`${n} ${event} ${members} `.length);
-      const name = packed ? unpack(packed).text : undefined;
-      const message = { event, room, n: Number(n), name, members: Number(members) };
+      const [name, user] = unpackAll(packed);
+      const message = { event, room, n: Number(n), name, user, members: Number(members) };
       const outcome = await this.node.publish(EVENTS_ROOM, {
         sender: EVENTS_SENDER,
         message: JSON.stringify(message),

@@ -1,5 +1,5 @@
 /**
- * The Redis servers behind REDIS_URL: one, the one that Sentinel names, or the primaries of a cluster.
+ * The Redis servers behind a URL: one, the one that Sentinel names, or the primaries of a cluster.
  *
  * Each server has one connection of its own. The library's cluster client would open a second one for
  * channels, so that events and answers had no common order, and repeat commands by itself, so that they
@@ -8,11 +8,9 @@
  * @module
  */
 import type { createClient } from "@redis/client";
-import type { Clock } from "../../util/clock.ts";
-import type { Log } from "../../util/log.ts";
-import { OptionError } from "../../util/option_error.ts";
 import type { RemoteStats } from "../engine.ts";
-import { type ConnectionEvents, RedisConnection } from "./connection.ts";
+import { type ConnectionOptions, RedisConnection } from "./connection.ts";
+import type { RedisUrl } from "./url.ts";
 
 /** How long a server may take to say where the others are, in ms. */
 const DISCOVER_MS = 1_500;
@@ -20,70 +18,21 @@ const DISCOVER_MS = 1_500;
 const REFRESH_MS = 100;
 const SLOTS = 16_384;
 
-/** A REDIS_URL in its parts. */
-export interface RedisUrl {
-  kind: "single" | "cluster" | "sentinel";
-  /** A URL for each address. */
-  seeds: string[];
-  /** The name of the primary that Sentinel watches. */
-  primary: string;
-  database: number;
-  /** Gives the URL of a server, with the same credentials. */
-  urlOf(address: string): string;
-}
-
-/**
- * Reads a REDIS_URL: `redis://` or `rediss://`, with `user:password@` and `/database` where needed;
- * several addresses with commas are a cluster; `redis+sentinel://host:26379,…/name[/database]`.
- *
- * @throws {OptionError} if it is none of them; the URL is not repeated, as it may hold a password
- */
-export function parseRedisUrl(url: string): RedisUrl {
-  const [, scheme, credentials = "", hosts, path = ""] =
-    /^(redis|rediss|redis\+sentinel):\/\/([^/?#]*@)?([^/?#@]+)(\/[^?#]*)?$/.exec(url) ?? [];
-  const isSentinel = scheme === "redis+sentinel";
-  const addresses = hosts?.split(",") ?? [];
-  const pattern = isSentinel ? /^\/([\w.-]+)(?:\/(\d*))?$/ : /^()\/?(\d*)$/;
-  const match = pattern.exec(path);
-  const [, primary = "", number = ""] = match ?? [];
-  const database = Number(number);
-  const isCluster = !isSentinel && addresses.length > 1;
-  const urlOf = (address: string) =>
-    `${scheme === "rediss" ? scheme : "redis"}://${credentials}${address}` +
-    (isCluster ? "" : `/${database}`);
-  const seeds = addresses.map((address) => isSentinel ? `redis://${address}` : urlOf(address));
-  const isValid = seeds.length > 0 && seeds.every((seed) => URL.canParse(seed));
-  if (!isValid || !match || (isCluster && database > 0)) {
-    const kinds = "redis://… or rediss://…[/database], several such addresses with commas, " +
-      "or redis+sentinel://host:port,…/name";
-    throw new OptionError("url", `it is not ${kinds}`);
-  }
-  const kind = isSentinel ? "sentinel" : isCluster ? "cluster" : "single";
-  return { kind, seeds, primary, database, urlOf };
-}
-
-/** What the shards tell their owner. */
-export interface ShardEvents
-  extends Pick<ConnectionEvents, "onConnect" | "onPush" | "onUnsubscribed"> {
+/** What the shards need. */
+export interface ShardOptions
+  extends Omit<ConnectionOptions, "findUrl" | "stats" | "onLost" | "onMoved"> {
+  url: RedisUrl;
   /** Slots may have another server than before. */
   onTopology(): void;
-}
-
-/** What the shards need. */
-export interface ShardOptions extends ShardEvents {
-  createClient: typeof createClient;
-  url: RedisUrl;
-  clock: Clock;
-  log: Log;
 }
 
 /** The connections to all servers. */
 export class Shards {
   /** Settles when the first attempt to connect to every server has succeeded or failed. */
   readonly firstAttempt: Promise<void>;
+  /** The figures of all connections together. */
+  readonly stats: RemoteStats = { commands: 0, reconnects: 0, roundTrips: 0, roundTripSeconds: 0 };
   readonly #connections = new Map<string, RedisConnection>();
-  /** Figures of connections that have ended. */
-  readonly #past: RemoteStats = { commands: 0, reconnects: 0, roundTrips: 0, roundTripSeconds: 0 };
   #slots: RedisConnection[] = [];
   #only?: RedisConnection;
   #refreshing?: Promise<void>;
@@ -111,13 +60,6 @@ export class Shards {
     return [...this.#connections.values()];
   }
 
-  /** The figures of all connections together. */
-  get stats(): RemoteStats {
-    const sum = { ...this.#past };
-    for (const { stats } of this.#connections.values()) add(sum, stats);
-    return sum;
-  }
-
   /** The connection to the server that has a key; none before the cluster is known. */
   of(key: string): RedisConnection | undefined {
     return this.#only ?? this.#slots[slotOf(key)];
@@ -132,16 +74,12 @@ export class Shards {
   }
 
   #connect(address: string, findUrl: () => string | Promise<string>): RedisConnection {
-    const { createClient, clock, log, onConnect, onPush } = this.options;
     const connection = new RedisConnection({
-      createClient,
+      ...this.options,
       findUrl,
-      clock,
-      log,
-      onConnect,
-      onPush,
+      stats: this.stats,
       onLost: () => void this.#refresh(),
-      onMoved: (_, slot, address) => {
+      onMoved: (slot, address) => {
         if (this.#only) return this.#warnOfCluster();
         this.#slots[slot] = this.#at(address);
         this.options.onTopology();
@@ -209,7 +147,6 @@ export class Shards {
     for (const [address, connection] of this.#connections) {
       if (inUse.has(connection)) continue;
       this.#connections.delete(address);
-      add(this.#past, connection.stats);
       connection.close();
     }
     this.options.onTopology();
@@ -226,10 +163,6 @@ export class Shards {
     }
     throw new Error(`no Sentinel names the primary ${url.primary}`);
   }
-}
-
-function add(sum: RemoteStats, more: RemoteStats): void {
-  for (const key of Object.keys(sum) as (keyof RemoteStats)[]) sum[key] += more[key];
 }
 
 /** Runs one command on a connection of its own. */

@@ -1,5 +1,5 @@
 import { assertEquals } from "@std/assert";
-import { PendingCommands } from "../../../handlers/engine/redis/connection.ts";
+import { PendingCommands } from "../../../handlers/engine/redis/pending.ts";
 
 const never = new Promise<unknown>(() => {});
 

@@ -1,7 +1,8 @@
-import { assertEquals } from "@std/assert";
+import { assert, assertEquals } from "@std/assert";
 import { Buffer } from "node:buffer";
 import type { Refusal } from "../../../handlers/engine/engine.ts";
-import { type RedisNode, RedisRoom } from "../../../handlers/engine/redis/room.ts";
+import type { RedisNode } from "../../../handlers/engine/redis/node.ts";
+import { RedisRoom } from "../../../handlers/engine/redis/room.ts";
 import { FakeClock } from "../../support/fakes.ts";
 import { Recorder } from "../../support/recorder.ts";
 
@@ -10,8 +11,8 @@ class FakeNode implements RedisNode {
   readonly events = "";
   readonly id = "node";
   readonly live = { nodes: "node other", seenAt: 9 };
-  readonly stale: RedisRoom[] = [];
-  readonly timed: RedisRoom[] = [];
+  readonly stale = new Set<RedisRoom>();
+  readonly timed = new Set<RedisRoom>();
   readonly clock = new FakeClock();
   readonly calls: { script: string; args: string[]; answer: (answer?: unknown) => void }[] = [];
 
@@ -21,14 +22,6 @@ class FakeNode implements RedisNode {
 
   flush(): Promise<void> {
     return Promise.resolve();
-  }
-
-  onStale(room: RedisRoom): void {
-    this.stale.push(room);
-  }
-
-  onTimed(room: RedisRoom): void {
-    this.timed.push(room);
   }
 
   /** Answers the oldest call, and lets the room go on; gives the call as text. */
@@ -69,7 +62,7 @@ Deno.test("RedisRoom.open() answers with the head as soon as a sync has come", a
   assertEquals(await opened, { epoch: "e", seq: 7, rev: 0, members: 2 });
   room.sync();
   assertEquals(await node.answer(synced(7)), "sync e 7  node 3 node other 9 0");
-  assertEquals(room.seq, 7);
+  assertEquals(room.view?.seq, 7);
 });
 
 Deno.test("RedisRoom.close() refuses an open() that still waits, and ignores later answers", async () => {
@@ -81,7 +74,7 @@ Deno.test("RedisRoom.close() refuses an open() that still waits, and ignores lat
   room.open(recorder);
   await node.answer(synced(7));
   await node.answer(synced(9));
-  assertEquals([room.seq, recorder.events], [9, []]);
+  assertEquals([room.view?.seq, recorder.events], [9, []]);
 });
 
 Deno.test("RedisRoom.sync() asks again until it has all that was missed", async () => {
@@ -89,7 +82,7 @@ Deno.test("RedisRoom.sync() asks again until it has all that was missed", async 
   const recorder = new Recorder();
   room.open(recorder);
   await node.answer(synced(1));
-  room.pause();
+  room.view?.pause();
   room.catchUp();
   room.catchUp();
   assertEquals(node.scripts, ["sync"]);
@@ -114,9 +107,9 @@ Deno.test("RedisRoom.sync() asks again while there are members of dead nodes", a
 
 Deno.test("RedisRoom registers its members where Redis does not know the node", async () => {
   const { node, room } = openRoom();
-  const joined = room.join("m1", "Ann");
+  const joined = room.members.join("m1", "Ann");
   assertEquals(await node.answer(null), "join node m1 3 Ann");
-  assertEquals([await joined, room.memberCount], [undefined, 1]);
+  assertEquals([await joined, room.members.size], [undefined, 1]);
   room.sync();
   await node.answer(synced(1, { wasUnknown: 1 }));
   assertEquals(await node.answer(1), "register node m1 3 Ann");
@@ -127,9 +120,9 @@ Deno.test("RedisRoom registers its members where Redis does not know the node", 
 
 Deno.test("RedisRoom takes back a join that got no answer, at the next sync in Redis too", async () => {
   const { node, room } = openRoom();
-  const joined = room.join("m1", "Ann");
+  const joined = room.members.join("m1", "Ann");
   await node.answer();
-  assertEquals([await joined, room.memberCount, room.isIdle], [unavailable, 0, false]);
+  assertEquals([await joined, room.members.size, room.isIdle], [unavailable, 0, false]);
   room.sync();
   await node.answer(synced(1));
   assertEquals(await node.answer(1), "register node");
@@ -139,7 +132,7 @@ Deno.test("RedisRoom takes back a join that got no answer, at the next sync in R
 Deno.test("RedisRoom keeps the name before a renaming that got no answer", async () => {
   const { node, room } = openRoom();
   for (const answer of [null, undefined]) {
-    room.join("m1", answer === null ? "Ann" : "Anna");
+    room.members.join("m1", answer === null ? "Ann" : "Anna");
     await node.answer(answer);
   }
   room.sync();
@@ -149,8 +142,8 @@ Deno.test("RedisRoom keeps the name before a renaming that got no answer", async
 
 Deno.test("RedisRoom keeps a later join though an earlier one got no answer", async () => {
   const { node, room } = openRoom();
-  room.join("m1", "Ann");
-  room.join("m1", "Anna");
+  room.members.join("m1", "Ann");
+  room.members.join("m1", "Anna");
   await node.answer();
   await node.answer(null);
   room.sync();
@@ -160,40 +153,40 @@ Deno.test("RedisRoom keeps a later join though an earlier one got no answer", as
 
 Deno.test("RedisRoom forgets overlapping joins that were all refused", async () => {
   const { node, room } = openRoom();
-  const joins = [room.join("m1", "Ann"), room.join("m1", "Bea")];
+  const joins = [room.members.join("m1", "Ann"), room.members.join("m1", "Bea")];
   await node.answer();
   await node.answer();
   assertEquals(await Promise.all(joins), [unavailable, unavailable]);
-  assertEquals(room.memberCount, 0);
-  room.register();
+  assertEquals(room.members.size, 0);
+  room.members.register();
   assertEquals(await node.answer(1), "register node");
 });
 
 Deno.test("RedisRoom falls back from overlapping refused renamings to the confirmed name", async () => {
   const { node, room } = openRoom();
-  for (const name of ["Ann", "Bea", "Cleo"]) room.join("m1", name);
+  for (const name of ["Ann", "Bea", "Cleo"]) room.members.join("m1", name);
   await node.answer(null);
   await node.answer();
   await node.answer();
-  room.register();
+  room.members.register();
   assertEquals(await node.answer(1), "register node m1 3 Ann");
 });
 
 Deno.test("RedisRoom takes no name from before a leave()", async () => {
   const { node, room } = openRoom();
-  room.join("m1", "Ann");
-  room.leave("m1");
-  room.join("m1", "Bea");
+  room.members.join("m1", "Ann");
+  room.members.leave("m1");
+  room.members.join("m1", "Bea");
   for (const answer of [null, null, undefined]) await node.answer(answer);
-  assertEquals(room.memberCount, 0);
+  assertEquals(room.members.size, 0);
 });
 
-Deno.test("RedisRoom.leave() is made up for where it got no answer", async () => {
+Deno.test("LocalMembers.leave() is made up for where it got no answer", async () => {
   const { node, room } = openRoom();
-  room.join("m1", "Ann");
+  room.members.join("m1", "Ann");
   await node.answer(null);
-  room.leave("m1");
-  room.leave("unknown");
+  room.members.leave("m1");
+  room.members.leave("unknown");
   assertEquals(node.scripts, ["leave"]);
   await node.answer();
   assertEquals(room.isIdle, false);
@@ -207,16 +200,15 @@ Deno.test("RedisRoom.leave() is made up for where it got no answer", async () =>
   assertEquals(room.isIdle, true);
 });
 
-Deno.test("RedisRoom.end() removes its members", async () => {
+Deno.test("LocalMembers.clear() removes all", async () => {
   const { node, room } = openRoom();
   room.open(new Recorder());
   await node.answer(synced(1));
-  room.join("m1", "Ann");
+  room.members.join("m1", "Ann");
   await node.answer(null);
-  const ended = room.end();
+  const ended = room.members.clear();
   assertEquals(await node.answer(1), "register node");
   await ended;
-  assertEquals(room.host, undefined);
 });
 
 /** An open room at 7, with its host. */
@@ -245,9 +237,9 @@ Deno.test("RedisRoom.compare() asks for a sync only where something is missing",
 
 Deno.test("RedisRoom.compare() on a new connection delivers what came meanwhile, once", async () => {
   const { node, room, recorder } = await roomAtSeven();
-  room.pause();
+  room.view?.pause();
   const onAnswer = room.compare();
-  room.push(Buffer.from("ce 8 5 3 Ann8"));
+  room.view?.push(Buffer.from("ce 8 5 3 Ann8"));
   assertEquals(recorder.messages, []);
   onAnswer(["e", 7, 0, 0]);
   assertEquals([recorder.messages, node.scripts], [["8"], []]);
@@ -256,11 +248,11 @@ Deno.test("RedisRoom.compare() on a new connection delivers what came meanwhile,
 Deno.test("RedisRoom asks to be tried again where it delivers nothing for want of a sync", async () => {
   const { node, room } = await roomAtSeven();
   room.compare()(undefined);
-  assertEquals(node.stale, []);
-  room.pause();
+  assertEquals(node.stale.size, 0);
+  room.view?.pause();
   room.compare()(undefined);
-  assertEquals(node.stale, [room]);
+  assert(node.stale.delete(room));
   room.catchUp();
   await node.answer();
-  assertEquals(node.stale, [room, room]);
+  assert(node.stale.delete(room));
 });

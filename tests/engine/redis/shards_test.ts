@@ -1,5 +1,6 @@
 import { assert, assertEquals, assertThrows } from "@std/assert";
-import { parseRedisUrl, slotOf } from "../../../handlers/engine/redis/shards.ts";
+import { slotOf } from "../../../handlers/engine/redis/shards.ts";
+import { parseRedisUrl } from "../../../handlers/engine/redis/url.ts";
 
 Deno.test("slotOf() is the slot of the specification, with the hash tag's first", () => {
   assertEquals(slotOf("123456789"), 0x31c3);

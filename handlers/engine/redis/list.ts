@@ -1,0 +1,114 @@
+/** The list of hosted rooms in Redis, and what Redis tells of them. */
+import type { RoomSummary } from "../../protocol/room_event.ts";
+import type { RedisNode } from "./node.ts";
+import type { RedisRoom } from "./room.ts";
+import { keysOf } from "./scripts/room.ts";
+import type { Shards } from "./shards.ts";
+
+/** The most rooms in one command, so that none keeps Redis busy for long. */
+const BATCH_ROOMS = 500;
+
+/** What Redis has of a room. */
+interface Listed extends RoomSummary {
+  /** How many other nodes host it. */
+  hosts: number;
+  /** Whether dead nodes have left members there, or events wait. */
+  isLeft: boolean;
+}
+
+/** The sorted set of hosted rooms; a name that no node hosts any more is removed when it is read. */
+export class RoomList {
+  readonly #key: string;
+
+  /** @param rooms those of this node */
+  constructor(
+    readonly node: RedisNode,
+    readonly shards: Shards,
+    readonly prefix: string,
+    readonly rooms: ReadonlyMap<string, RedisRoom>,
+  ) {
+    this.#key = `${prefix}:rooms`;
+  }
+
+  /** Adds rooms. */
+  add(rooms: RedisRoom[]): void {
+    for (const batch of inBatches(rooms)) {
+      this.#send(["ZADD", this.#key, ...batch.flatMap(({ name }) => ["0", name])]);
+    }
+  }
+
+  /** Removes rooms. */
+  remove(names: string[]): void {
+    if (names.length > 0) this.#send(["ZREM", this.#key, ...names]);
+  }
+
+  /** All names behind one, page by page; nothing for a page that Redis does not give. */
+  async *pages(after = ""): AsyncGenerator<string[] | undefined> {
+    const page = ["BYLEX", "LIMIT", "0", String(BATCH_ROOMS)];
+    for (let last = after, count = BATCH_ROOMS; count === BATCH_ROOMS;) {
+      const range = [last === "" ? "-" : `(${last}`, "+", ...page];
+      const names = await this.#send(["ZRANGE", this.#key, ...range]);
+      if (!Array.isArray(names)) return yield undefined;
+      yield names;
+      count = names.length;
+      last = names.at(-1);
+    }
+  }
+
+  /** What Redis has of rooms, those of each server in one command; none of a server that is away. */
+  async read(names: string[], hasTimeout?: boolean): Promise<Listed[]> {
+    const { id, live } = this.node;
+    const headOf = (name: string) => keysOf(this.prefix, name)[0];
+    const servers = Map.groupBy(names, (name) => this.shards.of(headOf(name)));
+    const parts = await Promise.all(
+      servers.values().map(async (own) => {
+        const heads = own.map(headOf);
+        const args = [id, live.nodes, live.seenAt, ...heads];
+        const answer = await this.node.run("summaries", [heads[0]], args, hasTimeout);
+        const rooms = (answer ?? []) as number[][];
+        return rooms.map(([seq, members, hosts, listeners, isLeft], index) => {
+          const isAbandoned = isLeft === 1 || (hosts === 0 && members > 0);
+          return { room: own[index], seq, members, hosts, listeners, isLeft: isAbandoned };
+        });
+      }),
+    );
+    return parts.flat().filter(({ seq }) => seq !== undefined);
+  }
+
+  /** Hosted rooms after a name; without an answer from Redis those of this node. */
+  async summaries(after: string, limit: number): Promise<RoomSummary[]> {
+    const found: RoomSummary[] = [];
+    for await (const names of this.pages(after)) {
+      if (!names) return this.#summariesHere(after).slice(0, limit);
+      const unused: string[] = [];
+      for (const { room, seq, members, hosts, listeners, isLeft } of await this.read(names)) {
+        const host = this.rooms.get(room)?.view?.host;
+        if (host || hosts > 0) {
+          found.push({ room, members, listeners: listeners + (host?.listenerCount ?? 0), seq });
+        } else if (!isLeft) unused.push(room);
+      }
+      this.remove(unused);
+      if (found.length >= limit) break;
+    }
+    return found.sort(byName).slice(0, limit);
+  }
+
+  #summariesHere(after: string): RoomSummary[] {
+    return [...this.rooms.values()].flatMap(({ name: room, view, members, listeners }) =>
+      view && room > after ? [{ room, members: members.size, listeners, seq: view.seq }] : []
+    ).sort(byName);
+  }
+
+  #send(command: string[]): Promise<unknown> {
+    return this.shards.of(this.#key)?.send(command) ?? Promise.resolve(undefined);
+  }
+}
+
+function byName(a: RoomSummary, b: RoomSummary): number {
+  return a.room < b.room ? -1 : 1;
+}
+
+/** Rooms in parts that one command can take. */
+export function* inBatches<T>(items: T[]): Generator<T[]> {
+  for (let i = 0; i < items.length; i += BATCH_ROOMS) yield items.slice(i, i + BATCH_ROOMS);
+}

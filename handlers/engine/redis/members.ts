@@ -1,0 +1,75 @@
+/** Who has joined a room on this node. */
+import { byteLength } from "../../util/bytes.ts";
+import type { Refusal } from "../engine.ts";
+import { pack } from "./encoding.ts";
+import type { RedisNode } from "./node.ts";
+import type { RedisRoom } from "./room.ts";
+
+/** A member: by the last join, and by the last one confirmed, as Redis keeps it. */
+interface Member {
+  latest: { who: string };
+  confirmed?: { who: string };
+}
+
+/** A room's members on this node, and whether Redis knows them. */
+export class LocalMembers {
+  readonly #members = new Map<string, Member>();
+  /** Whether Redis has the members as they are here, or will have once it answers. */
+  isRegistered = true;
+
+  constructor(readonly room: RedisRoom, readonly node: RedisNode) {}
+
+  /** How many there are. */
+  get size(): number {
+    return this.#members.size;
+  }
+
+  /** Adds a member, or renames one. If this is refused, the last confirmed name stays. */
+  async join(id: string, name: string, user?: string): Promise<Refusal | undefined> {
+    const owner = user === undefined ? "" : pack(user);
+    const join = { who: (owner && `=${byteLength(owner)} ${owner}`) + pack(name) };
+    const member: Member = this.#members.get(id) ?? { latest: join };
+    this.#members.set(id, member);
+    member.latest = join;
+    if (await this.#run("join", [id, join.who])) {
+      member.confirmed = join;
+      this.node.flush(this.room);
+      return;
+    }
+    if (member.latest === join) {
+      if (member.confirmed) member.latest = member.confirmed;
+      else if (this.#members.get(id) === member) this.#members.delete(id);
+    }
+    return { refused: "unavailable" };
+  }
+
+  /** Removes a member. */
+  async leave(id: string): Promise<void> {
+    if (!this.#members.delete(id)) return;
+    if (await this.#run("leave", [id])) await this.node.flush(this.room);
+  }
+
+  /** Removes all members. */
+  async clear(): Promise<void> {
+    if (this.#members.size > 0) this.isRegistered = false;
+    this.#members.clear();
+    await this.register();
+  }
+
+  /** Tells Redis which members are here. */
+  async register(): Promise<void> {
+    if (this.#members.size === 0 && this.isRegistered) return;
+    this.isRegistered = true;
+    const members = [...this.#members].flatMap(([id, { latest }]) => [id, latest.who]);
+    if (await this.#run("register", members)) await this.node.flush(this.room);
+  }
+
+  /** Returns whether Redis answered. */
+  async #run(script: "join" | "leave" | "register", args: string[]): Promise<boolean> {
+    const { id, events } = this.node;
+    const all = [id, ...args, events];
+    const answer = await this.node.run(script, this.room.keys, all, script !== "register");
+    if (answer === undefined) this.isRegistered = false;
+    return answer !== undefined;
+  }
+}
