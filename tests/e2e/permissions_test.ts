@@ -127,7 +127,10 @@ test("a start that lacks a permission ends with one line that names it", async (
     await using server = new TestProcess(args);
     assertEquals((await server.status).code, 1);
     assertEquals(server.lines().length, 1, server.lines().join(" | "));
-    assertMatch(server.lines()[0], /^Cannot (listen on|read|use) \S+: Requires (net|read) access to /);
+    assertMatch(
+      server.lines()[0],
+      /^Cannot (listen on|read|use) \S+: Requires (net|read) access to /,
+    );
   }
 });
 
