@@ -117,7 +117,7 @@ function metricsOf(all: ServerFigures, { registry }: App): Metric[] {
     ["closes_total", "Closes by the server.", Object.fromEntries(closes), "reason"],
     ["refusals_total", "Errors sent.", all.refusals, "code"],
     ["recoveries_total", "Rooms resumed.", all.recoveries, "result"],
-    ["key_failures_total", "Reads of AUTH_JWKS that failed.", all.keyFailures],
+    ["key_failures_total", "Reads of the public keys that failed.", all.keyFailures],
     ["log_dropped_total", "Lines of the log that nobody read.", all.logDropped],
     ["hook_calls_total", "Hooks that answered later.", all.hookCalls, "outcome"],
     ["hook_seconds_total", "Seconds that they took.", all.hookSeconds],
