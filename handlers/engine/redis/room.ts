@@ -15,7 +15,7 @@ type SyncAnswer = [
   seq: number,
   members: number,
   version: number,
-  wasUnknown: number,
+  isUnknown: number,
   hasMore: number,
   entries: Entry[],
   rev: number,
@@ -90,25 +90,29 @@ export class RedisRoom {
     };
   }
 
-  /** Fetches what was missed, and tells Redis who is here. */
+  /** Fetches what was missed, and tells Redis who is here if it does not know. */
   async sync(): Promise<void> {
     const view = this.#expectSync();
     const { id, live, events } = this.node;
     const { epoch: at = "", seq: last = 0, rev: lastRev = 0, time = "" } = view ?? {};
-    const args = [at, last, time, id, this.listeners, live.nodes, live.seenAt, lastRev, events];
-    const answer = await this.node.run("sync", this.keys, args, false);
-    if (!answer) return this.#failSync(view);
-    const [epoch, seq, members, version, wasUnknown, hasMore, entries, rev, changes, endsInMs] =
+    const members = this.members.toArgs();
+    const args = [at, last, time, id, this.listeners, live.nodes, live.seenAt, lastRev];
+    const answer = await this.node.run("sync", this.keys, [...args, ...members, events], false);
+    if (!answer) {
+      if (members[0] === "1") this.members.isRegistered = false;
+      return this.#failSync(view);
+    }
+    const [epoch, seq, count, version, isUnknown, hasMore, entries, rev, changes, endsInMs] =
       answer as SyncAnswer;
-    this.node.flush(this);
-    if (wasUnknown || !this.members.isRegistered) this.members.register();
-    if (hasMore) this.sync();
-    if (!view || view !== this.view) return;
+    const flushed = this.node.flush(this);
+    if (isUnknown) this.members.forget();
+    if (hasMore || !this.members.isRegistered) this.sync();
+    if (!view || view !== this.view) return await flushed;
     const changed = changes.map(toEntry).sort((a, b) => a.rev - b.rev);
-    const chats = toChats(entries);
-    view.applySync({ epoch, seq, rev, members, version, chats, changes: changed });
+    const head = { epoch, seq, rev, members: count };
+    view.applySync({ ...head, version, chats: toChats(entries), changes: changed });
     if (endsInMs >= 0) this.#expectEnd(endsInMs);
-    this.#opened?.({ epoch, seq, rev, members });
+    this.#opened?.(head);
     this.#opened = undefined;
     queueMicrotask(() => view.resume());
     if (view.seq < seq) await this.sync();

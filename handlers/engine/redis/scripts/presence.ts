@@ -81,20 +81,6 @@ ${OPEN}
 ${PRESENCE}
 remove(ARGV[4] .. '/' .. ARGV[5])`;
 
-/** Sets which members a node has in the room. ARGV: node; member, packed name, … */
-export const register = `#!lua flags=allow-oom
-${OPEN}
-${PRESENCE}
-local isHere = {}
-for i = 5, #ARGV - 1, 2 do
-  local field = ARGV[4] .. '/' .. ARGV[i]
-  isHere[field] = true
-  if call('HGET', members, field) ~= ARGV[i + 1] then add(field, ARGV[i + 1]) end
-end
-clear(ARGV[4], isHere, math.huge)
-stay(ARGV[4])
-return 1`;
-
 /** Who has joined. Answer: their number, then packed names. */
 export const members = `#!lua flags=no-writes,allow-oom
 local answer, cursor = { redis.call('HLEN', KEYS[3]) }, '0'
