@@ -10,25 +10,13 @@ import { RoomView } from "./view.ts";
 /** What `compare` says of a room: its head, and whether it needs a sync whatever that is. */
 export type CompareAnswer = [epoch: string, seq: number, isDue: number, rev: number];
 
-type SyncAnswer = [
-  epoch: string,
-  seq: number,
-  members: number,
-  version: number,
-  isUnknown: number,
-  hasMore: number,
-  entries: Entry[],
-  rev: number,
-  changes: ChangedKey[],
-  endsInMs: number,
-];
+/** What `sync` answers with. */
+type SyncAnswer = [numbers: number[], epoch: string, entries: Entry[], changes: ChangedKey[]];
 
 /** Keeps what a node knows of a room in step with Redis. */
 export class RedisRoom {
   /** The connection to the server that has the room, if it is known. */
   connection?: RedisConnection;
-  /** The address of whoever opened it. */
-  openedBy?: string;
   /** How many listeners Redis knows of here; -1: the node does not host the room. */
   reportedListeners = -1;
   /** When the next key of the state ends, in Unix ms. */
@@ -38,12 +26,16 @@ export class RedisRoom {
   readonly members: LocalMembers;
   #opened?: (head: Head | Refusal) => void;
 
-  /** @param slot in which of the rounds the room is compared with Redis */
+  /**
+   * @param slot in which of the rounds the room is compared with Redis
+   * @param openedBy the address of whoever opened it
+   */
   constructor(
     readonly name: string,
     readonly keys: readonly string[],
     readonly slot: number,
     readonly node: RedisNode,
+    readonly openedBy?: string,
   ) {
     this.members = new LocalMembers(this, node);
   }
@@ -102,8 +94,8 @@ export class RedisRoom {
       if (members[0] === "1") this.members.isRegistered = false;
       return this.#failSync(view);
     }
-    const [epoch, seq, count, version, isUnknown, hasMore, entries, rev, changes, endsInMs] =
-      answer as SyncAnswer;
+    const [numbers, epoch, entries, changes] = answer as SyncAnswer;
+    const [seq, rev, count, version, isUnknown, hasMore, endsInMs] = numbers;
     const flushed = this.node.flush(this);
     if (isUnknown) this.members.forget();
     if (hasMore || !this.members.isRegistered) this.sync();

@@ -74,9 +74,8 @@ export class RedisRooms {
     if (!room && this.#share.hasSpace(1, address)) {
       this.#share.count(1, address);
       const slot = this.#nextSlot++ % COMPARE_ROUNDS;
-      room = new RedisRoom(name, keysOf(this.prefix, name), slot, this.node);
+      room = new RedisRoom(name, keysOf(this.prefix, name), slot, this.node, address);
       room.connection = this.shards.of(room.keys[0]);
-      room.openedBy = address;
       this.#rooms.set(name, room);
       this.#slots[slot].add(room);
     }

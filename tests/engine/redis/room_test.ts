@@ -14,9 +14,17 @@ class FakeNode implements RedisNode {
   readonly stale = new Set<RedisRoom>();
   readonly timed = new Set<RedisRoom>();
   readonly clock = new FakeClock();
-  readonly calls: { script: string; args: string[]; answer: (answer?: unknown) => void }[] = [];
+  readonly calls: {
+    script: string;
+    args: readonly (string | number)[];
+    answer: (answer?: unknown) => void;
+  }[] = [];
 
-  run(script: string, _keys: readonly string[], args: string[]): Promise<unknown> {
+  run(
+    script: string,
+    _keys: readonly string[],
+    args: readonly (string | number)[],
+  ): Promise<unknown> {
     return new Promise((answer) => this.calls.push({ script, args, answer }));
   }
 
@@ -54,7 +62,7 @@ function synced(
   more: { isUnknown?: number; hasMore?: number; entries?: number[] } = {},
 ) {
   const entries = (more.entries ?? []).map((seq) => [`${seq}-1`, ["m", `5 3 Ann${seq}`]]);
-  return ["e", seq, 2, 1, more.isUnknown ?? 0, more.hasMore ?? 0, entries, 0, [], -1];
+  return [[seq, 0, 2, 1, more.isUnknown ?? 0, more.hasMore ?? 0, -1], "e", entries, []];
 }
 
 const unavailable: Refusal = { refused: "unavailable" };

@@ -24,10 +24,10 @@ end`;
  * has, and removes those of dead nodes. If Redis does not have the number that the node is at, or has
  * another message there, messages were lost: a new epoch begins. ARGV: the node's epoch ('' for none),
  * seq and last message's time ('' if unknown), node, its listeners (-1: not hosting), nodes with a lease
- * and when that was seen, the node's rev, 1 if its members follow: member, packed name, … Answer: epoch,
- * seq, members, version of the member list, whether the node's members are unknown, whether there is
- * more to remove, entries of the first missed messages, rev, what changed of the state if that is known,
- * ms until a key ends (-1: none does).
+ * and when that was seen, the node's rev, 1 if its members follow: member, packed name, … Answer:
+ * numbers (seq, rev, members, version of the member list, whether the node's members are unknown, whether
+ * there is more to remove, ms until a key ends, -1 if none does), epoch, entries of the first missed
+ * messages, what changed of the state if that is known.
  */
 export const sync = `#!lua flags=allow-oom
 ${OPEN}
@@ -80,8 +80,9 @@ for i = 1, #all, 2 do
 end
 local isKnown = epoch == ARGV[4] and known < rev and knows(known)
 local soonest = call('ZRANGE', ends, 0, 0, 'WITHSCORES')[2]
-return { epoch, seq, call('HLEN', members), version, isUnknown, hasMore, entries, rev,
-  isKnown and changes(known) or {}, soonest and soonest - now or -1 }`;
+local endsIn = soonest and soonest - now or -1
+return { { seq, rev, call('HLEN', members), version, isUnknown, hasMore, endsIn },
+  epoch, entries, isKnown and changes(known) or {} }`;
 
 /**
  * Compares many rooms of one server, whatever their slots, and keeps those that are due. ARGV: node,
