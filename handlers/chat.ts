@@ -200,8 +200,8 @@ class ChatSocket extends Connection implements Sender {
     const number = ++this.#sentTokens;
     const rights = await this.#renewRights?.(token).catch(() => undefined);
     if (this.hasEnded || number < this.#usedToken) return;
-    const { subject, name } = this.rights;
-    if (!rights || rights.subject !== subject || rights.name !== name) {
+    const { user, name } = this.rights;
+    if (!rights || rights.user !== user || rights.name !== name) {
       return this.#fail("forbidden", {});
     }
     this.#usedToken = number;

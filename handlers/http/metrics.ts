@@ -142,7 +142,7 @@ async function createScrape(app: App): Promise<() => Promise<Response>> {
   }, "reason");
   counter("refusals_total", "Errors sent.", ({ refusals }) => refusals, "code");
   counter("recoveries_total", "Rooms resumed.", ({ recoveries }) => recoveries, "result");
-  counter("key_failures_total", "Reads of AUTH_JWKS that failed.", (all) => all.keyFailures);
+  counter("key_failures_total", "Reads of the public keys that failed.", (all) => all.keyFailures);
   counter("log_dropped_total", "Lines of the log that nobody read.", (all) => all.logDropped);
   counter("hook_calls_total", "Hooks that answered later.", (all) => all.hookCalls, "outcome");
   counter("hook_seconds_total", "Seconds that they took.", ({ hookSeconds }) => hookSeconds);

@@ -48,12 +48,10 @@ export function listMembers({ registry }: App): Handler {
   };
 }
 
-/** Who has joined, as it is shown. Each member is one socket. */
+/** Who has joined, as it is shown. */
 export async function membersOf(registry: Registry, room: string): Promise<MemberList | Rejection> {
   const members = await registry.room(room).members();
-  if ("refused" in members) return members;
-  const all = members.names.map((name) => ({ name, sockets: 1 }));
-  return { room, members: all, count: members.count };
+  return "refused" in members ? members : { room, ...members };
 }
 
 /** Makes the handler of `GET /rooms/{room}/messages`: forward by `?after=`, backward by `?before=`. */

@@ -3,7 +3,7 @@
  * `handlers/README.md` is the contract.
  */
 import { type Cursor, formatCursor, type Head, type StateCursor } from "./position.ts";
-import type { Chat, Entry, Members, Note, RoomEvent, StateSpan } from "./room_event.ts";
+import type { Chat, Entry, Members, Note, RoomEvent, StateSpan, Status } from "./room_event.ts";
 import { encodeSet, encodeState } from "./state.ts";
 
 /** The text of each error, by its `code` in `parley.v1`. */
@@ -35,9 +35,6 @@ export interface ErrorDetails {
   /** Of `rev_conflict`: the rev of the key. */
   rev?: number;
 }
-
-/** Somebody joined or left. */
-export type Status = Extract<RoomEvent, { type: "status" }>;
 
 /** How a subscriber is spoken to. A method returns nothing where the dialect has no word for it. */
 export interface Dialect {
@@ -109,9 +106,9 @@ const v1Only: Dialect = {
     `{"type":"note","room":"${room}","time":${time},"sender":${
       JSON.stringify(sender)
     },"message":${message}}`,
-  status: (room, { event, name, was, members }) => {
+  status: (room, { event, name, user, was, members }) => {
     const message = statusText(event, name);
-    return JSON.stringify({ type: "status", room, event, name, was, members, message });
+    return JSON.stringify({ type: "status", room, event, name, user, was, members, message });
   },
   error: (code, { text = ERROR_TEXTS[code], ...details }) =>
     JSON.stringify({ type: "error", code, message: text, ...details }),
@@ -214,7 +211,8 @@ export function ack(id: string, room: string, position: Cursor | StateCursor): s
 }
 
 /** The answer to `members`. */
-export function membersList(room: string, { names, count }: Members): string {
+export function membersList(room: string, { members, count }: Members): string {
+  const names = members.map(({ name }) => name);
   return JSON.stringify({ type: "members", room, members: names, count });
 }
 

@@ -11,8 +11,11 @@ const FRAMES_PER_SECOND = 100_000;
 const FREE_FRAMES = 10;
 /** A sender may be so much ahead of what it has paid for, in ms: what came in a long turn comes at once. */
 const BURST_MS = 250;
-/** With it 300 senders together still get about what a core writes. */
-const MIN_SHARE = 1 / 256;
+/** With it a thousand senders together still get less than a core writes. */
+const MIN_SHARE = 1 / 4_096;
+/** In one beat no more frames are caused, or the loop would be late by them alone; while it is behind, fewer. */
+const MAX_BEAT_FRAMES = 10_000;
+const MAX_BEAT_FRAMES_BEHIND = 2_500;
 /** A share is doubled after so long without being late, in ms. */
 const RECOVERY_MS = 1_000;
 /** The watch ends after so long without a message, in ms. */
@@ -25,6 +28,8 @@ const QUIET_MS = 5_000;
  */
 export class LoadWatch {
   #share = 1;
+  /** Frames that were caused since the timer ran last. */
+  #caused = 0;
   /** When the timer ran last, or the loop was found late. */
   #beatAt = 0;
   #changedAt = 0;
@@ -35,7 +40,7 @@ export class LoadWatch {
 
   /** Whether the server is behind, or was a moment ago. */
   get isBehind(): boolean {
-    return this.#share < 1;
+    return this.#share < 1 || this.#caused > MAX_BEAT_FRAMES;
   }
 
   /**
@@ -46,11 +51,23 @@ export class LoadWatch {
    */
   charge(frames: number, sender: { paidAt: number }, now: number): number {
     this.#look(now);
-    if (this.#share === 1 || frames <= FREE_FRAMES) return 0;
-    const paidAt = Math.max(now, sender.paidAt);
-    if (paidAt - now > BURST_MS) return Math.ceil(paidAt - now - BURST_MS);
-    sender.paidAt = paidAt + frames * 1_000 / (FRAMES_PER_SECOND * this.#share);
+    if (frames <= FREE_FRAMES) return 0;
+    const most = this.#share < 1 ? MAX_BEAT_FRAMES_BEHIND : MAX_BEAT_FRAMES;
+    // A message to more than that many may be the first of its beat.
+    if (this.#caused > 0 && this.#caused + frames > most) return BEAT_MS;
+    if (this.#share < 1) {
+      const paidAt = Math.max(now, sender.paidAt);
+      if (paidAt - now > BURST_MS) return Math.ceil(paidAt - now - BURST_MS);
+      sender.paidAt = paidAt + frames * 1_000 / (FRAMES_PER_SECOND * this.#share);
+    }
+    this.#caused += frames;
     return 0;
+  }
+
+  /** Counts frames that nobody is charged for. */
+  add(frames: number): void {
+    this.#look(this.clock.now());
+    this.#caused += frames;
   }
 
   #look(now: number): void {
@@ -65,6 +82,7 @@ export class LoadWatch {
     const now = this.clock.now();
     if (now - this.#beatAt > BEAT_MS + LATE_MS) this.#fallBehind(now);
     this.#beatAt = now;
+    this.#caused = 0;
     if (this.#share < 1 && now - this.#changedAt >= RECOVERY_MS) {
       this.#share = Math.min(1, this.#share * 2);
       this.#changedAt = now;

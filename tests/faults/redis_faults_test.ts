@@ -328,7 +328,7 @@ redisTest("members come back with their node, and those who left meanwhile do no
   await granted(two.join("r", "Dan", "Dan"));
   const names = async () => {
     const members = await two.members("r");
-    return isRefusal(members) ? members.refused : members.names.join();
+    return isRefusal(members) ? members.refused : members.members.map(({ name }) => name).join();
   };
   proxy.swallow();
   const refused = one.join("r", "Eve", "Eve");
@@ -349,7 +349,7 @@ redisTest("members that a restart lost, or brought back, are put right", async (
   for (const name of ["Ann", "Bob", "Cleo"]) await granted(one.join("r", name, name));
   const names = async () => {
     const members = await one.members("r");
-    return isRefusal(members) ? members.refused : members.names.join();
+    return isRefusal(members) ? members.refused : members.members.map(({ name }) => name).join();
   };
   one.leave("r", "Ann");
   await granted(one.publish("r", draft("after it")));
@@ -402,7 +402,7 @@ redisTest(
     assertEquals(place.seq, 1);
     await recorder.until(({ messages }) => messages.join() === "1,2");
     await eventually(
-      async () => (await granted(one.members("r"))).names.join(),
+      async () => (await granted(one.members("r"))).members.map(({ name }) => name).join(),
       (names) => names === "Ann",
     );
   },

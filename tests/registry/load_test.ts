@@ -22,9 +22,27 @@ Deno.test("LoadWatch charges nothing while the loop is in time", () => {
   const sender = { paidAt: 0 };
   for (let n = 0; n < 1_000; n++) {
     assertEquals(load.charge(1_000_000, sender, clock.now()), 0);
-    clock.tick(7);
+    clock.tick(20);
   }
   assertEquals([load.isBehind, sender.paidAt], [false, 0]);
+});
+
+Deno.test("LoadWatch lets a beat of the loop have only so many frames, before the loop can be late", () => {
+  const clock = new FakeClock();
+  const load = new LoadWatch(clock);
+  load.add(10_001);
+  assertEquals(load.isBehind, true, "frames that nobody pays for count, too");
+  clock.tick(20);
+  assertEquals(load.isBehind, false);
+  /** So many who have sent nothing yet say something to 300; how many are heard. */
+  const crowd = (count: number) =>
+    Array.from({ length: count }, () => load.charge(300, { paidAt: 0 }, clock.now()))
+      .filter((retry) => retry === 0).length;
+  assertEquals(crowd(100), 33);
+  assertEquals(load.charge(10, { paidAt: 0 }, clock.now()), 0, "whoever causes little is heard");
+  assertEquals(load.charge(300, { paidAt: 0 }, clock.now()), 20);
+  clock.tick(20);
+  assertEquals(crowd(100), 33);
 });
 
 Deno.test("LoadWatch sees on a message's way that the loop is late, and bounds what a sender causes", () => {

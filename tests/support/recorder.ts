@@ -5,7 +5,7 @@
  */
 import { type Host, isRefusal, type Refusal } from "../../handlers/engine/engine.ts";
 import type { Head } from "../../handlers/protocol/position.ts";
-import type { Chat, RoomEvent } from "../../handlers/protocol/room_event.ts";
+import type { Chat, Members, RoomEvent } from "../../handlers/protocol/room_event.ts";
 import type { MaybePromise } from "../../handlers/util/maybe_promise.ts";
 import { eventually, soon } from "./inbox.ts";
 import { IS_FULL } from "./run.ts";
@@ -48,6 +48,11 @@ export class Recorder implements Host {
       this.#waiting = undefined;
     }
   }
+}
+
+/** The members of a room: sockets without a user, by name. */
+export function people(...names: string[]): Members {
+  return { members: names.map((name) => ({ name, sockets: 1 })), count: names.length };
 }
 
 /** The result of a call that must not be refused. */

@@ -12,10 +12,11 @@ import type { Log } from "../../util/log.ts";
 import type { Change, Draft, Engine, EngineStats, Host } from "../engine.ts";
 import type { IdempotencyKey, Outcome, Refusal } from "../engine.ts";
 import { type HistoryLimits, newEpoch } from "../memory.ts";
+import { firstByName } from "../presence.ts";
 import { DEFAULT_MAX_KEYS, DEFAULT_MAX_STATE_BYTES } from "../state_map.ts";
 import type { RunScript, ScriptName } from "./connection.ts";
 import type { ChangedKey, Entry } from "./encoding.ts";
-import { encodeText, pack, toChats, toEntry, toPayload, unpack } from "./encoding.ts";
+import { encodeText, pack, toChats, toEntry, toPayload, toPerson } from "./encoding.ts";
 import { KeyBudget } from "./key_budget.ts";
 import { Lease } from "./lease.ts";
 import type { RedisNode } from "./node.ts";
@@ -23,7 +24,6 @@ import { Outbox } from "./outbox.ts";
 import { ReadQueue } from "./reads.ts";
 import type { RedisRoom } from "./room.ts";
 import { RedisRooms, TICK_MS } from "./rooms.ts";
-import { MAX_NAMES } from "./scripts/presence.ts";
 import { type ShardOptions, Shards } from "./shards.ts";
 import { parseRedisUrl } from "./url.ts";
 
@@ -37,9 +37,8 @@ const LIST_MS = 1_000;
  * Creates the Redis engine. Resolves when the first attempt to connect has succeeded or failed; after
  * a failure the engine keeps trying.
  *
- * @param url REDIS_URL: see {@link parseRedisUrl}
- * @throws {TypeError} if the URL is of another kind
- * @throws {SettingError} if a rule of the limits is none
+ * @param url see {@link parseRedisUrl}
+ * @throws {OptionError} if the URL is of another kind, or a rule of the limits is none
  */
 export async function createRedisEngine(
   url: string,
@@ -165,10 +164,10 @@ class RedisEngine implements Engine, RedisNode {
     this.shards.of(channel)?.send(["SPUBLISH", channel, toPayload(event)]);
   }
 
-  join(name: string, member: string, as: string): Promise<Refusal | undefined> {
+  join(name: string, member: string, as: string, user?: string): Promise<Refusal | undefined> {
     const room = this.#rooms.open(name);
     if (!room) return Promise.resolve({ refused: "too_many_rooms" });
-    return room.members.join(member, as);
+    return room.members.join(member, as, user);
   }
 
   leave(name: string, member: string): void {
@@ -180,9 +179,8 @@ class RedisEngine implements Engine, RedisNode {
     return this.#queue.share(`members ${name}`, async () => {
       const answer = await this.#run("members", name, []);
       if (!answer) return UNAVAILABLE;
-      const [count, ...names] = answer as [number, ...string[]];
-      const sorted = names.map((name) => unpack(name).text).sort();
-      return { names: sorted.slice(0, MAX_NAMES), count };
+      const [count, ...people] = answer as [number, ...string[]];
+      return { members: firstByName(people.map(toPerson)), count };
     });
   }
 

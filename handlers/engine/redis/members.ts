@@ -1,13 +1,14 @@
 /** Who has joined a room on this node. */
+import { byteLength } from "../../util/bytes.ts";
 import type { Refusal } from "../engine.ts";
 import { pack } from "./encoding.ts";
 import type { RedisNode } from "./node.ts";
 import type { RedisRoom } from "./room.ts";
 
-/** A member, by its packed names: of the last join, and of the last one confirmed. */
+/** A member: by the last join, and by the last one confirmed, as Redis keeps it. */
 interface Member {
-  latest: { name: string };
-  confirmed?: { name: string };
+  latest: { who: string };
+  confirmed?: { who: string };
 }
 
 /** A room's members on this node, and whether Redis knows them. */
@@ -24,12 +25,13 @@ export class LocalMembers {
   }
 
   /** Adds a member, or renames one. If this is refused, the last confirmed name stays. */
-  async join(id: string, name: string): Promise<Refusal | undefined> {
-    const join = { name: pack(name) };
+  async join(id: string, name: string, user?: string): Promise<Refusal | undefined> {
+    const owner = user === undefined ? "" : pack(user);
+    const join = { who: (owner && `=${byteLength(owner)} ${owner}`) + pack(name) };
     const member: Member = this.#members.get(id) ?? { latest: join };
     this.#members.set(id, member);
     member.latest = join;
-    if (await this.#run("join", id, join.name)) {
+    if (await this.#run("join", id, join.who)) {
       member.confirmed = join;
       this.node.flush(this.room);
       return;
@@ -62,7 +64,7 @@ export class LocalMembers {
   toArgs(): string[] {
     if (this.isRegistered) return ["0"];
     this.isRegistered = true;
-    return ["1", ...[...this.#members].flatMap(([id, { latest }]) => [id, latest.name])];
+    return ["1", ...[...this.#members].flatMap(([id, { latest }]) => [id, latest.who])];
   }
 
   /** Returns whether Redis answered. */

@@ -5,7 +5,7 @@
 import { EVENTS_ROOM } from "../../protocol/parse.ts";
 import { type Engine, isRefusal } from "../engine.ts";
 import { EVENTS_SENDER } from "../member_events.ts";
-import { unpack } from "./encoding.ts";
+import { unpackAll } from "./encoding.ts";
 import type { RedisNode } from "./node.ts";
 import type { RedisRoom } from "./room.ts";
 
@@ -54,8 +54,8 @@ export class Outbox {
     for (const entry of entries) {
       const [n, event, members] = entry.split(" ", 3);
       const packed = entry.slice(`${n} ${event} ${members} `.length);
-      const name = packed ? unpack(packed).text : undefined;
-      const message = { event, room, n: Number(n), name, members: Number(members) };
+      const [name, user] = unpackAll(packed);
+      const message = { event, room, n: Number(n), name, user, members: Number(members) };
       const outcome = await this.node.publish(EVENTS_ROOM, {
         sender: EVENTS_SENDER,
         message: JSON.stringify(message),

@@ -1,5 +1,5 @@
 /** Scripts by which nodes follow their rooms, and find what dead nodes have left. */
-import { PRESENCE } from "./presence.ts";
+import { COUNT, PRESENCE } from "./presence.ts";
 import { KEPT, NOW, OPEN } from "./room.ts";
 
 /** How long a node that says nothing keeps its members, in ms. */
@@ -24,7 +24,7 @@ end`;
  * has, and removes those of dead nodes. If Redis does not have the number that the node is at, or has
  * another message there, messages were lost: a new epoch begins. ARGV: the node's epoch ('' for none),
  * seq and last message's time ('' if unknown), node, its listeners (-1: not hosting), nodes with a lease
- * and when that was seen, the node's rev, 1 if its members follow: member, packed name, … Answer:
+ * and when that was seen, the node's rev, 1 if its members follow: member, its value in the hash, … Answer:
  * numbers (seq, rev, members, version of the member list, whether the node's members are unknown, whether
  * there is more to remove, ms until a key ends, -1 if none does), epoch, entries of the first missed
  * messages, what changed of the state if that is known.
@@ -81,7 +81,7 @@ end
 local isKnown = epoch == ARGV[4] and known < rev and knows(known)
 local soonest = call('ZRANGE', ends, 0, 0, 'WITHSCORES')[2]
 local endsIn = soonest and soonest - now or -1
-return { { seq, rev, call('HLEN', members), version, isUnknown, hasMore, endsIn },
+return { { seq, rev, countPeople(members), version, isUnknown, hasMore, endsIn },
   epoch, entries, isKnown and changes(known) or {} }`;
 
 /**
@@ -126,6 +126,7 @@ return answer`;
  */
 export const summaries = `#!lua flags=no-writes,allow-oom,allow-cross-slot-keys
 ${IS_DEAD}
+${COUNT}
 local answer = {}
 for i = 7, #ARGV do
   local head, hosts, listeners = ARGV[i], 0, 0
@@ -142,7 +143,7 @@ for i = 7, #ARGV do
         hosts, listeners = hosts + 1, listeners + count
       end
     end
-    local members = redis.call('HLEN', head .. ':members')
+    local members = countPeople(head .. ':members')
     answer[#answer + 1] = { tonumber(seq or 0), members, hosts, listeners, isLeft }
   end
 end
