@@ -5,7 +5,6 @@
  *
  * @module
  */
-import type { createClient } from "@redis/client";
 import type { RemoteStats } from "../engine.ts";
 import { type ConnectionOptions, RedisConnection } from "./connection.ts";
 import type { RedisUrl } from "./url.ts";

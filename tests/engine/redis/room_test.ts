@@ -209,7 +209,7 @@ Deno.test("LocalMembers.clear() removes all", async () => {
 
 /** An open room at 7, with its host. */
 async function roomAtSeven() {
-  const { node, room, told } = openRoom();
+  const { node, room } = openRoom();
   const recorder = new Recorder(3);
   room.open(recorder);
   await node.answer(synced(7));
