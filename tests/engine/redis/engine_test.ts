@@ -12,15 +12,21 @@ import { FakeClock } from "../../support/fakes.ts";
 import { freePort, run } from "../../support/process.ts";
 import { Proxy } from "../../support/proxy.ts";
 import { eventually, granted, hear, people, Recorder } from "../../support/recorder.ts";
-import { patientClock, RedisServer, redisTest } from "../../support/redis_server.ts";
+import {
+  patientClock,
+  redisDatabases,
+  RedisServer,
+  redisTest,
+} from "../../support/redis_server.ts";
+
+const databaseUrl = redisDatabases();
 
 async function make(limits: HistoryLimits) {
-  const server = await RedisServer.start();
+  const url = databaseUrl();
   // A list of rooms is shared for a second: less of one here.
   const clock = { ...patientClock, now: () => 20 * Date.now() };
-  const make = () => createRedisEngine(server.url, limits, clock, silentLog);
-  const nodes = [await make(), await make()];
-  return { nodes, stop: () => server[Symbol.asyncDispose]() };
+  const make = () => createRedisEngine(url, limits, clock, silentLog);
+  return { nodes: [await make(), await make()] };
 }
 
 engineContract("redis", make, redisTest);
