@@ -5,8 +5,11 @@ import { ServerProcess } from "../support/process.ts";
 import { eventually } from "../support/inbox.ts";
 import { RedisServer, redisTest } from "../support/redis_server.ts";
 import { range } from "../support/v1.ts";
+import { together } from "../support/together.ts";
 
-Deno.test("WORKERS=2 is one server: its rooms, figures and signals are those of both", async () => {
+const test = together("several threads in one process");
+
+test("WORKERS=2 is one server: its rooms, figures and signals are those of both", async () => {
   await using server = await ServerProcess.start(["--workers", "2", "--drain-seconds", "0"]);
   const clients: Client[] = [];
   // The system spreads connections by chance: it is one in 2 ** 23 that one worker has them all.
@@ -39,7 +42,7 @@ Deno.test("WORKERS=2 is one server: its rooms, figures and signals are those of 
   assertEquals((await server.status).code, 0);
 });
 
-Deno.test("WORKERS=4: MAX_CONNECTIONS and MAX_CONNECTIONS_PER_IP let in exactly so many, over all threads", async () => {
+test("WORKERS=4: MAX_CONNECTIONS and MAX_CONNECTIONS_PER_IP let in exactly so many, over all threads", async () => {
   const limits = ["--max-connections", "30", "--max-connections-per-ip", "20"];
   await using server = await ServerProcess.start([
     "--workers",
@@ -73,7 +76,7 @@ Deno.test("WORKERS=4: MAX_CONNECTIONS and MAX_CONNECTIONS_PER_IP let in exactly 
   for (const client of clients) client.close();
 });
 
-Deno.test("WORKERS=4: POST_RATE counts over all threads", async () => {
+test("WORKERS=4: POST_RATE counts over all threads", async () => {
   await using server = await ServerProcess.start(["--workers", "4", "--post-rate", "10"]);
   const start = performance.now();
   const statuses = await Promise.all(
@@ -109,4 +112,5 @@ redisTest(
     assertEquals(connections.length, 1, connections.join("\n"));
     for (const client of clients) await client.close();
   },
+  test,
 );
