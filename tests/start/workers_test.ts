@@ -5,7 +5,7 @@ import { createMemoryEngine } from "../../handlers/engine/memory.ts";
 import { shareEngine } from "../../handlers/engine/shared.ts";
 import { createWorkers } from "../../handlers/start/workers.ts";
 import { type Clock, systemClock } from "../../handlers/util/clock.ts";
-import { SettingError } from "../../handlers/util/setting_error.ts";
+import { SettingError } from "../../handlers/start/setting_error.ts";
 import { ROOMY } from "../engine/contract.ts";
 import { FakeClock, RecordingLog } from "../support/fakes.ts";
 import { eventually, granted, hear, people } from "../support/recorder.ts";
