@@ -13,8 +13,8 @@ export interface SharedLimits {
   acquire(address: string): MaybePromise<NoSlot | undefined>;
   /** Counts a client out. */
   release(address: string): void;
-  /** How many clients an address has, in the thread that counts. */
-  countOf?(address: string): number;
+  /** Clients of this thread by address, in the thread that counts. */
+  countsHere?(): Map<string, number>;
   /** Whether MAX_CONNECTIONS clients are counted in. */
   readonly isFull: boolean;
   /** Charges a visitor for a request to publish `size` bytes; returns 0, or the ms until it may. */
@@ -26,6 +26,8 @@ export class LimitTable implements SharedLimits {
   /** How many clients there are. */
   count = 0;
   readonly #byAddress = new Map<string, number>();
+  /** What other threads hold of it. */
+  readonly #shares = new Set<Map<string, number>>();
   readonly #posts: RateTable;
   readonly #bytes: RateTable;
 
@@ -43,8 +45,17 @@ export class LimitTable implements SharedLimits {
     return this.#byAddress.size;
   }
 
+  /** How many clients an address has, in all threads. */
   countOf(address: string): number {
     return this.#byAddress.get(address) ?? 0;
+  }
+
+  countsHere(): Map<string, number> {
+    const here = new Map(this.#byAddress);
+    for (const held of this.#shares) {
+      for (const [address, count] of held) add(here, address, -count);
+    }
+    return here;
   }
 
   acquire(address: string): NoSlot | undefined {
@@ -68,8 +79,9 @@ export class LimitTable implements SharedLimits {
   }
 
   /** The same limits for another thread; `releaseAll` counts out its clients when it has died. */
-  share(): Omit<SharedLimits, "countOf" | "isFull"> & { releaseAll(): void } {
+  share(): Omit<SharedLimits, "countsHere" | "isFull"> & { releaseAll(): void } {
     const held = new Map<string, number>();
+    this.#shares.add(held);
     return {
       acquire: (address) => {
         const noSlot = this.acquire(address);
@@ -84,6 +96,7 @@ export class LimitTable implements SharedLimits {
       releaseAll: () => {
         for (const [address, count] of held) for (let i = 0; i < count; i++) this.release(address);
         held.clear();
+        this.#shares.delete(held);
       },
     };
   }
@@ -91,6 +104,6 @@ export class LimitTable implements SharedLimits {
 
 function add(counts: Map<string, number>, address: string, clients: number): void {
   const count = (counts.get(address) ?? 0) + clients;
-  if (count > 0) counts.set(address, count);
+  if (count !== 0) counts.set(address, count);
   else counts.delete(address);
 }

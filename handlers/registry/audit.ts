@@ -2,6 +2,8 @@
 import type { Registry } from "./registry.ts";
 
 const AUDIT_MS = 60_000;
+/** Differences in one line. */
+const MAX_TOLD = 20;
 
 /** Looks once a minute, and writes a line at `error` where the sums differ; the answer ends it. */
 export function auditSlots(registry: Registry): () => void {
@@ -24,14 +26,13 @@ export function findDifference(registry: Registry): string | undefined {
     ["clients", open, clients.size],
     ["members", counters.members, members],
   ];
-  const byAddress = Object.entries(Object.groupBy(holders, ({ address }) => address));
-  for (const [address, all = []] of byAddress) {
-    const there = all.length;
-    const counted = registry.countOf(address) ?? there;
-    // With threads, what others serve is counted here, too.
-    if (counted < there) totals.push(["clients of an address", counted, there]);
+  const counts = registry.countsByAddress();
+  const there = Map.groupBy(holders, ({ address }) => address);
+  for (const address of counts ? new Set([...counts.keys(), ...there.keys()]) : []) {
+    const all = there.get(address)?.length ?? 0;
+    totals.push([`clients of ${address}`, counts!.get(address) ?? 0, all]);
   }
-  return totals.filter(([, counted, there]) => counted !== there)
+  return totals.filter(([, counted, there]) => counted !== there).slice(0, MAX_TOLD)
     .map(([what, counted, there]) => `${counted} ${what} counted, ${there} there`)
     .join("; ") || undefined;
 }
