@@ -64,7 +64,9 @@ export const OPEN_RIGHTS: Rights = {
  * @throws {TypeError} if a name is none
  */
 export function rightsOf(grants: Grants): Rights {
-  const { user, name, expiresAt, admin, publish, listen = [] } = grants;
+  const { name, expiresAt, admin, publish, listen = [] } = grants;
+  // A user without a name cannot be sent away.
+  const user = grants.user || undefined;
   if (name !== undefined && !isPersonName(name)) {
     throw new TypeError(`Cannot use grants: ${JSON.stringify(name)} is no name`);
   }

@@ -122,13 +122,19 @@ export interface Engine {
   /** Hands an event to every host of the room, behind all that was published before; keeps nothing. */
   relay(room: string, event: Transient): void;
 
-  /** Makes `member` (unique in the whole system) known under a name; hosts hear a `status`. */
-  join(room: string, member: string, name: string): MaybePromise<Refusal | undefined>;
+  /**
+   * Makes `member` (unique in the whole system) known under a name; hosts hear a `status`.
+   *
+   * @param user whose member it is, the same at each call: a user's members are one person
+   */
+  join(room: string, member: string, name: string, user?: string): MaybePromise<
+    Refusal | undefined
+  >;
 
-  /** Ends a membership; hosts hear a `status`. Unknown members are ignored. */
+  /** Ends a membership; hosts hear a `status` if its person has no other. Unknown members are ignored. */
   leave(room: string, member: string): void;
 
-  /** Who has joined, over all processes. */
+  /** The people who have joined, over all processes. */
   members(room: string): MaybePromise<Members | Refusal>;
 
   /**

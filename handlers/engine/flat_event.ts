@@ -4,7 +4,15 @@ import type { RoomEvent } from "../protocol/room_event.ts";
 /** A room event's values: an array costs 0.4 of the nested objects to copy. */
 export type FlatEvent =
   | [type: "chat", seq: number, time: number, sender: string, message: string]
-  | [type: "status", event: "join" | "leave", name: string, members: number, was?: string]
+  | [
+    type: "status",
+    event: "join" | "leave",
+    name: string,
+    members: number,
+    was?: string,
+    user?: string,
+    to?: string,
+  ]
   | [type: "note", time: number, sender: string, message: string]
   | [type: "binary", bytes: Uint8Array, from: string]
   | [type: "set", key: string, value: string, sender: string, time: number, rev: number]
@@ -17,8 +25,10 @@ export function flatten(event: RoomEvent): FlatEvent {
       const { seq, time, sender, message } = event.chat;
       return ["chat", seq, time, sender, message];
     }
-    case "status":
-      return ["status", event.event, event.name, event.members, event.was];
+    case "status": {
+      const { type, name, members, was, user, to } = event;
+      return [type, event.event, name, members, was, user, to];
+    }
     case "note": {
       const { time, sender, message } = event.note;
       return ["note", time, sender, message];
@@ -42,8 +52,8 @@ export function unflatten(flat: FlatEvent): RoomEvent {
       return { type, chat: { seq, time, sender, message } };
     }
     case "status": {
-      const [type, event, name, members, was] = flat;
-      return { type, event, name, members, was };
+      const [type, event, name, members, was, user, to] = flat;
+      return { type, event, name, user, was, members, to };
     }
     case "note": {
       const [type, time, sender, message] = flat;

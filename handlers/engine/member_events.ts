@@ -2,10 +2,10 @@
 import type { Chat } from "../protocol/room_event.ts";
 
 /** What may be said: somebody came or went, a room got its first member or lost its last one. */
-export const MEMBER_EVENTS = ["join", "leave", "occupied", "vacated"] as const;
+export const MEMBER_EVENTS: readonly MemberEvent[] = ["join", "leave", "occupied", "vacated"];
 
-/** One of {@link MEMBER_EVENTS}. */
-export type MemberEvent = typeof MEMBER_EVENTS[number];
+/** What is told of a room's members. */
+export type MemberEvent = "join" | "leave" | "occupied" | "vacated";
 
 /** Who came or went, and how many are in the room now. */
 export interface MemberChange {
@@ -46,7 +46,9 @@ export function leftBehind(chats: Chat[]): { changes: MemberChange[]; lastNumber
     if (event === "join") joined.push({ name, user });
     if (event === "leave") {
       // Who took another name left under it.
-      const index = joined.findIndex((one) => one.name === name && one.user === user);
+      const index = joined.findIndex((one) =>
+        user === undefined ? one.name === name && !one.user : one.user === user
+      );
       joined.splice(Math.max(0, index), 1);
     }
     if (members === 0) rooms.delete(room);

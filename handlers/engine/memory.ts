@@ -20,15 +20,15 @@ import type {
 } from "./engine.ts";
 import { EVENTS_SENDER, eventTexts, type MemberChange } from "./member_events.ts";
 import { type HistoryLimits, type MemoryRoom, MemoryRooms, newEpoch } from "./memory_rooms.ts";
+import { Presence } from "./presence.ts";
 import { REMOVED, StateMap } from "./state_map.ts";
 
 export { type HistoryLimits, newEpoch } from "./memory_rooms.ts";
 
 const SWEEP_MS = 5_000;
-const MAX_NAMES = 1_000;
 const NO_STATE = { map: new StateMap() };
 
-/** Makes the memory engine. @throws {SettingError} if a rule of the limits is none */
+/** Makes the memory engine. @throws {OptionError} if a rule of the limits is none */
 export function createMemoryEngine(limits: HistoryLimits, clock: Clock): Engine {
   return new MemoryEngine(new MemoryRooms(limits, clock), clock);
 }
@@ -47,8 +47,8 @@ export class MemoryEngine implements Engine {
     if (!room) return { refused: "too_many_rooms" };
     this.memory.expiry.run();
     this.memory.setHost(room, host);
-    const { epoch, history: { seq }, members, state } = room;
-    return { epoch, seq, rev: state?.map.rev ?? 0, members: members.size };
+    const { epoch, history: { seq }, presence, state } = room;
+    return { epoch, seq, rev: state?.map.rev ?? 0, members: presence?.count ?? 0 };
   }
 
   release(name: string): void {
@@ -106,7 +106,8 @@ export class MemoryEngine implements Engine {
     const state = memory.stateOf(room);
     if (!state.hasSpace(change)) return refuse({ refused: "too_many_keys" });
     // A member that has ended can't take its key along.
-    const isLate = change.member !== undefined && !room.members.has(change.member);
+    const isLate = change.member !== undefined &&
+      room.presence?.nameOf(change.member) === undefined;
     if (isLate || (id && !this.#makeSpaceFor(id, room, owner))) {
       return refuse({ refused: "unavailable" });
     }
@@ -133,37 +134,28 @@ export class MemoryEngine implements Engine {
     this.memory.get(name)?.host?.deliver(event);
   }
 
-  join(name: string, member: string, as: string): Refusal | undefined {
+  join(name: string, member: string, as: string, user?: string): Refusal | undefined {
     const room = this.memory.open(name);
     if (!room) return { refused: "too_many_rooms" };
-    const { host, members } = room;
-    const was = members.get(member);
-    members.set(member, as);
-    room.names = undefined;
-    const event = { event: "join", name: as, members: members.size } as const;
-    host?.deliver({ type: "status", ...event, was });
-    if (was === undefined) this.tell({ ...event, room: name });
+    room.presence ??= new Presence();
+    const status = room.presence.join(member, as, user);
+    room.host?.deliver(status);
+    const isNew = status.was === undefined && status.to === undefined;
+    if (isNew) this.tell({ ...status, room: name });
   }
 
   leave(name: string, member: string): void {
     const room = this.memory.get(name);
-    const as = room?.members.get(member);
-    if (!room || as === undefined) return;
-    const { host, members } = room;
-    members.delete(member);
-    room.names = undefined;
-    const event = { event: "leave", name: as, members: members.size } as const;
-    host?.deliver({ type: "status", ...event });
+    if (!room?.presence) return;
+    const status = room.presence.leave(member);
+    if (status) room.host?.deliver(status);
     if (room.state) this.memory.removeKeys(room, room.state.boundTo(member));
-    this.tell({ ...event, room: name });
+    if (status) this.tell({ ...status, room: name });
     this.memory.dropIfUnused(room);
   }
 
   members(name: string): Members {
-    const room = this.memory.get(name);
-    if (!room) return { names: [], count: 0 };
-    room.names ??= [...room.members.values()].sort().slice(0, MAX_NAMES);
-    return { names: room.names, count: room.members.size };
+    return this.memory.get(name)?.presence?.list() ?? { members: [], count: 0 };
   }
 
   read(name: string, after?: Cursor): Span {
@@ -176,9 +168,9 @@ export class MemoryEngine implements Engine {
   }
 
   rooms(after: string, limit: number): RoomSummary[] {
-    return this.memory.hosted(after, limit).map(({ name, members, host, history }) => ({
+    return this.memory.hosted(after, limit).map(({ name, presence, host, history }) => ({
       room: name,
-      members: members.size,
+      members: presence?.count ?? 0,
       listeners: host?.listenerCount ?? 0,
       seq: history.seq,
     }));

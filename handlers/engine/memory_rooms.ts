@@ -11,6 +11,7 @@ import type { Host } from "./engine.ts";
 import { History } from "./history.ts";
 import { type Journal, RoomJournal } from "./journal.ts";
 import type { MemberEvent } from "./member_events.ts";
+import type { Presence } from "./presence.ts";
 import { type RoomLimits, roomLimits, type RoomRules } from "./room_rules.ts";
 import { Expiry } from "./expiry.ts";
 import { type ExpiringKey, type KeptEntry, RoomState } from "./room_state.ts";
@@ -43,10 +44,8 @@ export interface MemoryRoom {
   readonly ids: DedupeTable;
   /** There only once a key was set. */
   state?: RoomState;
-  /** Names by member. */
-  readonly members: Map<string, string>;
-  /** The members' names in order, until somebody comes or goes. */
-  names?: string[];
+  /** Who has joined; there only once somebody has. */
+  presence?: Presence;
   host?: Host;
   /** The number of the last event of its members; 0 before the first. */
   eventNumber: number;
@@ -87,7 +86,7 @@ export class MemoryRooms {
 
   /**
    * @param journal where changes are written down; the memory engine alone has none
-   * @throws {SettingError} if a rule of the limits is none
+   * @throws {OptionError} if a rule of the limits is none
    */
   constructor(
     readonly limits: HistoryLimits,
@@ -172,7 +171,7 @@ export class MemoryRooms {
 
   /** Drops a room that nobody uses and that never had a message or key. */
   dropIfUnused(room: MemoryRoom): void {
-    if (!room.host && room.members.size === 0 && !hasBegun(room)) this.#drop(room);
+    if (!room.host && !room.presence?.count && !hasBegun(room)) this.#drop(room);
   }
 
   /** The room's state, there from now on. */
@@ -248,7 +247,6 @@ export class MemoryRooms {
       journal,
       history: new History(limits, budget, journal),
       ids: new DedupeTable(budget, journal),
-      members: new Map(),
       eventNumber: 0,
       emptySince: clock.now(),
       opener,

@@ -125,7 +125,7 @@ export function remoteEngine(port: MessagePort, clock: Clock = systemClock): Eng
     relay(room, event) {
       if (!channel.isFull) channel.notify("relay", room, ...flatten(event));
     },
-    join: (room, member, name) => channel.call("join", room, member, name),
+    join: (room, member, name, user) => channel.call("join", room, member, name, user),
     leave: (room, member) => channel.notify("leave", room, member),
     members: (room) => channel.call("members", room),
     read: (room, after) => channel.call("read", room, after),

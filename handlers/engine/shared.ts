@@ -111,12 +111,12 @@ function createUse(engine: Engine, rooms: Map<string, SharedRoom>): Engine {
     set: (room, change) => engine.set(room, change),
     state: (room, since) => engine.state(room, since),
     relay: (room, event) => engine.relay(room, event),
-    join(room, member, name) {
+    join(room, member, name, user) {
       const key = `${room} ${member}`;
       const known = joined.get(key) ?? { isGranted: false, pending: 0 };
       joined.set(key, known);
       known.pending++;
-      return chain(engine.join(room, member, name), (refusal) => {
+      return chain(engine.join(room, member, name, user), (refusal) => {
         known.pending--;
         if (!refusal) known.isGranted = true;
         const isOut = !known.isGranted && known.pending === 0;

@@ -36,24 +36,18 @@ export function listRooms({ registry }: App): Handler {
 
 /** Makes the handler of `GET /rooms/{room}`: what the list says of one room. */
 export function readRoom({ registry }: App): Handler {
-  return async ({ room }) => {
-    return Response.json(granted(await registry.room(room).summary()));
-  };
+  return async ({ room }) => Response.json(granted(await registry.room(room).summary()));
 }
 
 /** Makes the handler of `GET /rooms/{room}/members`: who has joined, by name. */
 export function listMembers({ registry }: App): Handler {
-  return async ({ room }) => {
-    return Response.json(granted(await membersOf(registry, room)));
-  };
+  return async ({ room }) => Response.json(granted(await membersOf(registry, room)));
 }
 
-/** Who has joined, as it is shown. Each member is one socket. */
+/** Who has joined, as it is shown. */
 export async function membersOf(registry: Registry, room: string): Promise<MemberList | Rejection> {
   const members = await registry.room(room).members();
-  if ("refused" in members) return members;
-  const all = members.names.map((name) => ({ name, sockets: 1 }));
-  return { room, members: all, count: members.count };
+  return "refused" in members ? members : { room, ...members };
 }
 
 /** Makes the handler of `GET /rooms/{room}/messages`: forward by `?after=`, backward by `?before=`. */

@@ -1,9 +1,6 @@
-/**
- * What clients get: one encoder for each dialect, and the answers of `parley.v1`. Pure.
- * `handlers/README.md` is the contract.
- */
+/** What clients get: an encoder a dialect, and the answers of `parley.v1`. Pure. `handlers/README.md` is the contract. */
 import { type Cursor, formatCursor, type Head, type StateCursor } from "./position.ts";
-import type { Chat, Entry, Members, Note, RoomEvent, StateSpan } from "./room_event.ts";
+import type { Chat, Entry, Members, Note, RoomEvent, StateSpan, Status } from "./room_event.ts";
 import { encodeSet, encodeState } from "./state.ts";
 
 /** The text of each error, by its `code` in `parley.v1`. */
@@ -36,8 +33,8 @@ export interface ErrorDetails {
   rev?: number;
 }
 
-/** Somebody joined or left. */
-export type Status = Extract<RoomEvent, { type: "status" }>;
+/** What a `welcome` may say besides: whether nothing is missing; of a socket's first one, its limits. */
+type WelcomeMore = [recovered?: boolean, limits?: { messageBytes: number }];
 
 /** How a subscriber is spoken to. A method returns nothing where the dialect has no word for it. */
 export interface Dialect {
@@ -49,12 +46,7 @@ export interface Dialect {
   /** Whether it shows positions: `welcome`, history and resuming. */
   readonly hasPositions: boolean;
   /** A room's position: the next chat is `seq` + 1. */
-  welcome(
-    room: string,
-    head: Head,
-    recovered?: boolean,
-    limits?: { messageBytes: number },
-  ): string | undefined;
+  welcome(room: string, head: Head, ...more: WelcomeMore): string | undefined;
   chat(room: string, at: StateCursor, chat: Chat): string;
   note(room: string, note: Note): string | undefined;
   status(room: string, status: Status): string | undefined;
@@ -81,8 +73,7 @@ export const plain: Dialect = {
   isMerged: false,
   hasPositions: false,
   welcome: () => undefined,
-  chat: (_room, _epoch, { sender, message }) =>
-    `{"type":"chat","sender":${JSON.stringify(sender)},"message":${message}}`,
+  chat: (_room, _epoch, chat) => `{"type":"chat",${bodyOf(chat)}`,
   note: () => undefined,
   status: (_room, { event, name }) =>
     JSON.stringify({ type: "status", message: statusText(event, name) }),
@@ -101,17 +92,12 @@ const v1Only: Dialect = {
   hasPositions: true,
   welcome: (room, { epoch, seq, members }, recovered, limits) =>
     JSON.stringify({ type: "welcome", room, epoch, seq, members, recovered, limits }),
-  chat: (room, _epoch, { seq, time, sender, message }) =>
-    `{"type":"chat","room":"${room}","seq":${seq},"time":${time},"sender":${
-      JSON.stringify(sender)
-    },"message":${message}}`,
-  note: (room, { time, sender, message }) =>
-    `{"type":"note","room":"${room}","time":${time},"sender":${
-      JSON.stringify(sender)
-    },"message":${message}}`,
-  status: (room, { event, name, was, members }) => {
+  chat: (room, _epoch, chat) =>
+    `{"type":"chat","room":"${room}","seq":${chat.seq},"time":${chat.time},${bodyOf(chat)}`,
+  note: (room, note) => `{"type":"note","room":"${room}","time":${note.time},${bodyOf(note)}`,
+  status: (room, { event, name, user, was, members }) => {
     const message = statusText(event, name);
-    return JSON.stringify({ type: "status", room, event, name, was, members, message });
+    return JSON.stringify({ type: "status", room, event, name, user, was, members, message });
   },
   error: (code, { text = ERROR_TEXTS[code], ...details }) =>
     JSON.stringify({ type: "error", code, message: text, ...details }),
@@ -204,6 +190,10 @@ export function encodeEvent(
   }
 }
 
+function bodyOf({ sender, message }: Note): string {
+  return `"sender":${JSON.stringify(sender)},"message":${message}}`;
+}
+
 function statusText(event: "join" | "leave", name: string): string {
   return `${name} ${event === "join" ? "joined" : "left"} the chat.`;
 }
@@ -214,7 +204,8 @@ export function ack(id: string, room: string, position: Cursor | StateCursor): s
 }
 
 /** The answer to `members`. */
-export function membersList(room: string, { names, count }: Members): string {
+export function membersList(room: string, { members, count }: Members): string {
+  const names = members.map(({ name }) => name);
   return JSON.stringify({ type: "members", room, members: names, count });
 }
 

@@ -36,27 +36,43 @@ export type Transient =
   /** From a socket to the others of its room: `from` is the sending member. */
   | { type: "binary"; bytes: Uint8Array; from: string };
 
+/** Somebody joined or left. */
+export interface Status {
+  /** What it is. */ type: "status";
+  /** What happened. */ event: "join" | "leave";
+  /** Who it was. */ name: string;
+  /** The user, where a token named one. */ user?: string;
+  /** The name before. */ was?: string;
+  /** How many people there are now. */ members: number;
+  /** The only member that hears it: a further socket of a user who is here. */ to?: string;
+}
+
 /** What a hosting process hears of a room, in the room's order. */
 export type RoomEvent =
   | Transient
   | { type: "chat"; chat: Chat }
-  | { type: "status"; event: "join" | "leave"; name: string; was?: string; members: number }
+  | Status
   /** A key of the state changed, or went. */
   | { type: "set"; entry: Entry }
   /** Continuity broke: the next message is `seq` + 1 of `epoch`, the next change `rev` + 1. */
   | { type: "reset"; epoch: string; seq: number; rev: number; members: number };
 
-/** Who has joined a room: `names` sorted, at most 1,000 of `count`. */
+/** One of the people in a room: a user, or a socket without one. */
+export interface Person {
+  /** The newest name. */ name: string;
+  /** The user, where a token named one. */ user?: string;
+  /** How many sockets have joined as this person. */ sockets: number;
+}
+
+/** Who has joined a room: at most 1,000 of `count` people. */
 export interface Members {
-  /** Sorted. */ names: string[];
+  /** By name. */ members: Person[];
   /** All of them. */ count: number;
 }
 
-/** Who has joined a room, as it is shown: at most 1,000 of `count`, by name. */
-export interface MemberList {
+/** Who has joined a room, as it is shown. */
+export interface MemberList extends Members {
   /** The room. */ room: string;
-  /** By name. */ members: { name: string; sockets: number }[];
-  /** All of them. */ count: number;
 }
 
 /** What a program hears of a room: the objects of `parley.v1`. `time` is Unix ms. */
@@ -75,7 +91,7 @@ export type RoomObject =
     | Omit<StatePage, "room"> & { type: "state"; more?: true }
     | { type: "chat"; seq: number; time: number; sender: string; message: unknown }
     | { type: "note"; time: number; sender: string; message: unknown }
-    | Extract<RoomEvent, { type: "status" }> & { message: string }
+    | Omit<Status, "to"> & { message: string }
   );
 
 /** A room's state at `rev`, or what changed of it behind `since`: `null` where a key is gone. */
@@ -101,7 +117,7 @@ export interface HistoryPage {
 /** A room with listeners, as `GET /rooms` shows it. */
 export interface RoomSummary {
   /** The room. */ room: string;
-  /** How many have joined. */ members: number;
+  /** How many people have joined. */ members: number;
   /** How many hear it. */ listeners: number;
   /** The newest message. */ seq: number;
 }

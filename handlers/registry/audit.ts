@@ -1,4 +1,5 @@
 /** Compares what is counted in with what is there: a difference is a defect, and is said. */
+import { keysOf } from "../access/shared_limits.ts";
 import type { Registry } from "./registry.ts";
 
 const AUDIT_MS = 60_000;
@@ -26,11 +27,11 @@ export function findDifference(registry: Registry): string | undefined {
     ["clients", open, clients.size],
     ["members", counters.members, members],
   ];
-  const counts = registry.countsByAddress();
-  const there = Map.groupBy(holders, ({ address }) => address);
-  for (const address of counts ? new Set([...counts.keys(), ...there.keys()]) : []) {
-    const all = there.get(address)?.length ?? 0;
-    totals.push([`clients of ${address}`, counts!.get(address) ?? 0, all]);
+  const counts = registry.countsByKey();
+  const keys = [...holders].flatMap(({ address, rights }) => keysOf(address, rights.user));
+  const there = Map.groupBy(keys, (key) => key);
+  for (const key of counts ? new Set([...counts.keys(), ...keys]) : []) {
+    totals.push([`clients of ${key}`, counts!.get(key) ?? 0, there.get(key)?.length ?? 0]);
   }
   return totals.filter(([, counted, there]) => counted !== there).slice(0, MAX_TOLD)
     .map(([what, counted, there]) => `${counted} ${what} counted, ${there} there`)

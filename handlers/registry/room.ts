@@ -291,7 +291,8 @@ export class Room {
       const subscription = subscriber.rooms.get(this.name);
       if (refusal || !subscription) return refusal;
       subscription.isJoining = true;
-      return chain(this.engine.join(this.name, subscriber.id, name), (refusal) => {
+      const { user } = subscriber.rights;
+      return chain(this.engine.join(this.name, subscriber.id, name, user), (refusal) => {
         subscription.isJoining = false;
         if (refusal && !known) this.leave(subscriber);
         if (refusal || !subscription.isCurrent) return refusal;

@@ -69,9 +69,8 @@ export class Subscription {
 
   /** Keeps an event for a subscriber that is not live yet. */
   hold(event: RoomEvent): void {
-    // What is set meanwhile is in the state that it gets.
-    if (!this.#held || event.type === "set") return;
-    this.#held.push([event, { ...this.audience.head }]);
+    if (event.type === "status" && (event.to ?? this.subscriber.id) !== this.subscriber.id) return;
+    this.#held?.push([event, { ...this.audience.head }]);
   }
 
   /** Begins at the room's head of now: `welcome` first, then what was missed, then all that comes. */
@@ -125,7 +124,7 @@ export class Subscription {
     this.#held = undefined;
     if (this.hasState) audience.state.add(this, subscriber.dialect.stateful!, this.#stateBytes);
     audience.makeLive(this);
-    for (const [event, at] of held) this.#hand(event, at);
+    for (const [event, at] of held) this.give(event, at);
   }
 
   #replay(span?: Span, state?: StateSpan): void {
@@ -176,7 +175,8 @@ export class Subscription {
     return replay({ epoch, seq, chats }, parseCursor(after), limit, maxBytes);
   }
 
-  #hand(event: RoomEvent, at: Head): void {
+  /** Gives an event of the room to this subscriber alone. */
+  give(event: RoomEvent, at: Head): void {
     const { room, subscriber, dialect } = this;
     if (event.type === "binary") {
       return this.audience.handBytes(subscriber, event.bytes, event.from);

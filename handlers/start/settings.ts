@@ -4,7 +4,7 @@ import { OriginRules, SAME_ORIGIN } from "../access/origins.ts";
 import { MEMBER_EVENTS } from "../engine/member_events.ts";
 import { checkRoomRules, type RoomRules } from "../engine/room_rules.ts";
 import { HOOK_EVENTS } from "../hooks/hooks.ts";
-import { SettingError } from "../util/setting_error.ts";
+import { OptionError } from "../util/option_error.ts";
 import { LOG_LEVELS } from "./log.ts";
 
 /** One setting: its variable is NAME, its flag `--name`. */
@@ -61,14 +61,19 @@ export const GROUPS = {
   "What a client may use": {
     MAX_CONNECTIONS: limit("maxConnections", "clients at once; one more gets 503"),
     MAX_CONNECTIONS_PER_IP: limit("maxConnectionsPerIp", "clients from one address; 0 = any"),
+    MAX_CONNECTIONS_PER_USER: limit("maxConnectionsPerUser", "clients of one user; 0 = any"),
     MAX_MESSAGE_BYTES: limit("maxMessageBytes", "bytes of a message or a request's body"),
     MAX_QUEUE_BYTES: limit("maxQueueBytes", "unsent bytes at which a client is closed with 1013"),
     QUEUE_MB: limit("queueMb", "megabytes unsent to all; near it each may have less", LARGE, 1),
     MAX_ROOMS_PER_CONNECTION: limit("maxRoomsPerConnection", "rooms that one socket hears"),
     MESSAGE_RATE: limit("messageRate", "messages a second from one socket; 0 = any"),
+    MESSAGE_RATE_PER_USER: limit("messageRatePerUser", "messages a second of one user; 0 = any"),
     BYTE_RATE: limit("byteRate", "bytes a second from one socket; 0 = any"),
     JOIN_RATE: limit("joinRate", "joins and listens a second from one socket; 0 = any"),
-    POST_RATE: limit("postRate", "requests to publish a second from one address; 0 = any"),
+    POST_RATE: limit(
+      "postRate",
+      "POSTs a second of a user, or address without one; not of an admin; 0 = any",
+    ),
     // The runtime's timers hold at most 2^31 ms.
     IDLE_TIMEOUT: limit(
       "idleTimeoutSeconds",
@@ -191,7 +196,7 @@ function roomRules(meaning: string): Setting<RoomRules> {
       try {
         return checkRoomRules(JSON.parse(text));
       } catch (error) {
-        if (error instanceof SettingError) throw error;
+        if (error instanceof OptionError) throw error;
       }
     },
   };

@@ -36,10 +36,10 @@ async function stickAt(url: string, isEnough: (sent: number) => boolean): Promis
   return stuck;
 }
 
-Deno.test("the start prints one line, with the URLs to open, and they work", async () => {
+Deno.test("the start prints one line and no warning, with the URLs to open, and they work", async () => {
   await using server = await ServerProcess.start();
   await server.line(/ started: /);
-  assertEquals(server.lines("stdout").length, 1);
+  assertEquals([server.lines("stdout").length, server.lines("stderr")], [1, []]);
   const [line] = server.lines("stdout");
   assertStringIncludes(line, `Parley ${config.version} started: ${server.url}/ `);
   const urls = line.match(/wss?:\S+/g)!;
@@ -127,6 +127,12 @@ Deno.test("a start that cannot be is one line on stderr and exit code 1", async 
       ["--host", "127.0.0.1", "--port", port],
       {},
       `Cannot listen on 127.0.0.1:${port}: the address is in use`,
+    ],
+    [
+      "a HOST that conda has set",
+      ["--port", "0"],
+      { HOST: "arm64-apple-darwin20.0.0" },
+      "Cannot use HOST: arm64-apple-darwin20.0.0 is no address of this machine",
     ],
     [
       "a missing certificate",

@@ -5,6 +5,9 @@ import { Client, RawClient } from "../support/clients.ts";
 import { RedisServer, redisTest } from "../support/redis_server.ts";
 import { SECRET, sign } from "../support/jwt.ts";
 import { freePort, ROOT, TestProcess } from "../support/process.ts";
+import { together } from "../support/together.ts";
+
+const test = together("permissions in place of -A");
 
 const readme = await Deno.readTextFile(`${ROOT}tests/proxy/README.md`);
 const [, COMMAND] = readme.match(/```sh\n(deno run --no-prompt [^]*?)```/)!;
@@ -29,7 +32,7 @@ async function stop(server: TestProcess, errors = 0): Promise<void> {
   assertEquals(lines.length, errors, lines.join());
 }
 
-Deno.test("the README's command: a server needs its port and its variables, and nothing else", async () => {
+test("the README's command: a server needs its port and its variables, and nothing else", async () => {
   const port = freePort();
   const at = `127.0.0.1:${port}`;
   const args = COMMAND.replace("8000", `${port}`).split(/[\s\\]+/).slice(1, -1);
@@ -53,7 +56,7 @@ Deno.test("the README's command: a server needs its port and its variables, and 
   await stop(server);
 });
 
-Deno.test("a Unix socket needs its path for the net, to read and to write", async () => {
+test("a Unix socket needs its path for the net, to read and to write", async () => {
   const path = await Deno.makeTempFile({ suffix: ".sock" });
   await Deno.remove(path);
   const files = [`--allow-net=unix:${path}`, `--allow-read=${path}`, `--allow-write=${path}`];
@@ -66,7 +69,7 @@ Deno.test("a Unix socket needs its path for the net, to read and to write", asyn
   await stop(server);
 });
 
-Deno.test("TLS and a file of keys need to read their files", async () => {
+test("TLS and a file of keys need to read their files", async () => {
   const { privateKey, publicKey } = await generateKeyPair("ES256", { extractable: true });
   const jwks = await Deno.makeTempFile({ suffix: ".json" });
   await Deno.writeTextFile(jwks, JSON.stringify({ keys: [await exportJWK(publicKey)] }));
@@ -87,7 +90,7 @@ Deno.test("TLS and a file of keys need to read their files", async () => {
   await Deno.remove(jwks);
 });
 
-Deno.test("a URL of keys needs its host for the net; without it no token can be checked", async () => {
+test("a URL of keys needs its host for the net; without it no token can be checked", async () => {
   const { privateKey, publicKey } = await generateKeyPair("ES256", { extractable: true });
   const keys = [await exportJWK(publicKey)];
   const options = { port: 0, hostname: "127.0.0.1", onListen() {} };
@@ -103,18 +106,19 @@ Deno.test("a URL of keys needs its host for the net; without it no token can be 
     const { status, body } = await fetch(`http://${at}/rooms`, { headers });
     await body?.cancel();
     assertEquals(status, isAllowed ? 200 : 503);
-    if (!isAllowed) await server.line(/Cannot read AUTH_JWKS .* Requires net access/);
+    if (!isAllowed) await server.line(/Cannot read the keys at .* Requires net access/);
     await stop(server, isAllowed ? 0 : 1);
   }
 });
 
-Deno.test("a start that lacks a permission ends with one line that names it", async () => {
+test("a start that lacks a permission ends with one line that names it", async () => {
   const port = freePort();
   const net = `--allow-net=0.0.0.0:${port}`;
   const path = `/tmp/parley-${crypto.randomUUID()}.sock`;
   const at = ["--port", String(port)];
   const starts: [string[], string[]][] = [
     [[], at],
+    [["--deny-env"], at],
     [[net], [...at, "--tls-cert", CERT, "--tls-key", KEY]],
     [[net], [...at, "--auth-jwks", CERT]],
     [[`--allow-net=unix:${path}`], ["--socket-path", path]],
@@ -124,11 +128,14 @@ Deno.test("a start that lacks a permission ends with one line that names it", as
     await using server = new TestProcess(args);
     assertEquals((await server.status).code, 1);
     assertEquals(server.lines().length, 1, server.lines().join(" | "));
-    assertMatch(server.lines()[0], /^Cannot (listen on|read) \S+: Requires (net|read) access to /);
+    assertMatch(
+      server.lines()[0],
+      /^Cannot (listen on \S+|read \S+|use \S+|start): Requires (net|read|env) access to /,
+    );
   }
 });
 
-Deno.test("WORKERS needs to read the program, as each thread loads it", async () => {
+test("WORKERS needs to read the program, as each thread loads it", async () => {
   const at = `127.0.0.1:${freePort()}`;
   const flags = ["--host", "127.0.0.1", "--port", at.split(":")[1], "--drain-seconds", "0"];
   const permissions = [`--allow-net=${at}`, "--allow-read=.", ENV];
@@ -140,7 +147,7 @@ Deno.test("WORKERS needs to read the program, as each thread loads it", async ()
   await stop(server);
 });
 
-Deno.test("DATA_FILE needs to read the program, and its folder", async () => {
+test("DATA_FILE needs to read the program, and its folder", async () => {
   const folder = await Deno.makeTempDir();
   const at = `127.0.0.1:${freePort()}`;
   const flags = ["--host", "127.0.0.1", "--port", at.split(":")[1], "--drain-seconds", "0"];
@@ -167,4 +174,4 @@ redisTest("REDIS_URL needs the way to Redis, and a variable of its client", asyn
   assertEquals((await client.nextObject()).type, "welcome");
   await client.close();
   await stop(server);
-});
+}, test);

@@ -5,15 +5,13 @@
  * @module
  */
 import { assert, assertEquals, assertMatch } from "@std/assert";
-import type { Browser } from "npm:playwright-core@1.65.1";
-import { browserTest } from "../support/browser.ts";
 import { Client } from "../support/clients.ts";
-import { eventually, Inbox, soon } from "../support/inbox.ts";
+import { eventually, Inbox } from "../support/inbox.ts";
 import { freePort, run, TestProcess } from "../support/process.ts";
-import { type Block, proseOf, readReadmes } from "../support/readmes.ts";
+import { type Block, blocksIn, proseOf, readReadmes } from "../support/readmes.ts";
 import { RedisServer } from "../support/redis_server.ts";
-import { SECRET, sign } from "../support/jwt.ts";
-import { post, startServer } from "../support/servers.ts";
+import { startServer } from "../support/servers.ts";
+import { runTogether, type Step, together } from "../support/together.ts";
 
 /** What is run, but not from here. */
 const ELSEWHERE: Record<string, string> = {
@@ -23,6 +21,10 @@ const ELSEWHERE: Record<string, string> = {
   ".ci/run": "is CI",
   "deno run -A chat.ts": "its program is run as a server, below",
   "apt-get install libjemalloc2": "CI installs it",
+  "deno task bundle": "deploy_test.ts",
+  "cp parley.js /somewhere/else": "deploy_test.ts",
+  "cd /somewhere/else": "deploy_test.ts",
+  "deno run -A parley.js": "deploy_test.ts",
 };
 
 /** What takes long, and stands in the text. Its parts and small versions are tests. */
@@ -99,21 +101,18 @@ async function perform(text: string, desk: Desk, output?: string): Promise<void>
   const redisUrl = text.includes("redis://host") ? running.use(await RedisServer.start()).url : "";
   const commands = commandsOf(
     text.replaceAll("8000", `${port}`)
-      .replaceAll("/somewhere/else", desk.empty)
       .replaceAll("/run/parley.sock", `${desk.empty}/parley.sock`)
       .replaceAll("redis://host", redisUrl),
   );
   if (!commands.some(isServer)) running.use(await startServer({ PORT: port }));
   const env: Record<string, string> = { PORT: `${port}`, CURL_HOME: desk.empty };
-  let cwd = desk.project;
+  const cwd = desk.project;
   for (const command of commands) {
     // The first use fetches it.
     if (command.startsWith("npx")) await run("npx -y deno@2.9.6 --version", { cwd });
     const [, variable] = /^export (\w+)=/.exec(command) ?? [];
     if (variable) {
       env[variable] = await run(`${command}; printf %s "$${variable}"`, { cwd, env });
-    } else if (command.startsWith("cd ")) {
-      cwd = command.slice("cd ".length);
     } else if (isServer(command)) {
       const server = running.use(new TestProcess(command, { cwd, env }));
       const [url] = / http:[^ ]+/.exec(await server.line(/ started: /)) ?? [];
@@ -142,56 +141,34 @@ async function runSnippet({ text }: Block, printed: string): Promise<void> {
   await closed;
 }
 
-/** Opens a file that imports the client in a browser, until Ann sees or logs her Hello. */
-async function openPage({ text }: Block, browser: Browser): Promise<void> {
-  await using server = await startServer();
-  const file = await Deno.makeTempFile({ suffix: ".html" });
-  await Deno.writeTextFile(file, text.replaceAll("http://localhost:8000", server.url));
-  const page = await browser.newPage();
-  const said: string[] = [];
-  page.on("console", (line) => said.push(line.text()));
-  page.on("pageerror", ({ message }) => said.push(message));
-  page.on("dialog", (dialog) => dialog.accept("Ann"));
-  await page.goto(`file://${file}`);
-  const input = page.locator("input");
-  if (await input.count() > 0) {
-    await input.fill("Hello");
-    await input.press("Enter");
-  }
-  const seen = async () => [await page.textContent("body"), ...said].join("\n");
-  await eventually(seen, (text) => /^\s*Ann: Hello\s*$/m.test(text));
-  await Deno.remove(file);
-}
-
 function titleOf(text: string): string {
   return text.replace(/\s+/g, " ").slice(0, 60);
 }
 
-Deno.test("each block and command of a README is run, marked, or run by another test", async (t) => {
+const test = together("the programs and commands of the READMEs");
+
+test("each block and command of a README is run, marked, or run by another test", async (t) => {
   await using desk = await makeDesk();
-  const shell = async (text: string, output?: string) => {
-    const missing = await missingProgram(text);
-    await t.step({
-      name: titleOf(text) + (missing ? ` [needs: ${missing}]` : ""),
-      ignore: missing !== undefined,
-      fn: () => perform(text, desk, output),
-    });
-  };
+  const steps: Promise<Step>[] = [];
+  const add = (text: string, output?: string) =>
+    steps.push(
+      missingProgram(text).then((missing) => ({
+        name: titleOf(text) + (missing ? ` [needs: ${missing}]` : ""),
+        ignore: missing !== undefined,
+        fn: () => perform(text, desk, output),
+      })),
+    );
   const done = new Set(Object.keys(ELSEWHERE));
   for (const block of blocks.filter(({ language }) => language === "sh")) {
     const isNew = commandsOf(block.text).some((command) => !done.has(command));
-    if (isNew && !block.isMarked) await shell(block.text, outputs.get(block));
+    if (isNew && !block.isMarked) add(block.text, outputs.get(block));
     for (const command of commandsOf(block.text)) done.add(command);
   }
   for (const command of commandsInProse()) {
-    if (!done.has(command) && !LONG.test(command)) await shell(command);
+    if (!done.has(command) && !LONG.test(command)) add(command);
   }
+  await runTogether(t, await Promise.all(steps));
 });
-
-/** The blocks of a language that are to be run. */
-function blocksIn(language: string): Block[] {
-  return blocks.filter((block) => block.language === language && !block.isMarked);
-}
 
 Deno.test("each block of a README has a language that is run, or is marked", () => {
   const known = ["sh", "js", "ts", "html", "json", "text", ""];
@@ -201,41 +178,8 @@ Deno.test("each block of a README has a language that is run, or is marked", () 
   }
 });
 
-Deno.test("what a README pastes into a console prints what it says", async () => {
-  for (const block of blocksIn("js")) await runSnippet(block, "Echo: Hello");
-});
-
-browserTest("each page of a README shows what is said", async (browser) => {
-  const pages = blocksIn("html").filter(({ text }) => !text.includes("/token"));
-  await Promise.all(pages.map((block) => openPage(block, browser)));
-});
-
-browserTest("the README's notification reaches the page of the user", async (browser) => {
-  const [page] = blocksIn("html").filter(({ text }) => text.includes("/token"));
-  const [mint] = blocksIn("ts").filter(({ text }) => text.includes("SignJWT"));
-  await using server = await startServer({ AUTH_SECRET: SECRET });
-  const body = `${mint.text}; export default token;`.replace(
-    "process.env.AUTH_SECRET",
-    `"${SECRET}"`,
-  );
-  const { default: token } = await import(`data:text/typescript,${encodeURIComponent(body)}`);
-  const onListen = () => {};
-  await using backend = Deno.serve({ port: 0, hostname: "127.0.0.1", onListen }, ({ url }) => {
-    if (new URL(url).pathname === "/token") return new Response(token);
-    const html = page.text.replaceAll("http://localhost:8000", server.url);
-    return new Response(html, { headers: { "content-type": "text/html" } });
-  });
-  const visitor = await browser.newPage();
-  const alerted = new Promise<string>((resolve) =>
-    visitor.on("dialog", async (dialog) => {
-      await dialog.dismiss();
-      resolve(dialog.message());
-    })
-  );
-  await visitor.goto(`http://127.0.0.1:${backend.addr.port}/`);
-  const authorization = `Bearer ${await sign({ sub: "shop", publish: true })}`;
-  await post(server, "/rooms/user:ann/messages", { message: "It has shipped" }, { authorization });
-  assertEquals(await soon(alerted, "the notification"), "It has shipped");
+test("what a README pastes into a console prints what it says", async () => {
+  for (const block of await blocksIn("js")) await runSnippet(block, "Echo: Hello");
 });
 
 /** Starts a program that serves, until it is ready; a rule in it is tried. */
@@ -260,27 +204,28 @@ async function runServer({ text }: Block, { empty }: Desk): Promise<void> {
   assertEquals(await ann.nextObject(), { type: "error", message: refusal });
 }
 
-Deno.test("each TypeScript program of a README fits the types, and serves if it is a server", async () => {
+test("each TypeScript program of a README fits the types, and serves if it is a server", async () => {
   await using desk = await makeDesk();
   const { imports } = JSON.parse(await Deno.readTextFile(`${desk.project}/deno.json`));
   const own = { imports: { jose: imports.jose } };
   await Deno.writeTextFile(`${desk.empty}/deno.json`, JSON.stringify(own));
   await run("deno link ../parley", { cwd: desk.empty });
   await run(`cp handlers/client/client.js handlers/client/client.d.ts ${desk.empty}`);
-  for (const [index, { text }] of blocksIn("ts").entries()) {
+  const programs = await blocksIn("ts");
+  for (const [index, { text }] of programs.entries()) {
     const program = text.replaceAll("http://localhost:8000/client.js", "./client.js");
     await Deno.writeTextFile(`${desk.empty}/program_${index}.ts`, program);
   }
   await run("deno check *.ts", { cwd: desk.empty });
-  const servers = blocksIn("ts").filter(({ text }) => text.includes("Deno.serve("));
+  const servers = programs.filter(({ text }) => text.includes("Deno.serve("));
   await Promise.all(servers.map((block) => runServer(block, desk)));
 });
 
-Deno.test("each command tells its flags with --help", async () => {
-  const tasks = ["chat", "bench", "soak", "attack", "faults", "token"].map((task) =>
+test("each command tells its flags with --help", async () => {
+  const tasks = ["chat", "bench", "soak", "attack", "faults", "token", "screenshots"].map((task) =>
     `deno task ${task}`
   );
   await Promise.all(["deno run -A main.ts", ...tasks].map(async (command) => {
-    assertMatch(await run(`${command} --help`), RegExp(`^ *${command} \\[flags\\]`, "m"));
+    assertMatch(await run(`${command} --help`), RegExp(`^ *${command}( \\[flags\\]|$)`, "m"));
   }));
 });

@@ -9,7 +9,8 @@ import type { HistoryLimits } from "../../handlers/engine/memory.ts";
 import { MEMBER_EVENTS } from "../../handlers/engine/member_events.ts";
 import { EVENTS_ROOM } from "../../handlers/protocol/parse.ts";
 import type { Cursor } from "../../handlers/protocol/position.ts";
-import { eventually, granted, hear, Recorder } from "../support/recorder.ts";
+import { Random } from "../support/random.ts";
+import { eventually, granted, hear, people, Recorder } from "../support/recorder.ts";
 import { range } from "../support/v1.ts";
 import { chain, type MaybePromise } from "../../handlers/util/maybe_promise.ts";
 
@@ -352,7 +353,7 @@ export function engineContract(
       assertEquals(chats.map(({ message, sender }) => [message, sender]), texts.map((t) => [t, t]));
     }
     assertEquals(await nodes[0].join(ROOM, "m1", texts[0]), undefined);
-    assertEquals(await nodes.at(-1)!.members(ROOM), { names: [texts[0]], count: 1 });
+    assertEquals(await nodes.at(-1)!.members(ROOM), people(texts[0]));
   });
 
   contract("a repeat with another digest is a conflict", async (nodes) => {
@@ -393,21 +394,22 @@ export function engineContract(
       assertEquals(await one.join(ROOM, "m1", "Ann"), undefined);
       assertEquals(await two.join(ROOM, "m2", "Zoë 😀"), undefined);
       for (const node of nodes) {
-        assertEquals(await node.members(ROOM), { names: ["Ann", "Zoë 😀"], count: 2 });
-        assertEquals(await node.members("other"), { names: [], count: 0 });
+        assertEquals(await node.members(ROOM), people("Ann", "Zoë 😀"));
+        assertEquals(await node.members("other"), people());
       }
       one.leave(ROOM, "nobody");
       one.leave("other", "m1");
       one.leave(ROOM, "m1");
       two.leave(ROOM, "m2");
-      const status = { type: "status" as const, was: undefined };
+      const missing = { user: undefined, was: undefined, to: undefined };
+      const status = { type: "status" as const, ...missing };
       const leave = [
         { ...status, event: "leave" as const, name: "Ann", members: 1 },
         { ...status, event: "leave" as const, name: "Zoë 😀", members: 0 },
       ];
       for (const recorder of recorders) {
         await recorder.until(({ events }) => events.length >= 6);
-        const told = recorder.events.map((event) => ({ was: undefined, ...event }));
+        const told = recorder.events.map((event) => ({ ...missing, ...event }));
         assertEquals(told.slice(0, 4), [
           { ...status, event: "join", name: "Bob 1 x", members: 1 },
           { ...status, event: "join", name: "Zoë 😀", members: 2 },
@@ -426,6 +428,116 @@ export function engineContract(
     },
   );
 
+  contract("a user's sockets are one person: the first joins, the last leaves", async (nodes) => {
+    const recorders = await hearAll(nodes);
+    const [one, two] = [nodes[0], nodes.at(-1)!];
+    const events = (await hear(two, EVENTS_ROOM)).recorder;
+    const user = "user 1 =é\ud800";
+    assertEquals(await one.join(ROOM, "m1", "Ann", user), undefined);
+    assertEquals(await two.join(ROOM, "m2", "Ann", user), undefined);
+    assertEquals(await one.join(ROOM, "m3", "Ann"), undefined);
+    assertEquals(await two.join(ROOM, "m4", "Zoë", "u2"), undefined);
+    assertEquals(await two.join(ROOM, "m2", "Anna", user), undefined);
+    const ann = { name: "Anna", user, sockets: 2 };
+    const others = [{ name: "Ann", sockets: 1 }, { name: "Zoë", user: "u2", sockets: 1 }];
+    for (const node of nodes) {
+      const members = { members: [others[0], ann, others[1]], count: 3 };
+      assertEquals(await node.members(ROOM), members);
+      const [summary] = await eventually(() => node.rooms("a", 1), ({ length }) => length === 1);
+      assertEquals(summary.members, 3);
+    }
+    assertEquals(await one.join(ROOM, "m5", "A", user), undefined);
+    one.leave(ROOM, "m5");
+    one.leave(ROOM, "m1");
+    await one.members(ROOM);
+    two.leave(ROOM, "m2");
+    await two.members(ROOM);
+    one.leave(ROOM, "m3");
+    await one.members(ROOM);
+    two.leave(ROOM, "m4");
+    assertEquals(await two.members(ROOM), people());
+    for (const recorder of recorders) {
+      await recorder.until(({ events }) => events.length >= 9);
+      const told = recorder.events.map((event) => {
+        assert(event.type === "status");
+        const { event: what, name, user, was = "", members, to = "" } = event;
+        return [what, name, user, was, members, to];
+      });
+      assertEquals(told, [
+        ["join", "Ann", user, "", 1, ""],
+        ["join", "Ann", user, "", 1, "m2"],
+        ["join", "Ann", undefined, "", 2, ""],
+        ["join", "Zoë", "u2", "", 3, ""],
+        ["join", "Anna", user, "Ann", 3, ""],
+        ["join", "A", user, "Anna", 3, ""],
+        ["leave", "A", user, "", 2, ""],
+        ["leave", "Ann", undefined, "", 1, ""],
+        ["leave", "Zoë", "u2", "", 0, ""],
+      ]);
+    }
+    await events.until(({ chats }) => chats.length === 6);
+    const said = events.chats.map(({ message }) => JSON.parse(message));
+    assertEquals(said.map(({ event, name, user, members }) => [event, name, user, members]), [
+      ["join", "Ann", user, 1],
+      ["join", "Ann", undefined, 2],
+      ["join", "Zoë", "u2", 3],
+      ["leave", "A", user, 2],
+      ["leave", "Ann", undefined, 1],
+      ["leave", "Zoë", "u2", 0],
+    ]);
+  }, { events: ["join", "leave"] });
+
+  contract("knows who is there, whatever order they come and go in", async (nodes) => {
+    const random = new Random(1);
+    const there = new Map<string, string | undefined>();
+    const names = new Map<string, string>();
+    for (const step of range(1, 60)) {
+      const i = random.below(9);
+      const [node, id] = [nodes[i % nodes.length], `m${i}`];
+      const user = i % 3 === 0 ? undefined : `u${i % 3}`;
+      if (random.chance(0.6)) {
+        const name = random.pick(["a", "b"]);
+        assertEquals(await node.join(ROOM, id, name, user), undefined);
+        there.set(id, user);
+        names.set(user ?? id, name);
+      } else {
+        node.leave(ROOM, id);
+        there.delete(id);
+        // Its answer comes behind the leaving.
+        await node.members(ROOM);
+      }
+      if (step % 6 > 0) continue;
+      const people = [...Map.groupBy(there, ([id, user]) => user ?? id)]
+        .map(([person, [[, user], ...more]]) => `${names.get(person)} ${user} ${1 + more.length}`);
+      const { members, count } = await granted(nodes[0].members(ROOM));
+      const found = members.map(({ name, user, sockets }) => `${name} ${user} ${sockets}`);
+      assertEquals([count, found.sort()], [people.length, people.sort()]);
+    }
+  });
+
+  contract("a node that ends takes a user's sockets along, and no others", async (nodes) => {
+    const [one, two] = [nodes[0], nodes.at(-1)!];
+    if (one === two) return;
+    const { recorder } = await hear(two, ROOM);
+    await one.join(ROOM, "m1", "Ann", "u1");
+    await one.join(ROOM, "m2", "Ann", "u1");
+    await one.join(ROOM, "m3", "Bo", "u2");
+    await two.join(ROOM, "m4", "Ann", "u1");
+    await one.close();
+    const left = (recorder: Recorder) =>
+      recorder.events.filter((event) => event.type === "status" && event.event === "leave");
+    await recorder.until((recorder) => left(recorder).length > 0);
+    const members = { members: [{ name: "Ann", user: "u1", sockets: 1 }], count: 1 };
+    assertEquals(await two.members(ROOM), members);
+    two.leave(ROOM, "m4");
+    await recorder.until((recorder) => left(recorder).length > 1);
+    assertEquals(left(recorder).map((event) => event.type === "status" && event.user), [
+      "u2",
+      "u1",
+    ]);
+    assertEquals(await two.members(ROOM), people());
+  });
+
   contract("a new host learns how many have joined", async (nodes) => {
     await hear(nodes[0], ROOM);
     await nodes[0].join(ROOM, "m1", "Ann");
@@ -433,7 +545,7 @@ export function engineContract(
     if (nodes.at(-1) === nodes[0]) nodes[0].release(ROOM);
     const { head } = await hear(nodes.at(-1)!, ROOM);
     assertEquals(head.members, 2);
-    assertEquals(await nodes.at(-1)!.members(ROOM), { names: ["Ann", "Ann"], count: 2 });
+    assertEquals(await nodes.at(-1)!.members(ROOM), people("Ann", "Ann"));
   });
 
   contract("names at most 1,000 members, sorted, and counts all", async (nodes) => {
@@ -441,8 +553,9 @@ export function engineContract(
     await Promise.all(
       range(1, 1_100).map((i) => nodes[i % nodes.length].join(ROOM, `m${i}`, `n${i}`)),
     );
-    const { names, count } = await granted(nodes[0].members(ROOM));
-    assertEquals([names.length, count], [1_000, 1_100]);
+    const { members, count } = await granted(nodes[0].members(ROOM));
+    assertEquals([members.length, count], [1_000, 1_100]);
+    const names = members.map(({ name }) => name);
     assertEquals(names, names.toSorted());
     assertEquals(new Set(names).size, 1_000);
   });
@@ -549,7 +662,7 @@ export function engineContract(
       "Ann",
       0,
     ]);
-    assertEquals(await two.members(ROOM), { names: [], count: 0 });
+    assertEquals(await two.members(ROOM), people());
   });
 
   contract("what comes after the end is refused or ignored, and does not throw", async ([node]) => {

@@ -8,7 +8,7 @@ import { systemClock } from "../../handlers/util/clock.ts";
 import { silentLog } from "../../handlers/util/log.ts";
 import { FakeClock, RecordingLog } from "../support/fakes.ts";
 import { MemoryStore } from "../support/memory_store.ts";
-import { granted, hear, Recorder } from "../support/recorder.ts";
+import { granted, hear, people, Recorder } from "../support/recorder.ts";
 import { draft, engineContract, range, ROOMY } from "./contract.ts";
 import { put, setsOf, stateContract, stateOf } from "./state_contract.ts";
 
@@ -80,7 +80,7 @@ Deno.test("nobody is told or hears anything before it is committed", async () =>
       ["publish", place],
       ["repeat", place],
       ["join", undefined],
-      ["members", { names: ["Ann"], count: 1 }],
+      ["members", people("Ann")],
       ["read", 1],
       ["rooms", 1],
       ["host", false],
@@ -161,7 +161,7 @@ Deno.test("while the store fails callers are refused; then the same batch is com
   assertEquals(await engine.publish("r", draft("1", key)), { epoch, seq: 1 });
   assertEquals(await textsOf(engine), ["1"]);
   // The others heard them come and go, as nobody was told that they had joined.
-  assertEquals(await engine.members("r"), { names: ["Zoë"], count: 1 });
+  assertEquals(await engine.members("r"), people("Zoë"));
   assertEquals((await granted(engine.rooms("", 9))).map(({ room }) => room), ["r"]);
   await engine.close();
 });

@@ -8,7 +8,7 @@ import type { Chat } from "../../handlers/protocol/room_event.ts";
 import { silentLog } from "../../handlers/util/log.ts";
 import { createTestApp, FakeClock } from "../support/fakes.ts";
 import { sign } from "../support/jwt.ts";
-import { granted, Recorder } from "../support/recorder.ts";
+import { granted, people, Recorder } from "../support/recorder.ts";
 import { startServer } from "../support/servers.ts";
 import { hear, joinAs, nextOf } from "../support/v1.ts";
 import { draft, ROOMY } from "./contract.ts";
@@ -32,7 +32,7 @@ Deno.test("eventTexts() tells whom a token named", () => {
   ]);
 });
 
-Deno.test("leftBehind() is who had joined and not left, room by room", () => {
+Deno.test("leftBehind() is who had joined and not left, room by room, users by what their tokens say", () => {
   const n = 1;
   const chats = [
     { event: "join", room: "a", n, name: "Ann", members: 1 },
@@ -41,11 +41,17 @@ Deno.test("leftBehind() is who had joined and not left, room by room", () => {
     { event: "leave", room: "a", n, name: "renamed", members: 1 },
     { event: "join", room: "c", n, name: "Cy", members: 1 },
     { event: "leave", room: "c", n, name: "Cy", members: 0 },
+    { event: "join", room: "d", n, name: "Ann", members: 1 },
+    { event: "join", room: "d", n, name: "Ann", user: "u1", members: 2 },
+    { event: "join", room: "d", n, name: "Ann", user: "u2", members: 3 },
+    { event: "leave", room: "d", n, name: "renamed", user: "u2", members: 2 },
+    { event: "leave", room: "d", n, name: "Ann", members: 1 },
   ].map((event, i) => ({ seq: i, time: 0, sender: "", message: JSON.stringify(event) }));
   assertEquals(leftBehind(chats), {
     changes: [
       { event: "leave", room: "a", name: "Bo", user: undefined, members: 0 },
       { event: "leave", room: "b", members: 0 },
+      { event: "leave", room: "d", name: "Ann", user: "u1", members: 0 },
     ],
     lastNumber: 1,
   });
@@ -96,7 +102,7 @@ Deno.test("whoever reads all events knows who is where, and misses no number", a
     }
     for (const room of ["r", "s"]) {
       const { names = new Set<string>(), isOccupied = false } = rooms.get(room) ?? {};
-      assertEquals([...names].sort(), (await granted(engine.members(room))).names);
+      assertEquals(await engine.members(room), people(...[...names].sort()));
       assertEquals(isOccupied, names.size > 0);
     }
     await engine.close();

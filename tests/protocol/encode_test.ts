@@ -11,6 +11,7 @@ import {
   v1,
 } from "../../handlers/protocol/encode.ts";
 import type { RoomEvent } from "../../handlers/protocol/room_event.ts";
+import { people } from "../support/recorder.ts";
 
 const CHAT = { seq: 7, time: 1_700_000_000_000, sender: 'A"n\n', message: '{"a":1}' };
 const JOIN = { type: "status", event: "join", name: "Ann", was: "Bo", members: 3 } as const;
@@ -77,7 +78,7 @@ Deno.test("parley.v1's objects are those of the protocol, each on one line", () 
       recovered: false,
     }],
     [ack("1", "ops", at), { type: "ack", id: "1", room: "ops", ...at }],
-    [membersList("ops", { names: ["Ann", "Bo\n"], count: 5 }), {
+    [membersList("ops", { ...people("Ann", "Bo\n"), count: 5 }), {
       type: "members",
       room: "ops",
       members: ["Ann", "Bo\n"],

@@ -5,6 +5,7 @@ import type { Engine } from "../../handlers/engine/engine.ts";
 import { createMemoryEngine } from "../../handlers/engine/memory.ts";
 import { findDifference } from "../../handlers/registry/audit.ts";
 import { createTestApp, FakeClock, type FakeSocket } from "../support/fakes.ts";
+import { people } from "../support/recorder.ts";
 
 const KEEPS = { historySize: 10, historySeconds: 60, historyMb: 1, maxRooms: 10 };
 const UNAVAILABLE = { refused: "unavailable" } as const;
@@ -103,7 +104,7 @@ Deno.test("members are counted once they have joined, and out, however late the 
     assertEquals([registry.counters.members, registry.rooms.size], [0, 0], end);
     assertEquals(await engine.rooms("", 100), []);
     for (let n = 0; n < 12; n++) {
-      assertEquals(await engine.members(`more${n}`), { names: [], count: 0 });
+      assertEquals(await engine.members(`more${n}`), people());
     }
   }
 });

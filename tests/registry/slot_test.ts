@@ -143,16 +143,19 @@ Deno.test("auditSlots() writes a line at error where the sums differ, and none w
   assertEquals(log.of("audit").length, 1);
 });
 
-Deno.test("findDifference() sees an address that is counted out or in too often, not what other threads hold", async () => {
+Deno.test("findDifference() sees an address or a user that is counted out or in too often, not what other threads hold", async () => {
   const { registry, connect, app } = createTestApp();
   const limits = app.sharedLimits as LimitTable;
   await connect("/chat/ops");
   const thread = limits.share();
-  for (const address of ["unknown", "192.0.2.9"]) thread.acquire(address);
+  for (const address of ["unknown", "192.0.2.9"]) thread.acquire(address, "ann");
   assertEquals(findDifference(registry), undefined);
-  limits.acquire("192.0.2.9");
-  assertEquals(findDifference(registry), "1 clients of 192.0.2.9 counted, 0 there");
-  limits.release("192.0.2.9");
+  limits.acquire("192.0.2.9", "ann");
+  assertEquals(
+    findDifference(registry),
+    "1 clients of 192.0.2.9 counted, 0 there; 1 clients of user ann counted, 0 there",
+  );
+  limits.release("192.0.2.9", "ann");
   const [{ address }] = registry.holders;
   limits.release(address);
   assertEquals(findDifference(registry), `0 clients of ${address} counted, 1 there`);

@@ -10,8 +10,10 @@ import { createWorkers } from "../../handlers/start/workers.ts";
 import { systemClock } from "../../handlers/util/clock.ts";
 import { ROOMY } from "../engine/contract.ts";
 import { RecordingLog } from "../support/fakes.ts";
+import { StateTraffic } from "../faults/state_traffic.ts";
 import { eventually } from "../support/inbox.ts";
 import { freePort } from "../support/process.ts";
+import { within } from "../support/recorder.ts";
 import { sized } from "../support/run.ts";
 import { range } from "../support/v1.ts";
 import { type ServingSettings, UNLIMITED } from "./serving_thread.ts";
@@ -46,7 +48,7 @@ function startTalker(port: number, name: string) {
   return { client, heard, errors, acked, counts, stop };
 }
 
-Deno.test(`a worker that is killed ${KILLS} times in traffic: its sockets come back, no room loses anything`, async () => {
+Deno.test(`a worker that is killed ${KILLS} times in traffic: its sockets come back, its bound keys go, no room loses anything`, async () => {
   // Before Math.random is replaced: a port that is always the same would be another run's, too.
   const port = freePort();
   const { random } = Math;
@@ -68,14 +70,19 @@ Deno.test(`a worker that is killed ${KILLS} times in traffic: its sockets come b
 
   const visitors = ["Ann", "Bob"].map((name) => startTalker(port, name));
   const all = [...visitors, startTalker(server.addr.port, "Cy")];
+  const urlOf = (room: string) => `ws://127.0.0.1:${port}/chat/${room}`;
+  const node = { urlOf, port: server.addr.port };
+  await using state = new StateTraffic([node], "ops", 6);
   for (const kill of range(1, KILLS + 1)) {
     await eventually(
       () => visitors.map(({ counts, acked }) => [counts.welcomes, acked.size]),
       (counts) => counts.every(([welcomes, acks]) => welcomes >= kill && acks > 10 * kill),
     );
+    await within(30_000, () => state.untilOnlyLiving(node));
     if (kill <= KILLS) await workers.engine.publish("kill", { sender: "main", message: "1" });
   }
   await Promise.all(all.map(({ stop }) => stop()));
+  await state.stop();
   const span = await memory.read("ops");
   assert(!("refused" in span));
   for (const { heard } of all) await eventually(() => heard.at(-1)?.seq, (seq) => seq === span.seq);

@@ -5,10 +5,10 @@ import { createMemoryEngine } from "../../handlers/engine/memory.ts";
 import { shareEngine } from "../../handlers/engine/shared.ts";
 import { createWorkers } from "../../handlers/start/workers.ts";
 import { type Clock, systemClock } from "../../handlers/util/clock.ts";
-import { SettingError } from "../../handlers/util/setting_error.ts";
+import { SettingError } from "../../handlers/start/setting_error.ts";
 import { ROOMY } from "../engine/contract.ts";
 import { FakeClock, RecordingLog } from "../support/fakes.ts";
-import { eventually, granted, hear } from "../support/recorder.ts";
+import { eventually, granted, hear, people } from "../support/recorder.ts";
 import type { Order, ThreadSettings } from "./workers_thread.ts";
 
 const module = import.meta.resolve("./workers_thread.ts");
@@ -66,7 +66,7 @@ Deno.test("stop() stops every worker before it ends it", async () => {
   await made.workers.stop();
   const senders = made.recorder.chats.map(({ sender }) => sender);
   assertEquals(senders.toSorted(), ["worker-1", "worker-2"]);
-  assertEquals(await made.engine.members("said"), { names: [], count: 0 });
+  assertEquals(await made.engine.members("said"), people());
 });
 
 Deno.test("limits count over all threads; those of a worker that dies are free again", async () => {
@@ -104,7 +104,7 @@ for (const order of ["throw", "reject"] as const) {
     await recorder.until(({ events }) => events.at(-1)?.type === "status" && events.length >= 4);
     const told = recorder.events.map((event) => event.type === "status" ? event.event : event.type);
     assertEquals(told.slice(0, 4), ["join", "chat", "leave", "join"]);
-    assertEquals(await engine.members("said"), { names: ["Worker 1"], count: 1 });
+    assertEquals(await engine.members("said"), people("Worker 1"));
     const after = await granted(engine.publish("said", { sender: "Ann", message: '"after"' }));
     assertEquals(after, { epoch: before.epoch, seq: before.seq + 1 });
     assertEquals(log.of("worker_died").map(({ level, fields }) => [level, fields.peer]), [

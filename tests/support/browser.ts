@@ -5,6 +5,8 @@
  */
 import { type Browser, chromium } from "npm:playwright-core@1.65.1";
 import { cleanEnv } from "./process.ts";
+import { sized } from "./run.ts";
+import { runTogether, type Step } from "./together.ts";
 
 /** Where Debian installs it. */
 const PATH = "/usr/bin/chromium";
@@ -12,18 +14,22 @@ const PATH = "/usr/bin/chromium";
 /** Why tests in a browser cannot run here, for their names; nothing where they can. */
 export const MISSING_BROWSER: string = isThere(PATH) ? "" : " [needs: apt-get install chromium]";
 
-/** Registers a test that has a browser of its own; ignored, and its name says why, where there is none. */
-export function browserTest(
-  name: string,
-  run: (browser: Browser, t: Deno.TestContext) => Promise<void>,
-): void {
+const steps: Step[] = [];
+let browser: Browser;
+
+/**
+ * Adds a test in a browser. All those of a file are steps of one test, which has one browser for
+ * them; ignored, and its name says why, where there is none.
+ */
+export function browserTest(name: string, run: (browser: Browser) => Promise<void>): void {
+  if (steps.push({ name, fn: () => run(browser) }) > 1) return;
   Deno.test({
-    name: name + MISSING_BROWSER,
+    name: "in a browser" + MISSING_BROWSER,
     ignore: MISSING_BROWSER !== "",
     async fn(t) {
-      const browser = await launch();
+      browser = await launch();
       try {
-        await run(browser, t);
+        await runTogether(t, steps, sized(3, 1));
       } finally {
         await browser.close();
       }

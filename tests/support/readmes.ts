@@ -50,6 +50,12 @@ export async function readReadmes(): Promise<Readme[]> {
   return readmes.sort((a, b) => a.path.split("/").length - b.path.split("/").length);
 }
 
+/** The blocks of a language that tests are to run. */
+export async function blocksIn(language: string): Promise<Block[]> {
+  return (await readReadmes()).flatMap(({ blocks }) => blocks)
+    .filter((block) => block.language === language && !block.isMarked);
+}
+
 /** The text outside of blocks. */
 export function proseOf({ text }: Readme): string {
   return text.replace(FENCE, "$1");

@@ -5,7 +5,7 @@
  */
 import { type Host, isRefusal, type Refusal } from "../../handlers/engine/engine.ts";
 import type { Head } from "../../handlers/protocol/position.ts";
-import type { Chat, RoomEvent } from "../../handlers/protocol/room_event.ts";
+import type { Chat, Members, RoomEvent } from "../../handlers/protocol/room_event.ts";
 import type { MaybePromise } from "../../handlers/util/maybe_promise.ts";
 import { eventually, soon } from "./inbox.ts";
 import { IS_FULL } from "./run.ts";
@@ -50,11 +50,21 @@ export class Recorder implements Host {
   }
 }
 
+/** The members of a room: sockets without a user, by name. */
+export function people(...names: string[]): Members {
+  return { members: names.map((name) => ({ name, sockets: 1 })), count: names.length };
+}
+
 /** The result of a call that must not be refused. */
 export async function granted<T>(answer: MaybePromise<T | Refusal>): Promise<T> {
   const value = await answer;
   if (isRefusal(value)) throw new Error(`Refused: ${value.refused}`);
   return value;
+}
+
+/** The first answer of a call that is no refusal: what is asked must do no harm when it is repeated. */
+export async function untilGranted<T>(ask: () => MaybePromise<T | Refusal>): Promise<T> {
+  return await granted(await eventually<T | Refusal>(ask, (answer) => !isRefusal(answer)));
 }
 
 /** Opens a room on an engine with a new {@link Recorder}. */

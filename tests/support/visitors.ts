@@ -67,17 +67,9 @@ export interface World {
   visit(path: string, options?: BrowserContextOptions): Promise<Visitor>;
 }
 
-interface PageTest {
-  name: string;
-  run: (world: World) => Promise<void>;
-  allowed?: RegExp;
-}
-
-const tests: PageTest[] = [];
-
 /**
- * Adds a test with a server of its own to those of {@link runPageTests}. At its end no page may have
- * complained on its console, broken the content security policy, or asked another host.
+ * Adds a test in a browser, with a server of its own. At its end no page may have complained on its
+ * console, broken the content security policy, or asked another host.
  *
  * @param allowed console errors that belong to what the test does
  */
@@ -86,23 +78,12 @@ export function pageTest(
   run: (world: World) => Promise<void>,
   allowed?: RegExp,
 ): void {
-  tests.push({ name, run, allowed });
+  browserTest(name, (browser) => visitAll(browser, run, allowed));
 }
 
 /** Adds a test like {@link pageTest} that only `deno task pages` runs. */
 export function pageDetail(...test: Parameters<typeof pageTest>): void {
   if (IS_FULL) pageTest(...test);
-}
-
-/** Registers all page tests as steps of one test, which has one browser for them. */
-export function runPageTests(name: string): void {
-  browserTest(name, async (browser, t) => {
-    for (const { name, run, allowed } of tests.splice(0)) {
-      // The browser outlives each step; what leaks is seen at the end of the whole test.
-      const options = { sanitizeOps: false, sanitizeResources: false };
-      await t.step({ name, fn: () => visitAll(browser, run, allowed), ...options });
-    }
-  });
 }
 
 async function visitAll(

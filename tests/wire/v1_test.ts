@@ -164,7 +164,7 @@ Deno.test("a socket hears at most MAX_ROOMS_PER_CONNECTION rooms", async () => {
   assertEquals((await ann.nextObject()).room, "d");
 });
 
-Deno.test("members answers with the names, sorted, one a joined socket", async () => {
+Deno.test("members answers with the names, sorted, one a socket where no token says who it is", async () => {
   await using server = await startServer();
   const url = `${server.ws}/chat/ops`;
   await using _b1 = await joinAs("Bob", url);

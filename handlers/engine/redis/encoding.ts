@@ -1,6 +1,6 @@
 /** What a room's channel, log and state carry, and how. Texts of any content are packed as `{length} {text}`. */
 import { Buffer } from "node:buffer";
-import type { Chat, Entry as StateEntry, Transient } from "../../protocol/room_event.ts";
+import type { Chat, Entry as StateEntry, Person, Transient } from "../../protocol/room_event.ts";
 
 /** An entry of a room's log as Redis gives it: its id `{seq}-{run}`, a field's name and its value. */
 export type Entry = [id: string, field: [name: string, value: string]];
@@ -37,10 +37,29 @@ export function pack(text: string): string {
 }
 
 /** The text packed at `start`, and where it ends. */
-export function unpack(packed: string, start = 0): { text: string; end: number } {
+function unpack(packed: string, start = 0): { text: string; end: number } {
   const space = packed.indexOf(" ", start);
   const end = space + 1 + Number(packed.slice(start, space));
   return { text: decodeText(packed.slice(space + 1, end)), end };
+}
+
+/** All texts that are packed from `start` on. */
+export function unpackAll(packed: string, start = 0): string[] {
+  const texts: string[] = [];
+  while (start < packed.length) {
+    const { text, end } = unpack(packed, start);
+    texts.push(text);
+    start = end;
+  }
+  return texts;
+}
+
+/** One of the people of a room: `{sockets} {name}{user}`. */
+export function toPerson(packed: string): Person {
+  const space = packed.indexOf(" ");
+  const sockets = Number(packed.slice(0, space));
+  const [name, user] = unpackAll(packed, space + 1);
+  return user === undefined ? { name, sockets } : { name, user, sockets };
 }
 
 /** The message of a log entry's value, `{time} {packed sender}{message}`. */

@@ -1,13 +1,14 @@
 /** Who has joined a room on this node. */
+import { byteLength } from "../../util/bytes.ts";
 import type { Refusal } from "../engine.ts";
 import { pack } from "./encoding.ts";
 import type { RedisNode } from "./node.ts";
 import type { RedisRoom } from "./room.ts";
 
-/** A member, by its packed names: of the last join, and of the last one confirmed. */
+/** A member: by the last join, and by the last one confirmed, as Redis keeps it. */
 interface Member {
-  latest: { name: string };
-  confirmed?: { name: string };
+  latest: { who: string };
+  confirmed?: { who: string };
 }
 
 /** A room's members on this node, and whether Redis knows them. */
@@ -24,12 +25,13 @@ export class LocalMembers {
   }
 
   /** Adds a member, or renames one. If this is refused, the last confirmed name stays. */
-  async join(id: string, name: string): Promise<Refusal | undefined> {
-    const join = { name: pack(name) };
+  async join(id: string, name: string, user?: string): Promise<Refusal | undefined> {
+    const owner = user === undefined ? "" : pack(user);
+    const join = { who: (owner && `=${byteLength(owner)} ${owner}`) + pack(name) };
     const member: Member = this.#members.get(id) ?? { latest: join };
     this.#members.set(id, member);
     member.latest = join;
-    if (await this.#run("join", [id, join.name])) {
+    if (await this.#run("join", id, join.who)) {
       member.confirmed = join;
       this.node.flush(this.room);
       return;
@@ -44,29 +46,31 @@ export class LocalMembers {
   /** Removes a member. */
   async leave(id: string): Promise<void> {
     if (!this.#members.delete(id)) return;
-    if (await this.#run("leave", [id])) await this.node.flush(this.room);
+    if (await this.#run("leave", id)) await this.node.flush(this.room);
   }
 
   /** Removes all members. */
-  async clear(): Promise<void> {
-    if (this.#members.size > 0) this.isRegistered = false;
+  clear(): void {
+    this.forget();
     this.#members.clear();
-    await this.register();
   }
 
-  /** Tells Redis which members are here. */
-  async register(): Promise<void> {
-    if (this.#members.size === 0 && this.isRegistered) return;
+  /** Redis may not have them any more. */
+  forget(): void {
+    if (this.#members.size > 0) this.isRegistered = false;
+  }
+
+  /** What a sync tells Redis: all members, or nothing. */
+  toArgs(): string[] {
+    if (this.isRegistered) return ["0"];
     this.isRegistered = true;
-    const members = [...this.#members].flatMap(([id, { latest }]) => [id, latest.name]);
-    if (await this.#run("register", members)) await this.node.flush(this.room);
+    return ["1", ...[...this.#members].flatMap(([id, { latest }]) => [id, latest.who])];
   }
 
   /** Returns whether Redis answered. */
-  async #run(script: "join" | "leave" | "register", args: string[]): Promise<boolean> {
+  async #run(script: "join" | "leave", ...args: string[]): Promise<boolean> {
     const { id, events } = this.node;
-    const all = [id, ...args, events];
-    const answer = await this.node.run(script, this.room.keys, all, script !== "register");
+    const answer = await this.node.run(script, this.room.keys, [id, ...args, events]);
     if (answer === undefined) this.isRegistered = false;
     return answer !== undefined;
   }

@@ -3,7 +3,7 @@ import type { Buffer } from "node:buffer";
 import type { Cursor, Head } from "../../protocol/position.ts";
 import type { Chat, Entry } from "../../protocol/room_event.ts";
 import type { Host } from "../engine.ts";
-import { toChat, toEntry, unpack } from "./encoding.ts";
+import { toChat, toEntry, unpackAll } from "./encoding.ts";
 
 /** The first byte of what a channel carries. */
 const [BINARY, NOTE, STATUS, SET] = new TextEncoder().encode("bnsk");
@@ -74,10 +74,7 @@ export class RoomView implements Cursor {
     if (this.epoch !== epoch || start > this.seq) {
       const isFirst = this.epoch === "";
       if (this.epoch !== epoch) this.#lastEpoch = this.epoch;
-      this.epoch = epoch;
-      this.seq = start;
-      this.rev = rev;
-      this.time = undefined;
+      Object.assign(this, { epoch, seq: start, rev, time: undefined });
       this.#version = version;
       if (!isFirst) this.host.deliver({ type: "reset", epoch, seq: start, rev, members });
     }
@@ -105,7 +102,8 @@ export class RoomView implements Cursor {
   }
 
   /**
-   * One of `c{epoch} {seq} {entry}`, `s{epoch} {version} {members} j{name}{old name, if any}`, the
+   * One of `c{epoch} {seq} {entry}`, `s{epoch} {version} {members} j{name}{old name}{user}{to}`, where
+   * what is missing is empty, the
    * same with `l{name}`, `k{epoch} {rev} {ms until it ends, or 0} {time} {key} {sender}{value}`,
    * `n{entry}`, and `b{name}{bytes}`; names are packed.
    */
@@ -159,13 +157,15 @@ export class RoomView implements Cursor {
     if (version <= this.#version) return;
     this.#version = version;
     const space = text.indexOf(" ");
-    const { text: name, end } = unpack(text, space + 2);
+    const [name, was, user, to] = unpackAll(text, space + 2);
     this.host.deliver({
       type: "status",
       event: text[space + 1] === "j" ? "join" : "leave",
       name,
-      was: end < text.length ? unpack(text, end).text : undefined,
+      user: user || undefined,
+      was: was || undefined,
       members: Number(text.slice(0, space)),
+      to,
     });
   }
 

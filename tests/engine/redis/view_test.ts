@@ -1,6 +1,6 @@
 import { assertEquals } from "@std/assert";
 import { Buffer } from "node:buffer";
-import { pack, toChat, unpack } from "../../../handlers/engine/redis/encoding.ts";
+import { pack, toChat, unpackAll } from "../../../handlers/engine/redis/encoding.ts";
 import { RoomView, type Synced } from "../../../handlers/engine/redis/view.ts";
 import { range } from "../contract.ts";
 import { Recorder } from "../../support/recorder.ts";
@@ -41,12 +41,9 @@ function seqsOf(recorder: Recorder): number[] {
   return recorder.chats.map(({ seq }) => seq);
 }
 
-Deno.test("pack() and unpack() take any text, one behind the other", () => {
-  for (const text of ["", "Ann", "3 x", "é 😀\n", " "]) {
-    const { text: unpacked, end } = unpack(`x${pack(text)}tail`, 1);
-    assertEquals(unpacked, text);
-    assertEquals(`x${pack(text)}tail`.slice(end), "tail");
-  }
+Deno.test("pack() and unpackAll() take any text, one behind the other", () => {
+  const texts = ["", "Ann", "3 x", "é 😀\n", " "];
+  assertEquals(unpackAll(`x${texts.map(pack).join("")}`, 1), texts);
 });
 
 Deno.test("toChat() reads an entry of the log", () => {
@@ -185,10 +182,13 @@ Deno.test("RoomView hands out a status once, and none that the head had in it", 
   view.push(status(5, `j${pack("Ann")}`));
   view.push(status(6, `j${pack("Bob B")}${pack("Ann")}`));
   view.push(status(6, `j${pack("Bob B")}${pack("Ann")}`));
-  view.push(status(7, `l${pack("Bob B")}`));
+  view.push(status(7, `l${pack("Bob B")}${pack("")}${pack("u1")}`));
+  view.push(status(8, `j${pack("Bob B")}${pack("")}${pack("u1")}${pack("m1")}`));
+  const bob = { type: "status", name: "Bob B", user: "u1", was: undefined, members: 3 } as const;
   assertEquals(recorder.events, [
-    { type: "status", event: "join", name: "Bob B", was: "Ann", members: 3 },
-    { type: "status", event: "leave", name: "Bob B", was: undefined, members: 3 },
+    { ...bob, event: "join", user: undefined, was: "Ann", to: undefined },
+    { ...bob, event: "leave", to: undefined },
+    { ...bob, event: "join", to: "m1" },
   ]);
 });
 

@@ -1,11 +1,16 @@
 /** Scripts that change and read who has joined a room. */
+import { MAX_LISTED } from "../../presence.ts";
 import { OPEN } from "./room.ts";
 import { STATE } from "./state.ts";
 
-/** The most names that `members` answers with. */
-export const MAX_NAMES = 1_000;
 /** How long events wait for a node that publishes them, in ms: a week. */
 const OUTBOX_MS = 604_800_000;
+
+/** How many people a hash of members has. */
+export const COUNT = `
+local function countPeople(members)
+  return redis.call('HLEN', members) - (redis.call('HGET', members, 'more') or 0)
+end`;
 
 /**
  * For the scripts that change who has joined: notifies the hosts, and writes down what `_events` is to
@@ -15,33 +20,64 @@ const OUTBOX_MS = 604_800_000;
  */
 export const PRESENCE = `
 ${STATE}
+${COUNT}
+local function split(who)
+  local bytes, rest = string.match(who, '^=(%d+) (.*)$')
+  if not bytes then return who end
+  return string.sub(rest, bytes + 1), string.sub(rest, 1, bytes)
+end
+local function addSockets(user, name, step)
+  local field = '=' .. user
+  local sockets, was = string.match(call('HGET', members, field) or '', '^(%d+) (.*)$')
+  sockets = (sockets or 0) + step
+  if sockets > 0 then call('HSET', members, field, sockets .. ' ' .. (name or was))
+  else call('HDEL', members, field) end
+  -- The field itself is one more.
+  local more = call('HINCRBY', members, 'more', step)
+  if more == 1 and step > 0 then call('HINCRBY', members, 'more', 1) end
+  if more == 1 and step < 0 then call('HDEL', members, 'more') end
+  return was, sockets
+end
 local function say(event, name)
   if not string.find(ARGV[#ARGV], event, 1, true) then return end
   call('HSETNX', head, 'n', now)
   local entry = call('HINCRBY', head, 'n', 1) .. ' ' .. event .. ' '
-  call('RPUSH', head .. ':events', entry .. call('HLEN', members) .. ' ' .. name)
+  call('RPUSH', head .. ':events', entry .. countPeople(members) .. ' ' .. name)
   call('PEXPIRE', head .. ':events', ${OUTBOX_MS})
 end
 local function notify(what)
   version = call('HINCRBY', head, 'version', 1)
-  local place = epoch .. ' ' .. version .. ' ' .. call('HLEN', members)
+  local place = epoch .. ' ' .. version .. ' ' .. countPeople(members)
   call('SPUBLISH', head, 's' .. place .. ' ' .. what)
 end
-local function add(field, name)
-  local was = call('HGET', members, field)
-  call('HSET', members, field, name)
-  notify('j' .. name .. (was or ''))
-  if was then return end
-  if call('HLEN', members) == 1 then say('occupied', '') end
-  say('join', name)
+local function add(field, who)
+  local name, user = split(who)
+  local before = call('HGET', members, field)
+  local was, to = before, ''
+  call('HSET', members, field, who)
+  if user then
+    was = addSockets(user, name, before and 0 or 1)
+    local member = string.match(field, '/(.*)$')
+    if not before and was == name then was, to = nil, #member .. ' ' .. member end
+  end
+  notify('j' .. name .. (was or '0 ') .. (user or '0 ') .. to)
+  if was or to ~= '' then return end
+  if countPeople(members) == 1 then say('occupied', '') end
+  say('join', name .. (user or ''))
 end
 local function remove(field)
-  local name = call('HGET', members, field)
-  if name then
+  local who = call('HGET', members, field)
+  if who then
+    local name, user = split(who)
+    local sockets, last = 0, name
     call('HDEL', members, field)
-    notify('l' .. name)
-    say('leave', name)
-    if call('HLEN', members) == 0 then say('vacated', '') end
+    if user then last, sockets = addSockets(user, nil, -1) end
+    if sockets <= 0 then
+      name = last or name
+      notify('l' .. name .. '0 ' .. (user or ''))
+      say('leave', name .. (user or ''))
+      if countPeople(members) == 0 then say('vacated', '') end
+    end
   end
   unbind(field .. ' ')
 end
@@ -68,7 +104,7 @@ local function stay(node, listeners)
   keep()
 end`;
 
-/** Adds a member, or renames one. ARGV: node, member, packed name. */
+/** Adds a member, or renames one. ARGV: node, member, its value in the hash. */
 export const join = `#!lua
 ${OPEN}
 ${PRESENCE}
@@ -81,28 +117,22 @@ ${OPEN}
 ${PRESENCE}
 remove(ARGV[4] .. '/' .. ARGV[5])`;
 
-/** Sets which members a node has in the room. ARGV: node; member, packed name, … */
-export const register = `#!lua flags=allow-oom
-${OPEN}
-${PRESENCE}
-local isHere = {}
-for i = 5, #ARGV - 1, 2 do
-  local field = ARGV[4] .. '/' .. ARGV[i]
-  isHere[field] = true
-  if call('HGET', members, field) ~= ARGV[i + 1] then add(field, ARGV[i + 1]) end
-end
-clear(ARGV[4], isHere, math.huge)
-stay(ARGV[4])
-return 1`;
-
-/** Who has joined. Answer: their number, then packed names. */
+/** Who has joined. Answer: how many people, then `{sockets} {name}{user}` of each, packed. */
 export const members = `#!lua flags=no-writes,allow-oom
-local answer, cursor = { redis.call('HLEN', KEYS[3]) }, '0'
+${COUNT}
+local answer, cursor = { countPeople(KEYS[3]) }, '0'
 repeat
-  local page = redis.call('HSCAN', KEYS[3], cursor, 'COUNT', ${MAX_NAMES})
+  local page = redis.call('HSCAN', KEYS[3], cursor, 'COUNT', ${MAX_LISTED})
   cursor = page[1]
-  for i = 2, #page[2], 2 do answer[#answer + 1] = page[2][i] end
-until cursor == '0' or #answer > ${MAX_NAMES}
+  for i = 1, #page[2], 2 do
+    local field, value = page[2][i], page[2][i + 1]
+    if string.sub(field, 1, 1) == '=' then
+      answer[#answer + 1] = value .. string.sub(field, 2)
+    elseif field ~= 'more' and string.sub(value, 1, 1) ~= '=' then
+      answer[#answer + 1] = '1 ' .. value
+    end
+  end
+until cursor == '0' or #answer > ${MAX_LISTED}
 return answer`;
 
 /**

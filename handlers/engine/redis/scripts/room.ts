@@ -17,7 +17,10 @@ export const KEPT = [
   "",
   /** A stream: entry `{seq}-{run}` has one field, `{time} {sender}{message}`. */
   ":log",
-  /** A hash: `{node}/{member}` → name. */
+  /**
+   * A hash: `{node}/{member}` → name, or of a user's socket `={bytes of user} {user}{name}`; `={user}` →
+   * `{sockets} {name}`; where there are users, `more` → by how many the fields outnumber the people.
+   */
   ":members",
   /** A hash: node → `{since} {listeners}`: since when it is here, in Unix ms; -1: not hosting. */
   ":nodes",
@@ -42,7 +45,7 @@ const IDS = [":ids", ":ids:old"];
 
 /**
  * The room's keys, as every script gets them. In its slot is also `{head}:events`, a list: what `_events` is
- * to hear, `{n} {event} {members} {name}`. Elsewhere are `{prefix}:rooms`, the sorted set of hosted rooms, and
+ * to hear, `{n} {event} {members} {name}{user}`. Elsewhere are `{prefix}:rooms`, the sorted set of hosted rooms, and
  * `{prefix}:nodes`, a sorted set: node → Unix ms at which its lease ends.
  */
 export function keysOf(prefix: string, room: string): string[] {
