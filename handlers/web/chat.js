@@ -19,6 +19,11 @@ const PATIENCE_MS = 1_000;
 const SAID_MS = 2_000;
 /** How often others are told that somebody is writing. */
 const TYPING_MS = 2_500;
+const BANNERS = {
+  connecting: "Connecting …",
+  open: "",
+  reconnecting: "Connection lost, trying again. What you write is sent when it is back.",
+};
 /** What a final refusal means to people, by its code. */
 const FINAL_TEXTS = {
   no_token:
@@ -64,32 +69,25 @@ const client = connect(".", {
     setTimeout(() => byId("messages").dataset.empty = "No messages yet.");
   },
   onGap: () => list.addNotice("Some messages may be missing here."),
-  onConnection: showState,
+  onConnection: (state) => {
+    list.setOnline(state === "open");
+    if (state !== "closed") showBanner(BANNERS[state]);
+  },
   onError: ({ code, message }) => {
     if (client.connection === "closed") {
       const text = FINAL_TEXTS[/** @type {keyof typeof FINAL_TEXTS} */ (code)];
-      showBanner(text ?? `Disconnected: ${message} Reload the page to try again.`, true);
+      showBanner(text ?? `Disconnected: ${message} Reload the page to try again.`, "bad");
       byId("messages").dataset.empty = "";
       show();
     } else if (code === "bad_name") askName(message);
     else if (code === "forbidden") show("mute");
-    else showBanner(message, true);
+    else showBanner(message, "bad");
   },
 });
 
-/** @param {string} state */
-function showState(state) {
-  list.setOnline(state === "open");
-  if (state === "open") showBanner("");
-  else if (state === "reconnecting") {
-    showBanner("Connection lost, trying again. What you write is sent when it is back.");
-  }
-}
-
-/** @param {string} text @param {boolean} [isBad] */
-function showBanner(text, isBad = false) {
-  byId("banner").className = isBad ? "bad" : "";
-  byId("banner").textContent = text;
+/** @param {string} [textContent] */
+function showBanner(textContent = "", className = "") {
+  Object.assign(byId("banner"), { textContent, className });
 }
 
 /** @param {number} members */
@@ -216,7 +214,7 @@ byId("text").oninput = () => {
   typedAt = performance.now();
   client.note({ typing: true });
 };
-setTimeout(() => client.connection === "connecting" && showBanner("Connecting …"), PATIENCE_MS);
+setTimeout(() => client.connection === "connecting" && showBanner(BANNERS.connecting), PATIENCE_MS);
 
 byId("join").onsubmit = (event) => {
   event.preventDefault();
@@ -266,7 +264,7 @@ byId("text").onkeydown = (event) => {
 };
 
 byId("share").onclick = async () => {
-  const url = new URL(`?${new URLSearchParams({ room })}`, location.href);
+  const url = new URL(addressOf(room), location.href);
   url.hash = "";
   try {
     await navigator.clipboard.writeText(url.href);
@@ -276,10 +274,7 @@ byId("share").onclick = async () => {
     // Without permission the link can still be seen and copied by hand.
     prompt("Link to this room", url.href);
   }
-  setTimeout(() => {
-    byId("said").textContent = "";
-    byId("share").textContent = "Share";
-  }, SAID_MS);
+  setTimeout(() => [byId("said").textContent, byId("share").textContent] = ["", "Share"], SAID_MS);
 };
 
 // Who has joined in this tab stays so over a reload and a change of room.
