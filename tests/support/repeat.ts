@@ -1,15 +1,16 @@
 /**
- * `deno task attack`, `faults` and `pages`: a folder of tests at full size, once or again and again.
+ * `deno task attack`, `faults` and `pages`: folders of tests at full size, once or again and again.
  *
  * @module
  */
 import { parseArgs } from "@std/cli/parse-args";
 import { ROOT } from "./process.ts";
 
-const [folder, ...args] = Deno.args;
-const task = folder.split("/").at(-1);
+const [paths, ...args] = Deno.args;
+const folders = paths.split(",");
+const task = folders[0].split("/").at(-1);
 
-const HELP = `Runs the tests of ${folder} at full size, each time with another seed.
+const HELP = `Runs the tests of ${folders.join(" and ")} at full size, each time with another seed.
 
   deno task ${task} [flags]
 
@@ -28,7 +29,7 @@ const first = Number(flags.seed ?? 1);
 const failed: number[] = [];
 for (let seed = first; seed < first + Number(flags.times ?? 1); seed++) {
   const { success } = await new Deno.Command(Deno.execPath(), {
-    args: ["test", "-A", folder],
+    args: ["test", "-A", ...folders],
     cwd: ROOT,
     env: { FULL_SIZE: "1", SEED: `${seed}` },
   }).spawn().status;
