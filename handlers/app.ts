@@ -5,7 +5,7 @@
 import type { AccessRules, Visitor } from "./access/access.ts";
 import { denoUpgrade, type Upgrade } from "./access/handshake.ts";
 import { fullLimits, type Limits } from "./access/limits.ts";
-import { SAME_ORIGIN } from "./access/origins.ts";
+import { OriginRules, SAME_ORIGIN } from "./access/origins.ts";
 import { LimitTable, type SharedLimits } from "./access/shared_limits.ts";
 import type { SlotHandler } from "./access/slot.ts";
 import type { Engine } from "./engine/engine.ts";
@@ -16,6 +16,7 @@ import { Registry } from "./registry/registry.ts";
 import type { Threads } from "./start/threads.ts";
 import { type Clock, systemClock } from "./util/clock.ts";
 import { guardLog, silentLog } from "./util/log.ts";
+import { OptionError } from "./util/option_error.ts";
 
 export type { RequestInfo, Visitor } from "./access/access.ts";
 
@@ -61,9 +62,14 @@ type Given = Pick<AppOptions, "clock" | "health" | "prefix" | "pages" | "upgrade
 /** Five minutes of the server's own figures. */
 const STATS_HISTORY = 300;
 
-/** Puts an app together. */
+/** Puts an app together. @throws {OptionError} if an option cannot be used; nothing runs then */
 export function createApp(options: AppOptions = {}): App {
-  const { clock = systemClock } = options;
+  const { clock = systemClock, prefix = "", allowedOrigins = SAME_ORIGIN } = options;
+  if (!/^(?:\/[\w.~-]+)*$/.test(prefix)) {
+    throw new OptionError("prefix", `must be a path like /rt, is ${JSON.stringify(prefix)}`);
+  }
+  // Throws where no browser sends such an origin.
+  new OriginRules(allowedOrigins);
   const log = guardLog(options.log ?? silentLog);
   const limits = fullLimits(options.limits);
   const sharedLimits = options.threads?.limits ?? new LimitTable(limits, clock);
@@ -82,13 +88,13 @@ export function createApp(options: AppOptions = {}): App {
     log,
     clock,
     limits,
-    allowedOrigins: options.allowedOrigins ?? SAME_ORIGIN,
+    allowedOrigins,
     trustedProxies: options.trustedProxies ?? 0,
     authorize: options.authorize,
     sharedLimits,
     threads: options.threads,
     health: options.health ?? {},
-    prefix: options.prefix ?? "",
+    prefix,
     pages: options.pages ?? true,
     upgrade: options.upgrade ?? denoUpgrade,
   };

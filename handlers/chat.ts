@@ -5,7 +5,7 @@ import type { App, ClientHandler } from "./app.ts";
 import { isRefusal } from "./engine/engine.ts";
 import { ack, type ErrorCode, type ErrorDetails, membersList, pong } from "./protocol/encode.ts";
 import { type ClientMessage, parse } from "./protocol/parse.ts";
-import { readWanted, type Wanted } from "./protocol/position.ts";
+import { type Cursor, readWanted, type StateCursor, type Wanted } from "./protocol/position.ts";
 import { Connection } from "./registry/connection.ts";
 import type { Registry } from "./registry/registry.ts";
 import type { Rejection, Room } from "./registry/room.ts";
@@ -108,10 +108,8 @@ class ChatSocket extends Connection implements Sender {
     const opensRoom = message.type === "listen" || message.type === "leave";
     this.registry.counters.messagesIn++;
     const retry = this.tryConsume({ size, opensRoom });
-    if (retry > 0) {
-      const { id, room } = message as ErrorDetails;
-      return this.#fail("rate_limited", { id, room }, retry);
-    }
+    const { id, room: named }: ErrorDetails = message as ErrorDetails;
+    if (retry > 0) return this.#fail("rate_limited", { id, room: named }, retry);
     switch (message.type) {
       case "listen":
         return this.#inOrder(message, () => this.#subscribe(room.name, message));
@@ -124,8 +122,7 @@ class ChatSocket extends Connection implements Sender {
       case "ping":
         return this.notify(pong(message.id));
       case "token":
-        this.#renew(message.token);
-        return;
+        return void this.#renew(message.token);
       case "bad":
         return this.#fail(message.code, message);
     }
@@ -140,33 +137,26 @@ class ChatSocket extends Connection implements Sender {
     const { type: kind, message } = post;
     const id = post.type === "chat" ? post.id : undefined;
     const key = id === undefined ? undefined : { session: this.#session, id };
-    const outcome = room.publish({ kind, message, size, key }, this);
-    this.#answer(
-      outcome,
-      post,
-      id === undefined ? undefined : (position) => {
-        if (position) this.notify(ack(id, room.name, position));
-      },
-    );
+    this.#answer(room.publish({ kind, message, size, key }, this), post, this.#acks(id, room));
   }
 
   #set(message: Message<"set">, room: Room, size: number): void {
     if (!this.#hasSpace(message)) return;
-    const { key, value, ttl: ttlSeconds, bind, id } = message;
+    const { key, value, if: rev, ttl: ttlSeconds, bind, id } = message;
     // A bound key goes with this socket, and so does what was sent once by it.
-    const session = bind ? `connection:${this.id}` : this.#session;
-    const change = {
-      key,
-      value,
-      size,
-      if: message.if,
-      ttlSeconds,
-      member: bind ? this.id : undefined,
-      id: id === undefined ? undefined : { session: `set:${session}`, id },
+    const session = `set:${bind ? `connection:${this.id}` : this.#session}`;
+    const member = bind ? this.id : undefined;
+    const once = id === undefined ? undefined : { session, id };
+    const change = { key, value, size, if: rev, ttlSeconds, member, id: once };
+    this.#answer(room.set(change, this), message, this.#acks(id, room));
+  }
+
+  /** What tells the peer where its message or change stands, if it gave an `id`. */
+  #acks(id: string | undefined, room: Room) {
+    if (id === undefined) return;
+    return (position: Cursor | StateCursor | void) => {
+      if (position) this.notify(ack(id, room.name, position));
     };
-    this.#answer(room.set(change, this), message, (position) => {
-      if (id !== undefined) this.notify(ack(id, room.name, position));
-    });
   }
 
   #join(message: Message<"join">, room: Room, size: number): void {

@@ -32,14 +32,23 @@ export { ParleyError, type PublishOptions, type SetOptions } from "./run_app.ts"
 export type { Clock } from "./util/clock.ts";
 export type { Log, Write } from "./util/log.ts";
 export type { MaybePromise } from "./util/maybe_promise.ts";
+export { OptionError } from "./util/option_error.ts";
 export type { Limits, Parley, ParleyOptions };
 
-/** Makes a Parley. Ending it (`await using`) drains it and closes its engine, also one that was given. */
+/**
+ * Makes a Parley. Ending it (`await using`) drains it and closes its engine, also one that was given.
+ *
+ * @throws {OptionError} if an option cannot be used
+ */
 export function createParley(options: ParleyOptions = {}): Parley {
   return runApp(createApp(options));
 }
 
-/** Makes the engine that keeps rooms in this process's memory. */
+/**
+ * Makes the engine that keeps rooms in this process's memory.
+ *
+ * @throws {OptionError} if a rule of the limits is none
+ */
 export function memoryEngine(limits: Partial<Limits> = {}): Engine {
   return createMemoryEngine(fullLimits(limits), systemClock);
 }

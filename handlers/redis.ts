@@ -3,23 +3,24 @@
  *
  * @module
  */
-import { DEFAULT_LIMITS, type Limits } from "./access/limits.ts";
+import { fullLimits, type Limits } from "./access/limits.ts";
 import type { Engine } from "./engine/engine.ts";
 import { createRedisEngine } from "./engine/redis/engine.ts";
 import { systemClock } from "./util/clock.ts";
 import { type Log, silentLog } from "./util/log.ts";
 
 export type * from "./parley.ts";
+export { OptionError } from "./util/option_error.ts";
 
 /**
  * Connects to Redis.
  *
- * @param url as REDIS_URL: `redis://host`, several addresses of a cluster, or Sentinels
- * @throws {Error} if Redis cannot be reached or used
+ * @param url `redis://host`, several addresses of a cluster with commas, or `redis+sentinel://host:port,…/name`
+ * @throws {OptionError} if the URL is of another kind, or a rule of the limits is none
  */
 export function redisEngine(
   url: string,
   { limits = {}, log = silentLog }: { limits?: Partial<Limits>; log?: Log } = {},
 ): Promise<Engine> {
-  return createRedisEngine(url, { ...DEFAULT_LIMITS, ...limits }, systemClock, log);
+  return createRedisEngine(url, fullLimits(limits), systemClock, log);
 }

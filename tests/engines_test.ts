@@ -1,7 +1,7 @@
-// The engines that a program gives to Parley.
-import { assertEquals, assertRejects } from "@std/assert";
+// The engines that a program gives to Parley, and errors of options.
+import { assertEquals, assertInstanceOf, assertRejects } from "@std/assert";
 import { durableEngine } from "../handlers/durable.ts";
-import { createParley } from "../handlers/parley.ts";
+import { createParley, jwtAuthorizer, memoryEngine, OptionError } from "../handlers/parley.ts";
 import { redisEngine } from "../handlers/redis.ts";
 
 Deno.test("durableEngine() keeps rooms over the end of a Parley", async () => {
@@ -15,6 +15,21 @@ Deno.test("durableEngine() keeps rooms over the end of a Parley", async () => {
   await Deno.remove(folder, { recursive: true });
 });
 
-Deno.test("redisEngine() refuses what is no address of Redis", async () => {
-  await assertRejects(() => redisEngine("http://redis.example"), Error, "Cannot use REDIS_URL");
+Deno.test("an option that cannot be used is an OptionError with the name that the program wrote", async () => {
+  const wrong: Record<string, () => unknown> = {
+    allowedOrigins: () => createParley({ allowedOrigins: ["a.example"] }),
+    file: () => durableEngine("/no/such/folder/parley.db"),
+    jwks: () => jwtAuthorizer({ jwks: "/no/such.json" }),
+    prefix: () => createParley({ prefix: "rt" }),
+    roomRules: () => memoryEngine({ roomRules: { "a b": {} } }),
+    secret: () => jwtAuthorizer({ secret: "short" }),
+    url: () => redisEngine("http://redis.example"),
+  };
+  for (const [option, make] of Object.entries(wrong)) {
+    const error = await assertRejects(async () => await make(), OptionError);
+    assertInstanceOf(error, TypeError);
+    assertEquals(error.option, option);
+    assertEquals(error.message, `Cannot use ${option}: ${error.reason}`);
+    assertEquals(/[A-Z]_[A-Z]|--/.exec(error.message), null);
+  }
 });

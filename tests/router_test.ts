@@ -324,6 +324,18 @@ Deno.test("below a prefix everything is as without one, and nothing is beside it
   assertEquals(moved.headers.get("location"), "/a/rt/?room=x");
 });
 
+Deno.test("a path without the prefix is told where Parley is, and the log how to mount it, once", async () => {
+  const { ask, log } = createTestApp({ prefix: "/rt" });
+  for (const path of ["/chat/ops", "/rooms", "/wp-login.php"]) {
+    const response = await ask(path);
+    const isRoute = path !== "/wp-login.php";
+    const text = isRoute ? "Not Found: Parley is below /rt/" : "Not Found";
+    assertEquals([response.status, await response.text()], [404, text]);
+  }
+  assertEquals(log.of("outside").map(({ level }) => level), ["warn"]);
+  assertMatch(log.of("outside")[0].text, /^Cannot find \/chat\/ops: .* replaceRequest: false/);
+});
+
 Deno.test("a prefix that is no path stops the start", () => {
   for (const prefix of ["rt", "/", "/rt/", "//x", "/a b", "/a?b"]) {
     const { message } = assertThrows(() => createTestApp({ prefix }), TypeError);
@@ -369,7 +381,7 @@ Deno.test("a copy of a request gets a clear 500, and the log says what to do", a
   assertEquals(log.lines.map(({ level }) => level), ["error", "error", "error"]);
   assertMatch(
     log.lines[0].text,
-    /^Cannot answer GET of 127\.0\.0\.1: Cannot upgrade a copy .*c\.req\.raw in Hono.*option prefix\.$/,
+    /^Cannot answer GET of 127\.0\.0\.1: Cannot upgrade a copy .*in Hono c\.req\.raw.*option prefix\.$/,
   );
   assertEquals([registry.heldCount, registry.clients.size], [0, 0]);
 });

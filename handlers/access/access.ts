@@ -63,7 +63,7 @@ export class Access {
   readonly #origins: OriginRules;
   readonly #refusedOrigins = new Set<string>();
 
-  /** @throws {SettingError} if an allowed origin could never match */
+  /** @throws {OptionError} if an allowed origin could never match */
   constructor(rules: AccessRules, isBanned: (user?: string) => boolean = () => false) {
     this.#isBanned = isBanned;
     this.#rules = rules;

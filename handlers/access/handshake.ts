@@ -50,7 +50,8 @@ export type Socket = Pick<
 >;
 
 const COPIED = "Cannot upgrade a copy of a request: give Parley the request that Deno.serve got " +
-  "(c.req.raw in Hono), and the path that it is below as its option prefix.";
+  "(in Hono c.req.raw, or app.mount with replaceRequest: false), and the path that it is below as " +
+  "its option prefix.";
 
 /** Upgrades a request: the socket, and the response that opens it. */
 export type Upgrade = (

@@ -3,7 +3,7 @@ import type { JSONWebKeySet, JWTVerifyGetKey } from "jose";
 import { HttpError } from "../protocol/http_error.ts";
 import type { Clock } from "../util/clock.ts";
 import type { Log } from "../util/log.ts";
-import { SettingError } from "../util/setting_error.ts";
+import { OptionError } from "../util/option_error.ts";
 
 /** Keys that are older are read again, when a token comes: a key that left is refused. */
 const MAX_AGE_MS = { file: 5_000, url: 600_000 };
@@ -24,7 +24,7 @@ const MAX_KID_LENGTH = 200;
  * @param jwks a file or an `http` or `https` URL
  * @param figures where attempts to read the keys that failed are counted
  * @returns a function that is to be called at the first token: it loads `jose`
- * @throws {SettingError} if `jwks` is neither a URL nor a file of keys
+ * @throws {OptionError} if `jwks` is neither a URL nor a file of keys
  */
 export function keySet(jwks: string, clock: Clock, log: Log, figures: { keyFailures: number }) {
   const kind = /^https?:/.test(jwks) ? "url" : "file";
@@ -39,7 +39,7 @@ export function keySet(jwks: string, clock: Clock, log: Log, figures: { keyFailu
   function fail({ message }: Error): HttpError {
     figures.keyFailures++;
     const meanwhile = kind === "file" ? "the known keys stay in use" : "tokens get 503";
-    const text = `Cannot read AUTH_JWKS ${jwks}: ${message}; ${meanwhile}`;
+    const text = `Cannot read the keys at ${jwks}: ${message}; ${meanwhile}`;
     if (!isFailing) log.error(text, { event: "keys_unreadable" });
     isFailing = true;
     return notNow(5_000);
@@ -53,7 +53,7 @@ export function keySet(jwks: string, clock: Clock, log: Log, figures: { keyFailu
       const startedAt = clock.now();
       try {
         find = createLocalJWKSet(kind === "file" ? readKeys(jwks) : await fetchKeys(jwks));
-        if (isFailing) log.info(`Can read AUTH_JWKS ${jwks} again`, { event: "keys_readable" });
+        if (isFailing) log.info(`Can read the keys at ${jwks} again`, { event: "keys_readable" });
         isFailing = false;
       } catch (error) {
         const refusal = fail(error as Error);
@@ -94,14 +94,14 @@ export function keySet(jwks: string, clock: Clock, log: Log, figures: { keyFailu
 }
 
 function checkUrl(text: string): undefined {
-  if (!URL.canParse(text)) throw new SettingError(`Cannot read AUTH_JWKS: no URL: ${text}`);
+  if (!URL.canParse(text)) throw new OptionError("jwks", `no URL: ${text}`);
 }
 
 function readAtStart(path: string): JSONWebKeySet {
   try {
     return readKeys(path);
   } catch (error) {
-    throw new SettingError(`Cannot read AUTH_JWKS: ${(error as Error).message}`);
+    throw new OptionError("jwks", (error as Error).message);
   }
 }
 

@@ -1,5 +1,5 @@
 /** Which pages may connect. `handlers/README.md`, Origins. */
-import { SettingError } from "../util/setting_error.ts";
+import { OptionError } from "../util/option_error.ts";
 
 /** The default: pages of the server's own host. */
 export const SAME_ORIGIN = ["same"];
@@ -21,7 +21,7 @@ export class OriginRules {
   readonly #exact = new Set<string>();
   readonly #wildcards: RegExp[] = [];
 
-  /** @throws {SettingError} if a rule could never match what a browser sends */
+  /** @throws {OptionError} if a rule could never match what a browser sends */
   constructor(readonly rules: string[]) {
     for (const rule of rules.map((rule) => rule.toLowerCase())) {
       if (rule === "*") this.isAny = true;
@@ -55,8 +55,8 @@ export class OriginRules {
     const sent = origin.toLowerCase();
     if (!PLAIN.test(sent) || !isOrigin(sent)) return "This origin is not allowed.";
     return this.rules.join() === SAME_ORIGIN.join()
-      ? `The origin ${sent} is not allowed: --allowed-origins same,${sent} allows it.`
-      : `The origin ${sent} is not allowed: ${sent} in --allowed-origins allows it.`;
+      ? `The origin ${sent} is not allowed: the allowed origins same,${sent} would allow it.`
+      : `The origin ${sent} is not allowed: it is none of the allowed origins.`;
   }
 }
 
@@ -87,8 +87,6 @@ function meantBy(rule: string): string | undefined {
 }
 
 function neverMatches(rule: string, instead = "https://a.example or *.example.com"): never {
-  throw new SettingError(
-    `Cannot use ALLOWED_ORIGINS: no browser sends the origin ${JSON.stringify(rule)}, ` +
-      `write ${instead}`,
-  );
+  const reason = `no browser sends the origin ${JSON.stringify(rule)}, write ${instead}`;
+  throw new OptionError("allowedOrigins", reason);
 }

@@ -4,7 +4,7 @@ import { HttpError } from "../protocol/http_error.ts";
 import { isPersonName } from "../protocol/parse.ts";
 import { type Clock, systemClock } from "../util/clock.ts";
 import { type Log, silentLog } from "../util/log.ts";
-import { SettingError } from "../util/setting_error.ts";
+import { OptionError } from "../util/option_error.ts";
 import type { Authorize, Grants } from "./grants.ts";
 import { offeredProtocols } from "./handshake.ts";
 import { keySet } from "./key_set.ts";
@@ -47,13 +47,13 @@ const NOT_YET_VALID = "The token is not valid yet.";
  * Makes an `authorize` that wants a token: in `Authorization: Bearer`, as subprotocol `token.…`, or in
  * `?token=`. Its rights are the claims of `handlers/README.md`, Tokens.
  *
- * @throws {SettingError} if the secret is too short or the keys cannot be read
+ * @throws {OptionError} if the secret is too short or the keys cannot be read
  */
 export function jwtAuthorizer(options: JwtOptions): JwtAuthorizer {
   const { secret, jwks, issuer, audience, clock = systemClock, log = silentLog } = options;
   const figures = { keyFailures: 0 };
   if ((secret === undefined) === (jwks === undefined)) {
-    throw new SettingError("Cannot check tokens: either a secret or a key set is needed");
+    throw new OptionError("secret", "either it or jwks is needed");
   }
   const [algorithms, loadKeys] = secret === undefined
     ? [KEY_SET_ALGORITHMS, keySet(jwks!, clock, log, figures)]
@@ -114,7 +114,7 @@ function secretKey(secret: string): () => Promise<JWTVerifyGetKey> {
 /**
  * The bytes of a secret; behind `base64:` it is encoded.
  *
- * @throws {SettingError} if they are too few, or no base64
+ * @throws {OptionError} if they are too few, or no base64
  */
 export function secretBytes(secret: string): Uint8Array<ArrayBuffer> {
   let bytes: Uint8Array<ArrayBuffer>;
@@ -124,12 +124,11 @@ export function secretBytes(secret: string): Uint8Array<ArrayBuffer> {
       ? new TextEncoder().encode(secret)
       : Uint8Array.from(atob(base64), (character) => character.charCodeAt(0));
   } catch {
-    throw new SettingError("Cannot use AUTH_SECRET: what follows base64: is no base64");
+    throw new OptionError("secret", "what follows base64: is no base64");
   }
   if (bytes.length >= MIN_SECRET_BYTES) return bytes;
-  throw new SettingError(
-    `Cannot use AUTH_SECRET: it has ${bytes.length} bytes, at least ${MIN_SECRET_BYTES} are needed`,
-  );
+  const reason = `it has ${bytes.length} bytes, at least ${MIN_SECRET_BYTES} are needed`;
+  throw new OptionError("secret", reason);
 }
 
 /** Unix ms at which a token ends, if it does. */

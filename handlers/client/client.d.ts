@@ -10,114 +10,76 @@ export type Connection = "connecting" | "open" | "reconnecting" | "closed";
 /** A position in the order of a room's messages. */
 export interface Cursor {
   /** Another one after the room has begun anew. */ epoch: string;
-  /** Its number. */ seq: number;
+  /** The number of a message. */ seq: number;
 }
 
 /** Where a sent message stands. */
-export interface Receipt extends Cursor {
-  /** The room. */ room: string;
-}
-
-/** A chat message. */
-export interface Message<Body = unknown> extends Receipt {
-  /** Unix milliseconds. */
-  time: number;
-  /** The name of who sent it. */ sender: string;
-  /** What was sent: any JSON value. */
-  message: Body;
-}
+export type Receipt = Cursor & { room: string };
 
 /** A message of the moment: in order with the others, not numbered and not kept. */
 export interface Note<Body = unknown> {
   /** The room. */ room: string;
-  /** Unix milliseconds. */
-  time: number;
-  /** The name of who sent it. */ sender: string;
-  /** What was sent: any JSON value. */ message: Body;
+  /** Unix milliseconds. */ time: number;
+  /** The sender's name. */ sender: string;
+  /** Any JSON value. */ message: Body;
 }
 
-/** Where a change of the state stands. */
-export interface SetReceipt {
-  /** The room. */ room: string;
-  /** The room's, as in a {@link Cursor}. */ epoch: string;
-  /** The number of the change: what a later `if` asks for. */ rev: number;
-}
+/** A chat message: numbered and kept. */
+export type Message<Body = unknown> = Note<Body> & Cursor;
+
+/** Where a change of the state stands; `rev` is its number, which a later `if` asks for. */
+export type SetReceipt = { room: string; epoch: string; rev: number };
 
 /** A key of a room's state, as its last change left it. */
 export interface Entry<Value = unknown> {
   /** The key. */ key: string;
   /** Any JSON value but `null`. */ value: Value;
   /** The name of who set it. */ sender: string;
-  /** When; Unix milliseconds. */
-  time: number;
-  /** The number of the change. */
-  rev: number;
+  /** When; Unix milliseconds. */ time: number;
+  /** The number of the change. */ rev: number;
 }
 
-/** Keys of a room's state that changed together, and all of them at first. */
-export interface StateChange<Value = unknown> extends SetReceipt {
-  /** Each key once; its value is `null` where it is gone. */
-  entries: Entry<Value | null>[];
-}
+/** Keys of a room's state that changed together, each once, `null` where it is gone; at first all keys. */
+export type StateChange<Value = unknown> = SetReceipt & { entries: Entry<Value | null>[] };
 
 /** How to set a key. */
 export interface SetOptions {
-  /** Default: the room of the connection. */
-  room?: string;
+  /** Default: the room of the connection. */ room?: string;
   /** Removes the key when this client leaves or its connection ends; on the next one it is set again. */
   bind?: boolean;
-  /** Removes the key after so many whole seconds. */
-  ttl?: number;
+  /** Removes the key after so many whole seconds. */ ttl?: number;
   /** Only if the key is at this `rev`, or with 0 if it is not there. Else `rev_conflict`. */
   if?: number;
 }
 
-/** Kept messages of a room, oldest first. */
-export interface Page<Body = unknown> extends Receipt {
-  /** False if others that were asked for are kept no more. */
-  recovered: boolean;
-  /** Oldest first. */ messages: Message<Body>[];
-}
+/** Kept messages of a room, oldest first; not `recovered` if others that were asked for are gone. */
+export type Page<Body = unknown> = Receipt & { recovered: boolean; messages: Message<Body>[] };
 
 /** Somebody joined, left, or took another name. */
 export interface Status {
   /** The room. */ room: string;
   /** What happened. */ event: "join" | "leave";
   /** Who it was. */ name: string;
-  /** The user, where a token told it. */
-  user?: string;
-  /** The old name, after a change of name. */
-  was?: string;
-  /** How many people have joined now: a user with several sockets is one. */
-  members: number;
-  /** The same for people, in English. */
-  message: string;
+  /** The user, where a token told it. */ user?: string;
+  /** The old name, after a change of name. */ was?: string;
+  /** How many people have joined now: a user with several sockets is one. */ members: number;
+  /** The same for people, in English. */ message: string;
 }
 
 /** A room answered, at first or after a reconnect; its next message is `seq` + 1. */
 export interface Welcome extends Receipt {
   /** How many have joined. */ members: number;
-  /** After a reconnect: whether nothing is missing. */
-  recovered?: boolean;
+  /** After a reconnect: whether nothing is missing. */ recovered?: boolean;
 }
 
 /**
  * Messages after `from` up to `to` are missing. With another epoch, or `to.seq` below `from.seq`,
  * the order starts anew after `to`.
  */
-export interface Gap {
-  /** The room. */ room: string;
-  /** The last message before the gap. */ from: Cursor;
-  /** The last one that is missing. */ to: Cursor;
-}
+export type Gap = { room: string; from: Cursor; to: Cursor };
 
-/** Who has joined a room. */
-export interface Members {
-  /** Their names, sorted, at most 1,000. */
-  members: string[];
-  /** How many there are in all. */
-  count: number;
-}
+/** Who has joined a room: names, sorted, at most 1,000 of `count`. */
+export type Members = { members: string[]; count: number };
 
 /** What the server or the client refused. */
 export class ParleyError extends Error {
@@ -125,8 +87,7 @@ export class ParleyError extends Error {
   constructor(code: string, message: string, room?: string, rev?: number);
   /** One of the protocol's codes or of the client's own; README.md lists them. */
   readonly code: string;
-  /** The room it is about, where there is one. */
-  readonly room?: string;
+  /** The room it is about, where there is one. */ readonly room?: string;
   /** Of `rev_conflict`: the `rev` that the key has, 0 if it is not there. */
   readonly rev?: number;
 }
@@ -161,35 +122,29 @@ export interface Options<Body = unknown, Value = unknown> {
   onError?(error: ParleyError): void;
 }
 
-/** A connection made by {@link connect}. The promises it returns may be ignored. */
+/**
+ * A connection made by {@link connect}. `room` is by default the room of the connection. The promises
+ * may be ignored; they reject with a {@link ParleyError}.
+ */
 export interface Client<Body = unknown, Value = unknown> {
   /** Where the connection is; the client leaves all of it but `closed` by itself. */
   readonly connection: Connection;
 
   /**
-   * Sends a message, now or once there is a connection, and again until its fate is known.
-   *
-   * @returns Resolves when the server keeps the message. Rejects with a {@link ParleyError}:
-   * `unknown` if it was sent and not answered within 4 minutes and one epoch, `too_big`, `busy`
-   * while 10,000 wait, `closed`, or the server's code.
+   * Sends a message, now or once there is a connection, and again until its fate is known. Resolves
+   * when the server keeps it. Rejects with `unknown` if it was sent and not answered within 4
+   * minutes and one epoch, `too_big`, `busy` while 10,000 wait, `closed`, or the server's code.
    */
   send(message: Body, options?: { room?: string }): Promise<Receipt>;
 
   /**
-   * Sets a key of a room's state to any JSON value, or removes it by `null`, now or once there is a
-   * connection. While it waits, a later `set` of the key takes its place, and its promise is the
-   * same; one with `if` is never replaced.
-   *
-   * @returns Rejects with a {@link ParleyError} as {@link send} does.
+   * Sets a key of a room's state to any JSON value, or removes it by `null`, as {@link send} sends.
+   * While it waits, a later `set` of the key takes its place, and its promise is the same; one with
+   * `if` is never replaced.
    */
   set(key: string, value: Value | null, options?: SetOptions): Promise<SetReceipt>;
 
-  /**
-   * What the server said of a room's state, by key: a map that changes by itself. Empty without the
-   * option `state`.
-   *
-   * @param room Default: the room of the connection.
-   */
+  /** A room's state: a map that changes by itself. Empty without the option `state`. */
   state(room?: string): ReadonlyMap<string, Value>;
 
   /** Who set a key of it and when, and its `rev`. */
@@ -197,17 +152,13 @@ export interface Client<Body = unknown, Value = unknown> {
 
   /**
    * Sends what counts only now, as "is writing" or a cursor: without a connection it is dropped.
-   * `onError` reports a refusal.
-   *
-   * @throws {TypeError} When it cannot be JSON.
+   * `onError` reports a refusal. Throws a `TypeError` for what cannot be JSON.
    */
   note(message: unknown, options?: { room?: string }): void;
 
   /**
-   * Reads what the server has kept: the `limit` messages below `before`, those behind `after`, or
-   * the newest. Rejects with a {@link ParleyError}.
-   *
-   * @param options `room` is the connection's by default, `limit` 100.
+   * Reads what the server has kept: the `limit` (100) messages below `before`, those behind `after`,
+   * or the newest.
    */
   history(
     options?: { room?: string; before?: Cursor; after?: Cursor; limit?: number },
@@ -215,32 +166,17 @@ export interface Client<Body = unknown, Value = unknown> {
 
   /**
    * Joins a room under a name, or takes another name there. `onError` reports a refusal; the name
-   * before it then stays.
-   *
-   * @param room Default: the room of the connection.
-   * @throws {ParleyError} `bad_room`
+   * before it then stays. Throws `bad_room` for what cannot be a room's name.
    */
   join(name: string, room?: string): void;
 
-  /**
-   * Subscribes to one more room, without a name. `onWelcome` or `onError` answers.
-   *
-   * @throws {ParleyError} `bad_room`
-   */
+  /** Subscribes to one more room, without a name. `onWelcome` or `onError` answers. Throws as `join`. */
   listen(room: string): void;
 
-  /**
-   * Leaves a room and unsubscribes from it. What still waits to be sent there rejects.
-   *
-   * @param room Default: the room of the connection.
-   */
+  /** Leaves a room and unsubscribes from it. What still waits to be sent there rejects. */
   leave(room?: string): void;
 
-  /**
-   * Asks who has joined a room. Rejects with a {@link ParleyError}.
-   *
-   * @param room Default: the room of the connection.
-   */
+  /** Asks who has joined a room. */
   members(room?: string): Promise<Members>;
 
   /**

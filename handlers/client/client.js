@@ -8,33 +8,14 @@
  * @module
  */
 
-/** @import { Client, Connection, Entry, Members, Message, Note, Options, Receipt, SetReceipt, StateChange, Status, Welcome } from "./client.d.ts" */
+/** @import { Client, Connection, Cursor, Entry, Members, Message, Note, Options, Page, Receipt, Status, Welcome } from "./client.d.ts" */
 
 /**
- * @typedef {object} Room
- * @property {string} id
- * @property {string} [name] The last name that the server took.
- * @property {string[]} asked Names that it has not answered yet, in order.
- * @property {string} [epoch]
- * @property {number} seq
- * @property {boolean} ready Whether this connection brought its welcome.
- * @property {string} [stateEpoch] The epoch of what `entries` are; none before the first state.
- * @property {number} rev The change that `entries` stand at.
- * @property {number} gotRev The last one that this connection was told of.
- * @property {Map<string, Entry<any>>} entries
- * @property {Map<string, any>} values The same for the page.
- * @property {Entry<any>[]} parts Of a state whose last part has not come yet.
- * @property {Map<string, Send>} latest The last `set` of each key that has no answer yet.
- * @property {Map<string, Send>} bound Keys that end with this connection, as they were set.
- */
-/**
  * @typedef {object} Send A message, or a change of the state, which has a key.
- * @property {(receipt: any) => void} resolve
- * @property {(error: ParleyError) => void} reject
+ * @property {PromiseWithResolvers<any>} answer
  * @property {Room} room
  * @property {Record<string, unknown> & { key?: string, if?: number, bind?: boolean }} what
  * @property {string} json The same as JSON.
- * @property {Promise<any>} [promise]
  * @property {number} [rev] Of the change, once it has been acked.
  * @property {number} id 0 while the server surely does not have it.
  * @property {number} sentAt By the monotonic clock, in ms.
@@ -42,20 +23,26 @@
  * @property {boolean} unsure Whether an attempt had no answer.
  */
 /**
- * @typedef {{ resolve: (members: Members) => void, reject: (error: ParleyError) => void }} Question
- * @typedef {{ type: "error", code: string, message: string, id?: string, room?: string, retry?: number, rev?: number }} Refusal
- * @typedef {{ room: string, epoch: string, rev: number, since?: number, entries: Entry<any>[], more?: boolean }} Span
- * @typedef {{ type: "welcome", limits?: { messageBytes: number } } & Welcome} Welcomed
- * @typedef {Welcomed | { type: "chat" } & Omit<Message, "epoch"> | { type: "note" } & Note | { type: "status" } & Status | { type: "ack", id: string, rev?: number } & Receipt | { type: "set", room: string } & Entry<any> | { type: "state" } & Span | Refusal | { type: "members", room: string } & Members | { type: "bye", retry: number } | { type: "pong" }} ServerObject
+ * @typedef {{
+ *   welcome: Welcome & { limits?: { messageBytes: number } },
+ *   chat: Omit<Message, "epoch">,
+ *   note: Note,
+ *   status: Status,
+ *   ack: Receipt & { id: string, rev?: number },
+ *   set: Entry<any> & { room: string },
+ *   state: { room: string, epoch: string, rev: number, since?: number, entries: Entry<any>[], more?: boolean },
+ *   error: { code: string, message: string, id?: string, room?: string, retry?: number, rev?: number },
+ *   members: Members & { room: string },
+ *   bye: { retry: number },
+ * }} ServerObjects What the server says, by type.
  */
 
 const DIALECT = "parley.v1";
 const MAX_FRAME_BYTES = 16_384;
 const MAX_PENDING = 10_000;
-// The server remembers a session's last 1,000 ids for 5 minutes: no more are given while one has no
-// answer, and one minute is left for the network.
+// The server remembers a session's last 1,000 ids for 5 minutes, of which the network gets one.
 const MAX_UNACKED = 1_000;
-// The server keeps 64 kB of state on their way to whom it has heard say what he has got.
+// The server lets 64 kB of state be on their way to a client that says what it has got.
 const GOT_BYTES = 16_384;
 const RESEND_MS = 240_000;
 const BACKOFF_MS = 250;
@@ -63,35 +50,27 @@ const BACKOFF_CAP_MS = 10_000;
 const STEADY_MS = 10_000;
 const HANDSHAKE_MS = 20_000;
 const MAX_TOKENS = 3;
-// Somebody who waits for an answer learns of a dead network within 14 seconds.
+// Who waits for an answer learns of a dead network within 14 seconds.
 const SILENCE_MS = 25_000;
 const WAITING_SILENCE_MS = 4_000;
 const PONG_MS = 8_000;
 const OFFLINE_PONG_MS = 3_000;
 const TICK_MS = 1_000;
 const encoder = new TextEncoder();
-// What relative URLs count from. Not in a `new URL(…)` itself, where bundlers look for files; and
-// what a bundler makes of it may be a file's URL, or nothing.
+// What relative URLs count from. Not inside `new URL(…)`, where bundlers look for files; and a
+// bundler may make a file's URL of it, or nothing.
 const MODULE_URL = import.meta.url;
 const BASE_URL = /^https?:/.test(MODULE_URL) ? MODULE_URL : globalThis.location?.href;
 /** Makes an error an uncaught one. Node has no `reportError`. */
-const raise = globalThis.reportError ?? ((error) => {
-  queueMicrotask(() => {
-    throw error;
-  });
-});
+const raise = globalThis.reportError ?? ((error) => void Promise.reject(error));
 /** For durations: the system's clock may be set at any time. */
 const now = () => performance.now();
 
 /** What the server or this client refused. */
 export class ParleyError extends Error {
   /**
-   * @param {string} code One of the protocol's codes, or `unknown` (perhaps kept, perhaps not),
-   * `busy`, `closed`, `bad_token`, `bad_protocol`, `http_` and a status, or the reason of a final
-   * close with `_` for blanks.
-   * @param {string} message The same for people.
-   * @param {string} [room] The room it is about, where there is one.
-   * @param {number} [rev] Of `rev_conflict`: the key's.
+   * @param {string} code One of the protocol's codes or of those in README.md.
+   * @param {string} message @param {string} [room] @param {number} [rev] Of `rev_conflict`.
    */
   constructor(code, message, room, rev) {
     super(message);
@@ -99,6 +78,39 @@ export class ParleyError extends Error {
     this.code = code;
     this.room = room;
     this.rev = rev;
+  }
+}
+
+/** What is known of a room, and what of it waits for an answer. */
+class Room {
+  /** The last name that the server took. @type {string | undefined} */
+  name;
+  /** Names that it has not answered yet, in order. @type {string[]} */
+  asked = [];
+  /** @type {string | undefined} */
+  epoch;
+  seq = 0;
+  /** Whether this connection brought its welcome. */
+  ready = false;
+  /** The epoch of `entries`; none before the first state. @type {string | undefined} */
+  stateEpoch;
+  /** The change that `entries` are at, and the last one that the server was told of. */
+  rev = 0;
+  gotRev = -1;
+  /** @type {Map<string, Entry<any>>} */
+  entries = new Map();
+  /** The same for the page. @type {Map<string, any>} */
+  values = new Map();
+  /** Of a state whose last part has not come yet. @type {Entry<any>[]} */
+  parts = [];
+  /** The last `set` of each key that has no answer yet. @type {Map<string, Send>} */
+  latest = new Map();
+  /** Keys that end with this connection, as they were set. @type {Map<string, Send>} */
+  bound = new Map();
+
+  /** @param {string} id */
+  constructor(id) {
+    this.id = checkRoom(id);
   }
 }
 
@@ -119,7 +131,7 @@ export function connect(url, options = {}) {
   const [path, named] = /\/(?:chat(?:\/([^/]*))?\/?)?$/.exec(base.pathname) ?? [""];
   const home = checkRoom(options.room ?? (decode(named) || "lobby"));
   base.protocol = base.protocol.replace("http", "ws");
-  base.pathname = `${base.pathname.slice(0, -path.length || undefined)}/chat/${home}`;
+  base.pathname = `${base.pathname.slice(0, -path.length || undefined)}/`;
   base.hash = "";
 
   const session = crypto.getRandomValues(new Uint32Array(4)).join("-");
@@ -131,7 +143,7 @@ export function connect(url, options = {}) {
   let connection = "connecting";
   /** @type {Map<string, Room>} */
   const rooms = new Map();
-  /** @type {Map<string, Question[]>} */
+  /** Of `members()`, by room. @type {Map<string, PromiseWithResolvers<Members>>} */
   const questions = new Map();
 
   /** @type {WebSocket | undefined} */
@@ -182,48 +194,61 @@ export function connect(url, options = {}) {
       return report(new ParleyError("bad_token", `Cannot get a token: ${cause}`));
     }
     if (signal.aborted) return;
-    const address = new URL(base);
     const { after, state, ...paced } = position(rooms.get(home));
-    const query = { after, history: after ? undefined : on.history, state: state && 1, ...paced };
-    for (const [name, value] of Object.entries(query)) {
-      if (value) address.searchParams.set(name, `${value}`);
-    }
+    const history = after ? undefined : on.history;
+    const address = addressOf(`chat/${home}`, { after, history, state: state && 1, ...paced });
     try {
       socket = new WebSocket(address, jwt ? [DIALECT, `token.${jwt}`] : DIALECT);
     } catch (cause) {
-      return end(new ParleyError("closed", `Cannot connect to ${base}: ${cause}`));
+      return end(new ParleyError("closed", `Cannot connect to ${address}: ${cause}`));
     }
     deadline = now() + HANDSHAKE_MS;
     socket.onopen = greet;
     socket.onmessage = read;
+    socket.onclose = () => askWhy(address, jwt, signal);
+  }
+
+  /** @param {string} path @param {Record<string, unknown>} query What is empty is left out. */
+  function addressOf(path, query) {
+    const address = new URL(base);
+    address.pathname += path;
+    for (const [name, value] of Object.entries(query)) {
+      if (value) address.searchParams.set(name, `${value}`);
+    }
+    return address;
+  }
+
+  /** A GET, and the error of its answer. @param {URL} url @param {string} [jwt] @param {AbortSignal} [signal] */
+  async function get({ href }, jwt, signal) {
     const headers = jwt ? { authorization: `Bearer ${jwt}` } : undefined;
-    socket.onclose = () => askWhy(address.href.replace("ws", "http"), headers, signal);
+    const how = { headers, signal, cache: /** @type {const} */ ("no-store") };
+    const response = await fetch(href.replace("ws", "http"), how);
+    const { status } = response;
+    const body = (await response.json().catch(() => {})) ?? {};
+    const { code = `http_${status}`, message = `HTTP status ${status}` } = body;
+    return { response, status, body, error: new ParleyError(code, message) };
   }
 
   /**
    * Asks why a handshake failed, which browsers hide, by a plain GET of the same address.
    *
-   * @param {string} url @param {HeadersInit | undefined} headers @param {AbortSignal} signal
+   * @param {URL} address @param {string | undefined} jwt @param {AbortSignal} signal
    */
-  async function askWhy(url, headers, signal) {
+  async function askWhy(address, jwt, signal) {
     try {
-      const response = await fetch(url, { headers, signal, cache: "no-store" });
-      const { status } = response;
-      const { type, code, message } = (await response.json().catch(() => {})) ?? {};
+      const { response, status, body, error } = await get(address, jwt, signal);
       if (signal.aborted) return;
       notBefore = now() + (Number(response.headers.get("retry-after")) * 1000 || 0);
-      const isRefusal = type === "error" && status >= 400 && status < 500;
-      if (!isRefusal) {
+      const isRefusal = status >= 400 && status < 500;
+      if (body.type !== "error") {
         // The page of a proxy, perhaps while the server is being replaced.
-        if (status >= 400 && status < 500 && status !== strangerStatus) {
+        if (isRefusal && status !== strangerStatus) {
           report(new ParleyError(`http_${status}`, `HTTP status ${status}, trying again`));
         }
         strangerStatus = status;
       } else if (status === 401 && typeof token === "function" && ++refusedTokens < MAX_TOKENS) {
         // Perhaps it was just too old: the next one may do.
-      } else if (status !== 426 && status !== 429) {
-        return end(new ParleyError(code ?? `http_${status}`, message ?? `HTTP status ${status}`));
-      }
+      } else if (isRefusal && status !== 426 && status !== 429) return end(error);
     } catch {
       // No network and no answer: only time helps.
     }
@@ -243,12 +268,8 @@ export function connect(url, options = {}) {
     }
     // Nothing of what was sent got through: less of it may, before the next cut.
     if (flying.size && !acked) allowed = Math.max(1, allowed / 2);
-    deadline =
-      lines.length =
-      acked =
-      messageBytes =
-      stateChars =
-        0;
+    deadline = lines.length = 0;
+    acked = messageBytes = stateChars = 0;
     progress = leaving = false;
     refused.clear();
     for (const send of flying) putBack(send, true);
@@ -290,7 +311,8 @@ export function connect(url, options = {}) {
     globalThis.removeEventListener?.("offline", offline);
     connection = "closed";
     for (const send of sends) fail(send);
-    for (const id of questions.keys()) answer(id, ({ reject }) => reject(closed()));
+    for (const { reject } of questions.values()) reject(closed());
+    questions.clear();
     report(error);
     become(connection);
   }
@@ -353,135 +375,144 @@ export function connect(url, options = {}) {
       } catch {
         // Had it been a message, the next number shows the hole.
       }
-      if (!object) continue;
-      if (object.type === "state" || object.type === "set") stateChars += line.length;
-      handle(object);
+      const type = /** @type {keyof ServerObjects} */ (object?.type);
+      if (type === "state" || type === "set") stateChars += line.length;
+      if (Object.hasOwn(handlers, type)) handlers[type](object);
     }
     if (stateChars >= GOT_BYTES && !signal.aborted) sayGot();
     flush();
   }
 
-  /** @param {ServerObject} object */
-  function handle(object) {
-    switch (object.type) {
-      case "welcome":
-        return welcome(object);
-      case "chat":
-        return deliver(object);
-      case "error":
-        return refuse(object);
-      case "status":
-        return status(object);
-      case "note": {
-        const { room, time, sender, message } = object;
-        if (rooms.has(room)) notify(() => on.onNote?.({ room, time, sender, message }));
-        return;
+  /** @type {{ [Type in keyof ServerObjects]: (object: ServerObjects[Type]) => void }} */
+  const handlers = {
+    welcome(object) {
+      messageBytes ||= object.limits?.messageBytes ?? Infinity;
+      const room = rooms.get(object.room);
+      if (!room) return;
+      const { epoch, seq, recovered } = object;
+      const from = room.epoch && { epoch: room.epoch, seq: room.seq };
+      const gap = from && (recovered === false || epoch !== from.epoch || seq > from.seq);
+      if (!from || gap) Object.assign(room, { epoch, seq });
+      room.ready = true;
+      if (from && epoch !== from.epoch) setBoundAgain(room);
+      if (gap) notify(() => on.onGap?.({ room: room.id, from, to: { epoch, seq } }));
+      notify(() => on.onWelcome?.(object));
+    },
+
+    chat(object) {
+      const { seq } = object;
+      const room = rooms.get(object.room);
+      const epoch = room?.epoch;
+      if (!room?.ready || !epoch || seq <= room.seq) return;
+      progress = seq === room.seq + 1;
+      // A hole that the server did not announce: what it kept fills it.
+      if (!progress) return lost();
+      room.seq = seq;
+      notify(() => on.onMessage?.({ epoch, seq, ...bodyOf(object) }));
+    },
+
+    note: (note) => rooms.has(note.room) && notify(() => on.onNote?.(bodyOf(note))),
+
+    status(object) {
+      const room = rooms.get(object.room);
+      if (!room) return;
+      const { event, name } = object;
+      const at = event === "join" ? room.asked.indexOf(name) : -1;
+      if (at >= 0) {
+        room.asked.splice(0, at + 1);
+        room.name = name;
       }
-      case "members":
-        return answer(object.room, ({ resolve }) => {
-          resolve({ members: object.members, count: object.count });
-        });
-      case "ack": {
-        const send = sent.get(Number(object.id));
-        if (!send) return;
-        const { room, epoch, seq, rev } = object;
-        settle(send).resolve(rev === undefined ? { room, epoch, seq } : { room, epoch, rev });
-        if (rev !== undefined) keepBound(send, rev);
-        allowed = Math.min(MAX_UNACKED, allowed + 1 / allowed);
-        acked++;
-        setbacks = 0;
-        progress = true;
-        return;
+      notify(() => on.onStatus?.(object));
+    },
+
+    ack({ id, room, epoch, seq, rev }) {
+      const send = sent.get(Number(id));
+      if (!send) return;
+      const { key = "", bind } = send.what;
+      const { bound, entries } = send.room;
+      settle(send).resolve(rev === undefined ? { room, epoch, seq } : { room, epoch, rev });
+      send.rev = rev;
+      if (bind && rev && (entries.get(key)?.rev ?? 0) <= rev) bound.set(key, send);
+      else bound.delete(key);
+      allowed = Math.min(MAX_UNACKED, allowed + 1 / allowed);
+      acked++;
+      setbacks = 0;
+      progress = true;
+    },
+
+    set({ room, rev, time, sender, key, value }) {
+      const at = rooms.get(room);
+      if (!at?.stateEpoch || rev <= at.rev) return;
+      const entries = [{ key, value, sender, time, rev }];
+      handlers.state({ room, epoch: at.stateEpoch, rev, since: rev - 1, entries });
+    },
+
+    state({ room: id, epoch, rev, since, entries, more }) {
+      const room = rooms.get(id);
+      if (!room?.ready) return;
+      progress = true;
+      room.parts.push(...entries);
+      if (more) return;
+      const changes = room.parts.splice(0);
+      if (since !== undefined) {
+        if (epoch !== room.stateEpoch || since > room.rev) return lost();
+        if (rev < room.rev) return;
+      } else {
+        const kept = new Set(changes.map(({ key }) => key));
+        const gone = [...room.entries.values()].filter(({ key }) => !kept.has(key));
+        changes.push(...gone.map((entry) => ({ ...entry, value: null })));
       }
-      case "state":
-        return readState(object);
-      case "set": {
-        const { room, rev, time, sender, key, value } = object;
-        const at = rooms.get(room);
-        const entries = [{ key, value, sender, time, rev }];
-        if (at?.stateEpoch && rev > at.rev) {
-          readState({ room, epoch: at.stateEpoch, rev, since: rev - 1, entries });
+      Object.assign(room, { stateEpoch: epoch, rev });
+      if (room.gotRev < 0) stateChars = GOT_BYTES;
+      for (const entry of changes) {
+        const { key, value } = entry;
+        if (value === null) room.entries.delete(key) && room.values.delete(key);
+        else room.entries.set(key, entry) && room.values.set(key, value);
+        // Somebody else's now, or gone.
+        if (entry.rev > (room.bound.get(key)?.rev ?? Infinity)) room.bound.delete(key);
+      }
+      notify(() => on.onState?.({ room: id, epoch, rev, entries: changes }));
+    },
+
+    members: ({ room, members, count }) => takeQuestion(room)?.resolve({ members, count }),
+
+    bye({ retry }) {
+      leaving = true;
+      notBefore = now() + retry;
+      clearTimeout(timer);
+      timer = setTimeout(lost, retry);
+    },
+
+    error({ code, message, id, room: named = "", retry, rev }) {
+      const later = code === "rate_limited" || code === "unavailable";
+      const send = sent.get(Number(id));
+      const room = send?.room ?? rooms.get(named);
+      const error = new ParleyError(code, message, room?.id || named, rev);
+      if (send && room) {
+        if (later || (code === "not_joined" && refused.has(room.id))) {
+          putBack(send, code === "unavailable");
+        } else settle(send).reject(error);
+      } else if (id === undefined) {
+        const question = code === "bad_name" ? undefined : takeQuestion(named);
+        question?.reject(error);
+        if (!later) {
+          if (!question) room?.asked.shift();
+          if (room && !room.ready && room.id !== home) forget(room, error);
+          report(error);
+        } else if (named && !question && !(room?.ready && room.asked.length === 0)) {
+          // Otherwise it was a note, which is not repeated.
+          refused.add(named);
         }
-        return;
       }
-      case "bye":
-        leaving = true;
-        notBefore = now() + object.retry;
-        clearTimeout(timer);
-        timer = setTimeout(lost, object.retry);
-    }
-  }
+      if (later) pauseSends(retry ?? backoff(setbacks + 1));
+    },
+  };
 
-  /** @param {Status} object */
-  function status(object) {
-    const room = rooms.get(object.room);
-    if (!room) return;
-    const { event, name } = object;
-    const at = event === "join" ? room.asked.indexOf(name) : -1;
-    if (at >= 0) {
-      room.asked.splice(0, at + 1);
-      room.name = name;
-    }
-    notify(() => on.onStatus?.(object));
-  }
-
-  /** @param {Welcomed} object */
-  function welcome(object) {
-    messageBytes ||= object.limits?.messageBytes ?? Infinity;
-    const room = rooms.get(object.room);
-    if (!room) return;
-    const { epoch, seq, recovered } = object;
-    const from = room.epoch && { epoch: room.epoch, seq: room.seq };
-    const gap = from && (recovered === false || epoch !== from.epoch || seq > from.seq);
-    if (!from || gap) Object.assign(room, { epoch, seq });
-    room.ready = true;
-    if (from && epoch !== from.epoch) setBoundAgain(room);
-    if (gap) notify(() => on.onGap?.({ room: room.id, from, to: { epoch, seq } }));
-    notify(() => on.onWelcome?.(object));
-  }
-
-  /** @param {Omit<Message, "epoch">} object */
-  function deliver({ room: id, seq, time, sender, message }) {
-    const room = rooms.get(id);
-    const epoch = room?.epoch;
-    if (!room?.ready || !epoch || seq <= room.seq) return;
-    progress = seq === room.seq + 1;
-    // A hole that the server did not announce: what it kept fills it.
-    if (!progress) return lost();
-    room.seq = seq;
-    notify(() => on.onMessage?.({ room: id, epoch, seq, time, sender, message }));
-  }
-
-  /** Takes a state or a part of one, or what changed of it. @param {Span} span */
-  function readState({ room: id, epoch, rev, since, entries, more }) {
-    const room = rooms.get(id);
-    if (!room?.ready) return;
-    progress = true;
-    room.parts.push(...entries);
-    if (more) return;
-    const changes = room.parts.splice(0);
-    const isWhole = since === undefined;
-    if (!isWhole && (epoch !== room.stateEpoch || since > room.rev)) return lost();
-    if (!isWhole && rev < room.rev) return;
-    Object.assign(room, { stateEpoch: epoch, rev });
-    if (room.gotRev < 0) stateChars = GOT_BYTES;
-    if (isWhole) {
-      const kept = new Set(changes.map(({ key }) => key));
-      for (const gone of room.entries.values()) {
-        if (!kept.has(gone.key)) changes.push({ ...gone, value: null });
-      }
-    }
-    for (const entry of changes) {
-      const { key, value } = entry;
-      if (value === null) room.entries.delete(key) && room.values.delete(key);
-      else {
-        room.entries.set(key, entry);
-        room.values.set(key, value);
-      }
-      // Somebody else's now, or gone.
-      if (entry.rev > (room.bound.get(key)?.rev ?? Infinity)) room.bound.delete(key);
-    }
-    notify(() => on.onState?.({ room: id, epoch, rev, entries: changes }));
+  /** @param {string} room */
+  function takeQuestion(room) {
+    const question = questions.get(room);
+    questions.delete(room);
+    return question;
   }
 
   /** Says which state has been applied: the server sends no more than this client can read. */
@@ -495,14 +526,6 @@ export function connect(url, options = {}) {
     }
   }
 
-  /** Remembers a key that ends with this connection, until another change of it. @param {Send} send @param {number} rev */
-  function keepBound(send, rev) {
-    const { room: { bound, entries }, what: { key = "", bind } } = send;
-    send.rev = rev;
-    if (bind && !((entries.get(key)?.rev ?? 0) > rev)) bound.set(key, send);
-    else bound.delete(key);
-  }
-
   /**
    * Sets the bound keys of a room that has lost them, but where a later `set` waits. One that was
    * set with `if` stays somebody else's if it is that by now.
@@ -513,7 +536,7 @@ export function connect(url, options = {}) {
     for (const { what, rev } of bound.values()) {
       if (latest.has(what.key ?? "")) continue;
       const again = (/** @type {number | undefined} */ condition) => {
-        ask(id, { ...what, if: condition }).catch((error) => {
+        handled(() => ask(id, { ...what, if: condition })).catch((error) => {
           // The server may not have noticed yet that the old connection has ended.
           if (condition === 0 && error.rev && error.rev === rev) again(rev);
           // Or has by now, or has begun anew.
@@ -524,30 +547,6 @@ export function connect(url, options = {}) {
       again(what.if && 0);
     }
     bound.clear();
-  }
-
-  /** @param {Refusal} refusal */
-  function refuse({ code, message, id, room: named = "", retry, rev }) {
-    const later = code === "rate_limited" || code === "unavailable";
-    const send = sent.get(Number(id));
-    const room = send?.room ?? rooms.get(named);
-    const error = new ParleyError(code, message, room?.id || named, rev);
-    if (send && room) {
-      if (later || (code === "not_joined" && refused.has(room.id))) {
-        putBack(send, code === "unavailable");
-      } else settle(send).reject(error);
-    } else if (id === undefined) {
-      const isAnswer = code !== "bad_name" && answer(named, ({ reject }) => reject(error));
-      if (!later) {
-        if (!isAnswer) room?.asked.shift();
-        if (room && !room.ready && room.id !== home) forget(room, error);
-        report(error);
-      } else if (named && !isAnswer && !(room?.ready && room.asked.length === 0)) {
-        // Otherwise it was a note, which is not repeated.
-        refused.add(named);
-      }
-    }
-    if (later) pauseSends(retry ?? backoff(setbacks + 1));
   }
 
   // What goes out.
@@ -579,48 +578,30 @@ export function connect(url, options = {}) {
 
   /** @param {string} id @param {string} [name] To join it with. */
   function addRoom(id, name) {
-    /** @type {Room} */
-    const room = {
-      id: checkRoom(id),
-      asked: name === undefined ? [] : [name],
-      seq: 0,
-      ready: false,
-      rev: 0,
-      gotRev: -1,
-      entries: new Map(),
-      values: new Map(),
-      parts: [],
-      latest: new Map(),
-      bound: new Map(),
-    };
+    const room = new Room(id);
+    if (name !== undefined) room.asked.push(name);
     rooms.set(id, room);
     return room;
   }
 
   /** Where to go on in a room, and what of it to hear. @param {Room} [room] */
   function position(room) {
-    const after = room?.epoch && `${room.epoch}:${room.seq}`;
-    const since = room?.stateEpoch && `${room.stateEpoch}:${room.rev}`;
+    const after = place(room?.epoch, room?.seq);
+    const since = place(room?.stateEpoch, room?.rev);
     return on.state ? { after, state: true, every, since } : { after };
   }
 
   /** Joins a room under each name that waits for an answer, or listens to it. @param {Room} room */
-  function subscribe(room) {
-    const { id, asked } = room;
-    for (const name of asked) enqueue({ type: "join", room: id, name, session, ...position(room) });
-    if (asked.length === 0) enqueue({ type: "listen", room: id, ...position(room) });
+  function subscribe(room, names = room.asked) {
+    const { id } = room;
+    for (const name of names) enqueue({ type: "join", room: id, name, session, ...position(room) });
+    if (names.length === 0) enqueue({ type: "listen", room: id, ...position(room) });
   }
 
   /** @param {Room} room @param {ParleyError} [error] Why; by default `closed`. */
   function forget(room, error) {
     rooms.delete(room.id);
     for (const send of sends) if (send.room === room && !flying.has(send)) fail(send, error);
-  }
-
-  /** @param {string} id @param {(question: Question) => void} how */
-  function answer(id, how) {
-    questions.get(id)?.forEach(how);
-    return questions.delete(id);
   }
 
   /**
@@ -630,34 +611,28 @@ export function connect(url, options = {}) {
    * @param {string} id @param {Send["what"]} what @returns {Promise<any>}
    */
   function ask(id, what) {
-    /** @type {Send | undefined} */
-    let send;
-    const promise = handled((resolve, reject) => {
-      const room = rooms.get(id);
-      if (connection === "closed") throw closed(id);
-      if (!room) throw new ParleyError("not_joined", `Not joined: ${id}`, id);
-      let json;
-      try {
-        json = JSON.stringify(what);
-      } catch (cause) {
-        throw new ParleyError("bad_message", `Not JSON: ${cause}`, id);
-      }
-      const { key = "" } = what;
-      const last = room.latest.get(key);
-      if (last && !flying.has(last)) pump();
-      if (last && !flying.has(last) && last.what.if === undefined && what.if === undefined) {
-        send = Object.assign(settle(last), { what, json, id: 0, unsure: false });
-      } else if (sends.size >= MAX_PENDING) {
-        throw new ParleyError("busy", `${MAX_PENDING} messages wait already`, id);
-      } else {
-        send = { resolve, reject, room, what, json, id: 0, sentAt: 0, unsure: false };
-      }
-      sends.add(send);
-      if (key) room.latest.set(key, send);
-      schedule();
-    });
-    if (send) send.promise ??= promise;
-    return send?.promise ?? promise;
+    const room = rooms.get(id);
+    if (connection === "closed") throw closed(id);
+    if (!room) throw new ParleyError("not_joined", `Not joined: ${id}`, id);
+    let json;
+    try {
+      json = JSON.stringify(what);
+    } catch (cause) {
+      throw new ParleyError("bad_message", `Not JSON: ${cause}`, id);
+    }
+    const { key = "" } = what;
+    const last = room.latest.get(key);
+    if (last && !flying.has(last)) pump();
+    const isReplaced = last && !flying.has(last) && (last.what.if ?? what.if) === undefined;
+    if (!isReplaced && sends.size >= MAX_PENDING) {
+      throw new ParleyError("busy", `${MAX_PENDING} messages wait already`, id);
+    }
+    const answer = isReplaced ? settle(last) : Promise.withResolvers();
+    const send = { answer, room, what, json, id: 0, sentAt: 0, unsure: false };
+    sends.add(send);
+    if (key) room.latest.set(key, send);
+    schedule();
+    return answer.promise;
   }
 
   /** @param {Send} send */
@@ -667,7 +642,7 @@ export function connect(url, options = {}) {
     sends.delete(send);
     sent.delete(send.id);
     flying.delete(send);
-    return send;
+    return send.answer;
   }
 
   /** @param {Send} send @param {ParleyError} error What it rejects with if it was surely not kept. */
@@ -759,21 +734,21 @@ export function connect(url, options = {}) {
     if (frame) socket.send(frame);
   }
 
-  /** @param {URL} address @returns {Promise<import("./client.d.ts").Page<any>>} */
-  async function readPage(address) {
-    const jwt = await getToken();
-    const headers = jwt ? { authorization: `Bearer ${jwt}` } : undefined;
-    const response = await fetch(address, { headers });
-    const { code, message, ...page } = (await response.json().catch(() => {})) ?? {};
-    if (!response.ok || !page.messages) {
-      const text = message ?? `HTTP status ${response.status}`;
-      throw new ParleyError(code ?? `http_${response.status}`, text);
-    }
-    page.messages = page.messages.map((/** @type {Message} */ one) => {
-      const { room, seq, time, sender, message } = one;
-      return { room, epoch: page.epoch, seq, time, sender, message };
+  /**
+   * @param {string} id @param {{ before?: Cursor, after?: Cursor, limit?: number }} span
+   * @returns {Promise<Page<any>>}
+   */
+  async function readPage(id, { before, after, limit }) {
+    const [start, end] = [after, before].map((cursor) => place(cursor?.epoch, cursor?.seq));
+    const query = { before: end, after: start, limit };
+    const address = addressOf(`rooms/${checkRoom(id)}/messages`, query);
+    const { response, body, error } = await get(address, await getToken());
+    if (!response.ok || !body.messages) throw error;
+    const { epoch } = body;
+    const messages = body.messages.map((/** @type {Message} */ one) => {
+      return { epoch, seq: one.seq, ...bodyOf(one) };
     });
-    return page;
+    return { ...body, messages };
   }
 
   // What the page is told.
@@ -792,10 +767,10 @@ export function connect(url, options = {}) {
     notify(() => on.onError?.(error));
   }
 
-  /** @param {Connection} now */
-  function become(now) {
-    connection = now;
-    notify(() => on.onConnection?.(now));
+  /** @param {Connection} state */
+  function become(state) {
+    connection = state;
+    notify(() => on.onConnection?.(state));
   }
 
   return {
@@ -803,13 +778,12 @@ export function connect(url, options = {}) {
       return connection;
     },
 
-    /** @param {Body} message */
     send: (message = /** @type {any} */ (""), { room = home } = {}) =>
-      ask(room, { type: "chat", message }),
+      handled(() => ask(room, { type: "chat", message })),
 
     /** @param {string} key @param {Value | null} value */
     set: (key, value, { room = home, ...how } = {}) =>
-      ask(room, { type: "set", key, value, ...how }),
+      handled(() => ask(room, { type: "set", key, value, ...how })),
 
     state: (room = home) => rooms.get(room)?.values ?? new Map(),
 
@@ -823,31 +797,21 @@ export function connect(url, options = {}) {
       else if (rooms.get(id)?.ready && !leaving && !pause) enqueue(object);
     },
 
-    /** @param {Parameters<import("./client.d.ts").Client["history"]>[0]} [options] */
-    history({ room: id = home, before, after, limit } = {}) {
-      return handled((resolve, reject) => {
-        const address = new URL(base);
-        address.protocol = base.protocol.replace("ws", "http");
-        address.pathname = base.pathname.replace(/chat\/[^/]*$/, `rooms/${checkRoom(id)}/messages`);
-        if (before) address.searchParams.set("before", `${before.epoch}:${before.seq}`);
-        if (after) address.searchParams.set("after", `${after.epoch}:${after.seq}`);
-        if (limit) address.searchParams.set("limit", `${limit}`);
-        readPage(address).then(resolve, (error) => {
-          const isOurs = error instanceof ParleyError;
-          reject(isOurs ? error : new ParleyError("unavailable", `Cannot read: ${error}`, id));
-        });
-      });
-    },
+    history: ({ room: id = home, ...span } = {}) =>
+      handled(() =>
+        readPage(id, span).catch((error) => {
+          if (error instanceof ParleyError) throw error;
+          throw new ParleyError("unavailable", `Cannot read: ${error}`, id);
+        })
+      ),
 
     /** @param {string} name */
     join(name, id = home) {
-      let room = rooms.get(id);
-      if (!room) room = addRoom(id, name);
-      else if (connection === "open") {
-        room.asked.push(name);
-        return enqueue({ type: "join", room: id, name, session, ...position(room) });
-      } else room.asked = [name];
-      subscribe(room);
+      const room = rooms.get(id);
+      if (!room) return subscribe(addRoom(id, name));
+      if (connection === "open") room.asked.push(name);
+      else room.asked = [name];
+      subscribe(room, [name]);
     },
 
     /** @param {string} id */
@@ -862,15 +826,16 @@ export function connect(url, options = {}) {
       forget(room);
     },
 
-    members(id = home) {
-      return handled((resolve, reject) => {
+    members: (id = home) =>
+      handled(() => {
         if (connection === "closed") throw closed(id);
-        const asked = questions.get(id);
-        if (asked) return asked.push({ resolve, reject });
-        questions.set(id, [{ resolve, reject }]);
-        enqueue({ type: "members", room: id });
-      });
-    },
+        const question = questions.get(id) ?? Promise.withResolvers();
+        if (!questions.has(id)) {
+          questions.set(id, question);
+          enqueue({ type: "members", room: id });
+        }
+        return question.promise;
+      }),
 
     async refreshToken() {
       const { signal } = attempt;
@@ -906,14 +871,21 @@ function decode(part = "") {
   }
 }
 
+/** A position as text, where there is one. @param {string} [epoch] @param {number} [number] */
+function place(epoch, number) {
+  return epoch && `${epoch}:${number}`;
+}
+
+/** What a message and a note have in common. @param {Note} object */
+function bodyOf({ room, time, sender, message }) {
+  return /** @type {any} */ ({ room, time, sender, message });
+}
+
 /** @param {string} id */
 function checkRoom(id) {
   if (/^[\w.:-]{1,64}$/.test(id)) return id;
-  throw new ParleyError(
-    "bad_room",
-    `Cannot use room ${id}: not 1 to 64 of A-Z a-z 0-9 . _ : -`,
-    id,
-  );
+  const text = `Cannot use room ${id}: not 1 to 64 of A-Z a-z 0-9 . _ : -`;
+  throw new ParleyError("bad_room", text, id);
 }
 
 /** @param {string} [room] */
@@ -922,14 +894,15 @@ function closed(room) {
 }
 
 /**
- * A promise whose rejection may go unseen: by itself it would end a Deno process.
+ * The promise of a call, which rejects for what is thrown, too. Its rejection may go unseen: by itself
+ * it would end a Deno process.
  *
- * @template T
- * @param {(resolve: (value: T) => void, reject: (error: ParleyError) => void) => void} executor
- * @returns {Promise<T>}
+ * @template T @param {() => Promise<T>} call
  */
-function handled(executor) {
-  const promise = new Promise(executor);
+function handled(call) {
+  const promise = new Promise((/** @type {(value: Promise<T>) => void} */ resolve) =>
+    resolve(call())
+  );
   promise.catch(() => {});
   return promise;
 }

@@ -3,6 +3,9 @@
  *
  * @module
  */
+import process from "node:process";
+import { createInterface } from "node:readline";
+import { setTimeout as delay } from "node:timers/promises";
 import { parseArgs } from "@std/cli/parse-args";
 import { connect } from "./client.js";
 
@@ -26,7 +29,7 @@ const STATE_TEXTS = {
   closed: "disconnected",
 };
 
-/** How long a server may stay silent before somebody is told; and what was piped in may wait for it. */
+/** How long a server may stay silent before the user is told, and what was piped in may wait for it. */
 const PATIENCE_MS = 1_000;
 const POLL_MS = 100;
 
@@ -40,16 +43,13 @@ function inColour(name: string): string {
   return `\x1b[1;${COLOURS[sum % COLOURS.length]}m${name}\x1b[0m`;
 }
 
-/**
- * A message as text: what could move the cursor or turn the direction of the text around is shown, not
- * done; further lines are set in.
- */
+/** A message as text: shows what could move the cursor or turn the text around, indents further lines. */
 export function printable(message: unknown): string {
   const text = typeof message === "string" ? message : JSON.stringify(message);
   return escaped(text.replace(/\n/g, "\n      "), /(?!\n)[\p{Cc}\u2028-\u202e\u2066-\u2069]/gu);
 }
 
-/** A name as text: what nobody would see of it is shown, so that no two names look the same. */
+/** A name as text: shows what would be invisible, so that no two names look the same. */
 export function printableName(name: string): string {
   return escaped(name, /[\p{Cc}\p{Cf}\p{Default_Ignorable_Code_Point}]|(?! )\p{Z}|^ | $|\u2800/gu);
 }
@@ -58,13 +58,14 @@ function escaped(text: string, hidden: RegExp): string {
   return text.replace(hidden, (letter) => `\\x${letter.codePointAt(0)!.toString(16)}`);
 }
 
-/** Talks in a room until the input ends; answers whether all lines were sent. */
+/** Talks in a room until the input ends; returns whether all lines were sent. */
 async function talk(url: string, flags: Record<string, string | undefined>): Promise<boolean> {
   const name = flags.name ?? Deno.env.get("USER") ?? "Anonymous";
   const history = Number(flags.history ?? 20);
   if (!Number.isInteger(history) || history < 0) {
     throw new TypeError(`Cannot use --history: it is a whole number, is ${flags.history}`);
   }
+  const input = createInterface({ input: process.stdin });
   const client = connect(url, {
     name,
     token: flags.token,
@@ -84,76 +85,55 @@ async function talk(url: string, flags: Record<string, string | undefined>): Pro
     onConnection: (state) => console.error(`* ${STATE_TEXTS[state]}`),
     onError: ({ message }) => {
       console.error(`* ${printable(message)}`);
-      if (client.connection === "closed") input.abort();
+      if (client.connection === "closed") input.close();
     },
   });
-  const input = new AbortController();
   console.error(`* connecting to ${url}`);
   const silence = setTimeout(() => {
-    if (client.connection !== "connecting") return;
+    isSilent = client.connection === "connecting";
+    if (!isSilent) return;
     console.error(`* no answer from ${url}, ${TRYING}`);
-    isSilent = true;
-    for (const line of waiting.values()) showWaiting(line);
+    waiting.forEach(showWaiting);
   }, PATIENCE_MS);
 
   let areAllSent = true, isSilent = false;
   const waiting = new Map<Promise<void>, string>();
   const showWaiting = (line: string) => console.error(`* waits to be sent: ${printable(line)}`);
   const send = (line: string) => {
-    if (client.connection === "reconnecting" || client.connection === "connecting" && isSilent) {
-      showWaiting(line);
-    }
+    const { connection } = client;
+    if (connection === "reconnecting" || connection === "connecting" && isSilent) showWaiting(line);
     const done: Promise<void> = client.send(line).then(() => {}, ({ message }) => {
       areAllSent = false;
       console.error(`* not sent: ${printable(line)} (${message})`);
     }).finally(() => waiting.delete(done));
     waiting.set(done, line);
   };
-  const showMembers = async () => {
-    const { members, count } = await client.members();
-    console.log(`* ${count} here: ${members.map(printableName).join(", ")}`);
-  };
+  const showMembers = () =>
+    client.members().then(
+      ({ members, count }) =>
+        console.log(`* ${count} here: ${members.map(printableName).join(", ")}`),
+      ({ message }) => console.error(`* ${message}`),
+    );
 
   let isQuitting = false;
-  for await (const line of readLines(input.signal)) {
+  for await (const line of input) {
     isQuitting = line === "/quit";
     if (isQuitting) break;
     if (line.startsWith("/name ")) client.join(line.slice("/name ".length).trim());
-    else if (line === "/members") {
-      showMembers().catch(({ message }) => console.error(`* ${message}`));
-    } else if (line !== "") send(line);
+    else if (line === "/members") showMembers();
+    else if (line !== "") send(line);
   }
+  const isRefused = client.connection === "closed";
   // What was piped in is sent before the end, if there is a connection, or soon.
   let patience = isQuitting ? 0 : PATIENCE_MS;
   while (waiting.size > 0 && patience > 0) {
-    const { promise, resolve } = Promise.withResolvers<void>();
-    const timer = setTimeout(resolve, POLL_MS);
-    await Promise.race([promise, Promise.all(waiting.keys())]);
-    clearTimeout(timer);
+    await Promise.race([delay(POLL_MS), Promise.all(waiting.keys())]);
     if (client.connection !== "open") patience -= POLL_MS;
   }
   clearTimeout(silence);
   client.close();
   await Promise.all(waiting.keys());
-  return areAllSent && !input.signal.aborted;
-}
-
-/** The lines of the standard input, until it ends or the signal comes. */
-async function* readLines(signal: AbortSignal): AsyncGenerator<string> {
-  let rest = "";
-  const text = new TextDecoderStream();
-  // Aborted while somebody types, the pipe rejects; there is nobody left to tell.
-  Deno.stdin.readable.pipeTo(text.writable, { signal }).catch(() => {});
-  try {
-    for await (const chunk of text.readable) {
-      const lines = (rest + chunk).split(/\r?\n/);
-      rest = lines.pop() ?? "";
-      yield* lines;
-    }
-  } catch (error) {
-    if (!signal.aborted) throw error;
-  }
-  yield rest;
+  return areAllSent && !isRefused;
 }
 
 if (import.meta.main) {

@@ -19,6 +19,7 @@ import type {
 import type { Clock } from "../util/clock.ts";
 import type { Log } from "../util/log.ts";
 import { chain, type MaybePromise } from "../util/maybe_promise.ts";
+import { OptionError } from "../util/option_error.ts";
 import { Committer } from "./committer.ts";
 import {
   type Change,
@@ -49,7 +50,7 @@ const UNAVAILABLE: Refusal = { refused: "unavailable" };
  * Makes the durable engine over a file, with everything that the file has.
  *
  * @param open opens the store in the file, and gives `take` what it has
- * @throws {Error} if the file cannot be used, or another process uses it
+ * @throws {OptionError} if the file cannot be used, or another process uses it
  */
 export async function createDurableEngine(
   file: string,
@@ -65,7 +66,7 @@ export async function createDurableEngine(
     rooms.restored();
     committer.start(store);
   } catch (error) {
-    throw new Error(`Cannot use DATA_FILE ${file}: ${(error as Error).message}`, { cause: error });
+    throw new OptionError("file", `${(error as Error).message}, ${file}`);
   }
   const memory = new MemoryEngine(rooms, clock);
   // Members are not kept: whom the restart took has left.

@@ -28,7 +28,7 @@ export { type HistoryLimits, newEpoch } from "./memory_rooms.ts";
 const SWEEP_MS = 5_000;
 const NO_STATE = { map: new StateMap() };
 
-/** Makes the memory engine. @throws {SettingError} if a rule of the limits is none */
+/** Makes the memory engine. @throws {OptionError} if a rule of the limits is none */
 export function createMemoryEngine(limits: HistoryLimits, clock: Clock): Engine {
   return new MemoryEngine(new MemoryRooms(limits, clock), clock);
 }

@@ -86,7 +86,7 @@ export class MemoryRooms {
 
   /**
    * @param journal where changes are written down; the memory engine alone has none
-   * @throws {SettingError} if a rule of the limits is none
+   * @throws {OptionError} if a rule of the limits is none
    */
   constructor(
     readonly limits: HistoryLimits,

@@ -1,6 +1,6 @@
 /** What is kept of each room: the limits of all, or what a rule says of its name. */
 import { isObject, isRoomName, isServerRoom, isSharedRoom } from "../protocol/parse.ts";
-import { SettingError } from "../util/setting_error.ts";
+import { OptionError } from "../util/option_error.ts";
 
 /** What is kept of the rooms that a rule names; what is missing is as for all. */
 export interface RoomRule {
@@ -34,7 +34,7 @@ const SHARED_ROOM_LIMITS: RoomLimits = {
 /**
  * Makes the function that tells what is kept of a room. No rule counts for the server's own rooms.
  *
- * @throws {SettingError} if a rule is none
+ * @throws {OptionError} if a rule is none
  */
 export function roomLimits<L extends RoomLimits & { roomRules?: RoomRules }>(
   limits: L,
@@ -57,7 +57,7 @@ export function roomLimits<L extends RoomLimits & { roomRules?: RoomRules }>(
   };
 }
 
-/** Reads rules from what may be anything. @throws {SettingError} if one is none */
+/** Reads rules from what may be anything. @throws {OptionError} if one is none */
 export function checkRoomRules(rules: unknown): RoomRules {
   if (!isObject(rules)) throw cannotUse(`must be an object of rules by room, is ${show(rules)}`);
   for (const [name, rule] of Object.entries(rules)) {
@@ -83,6 +83,6 @@ const PARTS = ["history", "seconds", "keys"];
 const MAX_COUNT = 1_000_000_000;
 const show = JSON.stringify;
 
-function cannotUse(why: string): SettingError {
-  return new SettingError(`Cannot use ROOM_RULES: ${why}`);
+function cannotUse(why: string): OptionError {
+  return new OptionError("roomRules", why);
 }

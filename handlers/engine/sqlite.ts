@@ -70,11 +70,14 @@ export class SqliteFile {
     const statement = this.#database.prepare(
       "SELECT row, entry FROM log WHERE row > ? ORDER BY row LIMIT 1000",
     );
-    // Objects take twice as long. The types do not know of this yet.
-    (statement as unknown as { setReturnArrays(isOn: boolean): void }).setReturnArrays(true);
+    // Objects take twice as long, but Deno 2.5 has nothing else. The types do not know of this yet.
+    (statement as { setReturnArrays?(isOn: boolean): void }).setReturnArrays?.(true);
     let last = 0;
-    for (let rows; (rows = statement.all(last) as unknown as [number, string][]).length > 0;) {
-      for (const [row, entry] of rows) take(last = row, JSON.parse(entry));
+    for (let rows; (rows = statement.all(last)).length > 0;) {
+      for (const columns of rows) {
+        const [row, entry] = Object.values(columns) as [number, string];
+        take(last = row, JSON.parse(entry));
+      }
     }
   }
 

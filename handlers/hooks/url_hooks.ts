@@ -38,7 +38,7 @@ export function urlHooks(options: UrlHooksOptions): Hooks {
 
   /** The log has one line when the backend goes and one when it is back, however many ask. */
   function unavailable(why: string): HookUnavailable {
-    if (!isDown) log.warn(`The backend of HOOK_URL is down: ${why}`, { event: "hook_down" });
+    if (!isDown) log.warn(`The hooks' backend is down: ${why}`, { event: "hook_down" });
     isDown = true;
     return new HookUnavailable(why);
   }
@@ -57,7 +57,7 @@ export function urlHooks(options: UrlHooksOptions): Hooks {
       throw new Error(`it answered ${response.status}`);
     }
     const text = await readText(response, maxBytes);
-    if (isDown) log.info("The backend of HOOK_URL answers again", { event: "hook_up" });
+    if (isDown) log.info("The hooks' backend answers again", { event: "hook_up" });
     isDown = false;
     return [response.status, text];
   }
@@ -82,7 +82,7 @@ export function urlHooks(options: UrlHooksOptions): Hooks {
       if (error instanceof AnswerError) throw error;
       // The URL may have a password.
       const cause = error instanceof Error && error.cause || error;
-      throw unavailable(String(cause).replaceAll(url, "HOOK_URL"));
+      throw unavailable(String(cause).replaceAll(url, "its URL"));
     } finally {
       cancel();
       waitingCount--;

@@ -1,18 +1,22 @@
 /** The body of a request: JSON, bounded in size and time. */
+import type { App } from "../app.ts";
 import { HttpError } from "../protocol/http_error.ts";
 import { isObject, parseJson } from "../protocol/parse.ts";
-import type { Clock } from "../util/clock.ts";
 
 /** Times out bodies that are slower, in ms. */
 const BODY_MS = 30_000;
 
 /**
- * Reads a body's text. No more than `maxBytes` of it is taken.
+ * Reads a body's text, and counts it. No more than `maxBytes` of it is taken.
  *
  * @throws {HttpError} 415 for another type than JSON, 413 for a longer one, 408 for a slow one, 400 for
  * one that breaks off or is not UTF-8
  */
-export async function readBody(request: Request, maxBytes: number, clock: Clock): Promise<string> {
+export async function readBody(
+  request: Request,
+  { registry, clock }: App,
+  maxBytes: number,
+): Promise<string> {
   const type = request.headers.get("content-type") ?? "";
   if (!/^application\/(?:[\w.-]+\+)?json(?:\s*;|$)/i.test(type)) {
     throw new HttpError(415, "bad_type", "The body must be application/json.");
@@ -43,7 +47,10 @@ export async function readBody(request: Request, maxBytes: number, clock: Clock)
   }
   if (isLate) throw new HttpError(408, "timeout", "The body did not come in time.");
   try {
-    return new TextDecoder("utf-8", { fatal: true }).decode(await new Blob(chunks).arrayBuffer());
+    const bytes = await new Blob(chunks).arrayBuffer();
+    const text = new TextDecoder("utf-8", { fatal: true }).decode(bytes);
+    registry.counters.bytesIn += text.length;
+    return text;
   } catch {
     throw badJson();
   }

@@ -35,17 +35,18 @@ const NOWHERE: RequestInfo = { remoteAddr: { transport: "tcp", hostname: "unknow
 const SERVER_ERROR = new HttpError(500, "internal", "Server error.");
 const NOT_FOUND = () => new Response("Not Found", { status: 404 });
 
+const MOUNT = ". A router must not take that off the path: in Hono it is " +
+  "app.mount(path, parley.fetch, { replaceRequest: false })";
+
 /**
  * Makes the function that answers requests.
  *
  * @param routes by path; `{room}` stands for one part of it, a room's name, `{key}` and `{user}` for the rest
- * @throws {TypeError} if the prefix is no path
  */
 export function dispatcher(app: App, routes: Record<string, Route>): Fetch {
   const { prefix, registry, log } = app;
-  if (!/^(?:\/[\w.~-]+)*$/.test(prefix)) {
-    throw new TypeError(`Cannot use prefix: must be a path like /rt, is ${JSON.stringify(prefix)}`);
-  }
+  const outside = `Parley is below ${prefix}/`;
+  let hasWarned = false;
   const access = new Access(app, (user) => registry.bans.has(user));
   const patterns = Object.entries(routes).map(([path, route]) => ({
     path,
@@ -65,13 +66,13 @@ export function dispatcher(app: App, routes: Record<string, Route>): Fetch {
     if (prefix !== "" && url.pathname === prefix) {
       return new Response(null, { status: 308, headers: { location: `${prefix}/${url.search}` } });
     }
-    if (!url.pathname.startsWith(`${prefix}/`) || AMBIGUOUS.test(rawPath(request.url))) {
-      return NOT_FOUND();
-    }
-    const pathname = url.pathname.slice(prefix.length);
+    if (AMBIGUOUS.test(rawPath(request.url))) return NOT_FOUND();
+    const isBelow = url.pathname.startsWith(`${prefix}/`);
+    const pathname = isBelow ? url.pathname.slice(prefix.length) : url.pathname;
     // A room may be called like a route: each takes the methods that the other does not.
     const found = patterns.filter(({ pattern }) => pattern.test(pathname));
     if (found.length === 0) return NOT_FOUND();
+    if (!isBelow) return answerOutside(pathname);
     const handlerOf = (route: Route, method: typeof METHODS[number]) =>
       route[method === "HEAD" ? "GET" : method];
     const allowed = METHODS.filter((method) => found.some(({ route }) => handlerOf(route, method)));
@@ -100,6 +101,13 @@ export function dispatcher(app: App, routes: Record<string, Route>): Fetch {
       visitor,
     });
     return method === "HEAD" ? withoutBody(response) : response;
+  }
+
+  /** A router that takes the prefix off, or a client that does not know of it: the log has a line once. */
+  function answerOutside(path: string): Response {
+    if (!hasWarned) log.warn(`Cannot find ${path}: ${outside}${MOUNT}`, { event: "outside" });
+    hasWarned = true;
+    return new Response(`Not Found: ${outside}`, { status: 404 });
   }
 
   /** Tells the log of a defect, and the client nothing of it. */

@@ -1,9 +1,6 @@
-/**
- * What the server counts: as numbers that add up over the workers of a process, and as `/metrics` for
- * Prometheus. Both are read when somebody asks.
- */
+/** What the server counts: as numbers that add up over a process's workers, and as `/metrics`. */
 import process from "node:process";
-import type { Counter, Gauge } from "prom-client";
+import type { Gauge } from "prom-client";
 import type { App, Handler } from "../app.ts";
 import { CLOSE } from "../protocol/close_codes.ts";
 import type { Figures, Histogram } from "../registry/counters.ts";
@@ -61,18 +58,17 @@ export function readFigures({ registry, threads, authorize, log }: FiguresOf) {
 export type ServerFigures = ReturnType<typeof readFigures>;
 
 /** The figures that only grow. */
-const TOTALS: (keyof ServerFigures)[] = [
-  ...["messagesIn", "bytesIn", "framesOut", "bytesOut", "deliveries"] as const,
-  ...["keyFailures", "logDropped", "closes", "refusals", "recoveries"] as const,
-  ...["hookCalls", "hookSeconds"] as const,
-  ...["batchMessages", "fanOutSeconds"] as const,
-];
+const TOTALS = new Set<string>(
+  [
+    ...["messagesIn", "bytesIn", "framesOut", "bytesOut", "deliveries", "keyFailures"] as const,
+    ...["logDropped", "closes", "refusals", "recoveries", "hookCalls", "hookSeconds"] as const,
+    ...["batchMessages", "fanOutSeconds"] as const,
+  ] satisfies (keyof ServerFigures)[],
+);
 
 /** What still counts of a thread that has ended: a total must not fall. */
 export function totalsOf(figures: Figures): Figures {
-  return Object.fromEntries(
-    Object.entries(figures).filter(([name]) => TOTALS.some((total) => total === name)),
-  );
+  return Object.fromEntries(Object.entries(figures).filter(([name]) => TOTALS.has(name)));
 }
 
 /** The figures of the whole process. */
@@ -85,109 +81,87 @@ function readHistogram({ counts, sum }: Histogram) {
   return { sum, counts: Object.fromEntries(counts.entries()) };
 }
 
-/** A metric's values: one number, or one for each value of its label. */
-type Values = number | Record<string, number>;
+/** One number, one for each value of a label, or a histogram. */
+type Values = number | Record<string, number> | ReturnType<typeof readHistogram>;
 
-/** Makes the handler of `/metrics`. prom-client is loaded at the first scrape. */
-export function metrics(app: App): Handler {
-  let scrape: Promise<() => Promise<Response>> | undefined;
-  return async () => {
-    scrape ??= createScrape(app);
-    // What failed once is tried again at the next scrape.
-    scrape.catch(() => scrape = undefined);
-    return await (await scrape)();
-  };
-}
+/** A metric. One whose name ends in `_total` only grows. */
+type Metric = [name: string, help: string, values: Values, labelOrBounds?: string | number[]];
 
-async function createScrape(app: App): Promise<() => Promise<Response>> {
-  const prom = await import("prom-client");
-  const register = new prom.Registry();
-  let figures = await allFigures(app);
-
-  const define =
-    (Kind: typeof Counter | typeof Gauge) =>
-    (name: string, help: string, read: (figures: ServerFigures) => Values, label?: string) =>
-      void new Kind({
-        name: name.startsWith("process_") ? name : `parley_${name}`,
-        help,
-        labelNames: label ? [label] : [],
-        registers: [register],
-        collect() {
-          this.reset();
-          const values = read(figures);
-          if (typeof values === "number") this.inc(values);
-          else {for (const [key, value] of Object.entries(values)) {
-              this.inc({ [label!]: key }, value);
-            }}
-        },
-      });
-  const gauge = define(prom.Gauge);
-  const counter = define(prom.Counter);
-  gauge("connections", "Clients now.", ({ connections }) => connections, "dialect");
-  gauge("held_connections", "Clients that the runtime holds.", ({ held }) => held);
-  gauge("rooms", "Rooms with subscribers, in each worker.", ({ rooms }) => rooms);
-  gauge("members", "Sockets that have joined, a room each.", ({ members }) => members);
-  gauge("queue_bytes", "Unsent bytes of all sockets.", ({ queueBytes }) => queueBytes);
-  gauge("workers", "Workers that answer.", ({ workers }) => workers);
-  counter("received_messages_total", "Objects received.", (all) => all.messagesIn);
-  counter("received_bytes_total", "Bytes received, of text its length.", (all) => all.bytesIn);
-  counter("sent_frames_total", "Frames sent.", (all) => all.framesOut);
-  counter("sent_bytes_total", "Bytes sent, of text its length.", (all) => all.bytesOut);
-  counter("deliveries_total", "Messages, once a subscriber.", (all) => all.deliveries);
-  counter("closes_total", "Closes by the server.", ({ closes }) => {
-    const named = Object.entries(CLOSE).map(([why, { reason }]) =>
-      [reason.replaceAll(" ", "_"), closes[why as keyof typeof CLOSE]] as const
-    );
-    return Object.fromEntries(named);
-  }, "reason");
-  counter("refusals_total", "Errors sent.", ({ refusals }) => refusals, "code");
-  counter("recoveries_total", "Rooms resumed.", ({ recoveries }) => recoveries, "result");
-  counter("key_failures_total", "Reads of AUTH_JWKS that failed.", (all) => all.keyFailures);
-  counter("log_dropped_total", "Lines of the log that nobody read.", (all) => all.logDropped);
-  counter("hook_calls_total", "Hooks that answered later.", (all) => all.hookCalls, "outcome");
-  counter("hook_seconds_total", "Seconds that they took.", ({ hookSeconds }) => hookSeconds);
-  gauge("hook_waiting", "Hooks that have not answered.", ({ hookWaiting }) => hookWaiting);
-  const engine = app.registry.engineOf("");
-  const isReady = (all: ServerFigures) => ({ [engine.name]: all.engineReady });
-  gauge("engine_ready", "Workers whose engine takes messages.", isReady, "engine");
-  gauge("engine_rooms", "Rooms known, empty ones too.", (all) => all.engineRooms);
-  gauge("history_bytes", "Bytes of history.", ({ historyBytes }) => historyBytes);
-  if (engine.stats().remote) {
-    counter("engine_commands_total", "Commands sent.", (all) => all.engine.commands);
-    counter("engine_reconnects_total", "Reconnects.", (all) => all.engine.reconnects);
-    counter("engine_round_trips_total", "Round trips measured.", (all) => all.engine.roundTrips);
-    const seconds = (all: ServerFigures) => all.engine.roundTripSeconds;
-    counter("engine_round_trip_seconds_total", "Seconds of the measured round trips.", seconds);
-  }
-  // What prom-client itself measures of a Node process is wrong or missing in Deno.
-  counter("process_cpu_seconds_total", "CPU time, user and system.", thisMachine.cpuSeconds);
-  gauge("process_start_time_seconds", "Start, in Unix time.", (all) => all.startSeconds);
-  gauge("process_resident_memory_bytes", "Memory of the process.", thisMachine.rssBytes);
-  const { batchSizes, fanOutSeconds } = app.registry.counters;
+function metricsOf(all: ServerFigures, { registry }: App): Metric[] {
+  const engine = registry.engineOf("");
+  const { batchSizes, fanOutSeconds } = registry.counters;
+  const closes = Object.entries(CLOSE).map(([why, { reason }]) =>
+    [reason.replaceAll(" ", "_"), all.closes[why as keyof typeof CLOSE]] as const
+  );
+  const { commands, reconnects, roundTrips, roundTripSeconds } = all.engine;
+  const remote: Metric[] = [
+    ["engine_commands_total", "Commands sent.", commands],
+    ["engine_reconnects_total", "Reconnects.", reconnects],
+    ["engine_round_trips_total", "Round trips measured.", roundTrips],
+    ["engine_round_trip_seconds_total", "Seconds of the measured round trips.", roundTripSeconds],
+  ];
+  const ready = { [engine.name]: all.engineReady };
   const fanOutHelp = "From a message's arrival until it was written, of one in 64.";
+  return [
+    ["connections", "Clients now.", all.connections, "dialect"],
+    ["held_connections", "Clients that the runtime holds.", all.held],
+    ["rooms", "Rooms with subscribers, in each worker.", all.rooms],
+    ["members", "Sockets that have joined, a room each.", all.members],
+    ["queue_bytes", "Unsent bytes of all sockets.", all.queueBytes],
+    ["workers", "Workers that answer.", all.workers],
+    ["received_messages_total", "Objects received.", all.messagesIn],
+    ["received_bytes_total", "Bytes received, of text its length.", all.bytesIn],
+    ["sent_frames_total", "Frames sent.", all.framesOut],
+    ["sent_bytes_total", "Bytes sent, of text its length.", all.bytesOut],
+    ["deliveries_total", "Messages, once a subscriber.", all.deliveries],
+    ["closes_total", "Closes by the server.", Object.fromEntries(closes), "reason"],
+    ["refusals_total", "Errors sent.", all.refusals, "code"],
+    ["recoveries_total", "Rooms resumed.", all.recoveries, "result"],
+    ["key_failures_total", "Reads of the public keys that failed.", all.keyFailures],
+    ["log_dropped_total", "Lines of the log that nobody read.", all.logDropped],
+    ["hook_calls_total", "Hooks that answered later.", all.hookCalls, "outcome"],
+    ["hook_seconds_total", "Seconds that they took.", all.hookSeconds],
+    ["hook_waiting", "Hooks that have not answered.", all.hookWaiting],
+    ["engine_ready", "Workers whose engine takes messages.", ready, "engine"],
+    ["engine_rooms", "Rooms known, empty ones too.", all.engineRooms],
+    ["history_bytes", "Bytes of history.", all.historyBytes],
+    ...engine.stats().remote ? remote : [],
+    // What prom-client itself measures of a Node process is wrong or missing in Deno.
+    ["process_cpu_seconds_total", "CPU time, user and system.", thisMachine.cpuSeconds()],
+    ["process_start_time_seconds", "Start, in Unix time.", all.startSeconds],
+    ["process_resident_memory_bytes", "Memory of the process.", thisMachine.rssBytes()],
+    ["batch_messages", "Objects in a merged frame.", all.batchMessages, batchSizes.bounds],
+    ["fan_out_seconds", fanOutHelp, all.fanOutSeconds, fanOutSeconds.bounds],
+  ];
+}
 
+/** Makes the handler of `/metrics`. */
+export function metrics(app: App): Handler {
   return async () => {
-    figures = await allFigures(app);
-    const { batchMessages, fanOutSeconds: times } = figures;
-    const text = await register.metrics() +
-      expose("batch_messages", "Objects in a merged frame.", batchSizes.bounds, batchMessages) +
-      expose("fan_out_seconds", fanOutHelp, fanOutSeconds.bounds, times);
-    return new Response(text, { headers: { "content-type": register.contentType } });
+    const [prom, figures] = await Promise.all([import("prom-client"), allFigures(app)]);
+    const register = new prom.Registry();
+    for (const [title, help, values, by] of metricsOf(figures, app)) {
+      const name = title.startsWith("process_") ? title : `parley_${title}`;
+      const type = Array.isArray(by) ? "histogram" : name.endsWith("_total") ? "counter" : "gauge";
+      const get = () => ({ name, help, type, values: samplesOf(name, values, by) });
+      // Its own metrics count by themselves; these are counted already.
+      register.registerMetric({ name, get } as unknown as Gauge);
+    }
+    const headers = { "content-type": register.contentType };
+    return new Response(await register.metrics(), { headers });
   };
 }
 
-/** prom-client's histogram takes single figures only; these are counted already. */
-function expose(
-  name: string,
-  help: string,
-  bounds: number[],
-  { sum, counts }: ServerFigures["fanOutSeconds"],
-): string {
+function samplesOf(name: string, values: Values, by: string | number[] = "") {
+  if (typeof values === "number") return [{ value: values }];
+  if (!Array.isArray(by)) {
+    return Object.entries(values).map(([key, value]) => ({ labels: { [by]: key }, value }));
+  }
+  const { sum, counts } = values as ReturnType<typeof readHistogram>;
   let total = 0;
-  const buckets = [...bounds, "+Inf"].map((bound, i) => {
-    total += counts[i];
-    return `parley_${name}_bucket{le="${bound}"} ${total}\n`;
+  const buckets = [...by, "+Inf"].map((le, i) => {
+    return { metricName: `${name}_bucket`, labels: { le }, value: total += counts[i] };
   });
-  return `\n# HELP parley_${name} ${help}\n# TYPE parley_${name} histogram\n` +
-    `${buckets.join("")}parley_${name}_sum ${sum}\nparley_${name}_count ${total}\n`;
+  const ends = [{ metricName: `${name}_sum`, value: sum }];
+  return [...buckets, ...ends, { metricName: `${name}_count`, value: total }];
 }

@@ -1,31 +1,34 @@
-/**
- * What a browser loads: the files of `web/`, `client/` and uPlot, which are part of the program.
- */
+/** What a browser loads: the files of `web/`, `client/` and uPlot, which are part of the program. */
 import { eTag, ifNoneMatch } from "@std/http/etag";
 import type { Handler } from "../app.ts";
 import { HttpError } from "../protocol/http_error.ts";
 import type { MaybePromise } from "../util/maybe_promise.ts";
-import type { FILES } from "./files.ts";
 
-type Path = keyof typeof FILES;
+/** Path → text, loaded at first use: a program whose Deno cannot load it has all the rest. */
+const FILES = {
+  "/": () => import("../web/chat.html", { with: { type: "text" } }),
+  "/chat.js": () => import("../web/chat.js", { with: { type: "text" } }),
+  "/chat.css": () => import("../web/chat.css", { with: { type: "text" } }),
+  "/message.js": () => import("../web/message.js", { with: { type: "text" } }),
+  "/messages.js": () => import("../web/messages.js", { with: { type: "text" } }),
+  "/page.js": () => import("../web/page.js", { with: { type: "text" } }),
+  "/people.js": () => import("../web/people.js", { with: { type: "text" } }),
+  "/page.css": () => import("../web/page.css", { with: { type: "text" } }),
+  "/client.js": () => import("../client/client.js", { with: { type: "text" } }),
+  "/client.d.ts": () => import("../client/client.d.ts", { with: { type: "text" } }),
+  "/dashboard": () => import("../web/dashboard.html", { with: { type: "text" } }),
+  "/dashboard.js": () => import("../web/dashboard.js", { with: { type: "text" } }),
+  "/charts.js": () => import("../web/charts.js", { with: { type: "text" } }),
+  "/dashboard.css": () => import("../web/dashboard.css", { with: { type: "text" } }),
+  "/uplot.js": () => import("uplot/dist/uPlot.esm.js", { with: { type: "text" } }),
+  "/uplot.css": () => import("uplot/dist/uPlot.min.css", { with: { type: "text" } }),
+};
 
-/** Path → type of each file. */
-const TYPES: Record<Path, string> = {
-  "/": "text/html",
-  "/chat.js": "text/javascript",
-  "/chat.css": "text/css",
-  "/message.js": "text/javascript",
-  "/messages.js": "text/javascript",
-  "/people.js": "text/javascript",
-  "/page.css": "text/css",
-  "/client.js": "text/javascript",
-  "/client.d.ts": "application/typescript",
-  "/dashboard": "text/html",
-  "/dashboard.js": "text/javascript",
-  "/charts.js": "text/javascript",
-  "/dashboard.css": "text/css",
-  "/uplot.js": "text/javascript",
-  "/uplot.css": "text/css",
+/** Ending → type; a path without one is a page. */
+const TYPES: Record<string, string> = {
+  js: "text/javascript",
+  css: "text/css",
+  ts: "application/typescript",
 };
 
 const NO_FILES = "Cannot load the pages and the client: this version of Deno needs " +
@@ -40,19 +43,18 @@ const PAGE_POLICY =
 const MAX_TAGS_LENGTH = 1_000;
 
 /** Makes the handlers of all files, by path. */
-export function pages(): Record<Path, Handler> {
-  const handlers = Object.entries(TYPES)
-    .map(([path, type]) => [path, file(() => readText(path as Path), type)]);
+export function pages(): Record<keyof typeof FILES, Handler> {
+  const handlers = Object.entries(FILES).map(([path, load]) => {
+    const read = async () => {
+      try {
+        return String((await load()).default);
+      } catch {
+        throw new HttpError(500, "no_files", NO_FILES);
+      }
+    };
+    return [path, file(read, TYPES[/\w+$/.exec(path)?.[0] ?? ""] ?? "text/html")];
+  });
   return Object.fromEntries(handlers);
-}
-
-/** The text of a path, loaded at first use: a program whose Deno cannot load it has all the rest. */
-async function readText(path: Path): Promise<string> {
-  try {
-    return (await import("./files.ts")).FILES[path];
-  } catch {
-    throw new HttpError(500, "no_files", NO_FILES);
-  }
 }
 
 /** Makes the handler of one file; a browser that has this very text gets 304. */

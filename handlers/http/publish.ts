@@ -22,10 +22,15 @@ const SEND_MS = 60_000;
 /** Makes the handler of `POST /rooms/{room}/messages`, or of `…/notes`, which have no key and no position. */
 export function publishMessage(app: App, kind: Kind = "chat"): Handler {
   return async (call) => {
-    const { room, from, post, body } = await readPost(call, app);
+    const { room, from } = senderTo(call, app);
+    const body = await readBody(call.request, app, app.limits.maxMessageBytes);
+    const fields = readObject(body, "The body must be an object with a message.");
+    const { message, sender } = readMessage(fields);
+    from.name = from.rights.name ?? sender;
     const id = kind === "chat" ? call.request.headers.get("idempotency-key") : null;
     const key = id === null ? undefined : await readKey(id, from.rights.subject, body);
-    const position = granted(await room.publish({ ...post, kind, key }, from));
+    const size = byteLength(body);
+    const position = granted(await room.publish({ kind, message, size, key }, from));
     return Response.json({ room: room.name, ...position }, { status: 202 });
   };
 }
@@ -38,17 +43,16 @@ export function publishMessages(app: App): Handler {
   return async ({ request, visitor }) => {
     if (app.registry.isDraining) throw noSlotError(app, "draining");
     if (!visitor.rights.mayPublish) throw refusalError({ refused: "forbidden" });
-    const body = await readBody(request, MAX_BATCH_BYTES, app.clock);
+    const body = await readBody(request, app, MAX_BATCH_BYTES);
     const expected = "The body must be an object with a list of messages.";
     const { messages } = readObject(body, expected);
     if (!Array.isArray(messages)) throw new HttpError(400, "bad_message", expected);
     if (messages.length > MAX_ENTRIES) {
       throw new HttpError(413, "too_big", `A batch has at most ${MAX_ENTRIES} messages.`);
     }
-    app.registry.counters.bytesIn += body.length;
     const line = new Line();
     const { subject } = visitor.rights;
-    // All are read before the first is published: a key takes a moment, and must not change the order.
+    // All are read before the first is published: hashing a key is asynchronous and must not reorder them.
     const entries = await Promise.all(
       messages.map((entry) => readEntry(entry, subject, app).catch((error: Error) => error)),
     );
@@ -69,20 +73,6 @@ export function publishMessages(app: App): Handler {
   };
 }
 
-/** What is posted to one room, and who posts it. @throws {HttpError} without the right */
-async function readPost(call: Call, app: App) {
-  if (app.registry.isDraining) throw noSlotError(app, "draining");
-  const room = app.registry.room(call.room);
-  const from = senderOf(call.visitor, app, new Line());
-  granted(room.checkSender(from));
-  const body = await readBody(call.request, app.limits.maxMessageBytes, app.clock);
-  app.registry.counters.bytesIn += body.length;
-  const expected = "The body must be an object with a message.";
-  const { message, sender } = readMessage(readObject(body, expected));
-  from.name = call.visitor.rights.name ?? sender;
-  return { room, from, body, post: { message, size: byteLength(body) } };
-}
-
 /** One message of a batch. @throws {HttpError} if it cannot be one */
 async function readEntry(entry: unknown, subject: string, { limits }: App) {
   if (!isObject(entry)) throw new HttpError(400, "bad_message", "An entry must be an object.");
@@ -98,15 +88,28 @@ async function readEntry(entry: unknown, subject: string, { limits }: App) {
   return { room, sender, post: { message, size, key: known } };
 }
 
-/** Who sends by HTTP; a name that a token fixes comes before any other. */
-export function senderOf(
+/**
+ * The room of a request, and who sends to it by HTTP.
+ *
+ * @throws {HttpError} without the right, or while the server drains
+ */
+export function senderTo({ room: name, visitor }: Call, app: App, sender?: string) {
+  if (app.registry.isDraining) throw noSlotError(app, "draining");
+  const room = app.registry.room(name);
+  const from = senderOf(visitor, app, new Line(), sender);
+  granted(room.checkSender(from));
+  return { room, from };
+}
+
+/** A name that a token fixes comes before any other. */
+function senderOf(
   { address, rights, rateKey }: Visitor,
   app: App,
   line: Line,
   name = "Anonymous",
 ): Sender & { name: string } {
   const until = app.clock.now() + SEND_MS;
-  const from: Sender & { name: string } = {
+  return {
     via: "http",
     get hasEnded() {
       return app.clock.now() >= until;
@@ -115,22 +118,18 @@ export function senderOf(
     address,
     line,
     name: rights.name ?? name,
-    nameIn: () => from.name,
+    nameIn() {
+      return this.name;
+    },
     tryConsume: ({ size }) =>
       rateKey === undefined ? 0 : app.sharedLimits.tryPublish(rateKey, size),
   };
-  return from;
 }
 
-function readMessage(
-  { message = "", sender = "Anonymous" }: Record<string, unknown>,
-): { message: unknown; sender: string } {
+function readMessage({ message = "", sender = "Anonymous" }: Record<string, unknown>) {
   if (!isShallow(message)) {
-    throw new HttpError(
-      400,
-      "bad_message",
-      "The message nests too deep, or a number is too large.",
-    );
+    const text = "The message nests too deep, or a number is too large.";
+    throw new HttpError(400, "bad_message", text);
   }
   if (!isPersonName(sender)) throw new HttpError(400, "bad_name", "Invalid name.");
   return { message, sender };

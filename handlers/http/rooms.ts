@@ -36,16 +36,12 @@ export function listRooms({ registry }: App): Handler {
 
 /** Makes the handler of `GET /rooms/{room}`: what the list says of one room. */
 export function readRoom({ registry }: App): Handler {
-  return async ({ room }) => {
-    return Response.json(granted(await registry.room(room).summary()));
-  };
+  return async ({ room }) => Response.json(granted(await registry.room(room).summary()));
 }
 
 /** Makes the handler of `GET /rooms/{room}/members`: who has joined, by name. */
 export function listMembers({ registry }: App): Handler {
-  return async ({ room }) => {
-    return Response.json(granted(await membersOf(registry, room)));
-  };
+  return async ({ room }) => Response.json(granted(await membersOf(registry, room)));
 }
 
 /** Who has joined, as it is shown. */

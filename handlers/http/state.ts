@@ -1,5 +1,4 @@
 /** A room's state over HTTP: read, set a key, remove one. `handlers/README.md`, HTTP. */
-import { noSlotError } from "../access/slot.ts";
 import type { App, Call, Handler } from "../app.ts";
 import type { Refusal } from "../engine/engine.ts";
 import { HttpError } from "../protocol/http_error.ts";
@@ -7,11 +6,10 @@ import { isPersonName, isShallow } from "../protocol/parse.ts";
 import { parseStateCursor } from "../protocol/position.ts";
 import { areConditions, encodeEntry, isStateKey } from "../protocol/state.ts";
 import type { Registry } from "../registry/registry.ts";
-import { Line } from "../registry/sender.ts";
 import { byteLength } from "../util/bytes.ts";
 import { readBody, readJson } from "./body.ts";
 import { granted } from "./error.ts";
-import { senderOf } from "./publish.ts";
+import { senderTo } from "./publish.ts";
 
 /** Makes the handler of `GET /rooms/{room}/state`: the whole state, or what changed behind `?since=`. */
 export function readState({ registry }: App): Handler {
@@ -40,8 +38,7 @@ export async function stateOf(
 export function setKey(app: App): Handler {
   return (call) =>
     change(call, app, async () => {
-      const body = await readBody(call.request, app.limits.maxMessageBytes, app.clock);
-      app.registry.counters.bytesIn += body.length;
+      const body = await readBody(call.request, app, app.limits.maxMessageBytes);
       const value = readJson(body);
       if (value === null || !isShallow(value)) {
         throw new HttpError(400, "bad_message", "The body must be JSON, not null, not too deep.");
@@ -56,20 +53,18 @@ export function removeKey(app: App): Handler {
 }
 
 async function change(
-  { request, url, room: name, key = "", visitor }: Call,
+  call: Call,
   app: App,
   read: () => Promise<{ value: unknown; size: number }>,
 ): Promise<Response> {
-  if (app.registry.isDraining) throw noSlotError(app, "draining");
-  const room = app.registry.room(name);
-  const sender = url.searchParams.get("sender") ?? undefined;
-  const from = senderOf(visitor, app, new Line(), sender);
-  granted(room.checkSender(from));
+  const { request, url: { searchParams }, key = "" } = call;
+  const sender = searchParams.get("sender") ?? undefined;
+  const { room, from } = senderTo(call, app, sender);
   if (!isStateKey(key)) throw new HttpError(400, "bad_state_key", "Invalid key.");
   if (sender !== undefined && !isPersonName(sender)) {
     throw new HttpError(400, "bad_name", "Invalid name.");
   }
-  const ttl = url.searchParams.get("ttl");
+  const ttl = searchParams.get("ttl");
   const conditions = {
     if: readRev(request.headers.get("if-match")),
     ttl: ttl === null ? undefined : Number(ttl || NaN),
@@ -79,7 +74,7 @@ async function change(
   }
   const { if: rev, ttl: ttlSeconds } = conditions;
   const post = { key, if: rev, ttlSeconds, ...await read() };
-  return Response.json({ room: name, ...granted(await room.set(post, from)) });
+  return Response.json({ room: room.name, ...granted(await room.set(post, from)) });
 }
 
 /** The rev of `If-Match: "rev"`; NaN for what is none. */

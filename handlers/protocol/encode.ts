@@ -1,7 +1,4 @@
-/**
- * What clients get: one encoder for each dialect, and the answers of `parley.v1`. Pure.
- * `handlers/README.md` is the contract.
- */
+/** What clients get: an encoder a dialect, and the answers of `parley.v1`. Pure. `handlers/README.md` is the contract. */
 import { type Cursor, formatCursor, type Head, type StateCursor } from "./position.ts";
 import type { Chat, Entry, Members, Note, RoomEvent, StateSpan, Status } from "./room_event.ts";
 import { encodeSet, encodeState } from "./state.ts";
@@ -36,6 +33,9 @@ export interface ErrorDetails {
   rev?: number;
 }
 
+/** What a `welcome` may say besides: whether nothing is missing; of a socket's first one, its limits. */
+type WelcomeMore = [recovered?: boolean, limits?: { messageBytes: number }];
+
 /** How a subscriber is spoken to. A method returns nothing where the dialect has no word for it. */
 export interface Dialect {
   readonly name: "plain" | "v1" | "events";
@@ -46,12 +46,7 @@ export interface Dialect {
   /** Whether it shows positions: `welcome`, history and resuming. */
   readonly hasPositions: boolean;
   /** A room's position: the next chat is `seq` + 1. */
-  welcome(
-    room: string,
-    head: Head,
-    recovered?: boolean,
-    limits?: { messageBytes: number },
-  ): string | undefined;
+  welcome(room: string, head: Head, ...more: WelcomeMore): string | undefined;
   chat(room: string, at: StateCursor, chat: Chat): string;
   note(room: string, note: Note): string | undefined;
   status(room: string, status: Status): string | undefined;
@@ -78,8 +73,7 @@ export const plain: Dialect = {
   isMerged: false,
   hasPositions: false,
   welcome: () => undefined,
-  chat: (_room, _epoch, { sender, message }) =>
-    `{"type":"chat","sender":${JSON.stringify(sender)},"message":${message}}`,
+  chat: (_room, _epoch, chat) => `{"type":"chat",${bodyOf(chat)}`,
   note: () => undefined,
   status: (_room, { event, name }) =>
     JSON.stringify({ type: "status", message: statusText(event, name) }),
@@ -98,14 +92,9 @@ const v1Only: Dialect = {
   hasPositions: true,
   welcome: (room, { epoch, seq, members }, recovered, limits) =>
     JSON.stringify({ type: "welcome", room, epoch, seq, members, recovered, limits }),
-  chat: (room, _epoch, { seq, time, sender, message }) =>
-    `{"type":"chat","room":"${room}","seq":${seq},"time":${time},"sender":${
-      JSON.stringify(sender)
-    },"message":${message}}`,
-  note: (room, { time, sender, message }) =>
-    `{"type":"note","room":"${room}","time":${time},"sender":${
-      JSON.stringify(sender)
-    },"message":${message}}`,
+  chat: (room, _epoch, chat) =>
+    `{"type":"chat","room":"${room}","seq":${chat.seq},"time":${chat.time},${bodyOf(chat)}`,
+  note: (room, note) => `{"type":"note","room":"${room}","time":${note.time},${bodyOf(note)}`,
   status: (room, { event, name, user, was, members }) => {
     const message = statusText(event, name);
     return JSON.stringify({ type: "status", room, event, name, user, was, members, message });
@@ -199,6 +188,10 @@ export function encodeEvent(
     case "reset":
       return dialect.welcome(room, event, false);
   }
+}
+
+function bodyOf({ sender, message }: Note): string {
+  return `"sender":${JSON.stringify(sender)},"message":${message}}`;
 }
 
 function statusText(event: "join" | "leave", name: string): string {

@@ -1,37 +1,21 @@
-/**
- * What clients send, in both dialects: parsed and checked. Pure.
- *
- * `handlers/README.md` is the contract. The checks are by hand: `JSON.parse` is nearly all of the cost.
- */
+/** What clients send, in both dialects: parsed and checked by hand. Pure. `handlers/README.md` is the contract. */
 import { type Dialect, type ErrorCode, plain } from "./encode.ts";
-import {
-  areConditions,
-  type Conditions,
-  isStateKey,
-  isWantedState,
-  type WantedState,
-} from "./state.ts";
+import { areConditions, type Conditions, isStateKey, isWantedState } from "./state.ts";
+import type { WantedState } from "./state.ts";
 
 /** What a client said. `room` and `id` are checked; `after` is not: a bad one is no error. */
 export type ClientMessage =
   | WantedState & { type: "join"; name?: string; room?: string; after?: unknown; session?: string }
   | WantedState & { type: "listen"; room: string; after?: unknown }
   | { type: "leave"; room?: string }
-  | { type: "chat"; message: unknown; room?: string; id?: string }
+  | At & { type: "chat"; message: unknown }
   | { type: "note"; message: unknown; room?: string }
-  | Conditions & {
-    type: "set";
-    key: string;
-    value: unknown;
-    room?: string;
-    id?: string;
-    bind?: boolean;
-  }
+  | Conditions & At & { type: "set"; key: string; value: unknown; bind?: boolean }
   | { type: "got"; room?: string; rev: number }
   | { type: "members"; room?: string }
   | { type: "ping"; id?: string }
   | { type: "token"; token: string }
-  | { type: "bad"; code: ErrorCode; id?: string; room?: string };
+  | At & { type: "bad"; code: ErrorCode };
 
 const ROOM = /^[A-Za-z0-9._:-]{1,64}$/;
 const NAME = /^[^\p{Cc}\p{Cs}\u2028-\u202e\u2066-\u2069]{1,64}$/u;
@@ -96,9 +80,9 @@ export function parse(text: string, dialect: Dialect): ClientMessage {
   try {
     data = parseJson(text);
   } catch {
-    return { type: "bad", code: "bad_json" };
+    return bad("bad_json");
   }
-  if (!isObject(data)) return { type: "bad", code: "bad_message" };
+  if (!isObject(data)) return bad("bad_message");
   return dialect === plain ? readPlain(data) : readV1(data);
 }
 
@@ -110,78 +94,74 @@ export function isObject(data: unknown): data is Fields {
   return typeof data === "object" && data !== null && !Array.isArray(data);
 }
 
+/** What names a message, checked: an error repeats it. */
+type At = { room?: string; id?: string };
+
+function bad(code: ErrorCode, at: At = {}): ClientMessage {
+  return { type: "bad", code, ...at };
+}
+
 function readPlain(data: Fields): ClientMessage {
   if (data.type === "chat") return readMessage("chat", data, {});
   if (data.type === "join") return readJoin(data, {});
-  return { type: "bad", code: "bad_message" };
+  return bad("bad_message");
 }
 
 function readV1(data: Fields): ClientMessage {
-  const { type, room, id, session, after } = data;
-  const at: { room?: string; id?: string } = {};
+  const { type, room, id, session, after, state, since, every, rev, token } = data;
+  const at: At = {};
   if (id !== undefined) {
-    if (!matches(ID, id)) return { type: "bad", code: "bad_message" };
+    if (!matches(ID, id)) return bad("bad_message");
     at.id = id;
   }
   if (room !== undefined) {
-    if (!isRoomName(room)) return { type: "bad", code: "bad_room", ...at };
+    if (!isRoomName(room)) return bad("bad_room", at);
     at.room = room;
   }
-  const { state, since, every } = data;
   const wanted = { after, state, since, every };
   switch (type) {
     case "chat":
       return readMessage("chat", data, at);
     case "note":
-      return readMessage("note", data, { room: at.room });
+      return readMessage("note", data, { room });
     case "join":
       if (session !== undefined && !matches(SESSION, session) || !isWantedState(wanted)) break;
       return { ...readJoin(data, at), ...wanted, session } as ClientMessage;
     case "listen":
-      if (at.room === undefined || !isWantedState(wanted)) break;
-      return { type, room: at.room, ...wanted };
+      if (room === undefined || !isWantedState(wanted)) break;
+      return { type, room, ...wanted };
     case "set":
       return readSet(data, at);
     case "got":
-      if (!Number.isSafeInteger(data.rev)) break;
-      return { type, room: at.room, rev: data.rev as number };
+      if (!Number.isSafeInteger(rev)) break;
+      return { type, room, rev: rev as number };
     case "leave":
     case "members":
-      return { type, room: at.room };
+      return { type, room };
     case "ping":
       return { type, id: at.id };
     case "token":
-      if (typeof data.token !== "string") break;
-      return { type, token: data.token };
+      if (typeof token !== "string") break;
+      return { type, token };
   }
-  return { type: "bad", code: "bad_message", ...at };
+  return bad("bad_message", at);
 }
 
-function readJoin({ name }: Fields, at: { room?: string }): ClientMessage {
-  return name === undefined || isPersonName(name)
-    ? { type: "join", name, room: at.room }
-    : { type: "bad", code: "bad_name", ...at };
+function readJoin({ name }: Fields, at: At): ClientMessage {
+  const isName = name === undefined || isPersonName(name);
+  return isName ? { type: "join", name, room: at.room } : bad("bad_name", at);
 }
 
-function readSet(data: Fields, at: { room?: string; id?: string }): ClientMessage {
-  const { key, value, if: rev, ttl, bind } = data;
-  if (!isStateKey(key)) return { type: "bad", code: "bad_state_key", ...at };
+function readSet({ key, value, if: rev, ttl, bind }: Fields, at: At): ClientMessage {
+  if (!isStateKey(key)) return bad("bad_state_key", at);
   const conditions = { if: rev, ttl };
   const isGood = value !== undefined && isShallow(value) && areConditions(conditions) &&
     (bind === undefined || typeof bind === "boolean");
-  return isGood
-    ? { type: "set", key, value, ...conditions, bind, ...at }
-    : { type: "bad", code: "bad_message", ...at };
+  return isGood ? { type: "set", key, value, ...conditions, bind, ...at } : bad("bad_message", at);
 }
 
-function readMessage(
-  type: "chat" | "note",
-  { message = "" }: Fields,
-  at: { room?: string; id?: string },
-): ClientMessage {
-  return isShallow(message)
-    ? { type, message, ...at }
-    : { type: "bad", code: "bad_message", ...at };
+function readMessage(type: "chat" | "note", { message = "" }: Fields, at: At): ClientMessage {
+  return isShallow(message) ? { type, message, ...at } : bad("bad_message", at);
 }
 
 /**

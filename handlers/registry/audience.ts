@@ -163,20 +163,24 @@ export class Audience implements Host {
   }
 
   #dispatch(event: RoomEvent): void {
+    const { head } = this;
+    if (event.type === "set") {
+      head.rev = event.entry.rev;
+      return this.#state?.change(event.entry);
+    }
+    if (event.type === "reset") {
+      const { epoch, seq, rev, members } = event;
+      this.head = { epoch, seq, rev, members };
+      // No message was missed.
+      if (epoch === head.epoch && seq === head.seq) return this.#state?.catchUp();
+    }
     if (this.#waitingCount > 0) {
       for (const subscription of this.#subscriptions) subscription.hold(event);
     }
     if (event.type === "binary") return this.#relay(event.bytes, event.from);
     if (event.type === "status" && event.to !== undefined) return this.#tell(event, event.to);
-    if (event.type === "chat") this.head.seq = event.chat.seq;
-    else if (event.type === "status") this.head.members = event.members;
-    else if (event.type === "reset") {
-      const { epoch, seq, rev, members } = event;
-      this.head = { epoch, seq, rev, members };
-    } else if (event.type === "set") {
-      this.head.rev = event.entry.rev;
-      return this.#state?.change(event.entry);
-    }
+    if (event.type === "chat") head.seq = event.chat.seq;
+    else if (event.type === "status") head.members = event.members;
     const { load } = this.room.registry;
     // Joins are n² frames in a room of n: a server that is behind leaves them out where it may.
     const isSpared = event.type === "status" && this.listenerCount > MAX_STATUS_LISTENERS &&

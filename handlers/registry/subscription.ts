@@ -69,10 +69,8 @@ export class Subscription {
 
   /** Keeps an event for a subscriber that is not live yet. */
   hold(event: RoomEvent): void {
-    // What is set meanwhile is in the state that it gets.
-    if (!this.#held || event.type === "set") return;
     if (event.type === "status" && (event.to ?? this.subscriber.id) !== this.subscriber.id) return;
-    this.#held.push([event, { ...this.audience.head }]);
+    this.#held?.push([event, { ...this.audience.head }]);
   }
 
   /** Begins at the room's head of now: `welcome` first, then what was missed, then all that comes. */

@@ -3,7 +3,7 @@ import type { Health } from "../app.ts";
 import type { Fetch } from "../router.ts";
 import { systemClock, within } from "../util/clock.ts";
 import type { Log } from "../util/log.ts";
-import { SettingError } from "../util/setting_error.ts";
+import { SettingError } from "./setting_error.ts";
 import type { Settings } from "./settings.ts";
 
 /** A server that listens, and goes on when the system refuses it a connection. */
@@ -85,6 +85,9 @@ async function start(options: ListenOptions) {
     return await serveAt(PORT, options);
   } catch (error) {
     if (error instanceof SettingError) throw error;
+    const isOfHost = error instanceof Deno.errors.AddrNotAvailable ||
+      reasonOf(error).includes("lookup address");
+    if (isOfHost) throw new SettingError(`Cannot use HOST: ${HOST} is no address of this machine`);
     const what = TLS_CERT && !isAboutAddress(error)
       ? `use TLS_CERT ${TLS_CERT} and TLS_KEY ${TLS_KEY}`
       : `listen on ${SOCKET_PATH || `${HOST}:${PORT}`}`;
@@ -143,7 +146,7 @@ function isAboutAddress(error: unknown): boolean {
 }
 
 /** An error's reason in the words of a start that fails. */
-export function reasonOf(error: unknown): string {
+function reasonOf(error: unknown): string {
   if (error instanceof Deno.errors.AddrInUse) return "the address is in use";
   return error instanceof Error ? error.message : String(error);
 }

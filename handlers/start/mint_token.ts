@@ -1,7 +1,7 @@
 /** `deno task token`: makes a token of AUTH_SECRET and prints it. */
 import { parseArgs } from "@std/cli/parse-args";
 import { secretBytes } from "../access/token.ts";
-import { SettingError } from "../util/setting_error.ts";
+import { SettingError } from "./setting_error.ts";
 import { runCommand } from "./process.ts";
 
 const HELP = `Makes a token of AUTH_SECRET and prints it.
@@ -34,7 +34,8 @@ function secondsOf(time: string): number {
 /**
  * Makes a token of flags (`--help` lists them) and AUTH_SECRET; `now` is in Unix ms.
  *
- * @throws {SettingError} if a flag or the secret cannot be used
+ * @throws {SettingError} if a flag cannot be used
+ * @throws {OptionError} if the secret cannot be used
  */
 export async function mintToken(args: string[], secret: string, now: number): Promise<string> {
   const flags = parseArgs(args, {

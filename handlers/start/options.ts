@@ -7,8 +7,6 @@ import { createMemoryEngine } from "../engine/memory.ts";
 import type { Hooks } from "../hooks/hooks.ts";
 import { systemClock } from "../util/clock.ts";
 import type { Log } from "../util/log.ts";
-import { SettingError } from "../util/setting_error.ts";
-import { reasonOf } from "./listen.ts";
 import { limitsAndAccess, type Settings } from "./settings.ts";
 import type { Threads } from "./threads.ts";
 
@@ -17,7 +15,7 @@ import type { Threads } from "./threads.ts";
  *
  * @param threads the threads of which this one is one, with their engine
  * @param isTraced requests are traced with their query, so no token may be in it
- * @throws {SettingError} if keys cannot be read or the engine cannot be opened
+ * @throws {OptionError} if keys cannot be read or the engine cannot be opened
  */
 export async function parleyOptions(
   settings: Settings,
@@ -75,23 +73,19 @@ async function hooksBy(settings: Settings, log: Log): Promise<Hooks> {
 /**
  * Opens the engine that the settings ask for; what it needs is loaded only then.
  *
- * @throws {SettingError} if it cannot be opened
+ * @throws {OptionError} if it cannot be opened
  */
 export async function openEngine(settings: Settings, log: Log): Promise<Engine> {
   const { DATA_FILE, REDIS_URL } = settings;
   const { limits } = limitsAndAccess(settings);
   const clock = systemClock;
-  try {
-    if (DATA_FILE) {
-      const { createDurableEngine } = await import("../engine/durable.ts");
-      return await createDurableEngine(DATA_FILE, limits, clock, log);
-    }
-    if (REDIS_URL) {
-      const { createRedisEngine } = await import("../engine/redis/engine.ts");
-      return await createRedisEngine(REDIS_URL, limits, clock, log);
-    }
-  } catch (error) {
-    throw new SettingError(reasonOf(error));
+  if (DATA_FILE) {
+    const { createDurableEngine } = await import("../engine/durable.ts");
+    return await createDurableEngine(DATA_FILE, limits, clock, log);
+  }
+  if (REDIS_URL) {
+    const { createRedisEngine } = await import("../engine/redis/engine.ts");
+    return await createRedisEngine(REDIS_URL, limits, clock, log);
   }
   return createMemoryEngine(limits, clock);
 }

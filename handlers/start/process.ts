@@ -1,7 +1,7 @@
 /** The process around a server: its failure to start, its signals, errors that nothing caught. */
 import { systemClock, within } from "../util/clock.ts";
 import { errorText, type Log } from "../util/log.ts";
-import { SettingError } from "../util/setting_error.ts";
+import { SettingError, toSettingError } from "./setting_error.ts";
 import type { ServerLog } from "./log.ts";
 
 /** How long the last lines get: a reader of the log that stalls must not keep the process. */
@@ -12,9 +12,10 @@ export async function runCommand(command: () => Promise<void>): Promise<void> {
   try {
     await command();
   } catch (error) {
-    const isOfPermissions = error instanceof Deno.errors.NotCapable;
-    const line = isOfPermissions ? `Cannot start: ${error.message}` : error;
-    console.error(error instanceof SettingError ? error.message : line);
+    const shown = toSettingError(error);
+    const isOfPermissions = shown instanceof Deno.errors.NotCapable;
+    const line = isOfPermissions ? `Cannot start: ${shown.message}` : shown;
+    console.error(shown instanceof SettingError ? shown.message : line);
     Deno.exit(1);
   }
 }

@@ -1,7 +1,7 @@
 /** Settings from flags and variables. */
 import { parseArgs } from "@std/cli/parse-args";
 import { closestString } from "@std/text/closest-string";
-import { SettingError } from "../util/setting_error.ts";
+import { SettingError } from "./setting_error.ts";
 import {
   defaultSettings,
   flagOf,
@@ -29,7 +29,7 @@ export interface Warning {
 /**
  * Reads flags, then variables, then defaults.
  *
- * @throws {SettingError} if a flag is unknown or a value cannot be used
+ * @throws {SettingError | OptionError} if a flag is unknown or a value cannot be used
  */
 export function readSettings(args: string[], env: Env): Command {
   const names = Object.keys(SETTINGS) as Name[];

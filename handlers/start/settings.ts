@@ -4,7 +4,7 @@ import { OriginRules, SAME_ORIGIN } from "../access/origins.ts";
 import { MEMBER_EVENTS } from "../engine/member_events.ts";
 import { checkRoomRules, type RoomRules } from "../engine/room_rules.ts";
 import { HOOK_EVENTS } from "../hooks/hooks.ts";
-import { SettingError } from "../util/setting_error.ts";
+import { OptionError } from "../util/option_error.ts";
 import { LOG_LEVELS } from "./log.ts";
 
 /** One setting: its variable is NAME, its flag `--name`. */
@@ -191,7 +191,7 @@ function roomRules(meaning: string): Setting<RoomRules> {
       try {
         return checkRoomRules(JSON.parse(text));
       } catch (error) {
-        if (error instanceof SettingError) throw error;
+        if (error instanceof OptionError) throw error;
       }
     },
   };

@@ -6,7 +6,7 @@ import { totalsOf } from "../http/metrics.ts";
 import { addUp, type Figures } from "../registry/counters.ts";
 import { type Clock, systemClock } from "../util/clock.ts";
 import type { Log } from "../util/log.ts";
-import { SettingError } from "../util/setting_error.ts";
+import { SettingError } from "./setting_error.ts";
 import { openEngine } from "./options.ts";
 import { limitsAndAccess, type Settings } from "./settings.ts";
 import {

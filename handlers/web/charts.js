@@ -5,6 +5,7 @@
  *
  * @module
  */
+import { element } from "./page.js";
 // @ts-types="npm:uplot@1.6.32"
 import uPlot from "./uplot.js";
 
@@ -16,12 +17,9 @@ const MIN_SPAN_SECONDS = 60;
 const MIN_TOP = 4;
 const COLORS = ["--accent", "--second", "--third"];
 const number = new Intl.NumberFormat("en", { notation: "compact", maximumFractionDigits: 1 });
-const clock = new Intl.DateTimeFormat("en", {
-  hourCycle: "h23",
-  hour: "2-digit",
-  minute: "2-digit",
-  second: "2-digit",
-});
+const clock = new Intl.DateTimeFormat("en", { hourCycle: "h23", timeStyle: "medium" });
+/** @param {number} at in Unix seconds */
+const timeText = (at) => clock.format(at * 1_000);
 
 /** The values between two gaps, which no line shows. @type {uPlot.Series.Points.Filter} */
 const isolated = ({ data }, series) => {
@@ -42,16 +40,14 @@ export class Chart {
   constructor(parent, label, lines) {
     this.lines = lines;
     this.#series = lines.map(() => []);
-    this.figure = document.createElement("figure");
-    const caption = document.createElement("figcaption");
-    caption.textContent = label;
-    this.peak = document.createElement("small");
-    caption.append(this.peak);
-    this.figure.append(caption);
-    this.figure.dataset.empty = "Nothing yet";
+    this.peak = element("small");
+    this.figure = element("figure", {}, element("figcaption", {}, label, this.peak));
     parent.append(this.figure);
-    const color = (/** @type {string} */ name) => () =>
-      getComputedStyle(document.documentElement).getPropertyValue(name);
+    const color = (/** @type {string} */ name) => () => {
+      // Only a property of an element makes a colour of what a name stands for; nobody sees the head.
+      document.head.style.color = `var(${name})`;
+      return getComputedStyle(document.head).color;
+    };
     const axis = { stroke: color("--faint"), grid: { stroke: color("--line"), width: 1 } };
     this.plot = new uPlot(
       {
@@ -59,24 +55,19 @@ export class Chart {
         height: HEIGHT,
         padding: [8, 24, 0, 0],
         series: [
-          { value: (_, at) => at === null ? "–" : clock.format(at * 1_000) },
+          { value: (_, at) => at === null ? "–" : timeText(at) },
           ...lines.map(([name], i) => ({
             label: name,
             stroke: color(COLORS[i]),
             width: 2,
             points: { show: true, size: 4, filter: isolated },
-            value: (/** @type {unknown} */ _, /** @type {number | null} */ at) =>
-              at === null ? "–" : number.format(at),
+            value: (/** @type {uPlot} */ _, /** @type {number | null} */ value) =>
+              value === null ? "–" : number.format(value),
           })),
         ],
         axes: [
-          {
-            ...axis,
-            size: 30,
-            space: 72,
-            values: (_, ticks) => ticks.map((at) => clock.format(at * 1_000)),
-          },
-          { ...axis, size: 48, values: (_, ticks) => ticks.map((at) => number.format(at)) },
+          { ...axis, size: 30, space: 72, values: (_, ticks) => ticks.map(timeText) },
+          { ...axis, size: 48, values: (_, ticks) => ticks.map((value) => number.format(value)) },
         ],
         cursor: { drag: { x: false, y: false } },
         scales: {

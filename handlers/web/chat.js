@@ -7,14 +7,10 @@
  */
 // @ts-types="../client/client.d.ts"
 import { connect } from "./client.js";
-import { element, showFailed } from "./message.js";
+import { showFailed } from "./message.js";
 import { MessageList } from "./messages.js";
+import { addressOf, byId, element, linkTo, listRooms, token } from "./page.js";
 import { showMembers, Typing } from "./people.js";
-
-/** @param {string} id */
-const byId = (id) => /** @type {HTMLElement} */ (document.getElementById(id));
-/** @param {string} id */
-const field = (id) => /** @type {HTMLInputElement} */ (document.getElementById(id));
 
 const HISTORY = 50;
 const MAX_OWN = 500;
@@ -23,7 +19,11 @@ const PATIENCE_MS = 1_000;
 const SAID_MS = 2_000;
 /** How often others are told that somebody is writing. */
 const TYPING_MS = 2_500;
-const READ_ONLY = "You may read this room, not write in it.";
+const BANNERS = {
+  connecting: "Connecting …",
+  open: "",
+  reconnecting: "Connection lost, trying again. What you write is sent when it is back.",
+};
 /** What a final refusal means to people, by its code. */
 const FINAL_TEXTS = {
   no_token:
@@ -35,9 +35,8 @@ const FINAL_TEXTS = {
 };
 
 const asked = new URLSearchParams(location.search).get("room") || "lobby";
-field("where").value = asked;
-const room = field("where").validity.valid ? asked : "lobby";
-const token = new URLSearchParams(location.hash.slice(1)).get("token") ?? undefined;
+byId("where").value = asked;
+const room = byId("where").validity.valid ? asked : "lobby";
 const title = `#${room}`;
 const ownPositions = new Set(JSON.parse(stored("sessionStorage", `own.${room}`) ?? "[]"));
 const typing = new Typing(byId("typing"));
@@ -70,37 +69,30 @@ const client = connect(".", {
     setTimeout(() => byId("messages").dataset.empty = "No messages yet.");
   },
   onGap: () => list.addNotice("Some messages may be missing here."),
-  onConnection: showState,
+  onConnection: (state) => {
+    list.setOnline(state === "open");
+    if (state !== "closed") showBanner(BANNERS[state]);
+  },
   onError: ({ code, message }) => {
     if (client.connection === "closed") {
       const text = FINAL_TEXTS[/** @type {keyof typeof FINAL_TEXTS} */ (code)];
-      showBanner(text ?? `Disconnected: ${message} Reload the page to try again.`, true);
+      showBanner(text ?? `Disconnected: ${message} Reload the page to try again.`, "bad");
       byId("messages").dataset.empty = "";
-      for (const id of ["join", "say"]) byId(id).hidden = true;
+      show();
     } else if (code === "bad_name") askName(message);
-    else if (code === "forbidden") showReadOnly();
-    else showBanner(message, true);
+    else if (code === "forbidden") show("mute");
+    else showBanner(message, "bad");
   },
 });
 
-/** @param {string} state */
-function showState(state) {
-  list.setOnline(state === "open");
-  if (state === "open") showBanner("");
-  else if (state === "reconnecting") {
-    showBanner("Connection lost, trying again. What you write is sent when it is back.");
-  }
-}
-
-/** @param {string} text @param {boolean} [isBad] */
-function showBanner(text, isBad = false) {
-  byId("banner").className = isBad ? "bad" : "";
-  byId("banner").textContent = text;
+/** @param {string} [textContent] */
+function showBanner(textContent = "", className = "") {
+  Object.assign(byId("banner"), { textContent, className });
 }
 
 /** @param {number} members */
 function showCount(members) {
-  byId("count").textContent = String(members);
+  byId("people").textContent = `${members} here`;
   refreshMembers(MEMBERS_MS);
 }
 
@@ -112,30 +104,23 @@ function refreshMembers(ms) {
   setTimeout(async () => {
     isRefreshing = false;
     const members = await client.members().catch(() => ({ members: [], count: 0 }));
-    showMembers(byId("names"), field("search"), members, ownName);
+    showMembers(byId("names"), byId("search"), members, ownName);
   }, ms);
 }
 
 /** Lists the rooms that somebody is in, as links. */
 async function showRooms() {
-  const headers = token ? { authorization: `Bearer ${token}` } : undefined;
-  const response = await fetch("rooms", { headers }).catch(() => undefined);
-  const { rooms } = response?.ok ? await response.json() : { rooms: [] };
-  byId("list").replaceChildren(
-    ...rooms.map((/** @type {{ room: string, members: number }} */ one) => {
-      const link = /** @type {HTMLAnchorElement} */ (element("a", "", `#${one.room}`));
-      link.href = addressOf(one.room);
-      link.append(element("small", "", `${one.members} here`));
-      const item = element("li");
-      item.append(link);
-      return item;
-    }),
-  );
+  const items = (await listRooms() ?? []).map(({ room, members }) => {
+    const link = linkTo(room);
+    link.append(element("small", {}, `${members} here`));
+    return element("li", {}, link);
+  });
+  byId("list").replaceChildren(...items);
 }
 
-/** @param {string} id */
-function addressOf(id) {
-  return `?${new URLSearchParams({ room: id })}${location.hash}`;
+/** Shows one of the forms, or why there is none. @param {"join" | "say" | "mute"} [shown] */
+function show(shown) {
+  for (const id of ["join", "say", "mute"]) byId(id).hidden = id !== shown;
 }
 
 /** The name in the room, as far as the server has not refused it. */
@@ -143,29 +128,21 @@ let ownName = "";
 
 /** @param {string} [refusal] */
 function askName(refusal = "") {
-  byId("join").hidden = false;
-  byId("say").hidden = true;
+  show("join");
   byId("cancel").hidden = !ownName || refusal !== "";
   byId("enter").textContent = ownName ? "Change name" : "Join";
   if (refusal) ownName = "";
-  field("name").select();
-  field("name").setCustomValidity(refusal);
-  if (refusal) field("name").reportValidity();
+  byId("name").select();
+  byId("name").setCustomValidity(refusal);
+  if (refusal) byId("name").reportValidity();
 }
 
 function startTalking() {
-  byId("join").hidden = true;
-  byId("say").hidden = false;
+  show("say");
   byId("rename").textContent = ownName;
   byId("rename").setAttribute("aria-label", `${ownName}: change name`);
-  field("rename").disabled = fixedName !== undefined;
-  field("text").focus();
-}
-
-function showReadOnly() {
-  for (const id of ["join", "say"]) byId(id).hidden = true;
-  byId("mute").hidden = false;
-  byId("mute").textContent = READ_ONLY;
+  byId("rename").disabled = fixedName !== undefined;
+  byId("text").focus();
 }
 
 /** @param {string} text */
@@ -180,15 +157,15 @@ async function say(text) {
     const reason = client.connection === "closed" ? "disconnected" : message;
     showFailed(item, code === "unknown" ? "Perhaps not delivered" : `Not sent: ${reason}`, () => {
       say(text);
-      field("text").focus();
+      byId("text").focus();
     });
-    if (code === "forbidden") showReadOnly();
+    if (code === "forbidden") show("mute");
   }
 }
 
 /** Shows what comes while nobody looks, where people have asked for it. @param {import("../client/client.js").Message} message */
 function notify({ sender, message }) {
-  if (!document.hidden || !field("notify").checked) return;
+  if (!document.hidden || !byId("notify").checked) return;
   try {
     new Notification(`${sender} in ${title}`, { body: String(message), tag: room });
   } catch {
@@ -224,25 +201,24 @@ function stored(where, key, value) {
 }
 
 byId("room").textContent = byId("room").title = title;
-field("where").value = "";
-field("text").value = stored("sessionStorage", `draft.${room}`) ?? "";
+byId("where").value = "";
+byId("text").value = stored("sessionStorage", `draft.${room}`) ?? "";
 const fixedName = nameInToken();
-field("name").value = fixedName ?? stored("localStorage", "name") ?? "";
-field("name").readOnly = fixedName !== undefined;
-field("name").oninput = () => field("name").setCustomValidity("");
+byId("name").value = fixedName ?? stored("localStorage", "name") ?? "";
+byId("name").readOnly = fixedName !== undefined;
+byId("name").oninput = () => byId("name").setCustomValidity("");
 let typedAt = -Infinity;
-field("text").oninput = () => {
-  stored("sessionStorage", `draft.${room}`, field("text").value);
+byId("text").oninput = () => {
+  stored("sessionStorage", `draft.${room}`, byId("text").value);
   if (performance.now() - typedAt < TYPING_MS) return;
   typedAt = performance.now();
   client.note({ typing: true });
 };
-setTimeout(() => client.connection === "connecting" && showBanner("Connecting …"), PATIENCE_MS);
-addEventListener("hashchange", () => location.reload());
+setTimeout(() => client.connection === "connecting" && showBanner(BANNERS.connecting), PATIENCE_MS);
 
 byId("join").onsubmit = (event) => {
   event.preventDefault();
-  const name = field("name").value.trim();
+  const name = byId("name").value.trim();
   if (!name) return askName("Please write a name.");
   stored("localStorage", "name", name);
   stored("sessionStorage", "name", name);
@@ -262,33 +238,33 @@ byId("rooms").ontoggle = () => byId("rooms").matches(":popover-open") && showRoo
 
 byId("go").onsubmit = (event) => {
   event.preventDefault();
-  location.href = addressOf(field("where").value);
+  location.href = addressOf(byId("where").value);
 };
 
-field("notify").onchange = async () => {
+byId("notify").onchange = async () => {
   const answer = await globalThis.Notification?.requestPermission();
-  field("notify").checked &&= answer === "granted";
+  byId("notify").checked &&= answer === "granted";
 };
 
 byId("say").onsubmit = (event) => {
   event.preventDefault();
-  const text = field("text").value;
+  const text = byId("text").value;
   if (text.trim() === "") return;
-  field("text").value = "";
+  byId("text").value = "";
   typedAt = -Infinity;
   stored("sessionStorage", `draft.${room}`, "");
   list.markRead();
   say(text);
 };
 
-field("text").onkeydown = (event) => {
+byId("text").onkeydown = (event) => {
   if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
   event.preventDefault();
-  /** @type {HTMLFormElement} */ (byId("say")).requestSubmit();
+  byId("text").form?.requestSubmit();
 };
 
 byId("share").onclick = async () => {
-  const url = new URL(`?${new URLSearchParams({ room })}`, location.href);
+  const url = new URL(addressOf(room), location.href);
   url.hash = "";
   try {
     await navigator.clipboard.writeText(url.href);
@@ -298,16 +274,13 @@ byId("share").onclick = async () => {
     // Without permission the link can still be seen and copied by hand.
     prompt("Link to this room", url.href);
   }
-  setTimeout(() => {
-    byId("said").textContent = "";
-    byId("share").textContent = "Share";
-  }, SAID_MS);
+  setTimeout(() => [byId("said").textContent, byId("share").textContent] = ["", "Share"], SAID_MS);
 };
 
 // Who has joined in this tab stays so over a reload and a change of room.
 const lastName = stored("sessionStorage", "name");
-if (room.startsWith("_")) showReadOnly();
+if (room.startsWith("_")) show("mute");
 else if (lastName) {
-  field("name").value = fixedName ?? lastName;
-  /** @type {HTMLFormElement} */ (byId("join")).requestSubmit();
+  byId("name").value = fixedName ?? lastName;
+  byId("name").form?.requestSubmit();
 }

@@ -8,6 +8,7 @@
 import { Chart } from "./charts.js";
 // @ts-types="../client/client.d.ts"
 import { connect } from "./client.js";
+import { byId, element, linkTo, listRooms, token } from "./page.js";
 
 /** @typedef {import("../http/stats.ts").Stats} Stats */
 
@@ -22,11 +23,8 @@ const MINUTE = 60;
 const SLOW_MS = 250;
 /** Fewer in a minute are slips, not an incident. */
 const MANY_REFUSALS = 10;
-const token = new URLSearchParams(location.hash.slice(1)).get("token") ?? undefined;
 const count = new Intl.NumberFormat("en", { notation: "compact", maximumFractionDigits: 1 });
-/** @param {string} id */
-const byId = (id) => /** @type {HTMLElement} */ (document.getElementById(id));
-const range = /** @type {HTMLSelectElement} */ (byId("range"));
+const range = byId("range");
 
 /** Incidents of each second of the last minute. @type {Pick<Stats, "evictions" | "refusals">[]} */
 const lately = [];
@@ -57,7 +55,7 @@ const FIGURES = [
     `of ${count.format(stats.maxConnections)}; ${stats.connections.v1} v1, ` +
     `${stats.connections.plain} plain, ${stats.connections.events} SSE`,
   ]],
-  ["Rooms", ({ rooms, members }) => [count.format(rooms), `${count.format(members)} members`]],
+  ["Rooms", ({ rooms, members }) => [count.format(rooms), `${count.format(members)} joined`]],
   ["Messages in", ({ messagesIn }) => [`${count.format(messagesIn)}/s`, "from clients"]],
   ["Delivered", ({ deliveries, bytesOut }) => [
     `${count.format(deliveries)}/s`,
@@ -116,12 +114,8 @@ const CHARTS = /** @type {[string, import("./charts.js").Line[]][]} */ ([
 ]);
 
 const values = FIGURES.map(([label]) => {
-  const item = document.createElement("div");
-  const term = document.createElement("dt");
-  const value = document.createElement("dd");
-  term.textContent = label;
-  item.append(term, value);
-  byId("figures").append(item);
+  const value = element("dd");
+  byId("figures").append(element("div", { className: "box" }, element("dt", {}, label), value));
   return value;
 });
 
@@ -194,9 +188,7 @@ function show({ time, message: stats }) {
   if (lately.length > MINUTE) lately.shift();
   FIGURES.forEach(([, read], i) => {
     const [value, more] = read(stats);
-    const small = document.createElement("small");
-    small.textContent = more;
-    values[i].replaceChildren(value, small);
+    values[i].replaceChildren(value, element("small", {}, more));
   });
   const [state, text, label] = judge(stats, stoodMs);
   if (state === "warn") warnedAt = time;
@@ -217,21 +209,16 @@ function scheduleDraw() {
 
 /** Shows the rooms with most listeners, as links into the chat. */
 async function showRooms() {
-  const headers = token ? { authorization: `Bearer ${token}` } : undefined;
-  const response = await fetch("rooms", { headers }).catch(() => undefined);
-  if (!response?.ok) return;
-  /** @type {{ rooms: { room: string, members: number, listeners: number, seq: number }[] }} */
-  const { rooms } = await response.json();
+  const rooms = await listRooms();
+  if (!rooms) return;
   const shown = rooms.sort((a, b) => b.listeners - a.listeners).slice(0, TOP_ROOMS);
   byId("rooms").hidden = shown.length === 0;
   byId("list").replaceChildren(...shown.map(({ room, listeners, members, seq }) => {
-    const row = document.createElement("tr");
-    const link = document.createElement("a");
-    link.textContent = `#${room}`;
-    link.href = `./?${new URLSearchParams({ room })}${location.hash}`;
-    row.insertCell().append(link);
-    for (const figure of [listeners, members, seq]) row.insertCell().append(count.format(figure));
-    return row;
+    const cells = [
+      linkTo(room),
+      ...[listeners, members, seq].map((figure) => count.format(figure)),
+    ];
+    return element("tr", {}, ...cells.map((cell) => element("td", {}, cell)));
   }));
 }
 
@@ -240,10 +227,9 @@ new ResizeObserver(() => {
 }).observe(byId("charts"));
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", scheduleDraw);
 range.onchange = scheduleDraw;
-addEventListener("hashchange", () => location.reload());
 if (token) {
-  /** @type {HTMLAnchorElement} */ (byId("chat")).hash = location.hash;
-  /** @type {HTMLAnchorElement} */ (byId("metrics")).search = `${new URLSearchParams({ token })}`;
+  Object.assign(byId("chat"), { hash: location.hash });
+  Object.assign(byId("metrics"), { search: new URLSearchParams({ token }) });
 }
 
 awaitStats();

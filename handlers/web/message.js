@@ -5,6 +5,7 @@
  *
  * @module
  */
+import { element } from "./page.js";
 
 const CODE_OR_LINK = /`{3}\n?([^]+?)`{3}|`([^`\n]+)`|https?:\/\/[^\s<>"`]+[^\s<>".,;:!?)\]}'*_`]/g;
 /** Characters that turn the direction of what follows: they could make a link look like another one. */
@@ -13,38 +14,28 @@ const ONE_BIG = /^\p{RGI_Emoji}{1,3}$/v;
 const GROUP_MS = 300_000;
 const clock = new Intl.DateTimeFormat(undefined, { timeStyle: "short" });
 
-/** @param {string} tag @param {string} [className] @param {string} [text] */
-export function element(tag, className = "", text = "") {
-  const made = document.createElement(tag);
-  made.className = className;
-  made.textContent = text;
-  return made;
-}
-
 /** @param {string} sender @param {unknown} message @param {number} time in Unix ms */
 export function makeMessage(sender, message, time) {
-  const item = element("div", "chat");
-  item.dataset.sender = sender;
-  item.dataset.time = `${time}`;
-  const name = element("span", "sender", sender);
-  name.style.setProperty("--hue", `${hueOf(sender)}`);
-  const when = /** @type {HTMLTimeElement} */ (element("time"));
   const date = new Date(time);
-  when.dateTime = date.toISOString();
-  when.title = date.toLocaleString();
-  when.textContent = clock.format(date);
-  const about = element("div", "about");
-  about.append(name, when, element("span", "mark"));
+  const [dateTime, title] = [date.toISOString(), date.toLocaleString()];
   const text = typeof message === "string" ? message : JSON.stringify(message);
-  const words = element("div", `words${ONE_BIG.test(text) ? " big" : ""}`);
-  words.dir = "auto";
-  words.append(...format(text.replace(BIDI_CONTROLS, "")));
-  item.append(about, words);
+  const className = `words${ONE_BIG.test(text) ? " big" : ""}`;
+  const about = element(
+    "div",
+    { className: "about faint" },
+    colored(element("span", { className: "sender" }, sender), sender),
+    element("time", { dateTime, title }, clock.format(date)),
+    element("span", { className: "mark" }),
+  );
+  const words = element("div", { className, dir: "auto" }, ...format(text));
+  const item = element("div", { className: "chat" }, about, words);
+  Object.assign(item.dataset, { sender, time });
   return item;
 }
 
-/** Shortly behind one of the same sender, a message needs no head. @param {HTMLElement} item */
-export function group(item) {
+/** Shortly behind one of the same sender, a message needs no head. @param {Element} element */
+export function group(element) {
+  const item = /** @type {HTMLElement} */ (element);
   const before = /** @type {HTMLElement | null} */ (item.previousElementSibling);
   const follows = before?.dataset.sender !== undefined &&
     before.dataset.sender === item.dataset.sender &&
@@ -61,31 +52,29 @@ export function showPending(item, text) {
 
 /** @param {HTMLElement} item */
 export function showDelivered(item) {
-  const mark = markOf(item);
   item.classList.add("own");
   item.classList.remove("pending");
-  mark.textContent = "✓";
-  mark.title = "Delivered";
-  mark.role = "img";
-  mark.ariaLabel = "Delivered";
+  const [title, textContent] = ["Delivered", "✓"];
+  Object.assign(markOf(item), { textContent, title, role: "img", ariaLabel: title });
 }
 
 /** @param {HTMLElement} item @param {string} why @param {() => void} retry */
 export function showFailed(item, why, retry) {
-  const button = /** @type {HTMLButtonElement} */ (element("button", "", "Retry"));
-  button.type = "button";
-  button.onclick = () => {
+  const onclick = () => {
     item.remove();
     retry();
   };
   item.classList.add("failed");
   item.classList.remove("follows");
+  const button = element("button", { type: "button", className: "light", onclick }, "Retry");
   markOf(item).replaceChildren(`${why} `, button);
 }
 
-/** A colour of a name's own, as an angle. @param {string} name */
-export function hueOf(name) {
-  return [...name].reduce((hue, letter) => (hue * 97 + letter.charCodeAt(0)) % 360, 0);
+/** Gives a name a colour of its own. @template {HTMLElement} E @param {E} item @param {string} name */
+export function colored(item, name, shift = 0) {
+  const hue = [...name].reduce((hue, letter) => (hue * 97 + letter.charCodeAt(0)) % 360, 0);
+  item.style.setProperty("--hue", `${hue + shift}`);
+  return item;
 }
 
 /** @param {HTMLElement} item */
@@ -95,26 +84,16 @@ function markOf(item) {
 
 /** Text with code in backticks and web addresses as links; all else stays text. @param {string} text */
 function format(text) {
+  const shown = text.replace(BIDI_CONTROLS, "");
   const parts = [];
   let end = 0;
-  for (const match of text.matchAll(CODE_OR_LINK)) {
-    const [all, block, inline] = match;
+  for (const { 0: all, 1: block, 2: inline, index } of shown.matchAll(CODE_OR_LINK)) {
     const code = block ?? inline;
     if (code === undefined && !URL.canParse(all)) continue;
-    parts.push(
-      text.slice(end, match.index),
-      code === undefined ? link(all) : element("code", "", code),
-    );
-    end = match.index + all.length;
+    const link = { href: all, target: "_blank", rel: "noopener noreferrer nofollow" };
+    const made = code === undefined ? element("a", link, all) : element("code", {}, code);
+    parts.push(shown.slice(end, index), made);
+    end = index + all.length;
   }
-  return [...parts, text.slice(end)];
-}
-
-/** @param {string} url */
-function link(url) {
-  const made = /** @type {HTMLAnchorElement} */ (element("a", "", url));
-  made.href = url;
-  made.target = "_blank";
-  made.rel = "noopener noreferrer nofollow";
-  return made;
+  return [...parts, shown.slice(end)];
 }

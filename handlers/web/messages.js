@@ -5,7 +5,8 @@
  *
  * @module
  */
-import { element, group, makeMessage, showDelivered, showPending } from "./message.js";
+import { group, makeMessage, showDelivered, showPending } from "./message.js";
+import { element } from "./page.js";
 import { StatusLine } from "./people.js";
 
 /** @typedef {import("../client/client.js").Cursor} Cursor */
@@ -28,15 +29,12 @@ const dayName = new Intl.DateTimeFormat(undefined, {
 export class MessageList {
   /** Items to be drawn with the next frame. @type {HTMLElement[]} */
   #queue = [];
-  /** Shown messages by their position, the newest last. @type {Map<string, HTMLElement>} */
+  /** What stands for a message, by its position: an own one may be acked before it comes. @type {Map<string, HTMLElement>} */
   #byPosition = new Map();
-  /** What stands for own messages that are acked and have not come yet, by position. @type {Map<string, HTMLElement>} */
-  #own = new Map();
   /** The line of who came and went, until the next message. @type {StatusLine | undefined} */
   #statusLine;
   /** @type {HTMLElement | undefined} */
   #divider;
-  #day = new Date().toDateString();
   /** The position of the first message. @type {Cursor | undefined} */
   #oldest;
   #isReading = false;
@@ -82,17 +80,15 @@ export class MessageList {
 
   /** @param {Message} message */
   addMessage(message) {
-    const { epoch, seq, time } = message;
+    const { epoch, seq } = message;
     this.#oldest ??= { epoch, seq };
     const position = `${epoch}:${seq}`;
     const item = this.#make(message);
-    this.#own.get(position)?.remove();
-    this.#own.delete(position);
+    this.#byPosition.get(position)?.remove();
     this.#byPosition.set(position, item);
     if (this.#byPosition.size > MAX_KEYS) {
       this.#byPosition.delete(this.#byPosition.keys().next().value ?? "");
     }
-    this.#addDay(new Date(time));
     if (document.hidden || !this.#isAtEnd) this.#addDivider();
     this.#statusLine = undefined;
     this.#add(item);
@@ -107,7 +103,7 @@ export class MessageList {
   /** Says that something is missing, or not as it was asked for. @param {string} text */
   addNotice(text) {
     this.#statusLine = undefined;
-    this.#add(element("div", "gap", text));
+    this.#add(element("div", { className: "gap faint" }, text));
   }
 
   /** An own message, below all others until the server keeps it. @param {string} sender @param {string} text */
@@ -123,14 +119,13 @@ export class MessageList {
 
   /** The server keeps the message that `pending` stood for. @param {HTMLElement} pending @param {string} position */
   settle(pending, position) {
-    const item = this.#byPosition.get(position);
+    const item = this.#byPosition.get(position) ?? pending;
+    this.#byPosition.set(position, item);
     this.ownPositions.add(position);
-    showDelivered(item ?? pending);
-    if (!item) return this.#own.set(position, pending);
+    showDelivered(item);
+    if (item === pending) return;
     pending.remove();
-    group(item);
-    const next = /** @type {HTMLElement | null} */ (item.nextElementSibling);
-    if (next) group(next);
+    for (const each of [item, item.nextElementSibling]) each && group(each);
   }
 
   /** Marks what is on its way: with a connection, or without. @param {boolean} isOnline */
@@ -167,44 +162,41 @@ export class MessageList {
     this.#oldest = { epoch, seq };
     const fromEnd = list.scrollHeight - list.scrollTop;
     const items = messages.map((message) => this.#make(message));
-    const next = /** @type {HTMLElement | null} */ (list.firstElementChild);
+    const next = list.querySelector(".chat");
     list.prepend(...items);
-    for (const item of next ? [...items, next] : items) group(item);
-    this.#drawDays();
+    this.#arrange(next ? [...items, next] : items);
     list.scrollTop = this.#top = list.scrollHeight - fromEnd;
   }
 
-  #drawDays() {
-    for (const line of this.list.querySelectorAll(".day")) line.remove();
-    let day = new Date().toDateString();
-    /** @type {NodeListOf<HTMLElement>} */
-    const items = this.list.querySelectorAll(".chat:not(.pending)");
+  /** Gives messages a line where a day begins, and no head where they need none. @param {Element[]} items */
+  #arrange(items) {
     for (const item of items) {
-      const date = new Date(Number(item.dataset.time));
-      if (date.toDateString() !== day) item.before(this.#dayLine(date));
-      day = date.toDateString();
+      if (item.matches(".chat")) this.#drawDay(item);
+      group(item);
     }
   }
 
-  /** @param {Date} date */
-  #addDay(date) {
-    if (date.toDateString() === this.#day) return;
-    this.#day = date.toDateString();
-    this.#add(this.#dayLine(date));
-  }
-
-  /** @param {Date} date */
-  #dayLine(date) {
+  /** @param {Element} item */
+  #drawDay(item) {
+    let before = item.previousElementSibling;
+    while (before && !before.matches(".chat:not(.pending)")) {
+      const line = before;
+      before = before.previousElementSibling;
+      if (line.matches(".day")) line.remove();
+    }
+    const date = dateOf(item);
+    if (date.toDateString() === dateOf(before).toDateString()) return;
     const noon = (/** @type {Date} */ at) => new Date(at).setHours(12, 0, 0, 0);
     const age = Math.round((noon(new Date()) - noon(date)) / DAY_MS);
-    return element("div", "day", ["Today", "Yesterday"][age] ?? dayName.format(date));
+    const text = ["Today", "Yesterday"][age] ?? dayName.format(date);
+    item.before(element("div", { className: "day" }, text));
   }
 
   #addDivider() {
     this.#showUnread(this.#unread + 1);
     if (this.#unread > 1) return;
     this.#removeDivider();
-    this.#divider = element("div", "unread", "New messages");
+    this.#divider = element("div", { className: "unread" }, "New messages");
     this.#add(this.#divider);
   }
 
@@ -233,12 +225,11 @@ export class MessageList {
 
   #draw() {
     const items = this.#queue.splice(0);
-    /** @type {HTMLElement | null} */
     const pending = this.list.querySelector(".pending:not(.failed)");
-    const part = document.createDocumentFragment();
-    part.append(...items);
-    this.list.insertBefore(part, pending);
-    for (const item of [...items, ...pending ? [pending] : []]) group(item);
+    if (pending) pending.before(...items);
+    else this.list.append(...items);
+    this.#arrange(items);
+    if (pending) group(pending);
     for (let i = this.list.childElementCount; i > MAX_ITEMS; i--) {
       this.list.firstElementChild?.remove();
     }
@@ -254,4 +245,9 @@ export class MessageList {
   #goToEnd() {
     this.list.scrollTop = this.list.scrollHeight;
   }
+}
+
+/** When a message was sent; now where there is none. @param {Element | null} item */
+function dateOf(item) {
+  return item instanceof HTMLElement ? new Date(Number(item.dataset.time)) : new Date();
 }

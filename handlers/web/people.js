@@ -5,7 +5,8 @@
  *
  * @module
  */
-import { element, hueOf } from "./message.js";
+import { colored } from "./message.js";
+import { element } from "./page.js";
 
 const MAX_NAMES = 3;
 const SEARCH_OVER = 20;
@@ -15,7 +16,7 @@ const collator = new Intl.Collator(undefined, { numeric: true });
 
 /** One line for all who came, went and changed their names between two messages. */
 export class StatusLine {
-  item = element("div", "status");
+  item = element("div", { className: "status faint" });
   /** @type {Set<string>} */
   #joined = new Set();
   /** @type {Set<string>} */
@@ -86,19 +87,15 @@ function shorten(names) {
 export function showMembers(list, search, { members, count }, ownName) {
   /** @type {Map<string, number>} */
   const known = new Map();
-  let isOwnShown = false;
   const items = members.toSorted(collator.compare).map((name) => {
     const times = known.get(name) ?? 0;
     known.set(name, times + 1);
-    const item = element("li", "sender", name);
-    if (name === ownName && !isOwnShown) {
-      isOwnShown = true;
-      item.className = "";
-      item.append(element("small", "", " you"));
-    } else item.style.setProperty("--hue", `${hueOf(name) + 137 * times}`);
-    return item;
+    if (name !== ownName || times > 0) {
+      return colored(element("li", { className: "sender" }, name), name, 137 * times);
+    }
+    return element("li", {}, name, element("small", {}, " you"));
   });
-  if (count > members.length) items.push(element("li", "", `and ${count - members.length} more`));
+  if (count > members.length) items.push(element("li", {}, `and ${count - members.length} more`));
   search.hidden = members.length <= SEARCH_OVER;
   const filter = () => {
     const wanted = search.value.toLowerCase();

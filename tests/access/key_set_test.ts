@@ -1,7 +1,7 @@
 import { assertEquals, assertStringIncludes, assertThrows } from "@std/assert";
 import { SignJWT } from "jose";
 import { jwtAuthorizer } from "../../handlers/access/token.ts";
-import { SettingError } from "../../handlers/util/setting_error.ts";
+import { OptionError } from "../../handlers/util/option_error.ts";
 import { FakeClock, RecordingLog } from "../support/fakes.ts";
 import { namedKey, rejectionOf, requestWith } from "../support/jwt.ts";
 
@@ -98,7 +98,7 @@ Deno.test("a key file that is broken, deleted or huge keeps its keys, and says s
   assertEquals(log.lines.map(({ level, fields }) => [level, fields.event]), [
     ["error", "keys_unreadable"],
   ]);
-  assertStringIncludes(log.lines[0].text, `Cannot read AUTH_JWKS ${file.path}: `);
+  assertStringIncludes(log.lines[0].text, `Cannot read the keys at ${file.path}: `);
   assertStringIncludes(log.lines[0].text, "; the known keys stay in use");
   await file.write(key.jwk);
   await look();
@@ -228,15 +228,15 @@ Deno.test("a key that cannot be used is no fault of the token: 503", async () =>
 });
 
 Deno.test("keys that cannot be read stop the start with one line", async () => {
-  const refused = (jwks: string) => assertThrows(() => byKeys(jwks), SettingError).message;
-  assertEquals(refused("/no/such.json"), "Cannot read AUTH_JWKS: no file at /no/such.json");
-  assertEquals(refused("https://"), "Cannot read AUTH_JWKS: no URL: https://");
+  const refused = (jwks: string) => assertThrows(() => byKeys(jwks), OptionError).message;
+  assertEquals(refused("/no/such.json"), "Cannot use jwks: no file at /no/such.json");
+  assertEquals(refused("https://"), "Cannot use jwks: no URL: https://");
   await using file = await keyFile();
   for (const text of ["{}", '{"keys":[7]}', "null"]) {
     await Deno.writeTextFile(file.path, text);
-    const list = 'Cannot read AUTH_JWKS: it has no list of keys named "keys"';
+    const list = 'Cannot use jwks: it has no list of keys named "keys"';
     assertEquals(refused(file.path), list, text);
   }
   await Deno.writeTextFile(file.path, "[");
-  assertStringIncludes(refused(file.path), "Cannot read AUTH_JWKS: ");
+  assertStringIncludes(refused(file.path), "Cannot use jwks: ");
 });

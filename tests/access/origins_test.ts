@@ -1,6 +1,6 @@
 import { assert, assertEquals, assertStringIncludes, assertThrows } from "@std/assert";
 import { OriginRules, SAME_ORIGIN } from "../../handlers/access/origins.ts";
-import { SettingError } from "../../handlers/util/setting_error.ts";
+import { OptionError } from "../../handlers/util/option_error.ts";
 
 const AWAY = { host: "parley.example", isLocal: false };
 
@@ -127,23 +127,23 @@ Deno.test("a rule that no browser's origin can match is refused, with the one th
     "": "write https://a.example",
   };
   for (const [rule, hint] of Object.entries(meant)) {
-    const { message } = assertThrows(() => new OriginRules(["same", rule]), SettingError);
-    assertStringIncludes(message, "Cannot use ALLOWED_ORIGINS: ");
+    const { message } = assertThrows(() => new OriginRules(["same", rule]), OptionError);
+    assertStringIncludes(message, "Cannot use allowedOrigins: ");
     assertStringIncludes(message, JSON.stringify(rule));
     assertStringIncludes(message, hint);
   }
 });
 
-Deno.test("explain() gives the flag to add, and never a text that is unsafe in a shell", () => {
+Deno.test("explain() tells what to add, and never a text that is unsafe in a shell", () => {
   const same = new OriginRules(SAME_ORIGIN);
   assertStringIncludes(
     same.explain("https://b.example"),
-    "--allowed-origins same,https://b.example",
+    "the allowed origins same,https://b.example",
   );
-  assertStringIncludes(same.explain("null"), "--allowed-origins same,null");
+  assertStringIncludes(same.explain("null"), "the allowed origins same,null");
   const secret = new OriginRules(["https://internal.example"]);
   const text = secret.explain("https://b.example");
-  assertStringIncludes(text, "https://b.example in --allowed-origins");
+  assertStringIncludes(text, "it is none of the allowed origins");
   assert(!text.includes("internal"), "the list is nobody's business");
   for (
     const origin of [

@@ -3,7 +3,7 @@ import { generateKeyPair, type JWTPayload, SignJWT, UnsecuredJWT } from "jose";
 import type { Grants } from "../../handlers/access/grants.ts";
 import { jwtAuthorizer, type JwtOptions } from "../../handlers/access/token.ts";
 import type { HttpError } from "../../handlers/protocol/http_error.ts";
-import { SettingError } from "../../handlers/util/setting_error.ts";
+import { OptionError } from "../../handlers/util/option_error.ts";
 import { FakeClock } from "../support/fakes.ts";
 import { rejectionOf, requestWith, SECRET } from "../support/jwt.ts";
 
@@ -213,19 +213,19 @@ Deno.test("a secret behind `base64:` is its bytes", async () => {
 
 Deno.test("a secret that is short or no base64, or no key at all, stops the start", () => {
   const refused = (options: JwtOptions) =>
-    assertThrows(() => jwtAuthorizer(options), SettingError).message;
+    assertThrows(() => jwtAuthorizer(options), OptionError).message;
   assertEquals(
     refused({ secret: "a".repeat(31) }),
-    "Cannot use AUTH_SECRET: it has 31 bytes, at least 32 are needed",
+    "Cannot use secret: it has 31 bytes, at least 32 are needed",
   );
   assertEquals(
     refused({ secret: `base64:${new Uint8Array(31).toBase64()}` }),
-    "Cannot use AUTH_SECRET: it has 31 bytes, at least 32 are needed",
+    "Cannot use secret: it has 31 bytes, at least 32 are needed",
   );
   assertEquals(
     refused({ secret: "base64:*" }),
-    "Cannot use AUTH_SECRET: what follows base64: is no base64",
+    "Cannot use secret: what follows base64: is no base64",
   );
-  const neither = "Cannot check tokens: either a secret or a key set is needed";
+  const neither = "Cannot use secret: either it or jwks is needed";
   assertEquals([refused({}), refused({ secret: SECRET, jwks: "/x" })], [neither, neither]);
 });

@@ -51,8 +51,7 @@ Deno.test("ALLOWED_ORIGINS: a page of another origin gets 403, who sends no Orig
   assertEquals(await why.json(), {
     type: "error",
     code: "forbidden",
-    message: "The origin https://b.example is not allowed: " +
-      "https://b.example in --allowed-origins allows it.",
+    message: "The origin https://b.example is not allowed: it is none of the allowed origins.",
   });
 });
 

@@ -133,6 +133,8 @@ import { Hono } from "hono";
 const parley = createParley({ ...${RULE}, prefix: "/rt" });
 const app = new Hono<{ Bindings: Deno.ServeHandlerInfo }>();
 app.all("/rt/*", (c) => parley.fetch(c.req.raw, c.env));
+const mounted = createParley({ ...${RULE}, prefix: "/mounted" });
+app.mount("/mounted", mounted.fetch, { replaceRequest: false });
 const { addr } = Deno.serve({ port: 0, hostname: "127.0.0.1", onListen() {} }, app.fetch);
 console.log("at " + addr.port);
 `,
@@ -140,6 +142,7 @@ console.log("at " + addr.port);
 
 export default createParley(${RULE});
 `,
+  "program.ts": await Deno.readTextFile(`${ROOT}tests/e2e/linked_program.ts`),
   // The rule must be typed: what is no hook, or answers what no hook may, does not compile.
   "wrong.ts": `import { createParley } from "@parley/parley";
 // @ts-expect-error onJoin answers a name
@@ -165,8 +168,11 @@ test("a project that links Parley checks and runs: with Deno, with Hono, with de
   const starts: [args: string[], line: RegExp, path: string][] = [
     [["run", "-A", "alone.ts"], /^at (\d+)$/, "/chat/ops"],
     [["run", "-A", "beside_hono.ts"], /^at (\d+)$/, "/rt/chat/ops"],
+    [["run", "-A", "beside_hono.ts"], /^at (\d+)$/, "/mounted/chat/ops"],
     [["serve", "-A", "--host", "127.0.0.1", "--port", "0", "serve.ts"], /:(\d+)\/?$/, "/chat/ops"],
   ];
+  await using program = new TestProcess(["run", "-A", "program.ts"], { cwd });
+  await program.line(/^opened$/);
   await Promise.all(starts.map(async ([args, line, path]) => {
     await using server = new TestProcess(args, { cwd });
     const [, port] = line.exec(await server.line(line))!;

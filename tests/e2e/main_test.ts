@@ -129,6 +129,12 @@ Deno.test("a start that cannot be is one line on stderr and exit code 1", async 
       `Cannot listen on 127.0.0.1:${port}: the address is in use`,
     ],
     [
+      "a HOST that conda has set",
+      ["--port", "0"],
+      { HOST: "arm64-apple-darwin20.0.0" },
+      "Cannot use HOST: arm64-apple-darwin20.0.0 is no address of this machine",
+    ],
+    [
       "a missing certificate",
       ["--tls-cert", "x.pem", "--tls-key", "y.pem"],
       {},

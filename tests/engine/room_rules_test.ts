@@ -1,9 +1,9 @@
-// ROOM_RULES: what is kept of some rooms, by name or prefix.
+// roomRules: what is kept of some rooms, by name or prefix.
 import { assertEquals, assertThrows } from "@std/assert";
 import { createMemoryEngine } from "../../handlers/engine/memory.ts";
 import { checkRoomRules, roomLimits } from "../../handlers/engine/room_rules.ts";
 import { memoryEngine } from "../../handlers/parley.ts";
-import { SettingError } from "../../handlers/util/setting_error.ts";
+import { OptionError } from "../../handlers/util/option_error.ts";
 import { FakeClock } from "../support/fakes.ts";
 import { granted } from "../support/recorder.ts";
 import { draft, ROOMY } from "./contract.ts";
@@ -45,8 +45,8 @@ Deno.test("checkRoomRules() refuses what is no rule in one line, in code too", (
     [{ a: { seconds: 1.5 } }, "seconds of a must be a whole number from 0 to 1000000000, is 1.5"],
   ];
   for (const [roomRules, why] of bad) {
-    assertThrows(() => checkRoomRules(roomRules), SettingError, `Cannot use ROOM_RULES: ${why}`);
-    assertThrows(() => memoryEngine({ roomRules: roomRules as never }), SettingError);
+    assertThrows(() => checkRoomRules(roomRules), OptionError, `Cannot use roomRules: ${why}`);
+    assertThrows(() => memoryEngine({ roomRules: roomRules as never }), OptionError);
   }
 });
 

@@ -224,7 +224,7 @@ fileTest("createDurableEngine() names the file that it cannot use", async (path)
   const engine = await open();
   await granted(engine.publish("r", draft("1")));
   const error = await assertRejects(open, Error);
-  assertEquals(error.message, `Cannot use DATA_FILE ${path}: another process uses it`);
+  assertEquals(error.message, `Cannot use file: another process uses it, ${path}`);
   await engine.close();
   const again = await open();
   assertEquals((await granted(again.read("r"))).chats.length, 1);

@@ -12,6 +12,7 @@ import { eventually, granted } from "../support/recorder.ts";
 import { sized } from "../support/run.ts";
 import { TIGHT } from "./busy_engine.ts";
 import { ServerNode } from "./server_node.ts";
+import { StateTraffic } from "./state_traffic.ts";
 import { Traffic } from "./traffic.ts";
 
 /** How often the server ends. */
@@ -54,6 +55,7 @@ for (const [signal, workers] of [["SIGKILL", 1], ["SIGTERM", 2]] as const) {
       // 8 listeners, 32 senders.
       await using traffic = await Traffic.start(Array(4).fill(node), ROOMS, 4);
       const stopPosting = postOn(node, traffic);
+      await using state = new StateTraffic([node], "one", 4);
       for (let round = 0; round < rounds; round++) {
         await traffic.flow(MESSAGES);
         const { code } = await node.end(signal);
@@ -63,9 +65,11 @@ for (const [signal, workers] of [["SIGKILL", 1], ["SIGTERM", 2]] as const) {
         for (const [i, { recorder }] of traffic.views.entries()) {
           await recorder.until(({ events }) => events.length > heard[i]);
         }
+        await state.untilOnlyLiving(node);
       }
       await traffic.flow(MESSAGES);
       await stopPosting();
+      await state.stop();
       await traffic.stop();
       await traffic.check({ mayReset: false, withinMs: Infinity });
       const posted = traffic.acks.filter(({ message }) => message.startsWith('"posted')).length;

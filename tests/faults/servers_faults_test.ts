@@ -14,6 +14,7 @@ import { hear as hearRaw, joinAs, nextOf, settled } from "../support/v1.ts";
 import { Proxy } from "../support/proxy.ts";
 import { IS_FULL, sized } from "../support/run.ts";
 import { ServerNode } from "./server_node.ts";
+import { StateTraffic } from "./state_traffic.ts";
 import { Traffic } from "./traffic.ts";
 
 /** How often Redis is killed, or a server; servers are drained half as often. */
@@ -78,15 +79,20 @@ for (const signal of ["SIGKILL", "SIGTERM"] as const) {
   redisTest(`clients of a server that ends by ${signal} go on at the other`, async () => {
     await using system = await System.start();
     await using traffic = await Traffic.start(system.nodes, ROOMS);
+    await using state = new StateTraffic(system.nodes, "one");
     for (let round = 0; round < (signal === "SIGKILL" ? ROUNDS : ROUNDS / 2); round++) {
       const [one, other] = round % 2 === 0 ? system.nodes : system.nodes.toReversed();
       await traffic.flow(100);
       const { code } = await one.end(signal, other);
       assertEquals(code, signal === "SIGKILL" ? 137 : 0);
       await traffic.flow(100);
+      await state.read(other);
+      // The dead one's lease has to end before.
+      if (IS_FULL) await within(30_000, () => state.untilOnlyLiving(other));
       await one.restart();
     }
     await settle(traffic);
+    if (IS_FULL || signal === "SIGTERM") await state.stop();
   });
 }
 

@@ -173,7 +173,7 @@ Deno.test("nobody listens at HOOK_URL: unavailable, and its password stays out o
   await using server = await startAsking({ HOOK_URL: url });
   assertEquals((await say(server, "x")).answer.code, "unavailable");
   const [{ text }] = server.log.of("hook_down");
-  assertMatch(text, /^The backend of HOOK_URL is down: /);
+  assertMatch(text, /^The hooks' backend is down: /);
   assertEquals(text.includes("hidden"), false);
 });
 

@@ -421,7 +421,7 @@ pageDetail("the dashboard tells what the server does, and when it is gone", asyn
       .nextSibling.textContent`;
   // Whoever watches is in none of the figures.
   await viewer.finds(`${figure("Clients")}.startsWith("1of 10K; 1 v1")`);
-  await viewer.finds(`${figure("Rooms")} === "11 members"`);
+  await viewer.finds(`${figure("Rooms")} === "11 joined"`);
   await viewer.finds(`/^\\d+\\.\\d MBof the process$/.test(${figure("Memory")})`);
   await viewer.finds(`/^\\d+ sParley \\d+\\.\\d/.test(${figure("Up")})`);
   await viewer.sees("#list tr", /^#lobby11\d+$/);

@@ -58,7 +58,7 @@ browserTest(
     }, `${strict.url}/chat`);
     assertEquals(why, [
       403,
-      `The origin ${origin} is not allowed: ${origin} in --allowed-origins allows it.`,
+      `The origin ${origin} is not allowed: it is none of the allowed origins.`,
     ]);
   },
 );

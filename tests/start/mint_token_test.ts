@@ -1,7 +1,8 @@
 import { assertEquals, assertRejects } from "@std/assert";
 import { jwtAuthorizer } from "../../handlers/access/token.ts";
 import { mintToken } from "../../handlers/start/mint_token.ts";
-import { SettingError } from "../../handlers/util/setting_error.ts";
+import { SettingError } from "../../handlers/start/setting_error.ts";
+import { OptionError } from "../../handlers/util/option_error.ts";
 
 const SECRET = "a secret of thirty-two bytes or more";
 
@@ -33,7 +34,7 @@ Deno.test("mintToken() reads a secret as the server does", async () => {
     (await read(await mintToken(["--sub", "bo"], secret, Date.now()), secret)).user,
     "bo",
   );
-  await assertRejects(() => mintToken([], "short", 0), SettingError, "at least 32 are needed");
+  await assertRejects(() => mintToken([], "short", 0), OptionError, "at least 32 are needed");
 });
 
 Deno.test("mintToken() refuses what it does not understand", async () => {

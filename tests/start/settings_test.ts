@@ -1,8 +1,15 @@
-import { assert, assertEquals, assertMatch, assertStringIncludes, assertThrows } from "@std/assert";
+import {
+  assert,
+  assertEquals,
+  assertInstanceOf,
+  assertMatch,
+  assertStringIncludes,
+  assertThrows,
+} from "@std/assert";
 import { helpText, settingsTable } from "../../handlers/start/help.ts";
 import { readSettings } from "../../handlers/start/read_settings.ts";
 import { defaultSettings, SETTINGS, type Settings } from "../../handlers/start/settings.ts";
-import { SettingError } from "../../handlers/util/setting_error.ts";
+import { SettingError, toSettingError } from "../../handlers/start/setting_error.ts";
 
 const NAMES = Object.keys(SETTINGS);
 
@@ -20,7 +27,9 @@ function warned(args: string[], env: Record<string, string> = {}): string[] {
 }
 
 function refusal(args: string[], env: Record<string, string> = {}): string {
-  return assertThrows(() => read(args, env), SettingError).message;
+  const error = toSettingError(assertThrows(() => read(args, env)));
+  assertInstanceOf(error, SettingError);
+  return error.message;
 }
 
 Deno.test("readSettings() gives the defaults where nothing is set", () => {

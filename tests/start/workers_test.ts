@@ -8,11 +8,12 @@ import { shareEngine } from "../../handlers/engine/shared.ts";
 import { runApp } from "../../handlers/run_app.ts";
 import { createWorkers } from "../../handlers/start/workers.ts";
 import { type Clock, systemClock } from "../../handlers/util/clock.ts";
-import { SettingError } from "../../handlers/util/setting_error.ts";
+import { SettingError } from "../../handlers/start/setting_error.ts";
 import { ROOMY } from "../engine/contract.ts";
+import { StateTraffic } from "../faults/state_traffic.ts";
 import { FakeClock, RecordingLog } from "../support/fakes.ts";
 import { freePort } from "../support/process.ts";
-import { eventually, granted, hear, people } from "../support/recorder.ts";
+import { eventually, granted, hear, people, within } from "../support/recorder.ts";
 import { sized } from "../support/run.ts";
 import { range } from "../support/v1.ts";
 import { type Order, type ThreadSettings, UNLIMITED } from "./workers_thread.ts";
@@ -200,7 +201,7 @@ function startTalker(port: number, name: string) {
   return { client, heard, errors, acked, counts, stop };
 }
 
-Deno.test(`a worker that is killed ${KILLS} times in traffic: its sockets come back, no room loses anything`, async () => {
+Deno.test(`a worker that is killed ${KILLS} times in traffic: its sockets come back, its bound keys go, no room loses anything`, async () => {
   // Before Math.random is replaced: a port that is always the same would be another run's, too.
   const port = freePort();
   const { random } = Math;
@@ -222,6 +223,9 @@ Deno.test(`a worker that is killed ${KILLS} times in traffic: its sockets come b
 
   const visitors = ["Ann", "Bob"].map((name) => startTalker(port, name));
   const all = [...visitors, startTalker(server.addr.port, "Cy")];
+  const urlOf = (room: string) => `ws://127.0.0.1:${port}/chat/${room}`;
+  const node = { urlOf, port: server.addr.port };
+  await using state = new StateTraffic([node], "ops", 6);
   for (const kill of range(1, KILLS + 1)) {
     await eventually(
       () => visitors.map(({ counts, acked }) => [counts.welcomes, acked.size]),
@@ -232,6 +236,7 @@ Deno.test(`a worker that is killed ${KILLS} times in traffic: its sockets come b
     }
   }
   await Promise.all(all.map(({ stop }) => stop()));
+  await state.stop();
   const span = await memory.read("ops");
   assert(!("refused" in span));
   for (const { heard } of all) await eventually(() => heard.at(-1)?.seq, (seq) => seq === span.seq);

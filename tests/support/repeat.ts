@@ -1,16 +1,18 @@
 /**
- * `deno task attack`, `faults` and `pages`: folders of tests at full size, once or again and again.
+ * `deno task attack`, `faults` and `pages`: folders and files of tests at full size, once or again and again.
  *
  * @module
  */
 import { parseArgs } from "@std/cli/parse-args";
 import { ROOT } from "./process.ts";
 
-const [paths, ...args] = Deno.args;
-const folders = paths.split(",");
-const task = folders[0].split("/").at(-1);
+const flagsAt = Deno.args.findIndex((arg) => arg.startsWith("-"));
+const paths = Deno.args.slice(0, flagsAt < 0 ? undefined : flagsAt);
+const args = Deno.args.slice(paths.length);
+const [folder] = paths;
+const task = folder.split("/").at(-1);
 
-const HELP = `Runs the tests of ${folders.join(" and ")} at full size, each time with another seed.
+const HELP = `Runs the tests of ${paths.join(" and ")} at full size, each time with another seed.
 
   deno task ${task} [flags]
 
@@ -29,7 +31,7 @@ const first = Number(flags.seed ?? 1);
 const failed: number[] = [];
 for (let seed = first; seed < first + Number(flags.times ?? 1); seed++) {
   const { success } = await new Deno.Command(Deno.execPath(), {
-    args: ["test", "-A", ...folders],
+    args: ["test", "-A", ...paths],
     cwd: ROOT,
     env: { FULL_SIZE: "1", SEED: `${seed}` },
   }).spawn().status;

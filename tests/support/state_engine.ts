@@ -33,6 +33,8 @@ export class StateEngine extends Stateless implements Engine {
   reads = 0;
   /** Answers to reads of the state wait for it. */
   gate?: Promise<void>;
+  /** Nobody is told of changes. */
+  isCut = false;
   #host?: Host;
   /** The room's epoch, once it has begun anew. */
   #epoch?: string;
@@ -67,7 +69,7 @@ export class StateEngine extends Stateless implements Engine {
     if (value === REMOVED && !known) return { epoch, rev: this.map.rev };
     const entry = { key, value, sender, time: this.clock.now(), rev: this.map.rev + 1 };
     this.map.apply(entry);
-    this.#host?.deliver({ type: "set", entry });
+    if (!this.isCut) this.#host?.deliver({ type: "set", entry });
     return { epoch, rev: entry.rev };
   }
 
@@ -82,6 +84,13 @@ export class StateEngine extends Stateless implements Engine {
     return since?.epoch === epoch && map.knows(since.rev)
       ? { epoch, rev: map.rev, since: since.rev, entries: map.since(since.rev) }
       : { epoch, rev: map.rev, entries: map.entries() };
+  }
+
+  /** Tells that changes were missed. */
+  heal(): void {
+    this.isCut = false;
+    const { epoch, seq } = this.read("ops");
+    this.#host?.deliver({ type: "reset", epoch, seq, rev: this.map.rev, members: 0 });
   }
 
   /** The room begins anew. */

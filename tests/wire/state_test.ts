@@ -387,6 +387,36 @@ Deno.test("an engine that answers later costs no change, and gives none twice", 
   assertEquals(outline(ann), [["state", 1], ["set", 2]]);
 });
 
+Deno.test("changes that the process missed come as one state with since, and are nobody's gap", async () => {
+  const { hear, set, turn, engine, clock } = stateServer();
+  const [ann, paced, other] = [await hear(), await hear("state=1&every=50"), await hear("after=")];
+  for (const key of ["a", "b"]) set(key);
+  await turn();
+  clock.tick(50);
+  await turn();
+  for (const socket of [ann, paced, other]) told(socket);
+  const gate = Promise.withResolvers<void>();
+  engine.gate = gate.promise;
+  engine.isCut = true;
+  for (const [key, value] of [["b", 1], ["b", 2], ["a", null]] as const) set(key, value);
+  engine.heal();
+  set("c", 3);
+  await turn();
+  assertEquals([ann, paced, other].map(outline), [[], [], []]);
+  gate.resolve();
+  await turn();
+  set("d", 4);
+  await turn();
+  clock.tick(50);
+  await turn();
+  const [missed, next] = told(ann);
+  assertEquals([missed.type, missed.since, missed.rev], ["state", 2, 6]);
+  const entries = (missed.entries as Fields[]).map(({ key, value }) => [key, value]);
+  assertEquals(entries, [["b", 2], ["a", null], ["c", 3]]);
+  assertEquals([next.type, next.rev], ["set", 7]);
+  assertEquals([outline(paced), outline(other)], [[["state", 7, 2]], []]);
+});
+
 Deno.test("a key may be escaped in a path", async () => {
   const { request, engine } = stateServer();
   await (await request("PUT", "/a%3Ab/c", 1)).body?.cancel();

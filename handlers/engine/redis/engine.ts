@@ -37,9 +37,8 @@ const LIST_MS = 1_000;
  * Creates the Redis engine. Resolves when the first attempt to connect has succeeded or failed; after
  * a failure the engine keeps trying.
  *
- * @param url REDIS_URL: see {@link parseRedisUrl}
- * @throws {TypeError} if the URL is of another kind
- * @throws {SettingError} if a rule of the limits is none
+ * @param url see {@link parseRedisUrl}
+ * @throws {OptionError} if the URL is of another kind, or a rule of the limits is none
  */
 export async function createRedisEngine(
   url: string,

@@ -1,5 +1,5 @@
 /**
- * The Redis servers behind REDIS_URL: one, the one that Sentinel names, or the primaries of a cluster.
+ * The Redis servers behind a URL: one, the one that Sentinel names, or the primaries of a cluster.
  *
  * Each server has one connection of its own. The library's cluster client would open a second one for
  * channels, so that events and answers had no common order, and repeat commands by itself, so that they
@@ -97,7 +97,7 @@ export class Shards {
   #warnOfCluster(): void {
     if (this.#hasWarned) return;
     this.#hasWarned = true;
-    const cure = "name two or more of its addresses in REDIS_URL, with commas";
+    const cure = "name two or more of its addresses in its URL, with commas";
     this.options.log.error(`Cannot reach all rooms: this Redis is part of a cluster, ${cure}`);
   }
 

@@ -1,6 +1,7 @@
-/** REDIS_URL. */
+/** The URL of Redis. */
+import { OptionError } from "../../util/option_error.ts";
 
-/** A REDIS_URL in its parts. */
+/** A URL in its parts. */
 export interface RedisUrl {
   kind: "single" | "cluster" | "sentinel";
   /** A URL for each address. */
@@ -13,10 +14,10 @@ export interface RedisUrl {
 }
 
 /**
- * Reads a REDIS_URL: `redis://` or `rediss://`, with `user:password@` and `/database` where needed;
+ * Reads a URL: `redis://` or `rediss://`, with `user:password@` and `/database` where needed;
  * several addresses with commas are a cluster; `redis+sentinel://host:26379,…/name[/database]`.
  *
- * @throws {TypeError} if it is none of them; the URL is not repeated, as it may hold a password
+ * @throws {OptionError} if it is none of them; the URL is not repeated, as it may hold a password
  */
 export function parseRedisUrl(url: string): RedisUrl {
   const [, scheme, credentials = "", hosts, path = ""] =
@@ -34,10 +35,9 @@ export function parseRedisUrl(url: string): RedisUrl {
   const seeds = addresses.map((address) => isSentinel ? `redis://${address}` : urlOf(address));
   const isValid = seeds.length > 0 && seeds.every((seed) => URL.canParse(seed));
   if (!isValid || !match || (isCluster && database > 0)) {
-    throw new TypeError(
-      "Cannot use REDIS_URL: it is not redis://… or rediss://…[/database], " +
-        "several such addresses with commas, or redis+sentinel://host:port,…/name",
-    );
+    const kinds = "redis://… or rediss://…[/database], several such addresses with commas, " +
+      "or redis+sentinel://host:port,…/name";
+    throw new OptionError("url", `it is not ${kinds}`);
   }
   const kind = isSentinel ? "sentinel" : isCluster ? "cluster" : "single";
   return { kind, seeds, primary, database, urlOf };

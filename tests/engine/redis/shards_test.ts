@@ -50,7 +50,7 @@ Deno.test("parseRedisUrl() refuses anything else, and does not repeat it", () =>
     "redis+sentinel://:secret@h",
   ];
   for (const url of unfit) {
-    const error = assertThrows(() => parseRedisUrl(url), TypeError, "Cannot use REDIS_URL");
+    const error = assertThrows(() => parseRedisUrl(url), TypeError, "Cannot use url");
     assert(!error.message.includes("secret"));
   }
 });

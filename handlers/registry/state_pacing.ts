@@ -1,0 +1,64 @@
+/** Those of a room's state listeners that get changes together, by `every`: one timer and one encoding for each. */
+import type { StatefulDialect } from "../protocol/encode.ts";
+import type { StateListener } from "./state_listener.ts";
+import type { StateListeners } from "./state_listeners.ts";
+
+/** The paced listeners of one room. One that does not change runs no timer. */
+export class StatePacing {
+  readonly #paced = new Map<number, Set<StateListener>>();
+  /** Ends the timer that runs, by `every`. */
+  readonly #timers = new Map<number, () => void>();
+
+  constructor(readonly all: StateListeners) {}
+
+  /** Adds a listener that has an `every`. */
+  add(listener: StateListener): void {
+    const every = listener.every!;
+    this.#paced.set(every, (this.#paced.get(every) ?? new Set()).add(listener));
+  }
+
+  /** Forgets a listener. */
+  delete(listener: StateListener): void {
+    const every = listener.every!;
+    this.#paced.get(every)?.delete(listener);
+    if (this.#paced.get(every)?.size === 0) this.#paced.delete(every);
+  }
+
+  /** Starts the timers: there is something to tell. */
+  start(): void {
+    for (const every of this.#paced.keys()) {
+      if (this.#timers.has(every)) continue;
+      const { clock } = this.all.audience.room.registry;
+      this.#timers.set(every, clock.after(every, () => this.#tell(every)));
+    }
+  }
+
+  /** Ends the timers. */
+  stop(): void {
+    for (const stop of this.#timers.values()) stop();
+    this.#timers.clear();
+  }
+
+  #tell(every: number): void {
+    this.#timers.delete(every);
+    const { audience, map, isReady } = this.all;
+    if (!isReady) return;
+    let isDone = true;
+    const encoded = new Map<StatefulDialect, Map<unknown, string[]>>();
+    for (const listener of [...this.#paced.get(every) ?? []]) {
+      const { dialect } = listener;
+      if (listener.toldRev === map.rev) continue;
+      if (!listener.isCaughtUp) {
+        isDone = false;
+        continue;
+      }
+      if (!encoded.has(dialect)) {
+        encoded.set(dialect, new Map());
+        // What was said in the room before goes out before.
+        audience.flush(dialect.withheld);
+      }
+      if (this.#paced.get(every)?.has(listener)) listener.tell(encoded.get(dialect));
+    }
+    if (!isDone) this.start();
+  }
+}
