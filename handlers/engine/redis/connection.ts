@@ -24,8 +24,13 @@ const INSPECT_TICKS = 25;
 /** The name of a script: a doc comment in `scripts/` says what each one takes and answers. */
 export type ScriptName = keyof typeof SCRIPTS;
 
-/** A part of a command. */
-export type Argument = string | Buffer;
+/** Runs a script; resolves to `undefined` if no answer came. */
+export type RunScript = (
+  script: ScriptName,
+  keys: readonly string[],
+  args: readonly (string | number)[],
+  hasTimeout?: boolean,
+) => Promise<unknown>;
 
 /** What a connection needs, and what it calls. */
 export interface ConnectionOptions {
@@ -88,7 +93,7 @@ export class RedisConnection {
    *
    * @param hasTimeout `false` waits for the answer as long as the connection lasts
    */
-  send(command: Argument[], hasTimeout = true): Promise<unknown> {
+  send(command: (string | Buffer)[], hasTimeout = true): Promise<unknown> {
     const client = this.#client;
     let bytes = 0;
     for (const argument of command) bytes += argument.length;
@@ -100,16 +105,14 @@ export class RedisConnection {
     return this.#pending.add(client.sendCommand(command), bytes, hasTimeout, onError);
   }
 
-  /** Runs a script, like {@link send}. */
-  run(
-    script: ScriptName,
-    keys: readonly string[],
-    args: Argument[],
-    hasTimeout?: boolean,
-  ): Promise<unknown> {
-    const sha = this.#shas.get(script) ?? "";
-    return this.send(["EVALSHA", sha, String(keys.length), ...keys, ...args], hasTimeout);
-  }
+  /** Runs a script, like {@link send}; `args` follow the server's run id and whether it is durable. */
+  readonly run: RunScript = (script, keys, args, hasTimeout) => {
+    const { runId, isDurable } = this.server;
+    const command = ["EVALSHA", this.#shas.get(script) ?? "", `${keys.length}`, ...keys];
+    command.push(runId, isDurable ? "1" : "0");
+    for (const argument of args) command.push(`${argument}`);
+    return this.send(command, hasTimeout);
+  };
 
   /** Subscribes to channels for as long as the connection lasts. */
   subscribe(channels: string[]): void {
@@ -144,7 +147,7 @@ export class RedisConnection {
         if (backoffMs > 0) log.info(`Redis is back at ${redis}`, { redis });
         backoffMs = 0;
         onAttempt();
-      });
+      }).catch(reasonOf);
       onAttempt();
       if (this.#isClosed) return;
       const redis = this.address;
@@ -160,14 +163,10 @@ export class RedisConnection {
 
   /** One connection from beginning to end; returns why it ended. */
   async #connect(onConnect: () => void): Promise<string> {
-    let url: string;
-    try {
-      url = await this.options.findUrl();
-    } catch (error) {
-      return reasonOf(error);
-    }
+    const { createClient, clock, findUrl, onUnsubscribed, stats } = this.options;
+    const url = await findUrl();
     this.address = new URL(url).host;
-    const client = this.options.createClient({
+    const client = createClient({
       url,
       RESP: 3,
       disableOfflineQueue: true,
@@ -176,24 +175,21 @@ export class RedisConnection {
       socket: { reconnectStrategy: false, connectTimeout: CONNECT_MS.tcp },
     });
     const { promise, resolve } = Promise.withResolvers<string>();
-    const interrupt = (reason: string) => {
+    const interrupt = this.#interrupt = (reason) => {
       if (this.#client === client) this.#client = undefined;
       resolve(reason);
       client.destroy();
     };
-    this.#interrupt = interrupt;
     client.on("error", (error: Error) => interrupt(error.message));
-    client.on("sharded-channel-moved", (channel: string) => {
-      this.options.onUnsubscribed(channel);
-    });
-    const cancel = this.options.clock.after(CONNECT_MS.all, () => interrupt("no answer"));
+    client.on("sharded-channel-moved", (channel: string) => onUnsubscribed(channel));
+    const cancel = clock.after(CONNECT_MS.all, () => interrupt("no answer"));
     try {
       await client.connect();
       const server = await this.#prepare(client);
       if (client.isReady && !this.#isClosed) {
         const isSameServer = server.runId === this.server.runId;
         this.#client = client;
-        if (this.server.runId) this.options.stats.reconnects++;
+        if (this.server.runId) stats.reconnects++;
         this.server = server;
         onConnect();
         this.options.onConnect(this, isSameServer);

@@ -9,12 +9,12 @@ import type { Cursor, Head, StateCursor } from "../../protocol/position.ts";
 import type { Members, RoomSummary, StateSpan, Transient } from "../../protocol/room_event.ts";
 import type { Clock } from "../../util/clock.ts";
 import type { Log } from "../../util/log.ts";
-import type { Change, Draft, Engine, EngineStats } from "../engine.ts";
-import type { Host, IdempotencyKey, Outcome, Refusal } from "../engine.ts";
+import type { Change, Draft, Engine, EngineStats, Host } from "../engine.ts";
+import type { IdempotencyKey, Outcome, Refusal } from "../engine.ts";
 import { type HistoryLimits, newEpoch } from "../memory.ts";
 import { firstByName } from "../presence.ts";
 import { DEFAULT_MAX_KEYS, DEFAULT_MAX_STATE_BYTES } from "../state_map.ts";
-import type { ScriptName } from "./connection.ts";
+import type { RunScript, ScriptName } from "./connection.ts";
 import type { ChangedKey, Entry } from "./encoding.ts";
 import { encodeText, pack, toChats, toEntry, toPayload, toPerson } from "./encoding.ts";
 import { KeyBudget } from "./key_budget.ts";
@@ -104,19 +104,11 @@ class RedisEngine implements Engine, RedisNode {
     if (this.events) await this.#outbox.flush(room);
   }
 
-  run(
-    script: ScriptName,
-    keys: readonly string[],
-    args: readonly (string | number)[],
-    hasTimeout?: boolean,
-  ): Promise<unknown> {
-    const connection = this.shards.of(keys[0]);
-    if (!connection) return Promise.resolve(undefined);
-    const { runId, isDurable } = connection.server;
-    const all = [runId, isDurable ? "1" : "0", `${this.#rooms.keepMsOf(keys[0])}`];
-    for (const argument of args) all.push(String(argument));
-    return connection.run(script, keys, all, hasTimeout);
-  }
+  readonly run: RunScript = (script, keys, args, hasTimeout) => {
+    const all = [this.#rooms.keepMsOf(keys[0]), ...args];
+    return this.shards.of(keys[0])?.run(script, keys, all, hasTimeout) ??
+      Promise.resolve(undefined);
+  };
 
   host(name: string, host: Host, address?: string): Promise<Head | Refusal> {
     const room = this.#rooms.open(name, address);
@@ -139,8 +131,7 @@ class RedisEngine implements Engine, RedisNode {
     const { historySize } = this.#rooms.limitsOf(name);
     const args = [...this.#toArgs(key, address), historySize, pack(sender) + encodeText(message)];
     this.#rooms.get(name)?.catchUp();
-    return this.run("publish", this.#rooms.keysOf(name), args)
-      .then((answer) => toPlace(answer, "seq"));
+    return this.#run("publish", name, args).then((answer) => toPlace(answer, "seq"));
   }
 
   async set(name: string, change: Change): Promise<StateCursor | Refusal> {
@@ -152,13 +143,13 @@ class RedisEngine implements Engine, RedisNode {
     const bounds = [boundTo, Math.min(maxKeys, 1e9), maxStateBytes];
     this.#rooms.get(name)?.catchUp();
     const args = [...this.#toArgs(id, owner), ...what, ...bounds];
-    return toPlace(await this.run("set", this.#rooms.keysOf(name), args), "rev");
+    return toPlace(await this.#run("set", name, args), "rev");
   }
 
   state(name: string, since?: StateCursor): Promise<StateSpan | Refusal> {
     const position = [since?.epoch ?? "", since?.rev ?? 0];
     return this.#queue.share(`state ${name} ${position}`, async () => {
-      const answer = await this.run("readState", this.#rooms.keysOf(name), position);
+      const answer = await this.#run("readState", name, position);
       if (answer === undefined) return UNAVAILABLE;
       if (answer === null) return { epoch: newEpoch(), rev: 0, entries: [] };
       const [epoch, rev, from, changed] = answer as [string, number, number, ChangedKey[]];
@@ -186,7 +177,7 @@ class RedisEngine implements Engine, RedisNode {
 
   members(name: string): Promise<Members | Refusal> {
     return this.#queue.share(`members ${name}`, async () => {
-      const answer = await this.run("members", this.#rooms.keysOf(name), []);
+      const answer = await this.#run("members", name, []);
       if (!answer) return UNAVAILABLE;
       const [count, ...people] = answer as [number, ...string[]];
       return { members: firstByName(people.map(toPerson)), count };
@@ -196,7 +187,7 @@ class RedisEngine implements Engine, RedisNode {
   read(name: string, after?: Cursor): Promise<Span | Refusal> {
     const position = [after?.epoch ?? "", after?.seq ?? 0];
     return this.#queue.share(`read ${name} ${position}`, async () => {
-      const answer = await this.run("read", this.#rooms.keysOf(name), position);
+      const answer = await this.#run("read", name, position);
       if (answer === undefined) return UNAVAILABLE;
       if (answer === null) return { epoch: newEpoch(), seq: 0, chats: [] };
       const [epoch, seq, now, entries] = answer as [string, number, number, Entry[]];
@@ -231,6 +222,10 @@ class RedisEngine implements Engine, RedisNode {
     await this.#rooms.end();
     await this.shards.of(this.#leaseKey)?.send(["ZREM", this.#leaseKey, this.id]);
     await this.shards.close();
+  }
+
+  #run(script: ScriptName, room: string, args: (string | number)[]): Promise<unknown> {
+    return this.run(script, this.#rooms.keysOf(room), args);
   }
 
   #onTick(): void {

@@ -1,8 +1,4 @@
-/**
- * A node's lease in Redis: it tells the nodes that live from those that died, for all rooms at once.
- *
- * @module
- */
+/** A node's lease in Redis: it tells the nodes that live from those that died, for all rooms at once. */
 import type { Clock } from "../../util/clock.ts";
 import { LEASE_MS } from "./scripts/nodes.ts";
 
@@ -26,10 +22,8 @@ export class Lease {
 
   /**
    * Renews the lease. While Redis was away no node could, so what is seen is used only when the others
-   * have had the time of a lease to come back.
-   *
-   * @returns whether the lease had ended, so that other nodes may have removed this one, and whether a
-   * node may have died since the last renewal
+   * have had the time of a lease to come back. Returns whether the lease had ended, so that other nodes
+   * may have removed this one, and whether a node may have died since the last renewal.
    */
   async keep(): Promise<{ hasEnded: boolean; isNodeGone: boolean }> {
     const answer = await this.renew();
@@ -41,11 +35,10 @@ export class Lease {
     }
     const [hadNone, now, ...nodes] = answer;
     this.#since ??= this.clock.now();
-    this.live.nodes = nodes.join(" ");
-    this.live.seenAt = this.clock.now() - this.#since > LEASE_MS ? now : 0;
+    const isUsable = this.clock.now() - this.#since > LEASE_MS;
+    Object.assign(this.live, { nodes: nodes.join(" "), seenAt: isUsable ? now : 0 });
     const hasEnded = this.#hadOne && hadNone === 1;
     this.#hadOne = true;
-    const isUsable = this.live.seenAt > 0;
     const isNodeGone = isUsable && (this.#seen?.some((node) => !nodes.includes(node)) ?? true);
     this.#seen = isUsable ? nodes : undefined;
     return { hasEnded, isNodeGone };

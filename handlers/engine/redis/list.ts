@@ -8,13 +8,8 @@ import type { Shards } from "./shards.ts";
 /** The most rooms in one command, so that none keeps Redis busy for long. */
 const BATCH_ROOMS = 500;
 
-/** What Redis has of a room. */
-interface Listed extends RoomSummary {
-  /** How many other nodes host it. */
-  hosts: number;
-  /** Whether dead nodes have left members there, or events wait. */
-  isLeft: boolean;
-}
+/** What Redis has of a room: also how many other nodes host it, and whether dead ones have left something. */
+type Listed = RoomSummary & { hosts: number; isLeft: boolean };
 
 /** The sorted set of hosted rooms; a name that no node hosts any more is removed when it is read. */
 export class RoomList {

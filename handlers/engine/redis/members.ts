@@ -31,7 +31,7 @@ export class LocalMembers {
     const member: Member = this.#members.get(id) ?? { latest: join };
     this.#members.set(id, member);
     member.latest = join;
-    if (await this.#run("join", [id, join.who])) {
+    if (await this.#run("join", id, join.who)) {
       member.confirmed = join;
       this.node.flush(this.room);
       return;
@@ -46,29 +46,31 @@ export class LocalMembers {
   /** Removes a member. */
   async leave(id: string): Promise<void> {
     if (!this.#members.delete(id)) return;
-    if (await this.#run("leave", [id])) await this.node.flush(this.room);
+    if (await this.#run("leave", id)) await this.node.flush(this.room);
   }
 
   /** Removes all members. */
-  async clear(): Promise<void> {
-    if (this.#members.size > 0) this.isRegistered = false;
+  clear(): void {
+    this.forget();
     this.#members.clear();
-    await this.register();
   }
 
-  /** Tells Redis which members are here. */
-  async register(): Promise<void> {
-    if (this.#members.size === 0 && this.isRegistered) return;
+  /** Redis may not have them any more. */
+  forget(): void {
+    if (this.#members.size > 0) this.isRegistered = false;
+  }
+
+  /** What a sync tells Redis: all members, or nothing. */
+  toArgs(): string[] {
+    if (this.isRegistered) return ["0"];
     this.isRegistered = true;
-    const members = [...this.#members].flatMap(([id, { latest }]) => [id, latest.who]);
-    if (await this.#run("register", members)) await this.node.flush(this.room);
+    return ["1", ...[...this.#members].flatMap(([id, { latest }]) => [id, latest.who])];
   }
 
   /** Returns whether Redis answered. */
-  async #run(script: "join" | "leave" | "register", args: string[]): Promise<boolean> {
+  async #run(script: "join" | "leave", ...args: string[]): Promise<boolean> {
     const { id, events } = this.node;
-    const all = [id, ...args, events];
-    const answer = await this.node.run(script, this.room.keys, all, script !== "register");
+    const answer = await this.node.run(script, this.room.keys, [id, ...args, events]);
     if (answer === undefined) this.isRegistered = false;
     return answer !== undefined;
   }

@@ -1,24 +1,16 @@
 /** What the rooms of a node need of it. */
 import type { Clock } from "../../util/clock.ts";
-import type { ScriptName } from "./connection.ts";
+import type { RunScript } from "./connection.ts";
 import type { RedisRoom } from "./room.ts";
 
 /** The node that a room is on. */
 export interface RedisNode {
-  /** Identifies it among all. */
-  readonly id: string;
+  /** Identifies it among all. */ readonly id: string;
   readonly clock: Clock;
   /** The nodes with a lease, as one text, and the Unix ms at which that was seen; 0: not to be used. */
   readonly live: { nodes: string; seenAt: number };
-  /** What `_events` is to hear; empty for nothing. */
-  readonly events: string;
-  /** Runs a script in a room; resolves to `undefined` if no answer came. */
-  run(
-    script: ScriptName,
-    keys: readonly string[],
-    args: readonly (string | number)[],
-    hasTimeout?: boolean,
-  ): Promise<unknown>;
+  /** What `_events` is to hear; empty for nothing. */ readonly events: string;
+  readonly run: RunScript;
   /** Publishes what the room's outbox has. */
   flush(room: RedisRoom): Promise<void>;
   /** Rooms that deliver nothing since a sync failed: it must be tried again. */

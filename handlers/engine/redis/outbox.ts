@@ -1,38 +1,31 @@
 /**
  * What the room `_events` is to hear. The script that changes who has joined writes it down in the room's
- * own slot; whichever node ran it publishes it, and only then it is deleted: nothing is lost with a node.
- *
- * @module
+ * own slot; the node that ran it publishes it, and only then deletes it: nothing is lost with a node.
  */
 import { EVENTS_ROOM } from "../../protocol/parse.ts";
 import { type Engine, isRefusal } from "../engine.ts";
 import { EVENTS_SENDER } from "../member_events.ts";
 import { unpackAll } from "./encoding.ts";
 import type { RedisNode } from "./node.ts";
-
-/** A room, as its outbox is found. */
-type Place = { readonly name: string; readonly keys: readonly string[] };
+import type { RedisRoom } from "./room.ts";
 
 /** Publishes what rooms have in their outboxes: a room's events in order, at least once. */
 export class Outbox {
   /** Rooms whose outbox is read now, and whether there may be more since. */
   readonly #running = new Map<string, { isDue: boolean; done: Promise<void> }>();
   /** Rooms whose outbox could not be read or published. */
-  readonly #failed = new Map<string, Place>();
+  readonly #failed = new Map<string, RedisRoom>();
 
   constructor(readonly node: Pick<RedisNode, "run"> & Pick<Engine, "publish">) {}
 
   /** Publishes what a room's outbox has. */
-  flush(room: Place): Promise<void> {
+  flush(room: RedisRoom): Promise<void> {
     const running = this.#running.get(room.name);
-    if (running) {
-      running.isDue = true;
-      return running.done;
-    }
-    const run = { isDue: true, done: Promise.resolve() };
+    const run = running ?? { isDue: true, done: Promise.resolve() };
+    run.isDue = true;
+    if (running) return running.done;
     this.#running.set(room.name, run);
-    run.done = this.#empty(room, run);
-    return run.done;
+    return run.done = this.#empty(room, run);
   }
 
   /** Tries those again that failed. */
@@ -40,7 +33,7 @@ export class Outbox {
     for (const room of this.#failed.values()) this.flush(room);
   }
 
-  async #empty(room: Place, run: { isDue: boolean }): Promise<void> {
+  async #empty(room: RedisRoom, run: { isDue: boolean }): Promise<void> {
     this.#failed.delete(room.name);
     for (let last = "0"; run.isDue;) {
       run.isDue = false;
@@ -48,7 +41,7 @@ export class Outbox {
       if (!Array.isArray(entries) || !await this.#publish(room.name, entries)) {
         this.#failed.set(room.name, room);
       } else if (entries.length > 0) {
-        last = numberOf(entries.at(-1));
+        [last] = entries.at(-1).split(" ", 1);
         run.isDue = true;
       }
     }
@@ -59,8 +52,7 @@ export class Outbox {
   /** One after the other: none overtakes one that fails. */
   async #publish(room: string, entries: string[]): Promise<boolean> {
     for (const entry of entries) {
-      const n = numberOf(entry);
-      const [event, members] = entry.slice(n.length + 1).split(" ", 2);
+      const [n, event, members] = entry.split(" ", 3);
       const packed = entry.slice(`${n} ${event} ${members} `.length);
       const [name, user] = unpackAll(packed);
       const message = { event, room, n: Number(n), name, user, members: Number(members) };
@@ -74,8 +66,4 @@ export class Outbox {
     }
     return true;
   }
-}
-
-function numberOf(entry: string): string {
-  return entry.slice(0, entry.indexOf(" "));
 }

@@ -10,25 +10,13 @@ import { RoomView } from "./view.ts";
 /** What `compare` says of a room: its head, and whether it needs a sync whatever that is. */
 export type CompareAnswer = [epoch: string, seq: number, isDue: number, rev: number];
 
-type SyncAnswer = [
-  epoch: string,
-  seq: number,
-  members: number,
-  version: number,
-  wasUnknown: number,
-  hasMore: number,
-  entries: Entry[],
-  rev: number,
-  changes: ChangedKey[],
-  endsInMs: number,
-];
+/** What `sync` answers with. */
+type SyncAnswer = [numbers: number[], epoch: string, entries: Entry[], changes: ChangedKey[]];
 
 /** Keeps what a node knows of a room in step with Redis. */
 export class RedisRoom {
   /** The connection to the server that has the room, if it is known. */
   connection?: RedisConnection;
-  /** The address of whoever opened it. */
-  openedBy?: string;
   /** How many listeners Redis knows of here; -1: the node does not host the room. */
   reportedListeners = -1;
   /** When the next key of the state ends, in Unix ms. */
@@ -38,12 +26,16 @@ export class RedisRoom {
   readonly members: LocalMembers;
   #opened?: (head: Head | Refusal) => void;
 
-  /** @param slot in which of the rounds the room is compared with Redis */
+  /**
+   * @param slot in which of the rounds the room is compared with Redis
+   * @param openedBy the address of whoever opened it
+   */
   constructor(
     readonly name: string,
     readonly keys: readonly string[],
     readonly slot: number,
     readonly node: RedisNode,
+    readonly openedBy?: string,
   ) {
     this.members = new LocalMembers(this, node);
   }
@@ -90,25 +82,29 @@ export class RedisRoom {
     };
   }
 
-  /** Fetches what was missed, and tells Redis who is here. */
+  /** Fetches what was missed, and tells Redis who is here if it does not know. */
   async sync(): Promise<void> {
     const view = this.#expectSync();
     const { id, live, events } = this.node;
     const { epoch: at = "", seq: last = 0, rev: lastRev = 0, time = "" } = view ?? {};
-    const args = [at, last, time, id, this.listeners, live.nodes, live.seenAt, lastRev, events];
-    const answer = await this.node.run("sync", this.keys, args, false);
-    if (!answer) return this.#failSync(view);
-    const [epoch, seq, members, version, wasUnknown, hasMore, entries, rev, changes, endsInMs] =
-      answer as SyncAnswer;
-    this.node.flush(this);
-    if (wasUnknown || !this.members.isRegistered) this.members.register();
-    if (hasMore) this.sync();
-    if (!view || view !== this.view) return;
+    const members = this.members.toArgs();
+    const args = [at, last, time, id, this.listeners, live.nodes, live.seenAt, lastRev];
+    const answer = await this.node.run("sync", this.keys, [...args, ...members, events], false);
+    if (!answer) {
+      if (members[0] === "1") this.members.isRegistered = false;
+      return this.#failSync(view);
+    }
+    const [numbers, epoch, entries, changes] = answer as SyncAnswer;
+    const [seq, rev, count, version, isUnknown, hasMore, endsInMs] = numbers;
+    const flushed = this.node.flush(this);
+    if (isUnknown) this.members.forget();
+    if (hasMore || !this.members.isRegistered) this.sync();
+    if (!view || view !== this.view) return await flushed;
     const changed = changes.map(toEntry).sort((a, b) => a.rev - b.rev);
-    const chats = toChats(entries);
-    view.applySync({ epoch, seq, rev, members, version, chats, changes: changed });
+    const head = { epoch, seq, rev, members: count };
+    view.applySync({ ...head, version, chats: toChats(entries), changes: changed });
     if (endsInMs >= 0) this.#expectEnd(endsInMs);
-    this.#opened?.({ epoch, seq, rev, members });
+    this.#opened?.(head);
     this.#opened = undefined;
     queueMicrotask(() => view.resume());
     if (view.seq < seq) await this.sync();

@@ -74,9 +74,8 @@ export class RedisRooms {
     if (!room && this.#share.hasSpace(1, address)) {
       this.#share.count(1, address);
       const slot = this.#nextSlot++ % COMPARE_ROUNDS;
-      room = new RedisRoom(name, keysOf(this.prefix, name), slot, this.node);
+      room = new RedisRoom(name, keysOf(this.prefix, name), slot, this.node, address);
       room.connection = this.shards.of(room.keys[0]);
-      room.openedBy = address;
       this.#rooms.set(name, room);
       this.#slots[slot].add(room);
     }
@@ -136,9 +135,9 @@ export class RedisRooms {
 
   /** Tells Redis the members of all rooms again, as it may have removed this node. */
   registerAll(): Promise<void> {
-    return inParallel(this.#rooms.values(), async (room) => {
-      if (room.members.size > 0) await room.members.register();
-      else await room.sync();
+    return inParallel(this.#rooms.values(), (room) => {
+      room.members.forget();
+      return room.sync();
     });
   }
 
@@ -191,7 +190,6 @@ export class RedisRooms {
         await room.sync();
         // Somebody may have come since.
         if (!this.#rooms.has(name)) await this.#release(room);
-        await this.node.flush(room);
       });
     }
   }
@@ -201,9 +199,12 @@ export class RedisRooms {
     const rooms = [...this.#rooms.values()];
     this.#rooms.clear();
     for (const slot of this.#slots) slot.clear();
-    for (const room of rooms) room.close();
-    await Promise.all(rooms.map((room) => room.members.clear()));
-    await Promise.all(rooms.map((room) => this.#release(room)));
+    await Promise.all(rooms.map(async (room) => {
+      room.close();
+      room.members.clear();
+      if (!room.members.isRegistered) await room.sync();
+      await this.#release(room);
+    }));
   }
 
   #nameOf(head: string): string {
@@ -224,9 +225,9 @@ export class RedisRooms {
     for (const room of hosted) room.view!.pause();
     if (isSameServer) return this.#compare(rooms, () => true);
     this.list.add(hosted);
-    await inParallel(rooms, async (room) => {
-      await room.catchUp();
-      await room.members.register();
+    await inParallel(rooms, (room) => {
+      room.members.forget();
+      return room.members.isRegistered ? room.catchUp() : room.sync();
     });
   }
 

@@ -1,13 +1,10 @@
 /**
  * The Redis servers behind a URL: one, the one that Sentinel names, or the primaries of a cluster.
- *
- * Each server has one connection of its own. The library's cluster client would open a second one for
- * channels, so that events and answers had no common order, and repeat commands by itself, so that they
- * had none either. Here a command that meets a slot on its way to another server is refused.
+ * Each has one connection: the library's cluster client would open a second one for channels, so that
+ * events and answers had no common order, and repeat commands by itself, so that they had none either.
  *
  * @module
  */
-import type { createClient } from "@redis/client";
 import type { RemoteStats } from "../engine.ts";
 import { type ConnectionOptions, RedisConnection } from "./connection.ts";
 import type { RedisUrl } from "./url.ts";
@@ -73,7 +70,7 @@ export class Shards {
     await this.#refreshing;
   }
 
-  #connect(address: string, findUrl: () => string | Promise<string>): RedisConnection {
+  #connect(address: string, findUrl: ConnectionOptions["findUrl"]): RedisConnection {
     const connection = new RedisConnection({
       ...this.options,
       findUrl,
@@ -123,27 +120,21 @@ export class Shards {
 
   /** Reads which server has which slots; returns whether one answered. */
   async #discover(): Promise<boolean> {
-    const { url, createClient } = this.options;
     this.#isWanted = false;
     let ranges: unknown;
-    const connected = this.all.filter((connection) => connection.isConnected);
-    for (const connection of connected) {
+    for (const connection of this.all.filter(({ isConnected }) => isConnected)) {
       ranges = await connection.send(["CLUSTER", "SLOTS"]);
       if (Array.isArray(ranges)) break;
     }
-    for (const seed of url.seeds) {
-      if (Array.isArray(ranges) || this.#isClosed) break;
-      ranges = await query(createClient, seed, ["CLUSTER", "SLOTS"]).catch(() => undefined);
-    }
+    if (!Array.isArray(ranges)) ranges = await this.#askSeeds(["CLUSTER", "SLOTS"]);
     if (!Array.isArray(ranges) || this.#isClosed) return false;
-    const inUse = new Set<RedisConnection>();
     const slots: RedisConnection[] = [];
     for (const [first, last, [host, port]] of ranges as [number, number, [string, number]][]) {
       const connection = this.#at(`${host}:${port}`);
-      inUse.add(connection);
       for (let slot = first; slot <= last; slot++) slots[slot] = connection;
     }
     this.#slots = slots;
+    const inUse = new Set(slots);
     for (const [address, connection] of this.#connections) {
       if (inUse.has(connection)) continue;
       this.#connections.delete(address);
@@ -155,30 +146,30 @@ export class Shards {
 
   /** The URL of the primary, as the first Sentinel that answers names it. */
   async #askSentinels(): Promise<string> {
-    const { url, createClient } = this.options;
-    for (const seed of url.seeds) {
-      const command = ["SENTINEL", "GET-MASTER-ADDR-BY-NAME", url.primary];
-      const answer = await query(createClient, seed, command).catch(() => undefined);
-      if (Array.isArray(answer)) return url.urlOf(`${answer[0]}:${answer[1]}`);
-    }
-    throw new Error(`no Sentinel names the primary ${url.primary}`);
+    const { primary, urlOf } = this.options.url;
+    const answer = await this.#askSeeds(["SENTINEL", "GET-MASTER-ADDR-BY-NAME", primary]);
+    if (!answer) throw new Error(`no Sentinel names the primary ${primary}`);
+    return urlOf(answer.join(":"));
   }
-}
 
-/** Runs one command on a connection of its own. */
-async function query(
-  create: typeof createClient,
-  url: string,
-  command: string[],
-): Promise<unknown> {
-  const socket = { reconnectStrategy: false, connectTimeout: DISCOVER_MS } as const;
-  const client = create({ url, socket, commandOptions: { timeout: DISCOVER_MS } });
-  client.on("error", () => {});
-  try {
-    await client.connect();
-    return await client.sendCommand(command);
-  } finally {
-    client.destroy();
+  /** The first list with which a seed answers, on a connection of its own. */
+  async #askSeeds(command: string[]): Promise<unknown[] | undefined> {
+    const { url: { seeds }, createClient } = this.options;
+    const socket = { reconnectStrategy: false, connectTimeout: DISCOVER_MS } as const;
+    for (const url of seeds) {
+      if (this.#isClosed) return;
+      const client = createClient({ url, socket, commandOptions: { timeout: DISCOVER_MS } });
+      client.on("error", () => {});
+      try {
+        await client.connect();
+        const answer = await client.sendCommand<unknown>(command);
+        if (Array.isArray(answer)) return answer;
+      } catch {
+        // The next one may answer.
+      } finally {
+        client.destroy();
+      }
+    }
   }
 }
 

@@ -74,10 +74,7 @@ export class RoomView implements Cursor {
     if (this.epoch !== epoch || start > this.seq) {
       const isFirst = this.epoch === "";
       if (this.epoch !== epoch) this.#lastEpoch = this.epoch;
-      this.epoch = epoch;
-      this.seq = start;
-      this.rev = rev;
-      this.time = undefined;
+      Object.assign(this, { epoch, seq: start, rev, time: undefined });
       this.#version = version;
       if (!isFirst) this.host.deliver({ type: "reset", epoch, seq: start, rev, members });
     }

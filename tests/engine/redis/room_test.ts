@@ -14,9 +14,17 @@ class FakeNode implements RedisNode {
   readonly stale = new Set<RedisRoom>();
   readonly timed = new Set<RedisRoom>();
   readonly clock = new FakeClock();
-  readonly calls: { script: string; args: string[]; answer: (answer?: unknown) => void }[] = [];
+  readonly calls: {
+    script: string;
+    args: readonly (string | number)[];
+    answer: (answer?: unknown) => void;
+  }[] = [];
 
-  run(script: string, _keys: readonly string[], args: string[]): Promise<unknown> {
+  run(
+    script: string,
+    _keys: readonly string[],
+    args: readonly (string | number)[],
+  ): Promise<unknown> {
     return new Promise((answer) => this.calls.push({ script, args, answer }));
   }
 
@@ -40,15 +48,21 @@ class FakeNode implements RedisNode {
 
 function openRoom() {
   const node = new FakeNode();
-  return { node, room: new RedisRoom("r", ["head"], 0, node) };
+  const room = new RedisRoom("r", ["head"], 0, node);
+  /** Has a sync answered, and gives what it told of the members: "0", or "1" and each one. */
+  const told = async (answer: unknown = synced(1)) => {
+    room.sync();
+    return (await node.answer(answer)).split(" 9 0 ")[1];
+  };
+  return { node, room, told };
 }
 
 function synced(
   seq: number,
-  more: { wasUnknown?: number; hasMore?: number; entries?: number[] } = {},
+  more: { isUnknown?: number; hasMore?: number; entries?: number[] } = {},
 ) {
   const entries = (more.entries ?? []).map((seq) => [`${seq}-1`, ["m", `5 3 Ann${seq}`]]);
-  return ["e", seq, 2, 1, more.wasUnknown ?? 0, more.hasMore ?? 0, entries, 0, [], -1];
+  return [[seq, 0, 2, 1, more.isUnknown ?? 0, more.hasMore ?? 0, -1], "e", entries, []];
 }
 
 const unavailable: Refusal = { refused: "unavailable" };
@@ -56,12 +70,12 @@ const unavailable: Refusal = { refused: "unavailable" };
 Deno.test("RedisRoom.open() answers with the head as soon as a sync has come", async () => {
   const { node, room } = openRoom();
   const opened = room.open(new Recorder(3));
-  assertEquals(await node.answer(), "sync  0  node 3 node other 9 0");
+  assertEquals(await node.answer(), "sync  0  node 3 node other 9 0 0");
   room.sync();
   await node.answer(synced(7));
   assertEquals(await opened, { epoch: "e", seq: 7, rev: 0, members: 2 });
   room.sync();
-  assertEquals(await node.answer(synced(7)), "sync e 7  node 3 node other 9 0");
+  assertEquals(await node.answer(synced(7)), "sync e 7  node 3 node other 9 0 0");
   assertEquals(room.view?.seq, 7);
 });
 
@@ -89,7 +103,7 @@ Deno.test("RedisRoom.sync() asks again until it has all that was missed", async 
   await node.answer(synced(5, { entries: [2, 3] }));
   assertEquals(
     await node.answer(synced(5, { entries: [4, 5] })),
-    "sync e 3 5 node 1 node other 9 0",
+    "sync e 3 5 node 1 node other 9 0 0",
   );
   assertEquals([recorder.messages, node.scripts], [["2", "3", "4", "5"], []]);
   room.catchUp();
@@ -106,70 +120,59 @@ Deno.test("RedisRoom.sync() asks again while there are members of dead nodes", a
 });
 
 Deno.test("RedisRoom registers its members where Redis does not know the node", async () => {
-  const { node, room } = openRoom();
+  const { node, room, told } = openRoom();
   const joined = room.members.join("m1", "Ann");
   assertEquals(await node.answer(null), "join node m1 3 Ann");
   assertEquals([await joined, room.members.size], [undefined, 1]);
-  room.sync();
-  await node.answer(synced(1, { wasUnknown: 1 }));
-  assertEquals(await node.answer(1), "register node m1 3 Ann");
-  room.sync();
-  await node.answer(synced(1));
-  assertEquals(node.scripts, []);
+  assertEquals(await told(synced(1, { isUnknown: 1 })), "0");
+  assertEquals((await node.answer(synced(1))).split(" 9 0 ")[1], "1 m1 3 Ann");
+  assertEquals([await told(), node.scripts], ["0", []]);
 });
 
 Deno.test("RedisRoom takes back a join that got no answer, at the next sync in Redis too", async () => {
-  const { node, room } = openRoom();
+  const { node, room, told } = openRoom();
   const joined = room.members.join("m1", "Ann");
   await node.answer();
   assertEquals([await joined, room.members.size, room.isIdle], [unavailable, 0, false]);
-  room.sync();
-  await node.answer(synced(1));
-  assertEquals(await node.answer(1), "register node");
+  assertEquals(await told(), "1");
   assertEquals(room.isIdle, true);
 });
 
 Deno.test("RedisRoom keeps the name before a renaming that got no answer", async () => {
-  const { node, room } = openRoom();
+  const { node, room, told } = openRoom();
   for (const answer of [null, undefined]) {
     room.members.join("m1", answer === null ? "Ann" : "Anna");
     await node.answer(answer);
   }
-  room.sync();
-  await node.answer(synced(1));
-  assertEquals(await node.answer(1), "register node m1 3 Ann");
+  assertEquals(await told(), "1 m1 3 Ann");
 });
 
 Deno.test("RedisRoom keeps a later join though an earlier one got no answer", async () => {
-  const { node, room } = openRoom();
+  const { node, room, told } = openRoom();
   room.members.join("m1", "Ann");
   room.members.join("m1", "Anna");
   await node.answer();
   await node.answer(null);
-  room.sync();
-  await node.answer(synced(1));
-  assertEquals(await node.answer(1), "register node m1 4 Anna");
+  assertEquals(await told(), "1 m1 4 Anna");
 });
 
 Deno.test("RedisRoom forgets overlapping joins that were all refused", async () => {
-  const { node, room } = openRoom();
+  const { node, room, told } = openRoom();
   const joins = [room.members.join("m1", "Ann"), room.members.join("m1", "Bea")];
   await node.answer();
   await node.answer();
   assertEquals(await Promise.all(joins), [unavailable, unavailable]);
   assertEquals(room.members.size, 0);
-  room.members.register();
-  assertEquals(await node.answer(1), "register node");
+  assertEquals(await told(), "1");
 });
 
 Deno.test("RedisRoom falls back from overlapping refused renamings to the confirmed name", async () => {
-  const { node, room } = openRoom();
+  const { node, room, told } = openRoom();
   for (const name of ["Ann", "Bea", "Cleo"]) room.members.join("m1", name);
   await node.answer(null);
   await node.answer();
   await node.answer();
-  room.members.register();
-  assertEquals(await node.answer(1), "register node m1 3 Ann");
+  assertEquals(await told(), "1 m1 3 Ann");
 });
 
 Deno.test("RedisRoom takes no name from before a leave()", async () => {
@@ -182,7 +185,7 @@ Deno.test("RedisRoom takes no name from before a leave()", async () => {
 });
 
 Deno.test("LocalMembers.leave() is made up for where it got no answer", async () => {
-  const { node, room } = openRoom();
+  const { node, room, told } = openRoom();
   room.members.join("m1", "Ann");
   await node.answer(null);
   room.members.leave("m1");
@@ -190,25 +193,18 @@ Deno.test("LocalMembers.leave() is made up for where it got no answer", async ()
   assertEquals(node.scripts, ["leave"]);
   await node.answer();
   assertEquals(room.isIdle, false);
-  room.sync();
-  await node.answer(synced(1));
-  assertEquals(await node.answer(), "register node");
-  assertEquals(room.isIdle, false);
-  room.sync();
-  await node.answer(synced(1));
-  await node.answer(1);
-  assertEquals(room.isIdle, true);
+  assertEquals([await told(null), room.isIdle], ["1", false]);
+  assertEquals([await told(), room.isIdle], ["1", true]);
 });
 
 Deno.test("LocalMembers.clear() removes all", async () => {
-  const { node, room } = openRoom();
+  const { node, room, told } = openRoom();
   room.open(new Recorder());
   await node.answer(synced(1));
   room.members.join("m1", "Ann");
   await node.answer(null);
-  const ended = room.members.clear();
-  assertEquals(await node.answer(1), "register node");
-  await ended;
+  room.members.clear();
+  assertEquals(await told(), "1");
 });
 
 /** An open room at 7, with its host. */

@@ -20,13 +20,14 @@ local function isDead(node, entry, live, seenAt)
 end`;
 
 /**
- * Compares a node's position with the head and answers with what it missed; removes the members of
- * dead nodes. If Redis does not have the number that the node is at, or has another message there,
- * messages were lost: a new epoch begins. ARGV: the node's epoch ('' for none), seq and last message's
- * time ('' if unknown), node, its listeners (-1: not hosting), nodes with a lease and when that was
- * seen, the node's rev. Answer: epoch, seq, members, version of the member list, whether the node was
- * unknown, whether there is more to remove, entries of the first missed messages, rev, what changed
- * of the state if that is known, ms until a key ends (-1: none does).
+ * Compares a node's position with the head and answers with what it missed; sets which members the node
+ * has, and removes those of dead nodes. If Redis does not have the number that the node is at, or has
+ * another message there, messages were lost: a new epoch begins. ARGV: the node's epoch ('' for none),
+ * seq and last message's time ('' if unknown), node, its listeners (-1: not hosting), nodes with a lease
+ * and when that was seen, the node's rev, 1 if its members follow: member, its value in the hash, … Answer:
+ * numbers (seq, rev, members, version of the member list, whether the node's members are unknown, whether
+ * there is more to remove, ms until a key ends, -1 if none does), epoch, entries of the first missed
+ * messages, what changed of the state if that is known.
  */
 export const sync = `#!lua flags=allow-oom
 ${OPEN}
@@ -56,7 +57,17 @@ if first then
   local start = tonumber(string.match(first[1], '^%d+'))
   entries = range(start, math.min(seq, start + ${SYNC_MESSAGES - 1}))
 end
-local wasUnknown = 1 - call('HEXISTS', nodes, node)
+local isUnknown = 1 - call('HEXISTS', nodes, node)
+if ARGV[12] == '1' then
+  local isHere = {}
+  for i = 13, #ARGV - 1, 2 do
+    local field = node .. '/' .. ARGV[i]
+    isHere[field] = true
+    if call('HGET', members, field) ~= ARGV[i + 1] then add(field, ARGV[i + 1]) end
+  end
+  clear(node, isHere, math.huge)
+  isUnknown = 0
+end
 stay(node, ARGV[8])
 local hasMore, left = 0, 500
 local all = call('HGETALL', nodes)
@@ -69,8 +80,9 @@ for i = 1, #all, 2 do
 end
 local isKnown = epoch == ARGV[4] and known < rev and knows(known)
 local soonest = call('ZRANGE', ends, 0, 0, 'WITHSCORES')[2]
-return { epoch, seq, countPeople(members), version, wasUnknown, hasMore, entries, rev,
-  isKnown and changes(known) or {}, soonest and soonest - now or -1 }`;
+local endsIn = soonest and soonest - now or -1
+return { { seq, rev, countPeople(members), version, isUnknown, hasMore, endsIn },
+  epoch, entries, isKnown and changes(known) or {} }`;
 
 /**
  * Compares many rooms of one server, whatever their slots, and keeps those that are due. ARGV: node,

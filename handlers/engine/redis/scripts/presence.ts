@@ -117,20 +117,6 @@ ${OPEN}
 ${PRESENCE}
 remove(ARGV[4] .. '/' .. ARGV[5])`;
 
-/** Sets which members a node has in the room. ARGV: node; member, its value in the hash, … */
-export const register = `#!lua flags=allow-oom
-${OPEN}
-${PRESENCE}
-local isHere = {}
-for i = 5, #ARGV - 1, 2 do
-  local field = ARGV[4] .. '/' .. ARGV[i]
-  isHere[field] = true
-  if call('HGET', members, field) ~= ARGV[i + 1] then add(field, ARGV[i + 1]) end
-end
-clear(ARGV[4], isHere, math.huge)
-stay(ARGV[4])
-return 1`;
-
 /** Who has joined. Answer: how many people, then `{sockets} {name}{user}` of each, packed. */
 export const members = `#!lua flags=no-writes,allow-oom
 ${COUNT}
