@@ -231,6 +231,7 @@ Deno.test(`a worker that is killed ${KILLS} times in traffic: its sockets come b
       () => visitors.map(({ counts, acked }) => [counts.welcomes, acked.size]),
       (counts) => counts.every(([welcomes, acks]) => welcomes >= kill && acks > 10 * kill),
     );
+    await within(30_000, () => state.untilOnlyLiving(node));
     if (kill <= KILLS) {
       await workers.engine.publish("worker-1", { sender: "main", message: '"throw"' });
     }
