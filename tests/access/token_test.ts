@@ -1,4 +1,4 @@
-import { type assert, assertEquals, assertRejects, assertThrows } from "@std/assert";
+import { assertEquals, assertRejects, assertThrows } from "@std/assert";
 import { generateKeyPair, type JWTPayload, SignJWT, UnsecuredJWT } from "jose";
 import type { Grants } from "../../handlers/access/grants.ts";
 import { jwtAuthorizer, type JwtOptions } from "../../handlers/access/token.ts";
