@@ -3,6 +3,7 @@
  * in Python, with few file descriptors, traced, and in an environment full of other settings.
  */
 import { assert, assertEquals, assertGreater, assertMatch } from "@std/assert";
+import config from "../../deno.json" with { type: "json" };
 import { SETTINGS } from "../../handlers/start/settings.ts";
 import { Client } from "../support/clients.ts";
 import { eventually, Inbox, soon } from "../support/inbox.ts";
@@ -111,6 +112,20 @@ test("the core of the tests passes with each variable set to what would break it
   );
   // A test that was renamed would be left out in silence.
   assertMatch(printed, RegExp(`\\b${NAMES.length - Number(!hasRedis)} passed`));
+});
+
+test("what would be published is the program, its documents and no test, key or dotfile", async () => {
+  const printed = await run(["publish", "--dry-run", "--allow-dirty", "--no-check"]);
+  const files = [...printed.matchAll(/file:\/\/(\S+) \(/g)].map(([, path]) =>
+    path.slice(ROOT.length)
+  );
+  const exported = Object.values(config.exports).map((path) => path.slice(2));
+  for (const path of [...exported, "main.ts", "handlers/std.d.ts", "LICENSE"]) {
+    assert(files.includes(path), `${path} is not among ${files.length} files`);
+  }
+  assertEquals(files.filter((path) => /_test\.|\.(pem|key|env|db)$|(^|\/)\./.test(path)), []);
+  const isDocument = /^tests\/([a-z]+\/README\.md|proxy\/grafana\.json|screenshots\/[a-z]+\.png)$/;
+  assertEquals(files.filter((path) => /^tests/.test(path) && !isDocument.test(path)), []);
 });
 
 // A project of somebody else that links Parley: with Deno alone, with Hono and with deno serve.

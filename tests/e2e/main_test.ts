@@ -36,10 +36,10 @@ async function stickAt(url: string, isEnough: (sent: number) => boolean): Promis
   return stuck;
 }
 
-Deno.test("the start prints one line, with the URLs to open, and they work", async () => {
+Deno.test("the start prints one line and no warning, with the URLs to open, and they work", async () => {
   await using server = await ServerProcess.start();
   await server.line(/ started: /);
-  assertEquals(server.lines("stdout").length, 1);
+  assertEquals([server.lines("stdout").length, server.lines("stderr")], [1, []]);
   const [line] = server.lines("stdout");
   assertStringIncludes(line, `Parley ${config.version} started: ${server.url}/ `);
   const urls = line.match(/wss?:\S+/g)!;

@@ -2,6 +2,7 @@
 import { assert, assertEquals, assertMatch } from "@std/assert";
 import { eventually } from "../support/recorder.ts";
 import { freePort, TestProcess } from "../support/process.ts";
+import { together } from "../support/together.ts";
 
 interface Place {
   epoch: string;
@@ -84,7 +85,9 @@ async function surviveFailure(
   }
 }
 
-Deno.test("a disk that is full refuses messages until there is space, and loses none", async () => {
+const test = together("a disk that takes no writes costs no message that was acked");
+
+test("a disk that is full refuses messages until there is space, and loses none", async () => {
   const folder = await Deno.makeTempDir();
   const mount = `mount -t tmpfs -o size=1m tmpfs ${folder}`;
   const line =
@@ -95,7 +98,7 @@ Deno.test("a disk that is full refuses messages until there is space, and loses 
   await Deno.remove(folder, { recursive: true });
 });
 
-Deno.test("a write that fails refuses messages until writes succeed, and loses none", async () => {
+test("a write that fails refuses messages until writes succeed, and loses none", async () => {
   const folder = await Deno.makeTempDir();
   const line = `trap "" XFSZ; ulimit -S -f 400; {start}`;
   await surviveFailure(folder, line, /I\/O error/, async ({ process }) => {
@@ -114,7 +117,7 @@ Deno.test("a write that fails refuses messages until writes succeed, and loses n
   await Deno.remove(folder, { recursive: true });
 });
 
-Deno.test("a file or a folder that may not be written ends the start with one line", async () => {
+test("a file or a folder that may not be written ends the start with one line", async () => {
   // Root may write everything, but not as somebody else.
   const prefix = Deno.uid() === 0 ? "exec unshare --user --map-user=1 " : "";
   const folder = await Deno.makeTempDir();

@@ -10,13 +10,14 @@ import { draft, range } from "../engine/contract.ts";
 import { TestProcess } from "../support/process.ts";
 import { eventually, granted } from "../support/recorder.ts";
 import { sized } from "../support/run.ts";
+import { together } from "../support/together.ts";
 import { TIGHT } from "./busy_engine.ts";
 import { ServerNode } from "./server_node.ts";
 import { StateTraffic } from "./state_traffic.ts";
 import { Traffic } from "./traffic.ts";
 
 /** How often the server ends. */
-const ROUNDS = { SIGKILL: sized(2, 20), SIGTERM: sized(1, 20) };
+const ROUNDS = sized(1, 20);
 /** How many messages are acked before each end. */
 const MESSAGES = sized(100, 300);
 const ROOMS = ["one", "two"];
@@ -45,49 +46,48 @@ function postOn(node: ServerNode, traffic: Traffic): () => Promise<void> {
   };
 }
 
-for (const [signal, workers] of [["SIGKILL", 1], ["SIGTERM", 2]] as const) {
-  Deno.test(`a server that ends by ${signal} comes back with all that was acked or heard (WORKERS ${workers})`, async () => {
-    const rounds = ROUNDS[signal];
-    const folder = await Deno.makeTempDir();
-    const env = { DATA_FILE: `${folder}/parley.db`, WORKERS: `${workers}` };
-    {
-      await using node = await ServerNode.start(env);
-      // 8 listeners, 32 senders.
-      await using traffic = await Traffic.start(Array(4).fill(node), ROOMS, 4);
-      const stopPosting = postOn(node, traffic);
-      await using state = new StateTraffic([node], "one", 4);
-      for (let round = 0; round < rounds; round++) {
-        await traffic.flow(MESSAGES);
-        const { code } = await node.end(signal);
-        assertEquals(code, signal === "SIGKILL" ? 137 : 0);
-        const heard = traffic.views.map(({ recorder }) => recorder.events.length);
-        await node.restart();
-        for (const [i, { recorder }] of traffic.views.entries()) {
-          await recorder.until(({ events }) => events.length > heard[i]);
-        }
-        await state.untilOnlyLiving(node);
-      }
+/** Ends a server in the middle of traffic, and starts it again. */
+async function endInTraffic(signal: "SIGKILL" | "SIGTERM", workers: number): Promise<void> {
+  const folder = await Deno.makeTempDir();
+  const env = { DATA_FILE: `${folder}/parley.db`, WORKERS: `${workers}` };
+  {
+    await using node = await ServerNode.start(env);
+    // 8 listeners, 32 senders.
+    await using traffic = await Traffic.start(Array(4).fill(node), ROOMS, 4);
+    const stopPosting = postOn(node, traffic);
+    await using state = new StateTraffic([node], "one", 4);
+    for (let round = 0; round < ROUNDS; round++) {
       await traffic.flow(MESSAGES);
-      await stopPosting();
-      await state.stop();
-      await traffic.stop();
-      await traffic.check({ mayReset: false, withinMs: Infinity });
-      const posted = traffic.acks.filter(({ message }) => message.startsWith('"posted')).length;
-      assert(
-        posted > rounds && traffic.refusals > 0,
-        `${posted} posts, ${traffic.refusals} refusals`,
-      );
-      assert(node.reconnects >= 8 * rounds, `${node.reconnects} listeners came back`);
-      await eventually(() => node.readiness(), (status) => status === 200);
+      const { code } = await node.end(signal);
+      assertEquals(code, signal === "SIGKILL" ? 137 : 0);
+      const heard = traffic.views.map(({ recorder }) => recorder.events.length);
+      await node.restart();
+      for (const [i, { recorder }] of traffic.views.entries()) {
+        await recorder.until(({ events }) => events.length > heard[i]);
+      }
+      await state.untilOnlyLiving(node);
     }
-    await Deno.remove(folder, { recursive: true });
-  });
+    await traffic.flow(MESSAGES);
+    await stopPosting();
+    await state.stop();
+    await traffic.stop();
+    await traffic.check({ mayReset: false, withinMs: Infinity });
+    const posted = traffic.acks.filter(({ message }) => message.startsWith('"posted')).length;
+    assert(
+      posted > ROUNDS && traffic.refusals > 0,
+      `${posted} posts, ${traffic.refusals} refusals`,
+    );
+    assert(node.reconnects >= 8 * ROUNDS, `${node.reconnects} listeners came back`);
+    await eventually(() => node.readiness(), (status) => status === 200);
+  }
+  await Deno.remove(folder, { recursive: true });
 }
 
-Deno.test("an engine that drops much and is killed keeps what was acked without a gap, and leaves no row behind", async () => {
+/** Kills a program that stores much more than is kept. */
+async function killBusyEngine(): Promise<void> {
   const folder = await Deno.makeTempDir();
   const path = `${folder}/parley.db`;
-  for (let round = 0; round < ROUNDS.SIGKILL; round++) {
+  for (let round = 0; round < ROUNDS; round++) {
     await using process = new TestProcess(["run", "-A", "tests/faults/busy_engine.ts", path]);
     const before = round * 37 % 100;
     await process.line(/./, 20 * MESSAGES + before);
@@ -128,4 +128,15 @@ Deno.test("an engine that drops much and is killed keeps what was acked without 
   file.close();
   assert(chatCount <= keptCount + 10, `${chatCount} rows of ${keptCount} messages`);
   await Deno.remove(folder, { recursive: true });
-});
+}
+
+const test = together("a DATA_FILE keeps what was acked");
+
+test("a server that ends by SIGKILL comes back with all that was acked or heard", () =>
+  endInTraffic("SIGKILL", 1));
+test("a server that ends by SIGTERM comes back with all that was acked or heard (WORKERS 2)", () =>
+  endInTraffic("SIGTERM", 2));
+test(
+  "an engine that drops much and is killed keeps what was acked without a gap, and leaves no row behind",
+  killBusyEngine,
+);

@@ -1,26 +1,17 @@
 /** A Redis Cluster loses primaries, and a slot moves, in the middle of traffic on two nodes. */
 import { assert, assertEquals } from "@std/assert";
-import { type Engine, isRefusal } from "../../handlers/engine/engine.ts";
+import { isRefusal } from "../../handlers/engine/engine.ts";
 import { createRedisEngine } from "../../handlers/engine/redis/engine.ts";
 import { systemClock } from "../../handlers/util/clock.ts";
 import { silentLog } from "../../handlers/util/log.ts";
 import { draft, engineContract, range, ROOMY } from "../engine/contract.ts";
 import { freePort } from "../support/process.ts";
-import { eventually, granted, hear } from "../support/recorder.ts";
+import { eventually, hear } from "../support/recorder.ts";
 import { RedisCluster } from "../support/redis_cluster.ts";
 import { patientClock, RedisServer, redisTest } from "../support/redis_server.ts";
-import { IS_FULL, sized } from "../support/run.ts";
+import { IS_FULL } from "../support/run.ts";
+import { ROOMS, startNode } from "./moving_slots.ts";
 import { Traffic } from "./traffic.ts";
-
-/** On different shards, as their slots are 3 times a third of all. */
-const ROOMS = ["one", "two", "three", "four", "five"];
-
-/** A node that a test need not close. It keeps every message. */
-async function startNode(url: string): Promise<Engine & AsyncDisposable> {
-  const limits = { ...ROOMY, historySize: 1_000_000 };
-  const engine = await createRedisEngine(url, limits, systemClock, silentLog);
-  return Object.assign(engine, { [Symbol.asyncDispose]: () => engine.close() });
-}
 
 /** What takes longer than a newcomer's patience runs in `deno task faults`. */
 function fullTest(name: string, fn: () => Promise<void>): void {
@@ -36,39 +27,6 @@ if (IS_FULL) {
     return { nodes, stop: () => cluster[Symbol.asyncDispose]() };
   }, redisTest);
 }
-
-redisTest(
-  "a slot that moves while its room talks loses no ack, and keeps one order",
-  async () => {
-    await using cluster = await RedisCluster.start();
-    await using one = await startNode(cluster.url);
-    await using two = await startNode(cluster.url);
-    await using traffic = await Traffic.start([one, two], ROOMS);
-    const { recorder: quiet } = await hear(one, "quiet");
-    for (const i of range(1, sized(3, 20))) {
-      await traffic.flow(100);
-      for (const room of ["one", "quiet"]) {
-        const from = await cluster.primaryOf(`parley:{${room}}`);
-        const others = cluster.servers.filter((server) => server !== from);
-        await cluster.moveSlot(`parley:{${room}}`, others[i % others.length]);
-      }
-    }
-    await traffic.flow(100);
-    await traffic.stop();
-    await traffic.check({ mayReset: true, withinMs: 10_000 });
-    for (const room of ROOMS) {
-      const { chats } = await granted(one.read(room));
-      const messages = new Map(chats.map(({ seq, message }) => [seq, message]));
-      for (const ack of traffic.acks.filter((ack) => ack.room === room)) {
-        assertEquals(messages.get(ack.seq), ack.message, "an ack without its message");
-      }
-    }
-    await eventually(() => two.publish("quiet", draft("heard")), (place) => !isRefusal(place));
-    await quiet.until(({ messages }) => messages.at(-1) === "heard");
-    const rooms = await eventually(() => one.rooms("", 10), ({ length }) => length === 6);
-    assertEquals(rooms.map(({ room }) => room), ["five", "four", "one", "quiet", "three", "two"]);
-  },
-);
 
 fullTest("one address of a cluster is told in the log, with the cure", async () => {
   await using cluster = await RedisCluster.start();

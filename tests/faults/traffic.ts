@@ -5,11 +5,10 @@
  * @module
  */
 import { assert, assertEquals } from "@std/assert";
-import { type Engine, isRefusal, type Refusal } from "../../handlers/engine/engine.ts";
-import type { Span } from "../../handlers/protocol/page.ts";
+import { type Engine, isRefusal } from "../../handlers/engine/engine.ts";
 import type { Cursor } from "../../handlers/protocol/position.ts";
-import { eventually, granted, hear, type Recorder } from "../support/recorder.ts";
-import { IS_FULL } from "../support/run.ts";
+import { eventually, hear, type Recorder, untilGranted } from "../support/recorder.ts";
+import { IS_FULL, sized } from "../support/run.ts";
 
 /** What traffic needs of a node: an engine, or a whole server. */
 export type TrafficNode = Pick<Engine, "host" | "publish" | "read">;
@@ -26,6 +25,8 @@ interface View {
   recorder: Recorder;
 }
 
+/** What a sender waits before its next message: less than all it can, while others work beside it. */
+const PAUSE_MS = sized(10, 0);
 /** What a sender waits before it repeats, and the longest that an answer may take, in ms. */
 const REPEAT_AFTER_MS = 20;
 const ANSWER_WITHIN_MS = 1_000;
@@ -74,8 +75,7 @@ export class Traffic implements AsyncDisposable {
     this.#isOver = true;
     await Promise.all(this.#senders);
     for (const { node, room, recorder } of this.views) {
-      const read = () => this.nodes[node].read(room);
-      const { seq } = await granted(eventually<Span | Refusal>(read, (span) => !isRefusal(span)));
+      const { seq } = await untilGranted(() => this.nodes[node].read(room));
       await recorder.until(() => placeOf(recorder).seq === seq);
     }
   }
@@ -91,7 +91,7 @@ export class Traffic implements AsyncDisposable {
   ): Promise<void> {
     assert(!IS_FULL || this.slowestMs < withinMs, `an answer took ${this.slowestMs} ms`);
     for (const room of this.rooms) {
-      const kept = await granted(this.nodes[0].read(room));
+      const kept = await untilGranted(() => this.nodes[0].read(room));
       const messages = new Map(kept.chats.map(({ seq, message }) => [seq, message]));
       assertEquals([...messages.keys()], kept.chats.map((_, i) => i + 1), "the log has a gap");
       assertEquals(new Set(messages.values()).size, messages.size, "the log has a repeat");
@@ -128,10 +128,15 @@ export class Traffic implements AsyncDisposable {
         }
         assertEquals(place.refused, "unavailable");
         this.refusals++;
-        await new Promise((resolve) => setTimeout(resolve, REPEAT_AFTER_MS));
+        await sleep(REPEAT_AFTER_MS);
       }
+      if (PAUSE_MS > 0) await sleep(PAUSE_MS);
     }
   }
+}
+
+function sleep(ms: number): Promise<void> {
+  return new Promise((resolve) => setTimeout(resolve, ms));
 }
 
 /** How far a host has heard. */

@@ -62,6 +62,11 @@ export async function granted<T>(answer: MaybePromise<T | Refusal>): Promise<T> 
   return value;
 }
 
+/** The first answer of a call that is no refusal: what is asked must do no harm when it is repeated. */
+export async function untilGranted<T>(ask: () => MaybePromise<T | Refusal>): Promise<T> {
+  return await granted(await eventually<T | Refusal>(ask, (answer) => !isRefusal(answer)));
+}
+
 /** Opens a room on an engine with a new {@link Recorder}. */
 export async function hear(
   engine: { host(room: string, host: Host): MaybePromise<Head | Refusal> },
