@@ -5,7 +5,7 @@ import { silentLog } from "../../../handlers/util/log.ts";
 import { Proxy } from "../../support/proxy.ts";
 import { granted, hear } from "../../support/recorder.ts";
 import { patientClock, RedisServer, redisTest } from "../../support/redis_server.ts";
-import { type range, ROOMY } from "../contract.ts";
+import { range, ROOMY } from "../contract.ts";
 import { put, setsOf, stateOf } from "../state_contract.ts";
 
 /** Two nodes with one Redis. */
