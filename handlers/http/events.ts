@@ -49,7 +49,8 @@ function splitId(id: string): { after: string; since?: string } {
 /** Where a reader was: its header, or what polyfills that can set no header put into the query. */
 function lastEventId(headers: Headers, query: URLSearchParams): string | undefined {
   const [, inQuery] = [...query].find(([name]) => QUERY_ID.test(name)) ?? [];
-  return headers.get("last-event-id") ?? inQuery;
+  // An empty one is none.
+  return headers.get("last-event-id") || inQuery || undefined;
 }
 
 /** A subscriber over one HTTP response. */
