@@ -64,14 +64,20 @@ class ChatSocket extends Connection implements Sender {
     return this.rooms.get(room)?.name;
   }
 
-  tryConsume({ size, frames = 0, opensRoom = false }: Cost): number {
+  tryConsume({ size, frames = 0, opensRoom = false }: Cost): MaybePromise<number> {
     const { clock, limits, load } = this.registry;
     const now = clock.now();
-    this.#allowance ??= new Allowance(limits, now);
-    const retry = this.#allowance.tryConsume(size, opensRoom, now);
-    if (this.#allowance.isOver(now)) this.close("rateLimited");
-    if (retry > 0 || limits.messageRate === 0) return retry;
-    return load.charge(frames, this, now);
+    const allowance = this.#allowance ??= new Allowance(limits, now);
+    let retry = allowance.tryConsume(size, opensRoom, now);
+    if (allowance.isOver(now)) this.close("rateLimited");
+    if (retry === 0 && limits.messageRate > 0) retry = load.charge(frames, this, now);
+    const { user } = this.rights;
+    if (retry > 0 || user === undefined || limits.messageRatePerUser === 0) return retry;
+    return chain(this.registry.trySend(user), (retry) => {
+      if (retry > 0) allowance.refuse(now);
+      if (allowance.isOver(now)) this.close("rateLimited");
+      return retry;
+    });
   }
 
   protected override ready(): void {
@@ -107,9 +113,19 @@ class ChatSocket extends Connection implements Sender {
     // What reaches no room is charged here.
     const opensRoom = message.type === "listen" || message.type === "leave";
     this.registry.counters.messagesIn++;
-    const retry = this.tryConsume({ size, opensRoom });
-    const { id, room: named }: ErrorDetails = message as ErrorDetails;
-    if (retry > 0) return this.#fail("rate_limited", { id, room: named }, retry);
+    chain(this.tryConsume({ size, opensRoom }), (retry) => {
+      if (this.hasEnded) return;
+      if (retry === 0) return this.#answerHere(message, room);
+      const { id, room: named }: ErrorDetails = message as ErrorDetails;
+      this.#fail("rate_limited", { id, room: named }, retry);
+    });
+  }
+
+  /** Does what reaches no other subscriber. */
+  #answerHere(
+    message: Exclude<ClientMessage, Message<"chat" | "note" | "set" | "join">>,
+    room: Room,
+  ) {
     switch (message.type) {
       case "listen":
         return this.#inOrder(message, () => this.#subscribe(room.name, message));

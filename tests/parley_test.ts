@@ -1,5 +1,6 @@
 // What a program does with Parley in its own code.
 import { assert, assertEquals, assertRejects, assertThrows } from "@std/assert";
+import { configureSync, getConfig, getLogger, type LogRecord, resetSync } from "@logtape/logtape";
 import { createParley, memoryEngine, ParleyError, refuse } from "../handlers/parley.ts";
 
 /** A Parley that goes in no time. */
@@ -60,11 +61,21 @@ Deno.test("what is no room, no name or no JSON is refused at once", async () => 
 Deno.test("calls from code pass neither hook nor rights nor rates", async () => {
   await using parley = create({
     onMessage: () => refuse("never"),
+    onSet: () => refuse("never"),
     authorize: () => new Response("no", { status: 401 }),
     limits: { messageRate: 1, postRate: 1 },
   });
-  for (let i = 0; i < 10; i++) await parley.publish("ops", i);
+  const events = parley.subscribe("ops")[Symbol.asyncIterator]();
+  for (let i = 0; i < 10; i++) {
+    await parley.publish("ops", i);
+    await parley.note("ops", i);
+    await parley.set("ops", `key${i}`, i);
+  }
   assertEquals((await parley.history("ops")).messages.length, 10);
+  assertEquals((await parley.state("ops")).entries.length, 10);
+  const heard = (await take(21, events)).map(({ type }) => type);
+  assertEquals(heard.filter((type) => type === "note").length, 10);
+  await events.return?.(undefined);
   const refused = await parley.fetch(new Request("http://parley.test/rooms/ops/messages"));
   assertEquals([refused.status, await refused.text()], [401, "no"]);
 });
@@ -146,6 +157,25 @@ Deno.test("an engine of one's own is closed with Parley", async () => {
     assertEquals(engine.stats().rooms, 1);
   }
   assertEquals(engine.stats().rooms, 0);
+});
+
+Deno.test("a program's own LogTape stays as it configured it", async () => {
+  const lines: string[] = [];
+  const sinks = { own: ({ message }: LogRecord) => void lines.push(message.join("")) };
+  configureSync({ sinks, loggers: [{ category: "app", sinks: ["own"], lowestLevel: "info" }] });
+  try {
+    const before = getConfig();
+    {
+      await using parley = create({ log: getLogger("app"), onMessage: () => refuse("no") });
+      await parley.fetch(new Request("http://parley.test/rooms"));
+      await parley.fetch(new Request("http://parley.test/metrics"));
+    }
+    assertEquals(getConfig() === before, true);
+    getLogger("app").info("still here");
+    assertEquals(lines.at(-1), "still here");
+  } finally {
+    resetSync();
+  }
 });
 
 Deno.test("createParley() has the shape that deno serve wants", async () => {

@@ -8,6 +8,8 @@ export interface Limits extends HistoryLimits {
   maxConnections: number;
   /** Clients at once from one address (IPv6: one /64); 0 = no limit. */
   maxConnectionsPerIp: number;
+  /** Clients at once of one user; 0 = no limit. */
+  maxConnectionsPerUser: number;
   /** Bytes of a message or of a request's body. */
   maxMessageBytes: number;
   /** Unsent bytes of one client; above, it is closed with 1013. */
@@ -24,11 +26,13 @@ export interface Limits extends HistoryLimits {
   maxRssMb: number;
   /** Messages a second from one connection; 0 = no limit. */
   messageRate: number;
+  /** Messages a second from all connections of one user; 0 = no limit. */
+  messageRatePerUser: number;
   /** Bytes a second from one connection; 0 = no limit. */
   byteRate: number;
   /** Joins and listens a second from one connection; 0 = no limit. */
   joinRate: number;
-  /** Requests to publish a second from one address; 0 = no limit. */
+  /** Requests to publish a second from one user, or address where no token names one, but not from an admin; 0 = no limit. */
   postRate: number;
   /** Seconds of silence after which a peer that answers no ping is dropped; 0 = never. */
   idleTimeoutSeconds: number;
@@ -40,6 +44,7 @@ export interface Limits extends HistoryLimits {
 export const DEFAULT_LIMITS: Readonly<Limits> = {
   maxConnections: 10_000,
   maxConnectionsPerIp: 0,
+  maxConnectionsPerUser: 0,
   maxMessageBytes: 65_536,
   maxQueueBytes: 1_048_576,
   queueMb: 256,
@@ -47,6 +52,7 @@ export const DEFAULT_LIMITS: Readonly<Limits> = {
   maxRoomsPerConnection: 100,
   maxRssMb: 0,
   messageRate: 100,
+  messageRatePerUser: 0,
   byteRate: 1_048_576,
   joinRate: 10,
   postRate: 100,

@@ -108,9 +108,14 @@ export class Allowance {
     if (forBytes === 0) this.#bytes.refund(size);
     if (opens && forJoin === 0) this.#joins.refund(1);
     this.#refusedSince ||= now;
+    this.refuse(now);
+    return retry;
+  }
+
+  /** Counts a refusal that others may have caused: it is part of a flood, but not of {@link isRefusing}. */
+  refuse(now: number): void {
     this.#refusals ??= new TokenBucket(REFUSALS_PER_SECOND, MAX_REFUSALS, now);
     this.#isFlooding ||= this.#refusals.tryConsume(1, now) > 0;
-    return retry;
   }
 
   /** Whether everything has been refused for too long, or too much at once. */

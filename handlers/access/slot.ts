@@ -21,7 +21,7 @@ export type SlotHandler<Call> = (call: Call, slot: Slot) => MaybePromise<Respons
 
 /** What slots need to know of the server. */
 export interface SlotSource {
-  registry: Capacity & { acquire(address: string): MaybePromise<Slot | NoSlot> };
+  registry: Capacity & { acquire(address: string, user?: string): MaybePromise<Slot | NoSlot> };
   limits: Limits;
 }
 
@@ -32,7 +32,7 @@ const FULL_RETRY_SECONDS = 5;
  * Serves a client if there is a slot for it; where the handler throws, the slot is released.
  *
  * @throws {HttpError} 503 with `Retry-After` while the server drains or is full, 429 for an address
- * that has too many
+ * or a user that has too many
  */
 export function withSlot<Call extends { visitor: Visitor }>(
   app: SlotSource,
@@ -42,7 +42,8 @@ export function withSlot<Call extends { visitor: Visitor }>(
   return async (call) => {
     if (registry.isDraining) throw noSlotError(app, "draining");
     if (registry.isOverMemory) throw noSlotError(app, "overloaded");
-    const slot = await registry.acquire(call.visitor.address);
+    const { address, rights } = call.visitor;
+    const slot = await registry.acquire(address, rights.user);
     if (typeof slot === "string") throw noSlotError(app, slot);
     try {
       return await handler(call, slot);
@@ -60,7 +61,8 @@ export function noSlotError(
 ): HttpError {
   const seconds = reason === "draining" ? Math.max(1, limits.drainSeconds) : FULL_RETRY_SECONDS;
   const headers = { "retry-after": String(seconds) };
-  return reason === "too_many_connections"
-    ? new HttpError(429, reason, "Too many connections from this address.", headers)
+  const whose = reason === "too_many_connections" ? "from this address" : "of this user";
+  return reason === "too_many_connections" || reason === "too_many_connections_of_user"
+    ? new HttpError(429, "too_many_connections", `Too many connections ${whose}.`, headers)
     : new HttpError(503, reason, `The server is ${reason}.`, headers);
 }

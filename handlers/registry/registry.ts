@@ -121,28 +121,33 @@ export class Registry {
     return this.#sharedLimits.isFull;
   }
 
-  /** How many clients an address has, of all threads; nothing where another thread counts. */
-  countOf(address: string): number | undefined {
-    return this.#sharedLimits.countOf?.(address);
+  /** Clients of this thread by address and user; nothing where another thread counts. */
+  countsByKey(): Map<string, number> | undefined {
+    return this.#sharedLimits.countsHere?.();
   }
 
   /** Takes a slot for a client, or returns why there is none. */
-  acquire(address: string): MaybePromise<Slot | NoSlot> {
-    return chain(this.#sharedLimits.acquire(address), (noSlot) => {
+  acquire(address: string, user?: string): MaybePromise<Slot | NoSlot> {
+    return chain(this.#sharedLimits.acquire(address, user), (noSlot) => {
       if (noSlot) return noSlot;
       this.heldCount++;
       let isHeld = true;
       const release = () => {
-        if (isHeld) this.#release(address);
+        if (isHeld) this.#release(address, user);
         isHeld = false;
       };
       return { release };
     });
   }
 
-  #release(address: string): void {
+  /** Charges a user for a message; returns 0, or the ms until it may be sent. */
+  trySend(user: string): MaybePromise<number> {
+    return this.#sharedLimits.trySend(user);
+  }
+
+  #release(address: string, user?: string): void {
     this.heldCount--;
-    this.#sharedLimits.release(address);
+    this.#sharedLimits.release(address, user);
     if (this.heldCount === 0) this.#released?.resolve();
   }
 

@@ -61,14 +61,19 @@ export const GROUPS = {
   "What a client may use": {
     MAX_CONNECTIONS: limit("maxConnections", "clients at once; one more gets 503"),
     MAX_CONNECTIONS_PER_IP: limit("maxConnectionsPerIp", "clients from one address; 0 = any"),
+    MAX_CONNECTIONS_PER_USER: limit("maxConnectionsPerUser", "clients of one user; 0 = any"),
     MAX_MESSAGE_BYTES: limit("maxMessageBytes", "bytes of a message or a request's body"),
     MAX_QUEUE_BYTES: limit("maxQueueBytes", "unsent bytes at which a client is closed with 1013"),
     QUEUE_MB: limit("queueMb", "megabytes unsent to all; near it each may have less", LARGE, 1),
     MAX_ROOMS_PER_CONNECTION: limit("maxRoomsPerConnection", "rooms that one socket hears"),
     MESSAGE_RATE: limit("messageRate", "messages a second from one socket; 0 = any"),
+    MESSAGE_RATE_PER_USER: limit("messageRatePerUser", "messages a second of one user; 0 = any"),
     BYTE_RATE: limit("byteRate", "bytes a second from one socket; 0 = any"),
     JOIN_RATE: limit("joinRate", "joins and listens a second from one socket; 0 = any"),
-    POST_RATE: limit("postRate", "requests to publish a second from one address; 0 = any"),
+    POST_RATE: limit(
+      "postRate",
+      "POSTs a second of a user, or address without one; not of an admin; 0 = any",
+    ),
     // The runtime's timers hold at most 2^31 ms.
     IDLE_TIMEOUT: limit(
       "idleTimeoutSeconds",

@@ -1,7 +1,7 @@
 /** Several threads on one port: the main one, 0, has the engine and serves too (`workers.ts`). */
 import type { SharedLimits } from "../access/shared_limits.ts";
 import { Channel } from "../engine/channel.ts";
-import { type Engine, isRefusal } from "../engine/engine.ts";
+import { type Engine, isRefusal, type Refusal } from "../engine/engine.ts";
 import type { Parley } from "../parley.ts";
 import type { Figures } from "../registry/counters.ts";
 import type { Clock } from "../util/clock.ts";
@@ -38,14 +38,15 @@ export interface WorkerCalls {
 }
 
 /** What a worker asks the main thread. */
-export interface MainCalls extends Pick<SharedLimits, "acquire" | "release" | "tryPublish"> {
+export interface MainCalls
+  extends Pick<SharedLimits, "acquire" | "release" | "trySend" | "tryPublish"> {
   ready(): void;
   report(figures: Figures): { sum: Figures; isFull: boolean };
 }
 
 /** What the names of the workers begin with; their index follows. */
 export const WORKER_NAME = "parley ";
-/** What a request to publish is told to wait while the main thread takes none. */
+/** What a message or a request to publish is told to wait while the main thread takes none. */
 const RETRY_MS = 1_000;
 
 /** Whether this thread is a worker, which has to call {@link joinThreads}. */
@@ -70,22 +71,21 @@ export async function joinThreads<Settings>(clock: Clock): Promise<Place<Setting
   const { remoteEngine } = await import("../engine/remote.ts");
   const running = Promise.withResolvers<Pick<Running, "stop">>();
   let isFull = false;
+  const retryMs = (ms: number | Refusal) => isRefusal(ms) ? RETRY_MS : ms;
   const channel = new Channel<WorkerCalls, MainCalls>(control, {
     calls: { stop: async () => (await running.promise).stop() },
   });
   const limits: SharedLimits = {
-    async acquire(address) {
-      const noSlot = await channel.call("acquire", address);
+    async acquire(...client) {
+      const noSlot = await channel.call("acquire", ...client);
       return isRefusal(noSlot) ? "full" : noSlot;
     },
-    release: (address) => channel.notify("release", address),
+    release: (...client) => channel.notify("release", ...client),
     get isFull() {
       return isFull;
     },
-    async tryPublish(key, size) {
-      const ms = await channel.call("tryPublish", key, size);
-      return isRefusal(ms) ? RETRY_MS : ms;
-    },
+    trySend: async (user) => retryMs(await channel.call("trySend", user)),
+    tryPublish: async (...post) => retryMs(await channel.call("tryPublish", ...post)),
   };
   const report = async (figures: Figures) => {
     const answer = await channel.call("report", figures);

@@ -1,4 +1,5 @@
 import { assert, assertEquals, assertRejects } from "@std/assert";
+import { OPEN_RIGHTS } from "../../handlers/access/grants.ts";
 import { DEFAULT_LIMITS } from "../../handlers/access/limits.ts";
 import { LimitTable } from "../../handlers/access/shared_limits.ts";
 import { type Slot, type SlotHandler, withSlot } from "../../handlers/access/slot.ts";
@@ -18,7 +19,8 @@ function makeHandler(
     slots.push(slot);
     return inner(call, slot);
   });
-  const ask = async (address: string) => await handler({ visitor: { address } } as Call);
+  const ask = async (address: string) =>
+    await handler({ visitor: { address, rights: OPEN_RIGHTS } } as Call);
   return { ask, registry, slots };
 }
 
@@ -75,12 +77,27 @@ Deno.test("LimitTable.share() counts out the clients of a thread that died, and 
   assertEquals(table.count, 1);
 });
 
+Deno.test("LimitTable.share() counts users over threads, too", () => {
+  const limits = { ...DEFAULT_LIMITS, maxConnectionsPerUser: 2, messageRatePerUser: 2 };
+  const table = new LimitTable(limits, new FakeClock());
+  const [one, two] = [table.share(), table.share()];
+  assertEquals([one.acquire("a", "u"), two.acquire("b", "u")], [undefined, undefined]);
+  assertEquals(table.acquire("c", "u"), "too_many_connections_of_user");
+  assertEquals([table.acquire("c"), table.acquire("c", "user u")], [undefined, undefined]);
+  one.releaseAll();
+  assertEquals([table.acquire("a", "u"), two.acquire("a", "u")], [
+    undefined,
+    "too_many_connections_of_user",
+  ]);
+  assertEquals([one.trySend("u"), two.trySend("u"), table.trySend("u")], [0, 0, 500]);
+});
+
 Deno.test("LimitTable knows no address longer than it has clients", () => {
   const table = new LimitTable(DEFAULT_LIMITS, new FakeClock());
   for (let index = 0; index < 100; index++) table.acquire(`address ${index}`);
   table.acquire("address 0");
   for (let index = 0; index < 100; index++) table.release(`address ${index}`);
-  assertEquals([table.addressCount, table.countOf("address 0"), table.count], [1, 1, 1]);
+  assertEquals([table.keyCount, table.countOf("address 0"), table.count], [1, 1, 1]);
   table.release("address 0");
-  assertEquals(table.addressCount, 0);
+  assertEquals(table.keyCount, 0);
 });

@@ -3,6 +3,7 @@
  * in Python, with few file descriptors, traced, and in an environment full of other settings.
  */
 import { assert, assertEquals, assertGreater, assertMatch } from "@std/assert";
+import config from "../../deno.json" with { type: "json" };
 import { SETTINGS } from "../../handlers/start/settings.ts";
 import { Client } from "../support/clients.ts";
 import { eventually, Inbox, soon } from "../support/inbox.ts";
@@ -113,6 +114,20 @@ test("the core of the tests passes with each variable set to what would break it
   assertMatch(printed, RegExp(`\\b${NAMES.length - Number(!hasRedis)} passed`));
 });
 
+test("what would be published is the program, its documents and no test, key or dotfile", async () => {
+  const printed = await run(["publish", "--dry-run", "--allow-dirty", "--no-check"]);
+  const files = [...printed.matchAll(/file:\/\/(\S+) \(/g)].map(([, path]) =>
+    path.slice(ROOT.length)
+  );
+  const exported = Object.values(config.exports).map((path) => path.slice(2));
+  for (const path of [...exported, "main.ts", "handlers/std.d.ts", "LICENSE"]) {
+    assert(files.includes(path), `${path} is not among ${files.length} files`);
+  }
+  assertEquals(files.filter((path) => /_test\.|\.(pem|key|env|db)$|(^|\/)\./.test(path)), []);
+  const isDocument = /^tests\/([a-z]+\/README\.md|proxy\/grafana\.json|screenshots\/[a-z]+\.png)$/;
+  assertEquals(files.filter((path) => /^tests/.test(path) && !isDocument.test(path)), []);
+});
+
 // A project of somebody else that links Parley: with Deno alone, with Hono and with deno serve.
 
 const RULE = `{
@@ -171,8 +186,11 @@ test("a project that links Parley checks and runs: with Deno, with Hono, with de
     [["run", "-A", "beside_hono.ts"], /^at (\d+)$/, "/mounted/chat/ops"],
     [["serve", "-A", "--host", "127.0.0.1", "--port", "0", "serve.ts"], /:(\d+)\/?$/, "/chat/ops"],
   ];
-  await using program = new TestProcess(["run", "-A", "program.ts"], { cwd });
-  await program.line(/^opened$/);
+  await run(["bundle", "-q", "-o", "bundle.js", "program.ts"], { cwd });
+  for (const name of ["program.ts", "bundle.js"]) {
+    await using program = new TestProcess(["run", "-A", name], { cwd });
+    await program.line(/^opened$/);
+  }
   await Promise.all(starts.map(async ([args, line, path]) => {
     await using server = new TestProcess(args, { cwd });
     const [, port] = line.exec(await server.line(line))!;
@@ -233,7 +251,10 @@ test(
     const ann = cleanup.use(await joinAs("Ann", `${first.ws}/chat/ops?token=${token}`));
     ann.send({ type: "chat", message: "damn" });
     assertEquals((await nextOf(ann, "chat")).message, "d***");
-    assertMatch(await follower.line(/"event": "join"/), /"name": "Ann", "members": 1/);
+    assertMatch(
+      await follower.line(/"event": "join"/),
+      /"name": "Ann", "user": "ann", "members": 1/,
+    );
 
     // While the follower is away.
     await follower[Symbol.asyncDispose]();

@@ -118,6 +118,7 @@ test("a start that lacks a permission ends with one line that names it", async (
   const at = ["--port", String(port)];
   const starts: [string[], string[]][] = [
     [[], at],
+    [["--deny-env"], at],
     [[net], [...at, "--tls-cert", CERT, "--tls-key", KEY]],
     [[net], [...at, "--auth-jwks", CERT]],
     [[`--allow-net=unix:${path}`], ["--socket-path", path]],
@@ -129,7 +130,7 @@ test("a start that lacks a permission ends with one line that names it", async (
     assertEquals(server.lines().length, 1, server.lines().join(" | "));
     assertMatch(
       server.lines()[0],
-      /^Cannot (listen on|read|use) \S+: Requires (net|read) access to /,
+      /^Cannot (listen on \S+|read \S+|use \S+|start): Requires (net|read|env) access to /,
     );
   }
 });

@@ -1,6 +1,7 @@
 /** Several threads in one process, as a user starts them. */
 import { assert, assertEquals } from "@std/assert";
 import { Client } from "../support/clients.ts";
+import { SECRET, sign } from "../support/jwt.ts";
 import { ServerProcess } from "../support/process.ts";
 import { eventually } from "../support/inbox.ts";
 import { RedisServer, redisTest } from "../support/redis_server.ts";
@@ -93,6 +94,31 @@ test("WORKERS=4: POST_RATE counts over all threads", async () => {
   const refilled = Math.ceil((performance.now() - start) / 100);
   const accepted = statuses.filter((status) => status === 202).length;
   assert(accepted >= 10 && accepted <= 10 + refilled, `${accepted} of 60, ${refilled} refilled`);
+});
+
+test("WORKERS=4: MESSAGE_RATE_PER_USER and MAX_CONNECTIONS_PER_USER count over all threads", async () => {
+  const limits = ["--message-rate-per-user", "20", "--max-connections-per-user", "8"];
+  const flags = ["--workers", "4", "--auth-secret", SECRET, ...limits];
+  await using server = await ServerProcess.start(flags);
+  const token = `token=${await sign({ sub: "u1" })}`;
+  const url = `${server.ws}/chat/ops?${token}`;
+  const clients: Client[] = [];
+  for (const _ of range(1, 8)) clients.push(await Client.open(url, "parley.v1"));
+  const refused = await fetch(`${server.url}/chat/ops?${token}`);
+  assertEquals([refused.status, (await refused.json()).code], [429, "too_many_connections"]);
+  const start = performance.now();
+  for (const client of clients) for (const _ of range(1, 10)) client.send({ type: "ping" });
+  let accepted = 0;
+  for (const client of clients) {
+    for (let answers = 0; answers < 10;) {
+      const { type } = await client.nextObject();
+      if (type === "pong" || type === "error") answers++;
+      if (type === "pong") accepted++;
+    }
+  }
+  const refilled = Math.ceil((performance.now() - start) / 50);
+  assert(accepted >= 20 && accepted <= 20 + refilled, `${accepted} of 80, ${refilled} refilled`);
+  for (const client of clients) client.close();
 });
 
 redisTest(

@@ -9,6 +9,7 @@ import type { HistoryLimits } from "../../handlers/engine/memory.ts";
 import { MEMBER_EVENTS } from "../../handlers/engine/member_events.ts";
 import { EVENTS_ROOM } from "../../handlers/protocol/parse.ts";
 import type { Cursor } from "../../handlers/protocol/position.ts";
+import { Random } from "../support/random.ts";
 import { eventually, granted, hear, people, Recorder } from "../support/recorder.ts";
 import { range } from "../support/v1.ts";
 import { chain, type MaybePromise } from "../../handlers/util/maybe_promise.ts";
@@ -497,6 +498,34 @@ export function engineContract(
       ["leave", "Zoë", "u2", 0],
     ]);
   }, { events: ["join", "leave"] });
+
+  contract("knows who is there, whatever order they come and go in", async (nodes) => {
+    const random = new Random(1);
+    const there = new Map<string, string | undefined>();
+    const names = new Map<string, string>();
+    for (const step of range(1, 60)) {
+      const i = random.below(9);
+      const [node, id] = [nodes[i % nodes.length], `m${i}`];
+      const user = i % 3 === 0 ? undefined : `u${i % 3}`;
+      if (random.chance(0.6)) {
+        const name = random.pick(["a", "b"]);
+        assertEquals(await node.join(ROOM, id, name, user), undefined);
+        there.set(id, user);
+        names.set(user ?? id, name);
+      } else {
+        node.leave(ROOM, id);
+        there.delete(id);
+        // Its answer comes behind the leaving.
+        await node.members(ROOM);
+      }
+      if (step % 6 > 0) continue;
+      const people = [...Map.groupBy(there, ([id, user]) => user ?? id)]
+        .map(([person, [[, user], ...more]]) => `${names.get(person)} ${user} ${1 + more.length}`);
+      const { members, count } = await granted(nodes[0].members(ROOM));
+      const found = members.map(({ name, user, sockets }) => `${name} ${user} ${sockets}`);
+      assertEquals([count, found.sort()], [people.length, people.sort()]);
+    }
+  });
 
   contract("a node that ends takes a user's sockets along, and no others", async (nodes) => {
     const [one, two] = [nodes[0], nodes.at(-1)!];

@@ -13,7 +13,8 @@ const RUDE = /\b(?:damn|blast)\b/i;
 export function createPoliteParley(): Parley {
   return createParley({
     onMessage({ message, kind }) {
-      if (typeof message !== "string" || kind === "note") return;
+      // Notes pass here, too: `{"typing":true}` is one, but anything may be in it.
+      if (typeof message !== "string") return kind === "note" ? undefined : refuse("Only text.");
       if (RUDE.test(message)) return refuse("Be kind.");
       if (message.length > 200) return { message: message.slice(0, 199) + "…" };
     },

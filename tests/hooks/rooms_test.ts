@@ -1,11 +1,12 @@
 // A program's rules between a message and its room, as clients see them.
 import { assertEquals, assertMatch } from "@std/assert";
 import fc from "npm:fast-check@4.10.2";
-import { type Hooks, refuse } from "../../handlers/hooks/hooks.ts";
+import type { AppOptions } from "../../handlers/app.ts";
+import { refuse } from "../../handlers/hooks/hooks.ts";
 import { createTestApp, type FakeSocket, type TestApp } from "../support/fakes.ts";
 
 /** A server with hooks, whose sockets answer without rates. */
-function createServer(hooks: Hooks): TestApp {
+function createServer(hooks: AppOptions): TestApp {
   return createTestApp({ ...hooks, settings: { MESSAGE_RATE: 0, JOIN_RATE: 0, BYTE_RATE: 0 } });
 }
 
@@ -87,6 +88,71 @@ Deno.test("onJoin gives another name or refuses; a refused socket stays as it wa
     '{"type":"error","message":"Not you."}',
     '{"type":"error","message":"Invalid message format or not joined."}',
   ]);
+});
+
+Deno.test("onSet changes, lets be and refuses, by socket and by HTTP; a removal's value is null", async () => {
+  const asked: unknown[] = [];
+  const server = createServer({
+    onSet({ key, value, name, via }) {
+      asked.push([key, value, name, via]);
+      if (value === "damn") return refuse("Be kind.");
+      if (value === "darn") return { value: "d***" };
+    },
+  });
+  const ann = await joined(server, "Ann");
+  const values = ["hi", "darn", "damn", null];
+  values.forEach((value, n) => ann.say({ type: "set", key: `a${n}`, value, id: `${n}` }));
+  await settle();
+  const answers = told(ann, "ack", "error").map(({ id, rev, message }) => [id, rev ?? message]);
+  assertEquals(answers.sort(), [["0", 1], ["1", 2], ["2", "Be kind."], ["3", 2]]);
+  for (const [n, value] of values.entries()) {
+    const init = value === null ? { method: "DELETE" } : {
+      method: "PUT",
+      headers: { "content-type": "application/json" },
+      body: JSON.stringify(value),
+    };
+    const answer = await server.ask(`/rooms/ops/state/b${n}`, init);
+    const { code, message } = await answer.json();
+    const expected = value === "damn" ? [403, "refused", "Be kind."] : [200, undefined, undefined];
+    assertEquals([answer.status, code, message], expected);
+  }
+  const { entries } = await (await server.ask("/rooms/ops/state")).json();
+  const kept = entries.map(({ key, value }: Record<string, unknown>) => [key, value]);
+  assertEquals(kept, [["a0", "hi"], ["a1", "d***"], ["b0", "hi"], ["b1", "d***"]]);
+  const ways = [["a", "Ann", "socket"], ["b", "Anonymous", "http"]];
+  assertEquals(
+    asked,
+    ways.flatMap(([key, name, via]) => values.map((value, n) => [key + n, value, name, via])),
+  );
+});
+
+Deno.test("rights that went while a hook was asked are missed when it answers", async () => {
+  const answer = Promise.withResolvers<void>();
+  const hook = () => answer.promise;
+  const server = createServer({
+    onMessage: hook,
+    onSet: hook,
+    onJoin: ({ name }) => name === "Again" ? answer.promise : undefined,
+    authorize: ({ headers }) => headers.has("authorization") ? { rooms: ["ops"], speak: [] } : {},
+  });
+  const [ann, bo, cho] = await Promise.all(
+    ["Ann", "Bo", "Cho"].map((name) => joined(server, name)),
+  );
+  ann.say({ type: "chat", message: 1, id: "1" });
+  bo.say({ type: "set", key: "a", value: 1, id: "2" });
+  cho.say({ type: "join", name: "Again" });
+  for (const socket of [ann, bo, cho]) socket.say({ type: "token", token: "narrower" });
+  await settle();
+  answer.resolve();
+  await settle();
+  const errors = [ann, bo, cho].map((socket) => told(socket, "error", "ack", "chat"));
+  assertEquals(errors.map((all) => all.map(({ code, id }) => [code, id])), [
+    [["forbidden", "1"]],
+    [["forbidden", "2"]],
+    [["forbidden", undefined]],
+  ]);
+  const { entries } = await server.app.registry.room("ops").state() as { entries: unknown[] };
+  assertEquals(entries, []);
 });
 
 Deno.test("onLeave hears who leaves, by leave or by the end of the socket, once", async () => {

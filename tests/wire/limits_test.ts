@@ -2,7 +2,9 @@
 import type { LimitTable } from "../../handlers/access/shared_limits.ts";
 import { assert, assertEquals, assertRejects } from "@std/assert";
 import { createTestApp, type FakeSocket, infoOf, type TestApp } from "../support/fakes.ts";
+import type { Settings } from "../../handlers/start/settings.ts";
 import { startServer } from "../support/servers.ts";
+import { sayAll } from "../support/v1.ts";
 
 type Fields = Record<string, unknown>;
 
@@ -234,6 +236,73 @@ Deno.test("MAX_CONNECTIONS_PER_IP behind a proxy counts by what TRUST_PROXY name
   await server.connect("/chat", from("2001:db8::1"));
   await assertRejects(() => server.connect("/chat", from("2001:db8::2")), Error, "429");
 });
+
+/** Who comes is who the header says; there is an answer to each charge at once, or later as from another thread. */
+function withUsers(settings: Partial<Settings>, isLate = false): TestApp {
+  const authorize = ({ headers }: Request) => ({ user: headers.get("authorization") ?? undefined });
+  const server = createTestApp({ authorize, settings });
+  const limits = server.app.sharedLimits as LimitTable;
+  const trySend = limits.trySend.bind(limits);
+  if (isLate) Object.assign(limits, { trySend: async (user: string) => await trySend(user) });
+  return server;
+}
+
+Deno.test("MAX_CONNECTIONS_PER_USER: sockets and streams of one user, wherever they come from", async () => {
+  const server = withUsers({ MAX_CONNECTIONS_PER_USER: 2 });
+  const [ann, bo] = ["Ann", "Bo"].map((authorization) => ({ headers: { authorization } }));
+  const socket = await server.connect("/chat", { ...ann, info: infoOf("10.0.0.1") });
+  const reader = await server.ask("/rooms/lobby/events", ann, infoOf("10.0.0.2"));
+  const refused = await server.ask("/chat", ann, infoOf("10.0.0.3"));
+  assertEquals([refused.status, refused.headers.get("retry-after")], [429, "5"]);
+  assertEquals(await refused.json(), {
+    type: "error",
+    code: "too_many_connections",
+    message: "Too many connections of this user.",
+  });
+  for (const one of [bo, {}, {}, {}]) await server.connect("/chat", one);
+  socket.end();
+  await reader.body!.cancel();
+  await server.connect("/chat", ann);
+  await server.connect("/chat", ann);
+  await assertRejects(() => server.connect("/chat", ann), Error, "429");
+});
+
+for (const isLate of [false, true]) {
+  const how = isLate ? ", counted in another thread" : "";
+  Deno.test(`MESSAGE_RATE_PER_USER: the messages of a user's sockets together${how}`, async () => {
+    const server = withUsers({ MESSAGE_RATE_PER_USER: 5, MESSAGE_RATE: 10_000 }, isLate);
+    const connect = (user: string, room = "ops") =>
+      server.connect(`/chat/${room}`, { dialect: "v1", headers: { authorization: user } });
+    const settle = () => new Promise((resolve) => setTimeout(resolve));
+    const [one, two, other] = [await connect("Ann"), await connect("Ann"), await connect("Bo")];
+    for (const socket of [one, two, other]) socket.say({ type: "join" });
+    for (const id of ["1", "2"]) one.say({ type: "chat", message: id, id });
+    // What is sent at once takes effect in its order, though it waits for its charge.
+    one.say({ type: "leave" });
+    for (const socket of [one, two, other]) socket.say({ type: "chat", message: "late", id: "3" });
+    await settle();
+    const answers = async (socket: FakeSocket) =>
+      (await take(socket)).filter(({ type }) => type === "ack" || type === "error")
+        .map(({ id, code }) => `${id} ${code ?? "ack"}`);
+    assertEquals(await answers(one), ["1 ack", "2 ack", "3 rate_limited"]);
+    assertEquals([await answers(two), await answers(other)], [["3 rate_limited"], ["3 ack"]]);
+    server.clock.tick(200);
+    two.say({ type: "chat", message: "again", id: "3" });
+    await settle();
+    assertEquals(await answers(two), ["3 ack"]);
+    assertEquals([two.closes, server.registry.rooms.get("ops")?.listenerCount], [[], 2]);
+    // Others of its user may have used up the rate: only a flood ends a socket.
+    for (let i = 0; i < 20; i++) {
+      server.clock.tick(1_000);
+      sayAll(two, Array(6).fill({ type: "ping" }));
+    }
+    await settle();
+    assertEquals(two.closes, []);
+    sayAll(two, Array(1_006).fill({ type: "ping" }));
+    await settle();
+    assertEquals(two.closes, [{ code: 1008, reason: "rate limited" }]);
+  });
+}
 
 Deno.test("counts by address leave nothing behind", async () => {
   const server = createTestApp();

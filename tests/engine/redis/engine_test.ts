@@ -7,7 +7,7 @@ import { EVENTS_ROOM } from "../../../handlers/protocol/parse.ts";
 import type { Cursor } from "../../../handlers/protocol/position.ts";
 import { type Log, silentLog } from "../../../handlers/util/log.ts";
 import { draft, engineContract, range, ROOMY } from "../contract.ts";
-import { stateContract } from "../state_contract.ts";
+import { setsOf, stateContract } from "../state_contract.ts";
 import { FakeClock } from "../../support/fakes.ts";
 import { freePort, run } from "../../support/process.ts";
 import { Proxy } from "../../support/proxy.ts";
@@ -16,7 +16,7 @@ import {
   patientClock,
   redisDatabases,
   RedisServer,
-  redisTest,
+  redisTest as aloneWithRedis,
 } from "../../support/redis_server.ts";
 import { together } from "../../support/together.ts";
 
@@ -31,10 +31,10 @@ async function make(limits: HistoryLimits) {
 }
 
 const step = together("nodes on one Redis");
-const engineTest = (name: string, fn: () => Promise<void>) => redisTest(name, fn, step);
+const redisTest = (name: string, fn: () => Promise<void>) => aloneWithRedis(name, fn, step);
 
-engineContract("redis", make, engineTest);
-stateContract("redis", make, engineTest);
+engineContract("redis", make, redisTest);
+stateContract("redis", make, redisTest);
 
 /** A node that a test need not close. */
 async function startNode(
@@ -64,7 +64,7 @@ function evaluate(server: RedisServer, lua: string): Promise<string> {
   return server.command("EVAL", `local answer = ${lua} ; return tostring(answer)`, "0");
 }
 
-engineTest("a password is used, and a wrong one is told without being shown", async () => {
+redisTest("a password is used, and a wrong one is told without being shown", async () => {
   await using server = await RedisServer.start({ requirepass: "right secret" });
   const lines: string[] = [];
   const write = (text: string, fields?: unknown) => lines.push(text + JSON.stringify(fields));
@@ -81,7 +81,7 @@ engineTest("a password is used, and a wrong one is told without being shown", as
   assert(!lines[0].includes("secret"));
 });
 
-engineTest("rediss:// goes over TLS", async () => {
+redisTest("rediss:// goes over TLS", async () => {
   const [certificate, key] = ["pem", "key"].map((end) => {
     return new URL(`../../tls/localhost.${end}`, import.meta.url).pathname;
   });
@@ -103,7 +103,7 @@ engineTest("rediss:// goes over TLS", async () => {
   assertEquals(JSON.parse(printed.split("\n")[0]).seq, 1, printed);
 });
 
-engineTest("two databases of one Redis are two systems", async () => {
+redisTest("two databases of one Redis are two systems", async () => {
   await using server = await RedisServer.start();
   await using one = await startNode(server.url);
   await using two = await startNode(`${server.url}/2`);
@@ -116,7 +116,7 @@ engineTest("two databases of one Redis are two systems", async () => {
   assertEquals(recorder.events.map(({ type }) => type), ["chat"]);
 });
 
-engineTest("redis://h, redis://h/ and redis://h/0 are one database", async () => {
+redisTest("redis://h, redis://h/ and redis://h/0 are one database", async () => {
   await using server = await RedisServer.start();
   for (const [index, path] of ["", "/", "/0", "/00"].entries()) {
     await using node = await startNode(server.url + path);
@@ -124,7 +124,7 @@ engineTest("redis://h, redis://h/ and redis://h/0 are one database", async () =>
   }
 });
 
-engineTest("a reconnect ends the old connection, with what hangs on it", async () => {
+redisTest("a reconnect ends the old connection, with what hangs on it", async () => {
   await using server = await RedisServer.start();
   await using proxy = new Proxy(server.port);
   const clock = new FakeClock();
@@ -141,7 +141,7 @@ engineTest("a reconnect ends the old connection, with what hangs on it", async (
   assertNotEquals(await idOf(), first);
 });
 
-engineTest("a node hears the channels of the rooms that it hosts, and no others", async () => {
+redisTest("a node hears the channels of the rooms that it hosts, and no others", async () => {
   await using server = await RedisServer.start();
   await using one = await startNode(server.url);
   const channels = () =>
@@ -154,7 +154,7 @@ engineTest("a node hears the channels of the rooms that it hosts, and no others"
   await eventually(channels, (channels) => channels === "");
 });
 
-engineTest(
+redisTest(
   "all keys of a room bear its hash tag, and its epoch and log expire together",
   async () => {
     await using server = await RedisServer.start();
@@ -179,7 +179,7 @@ engineTest(
   },
 );
 
-engineTest("messages of one turn go out together", async () => {
+redisTest("messages of one turn go out together", async () => {
   await using server = await RedisServer.start();
   await using one = await startNode(server.url);
   const reads = async () => {
@@ -193,7 +193,7 @@ engineTest("messages of one turn go out together", async () => {
   assert(count < 50, `Redis read ${count} times`);
 });
 
-redisTest("a command sets no timer of its own: they cost more than the command", async () => {
+aloneWithRedis("a command sets no timer of its own: they cost more than the command", async () => {
   await using server = await RedisServer.start();
   await using one = await startNode(server.url);
   const { timeout } = AbortSignal;
@@ -207,7 +207,7 @@ redisTest("a command sets no timer of its own: they cost more than the command",
   assertEquals(timers, 0);
 });
 
-engineTest("refuses at once what is more than Redis can take in time", async () => {
+redisTest("refuses at once what is more than Redis can take in time", async () => {
   await using server = await RedisServer.start();
   await using one = await startNode(server.url, { clock: new FakeClock() });
   const answered: number[] = [];
@@ -226,39 +226,36 @@ engineTest("refuses at once what is more than Redis can take in time", async () 
   assertEquals(places.map(({ seq }) => seq), range(1, places.length));
 });
 
-engineTest(
-  "ids are remembered five minutes, over two generations, and then forgotten",
-  async () => {
-    await using server = await RedisServer.start();
-    await using one = await startNode(server.url);
-    const publish = (id: string) => granted(one.publish("r", draft("x", { session: "s", id })));
-    const grow = () => server.command("HINCRBY", "parley:{r}", "since", "-300000");
-    const age = (key: string) =>
-      evaluate(
-        server,
-        `redis.call('HSET', '${key}', '1 sa', (string.gsub(` +
-          `redis.call('HGET', '${key}', '1 sa'), '^(%S+) %d+', '%1 1')))`,
-      );
-    assertEquals((await publish("a")).seq, 1);
-    await grow();
-    assertEquals((await publish("b")).seq, 2);
-    assertEquals(await server.command("EXISTS", "parley:{r}:ids:old"), "1");
-    assertEquals((await publish("a")).seq, 1);
-    await age("parley:{r}:ids:old");
-    assertEquals((await publish("a")).seq, 3);
-    assertEquals((await publish("a")).seq, 3);
-    await grow();
-    await grow();
-    assertEquals((await publish("b")).seq, 2);
-    await grow();
-    assertEquals((await publish("c")).seq, 4);
-    assertEquals((await publish("b")).seq, 5);
-    const ttl = Number(await server.command("PTTL", "parley:{r}:ids"));
-    assert(ttl > 590_000 && ttl <= 600_000, `${ttl}`);
-  },
-);
+redisTest("ids are remembered five minutes, over two generations, and then forgotten", async () => {
+  await using server = await RedisServer.start();
+  await using one = await startNode(server.url);
+  const publish = (id: string) => granted(one.publish("r", draft("x", { session: "s", id })));
+  const grow = () => server.command("HINCRBY", "parley:{r}", "since", "-300000");
+  const age = (key: string) =>
+    evaluate(
+      server,
+      `redis.call('HSET', '${key}', '1 sa', (string.gsub(` +
+        `redis.call('HGET', '${key}', '1 sa'), '^(%S+) %d+', '%1 1')))`,
+    );
+  assertEquals((await publish("a")).seq, 1);
+  await grow();
+  assertEquals((await publish("b")).seq, 2);
+  assertEquals(await server.command("EXISTS", "parley:{r}:ids:old"), "1");
+  assertEquals((await publish("a")).seq, 1);
+  await age("parley:{r}:ids:old");
+  assertEquals((await publish("a")).seq, 3);
+  assertEquals((await publish("a")).seq, 3);
+  await grow();
+  await grow();
+  assertEquals((await publish("b")).seq, 2);
+  await grow();
+  assertEquals((await publish("c")).seq, 4);
+  assertEquals((await publish("b")).seq, 5);
+  const ttl = Number(await server.command("PTTL", "parley:{r}:ids"));
+  assert(ttl > 590_000 && ttl <= 600_000, `${ttl}`);
+});
 
-engineTest(
+redisTest(
   "ids of sockets never stop publishing; a session's new ids replace its oldest",
   async () => {
     await using server = await RedisServer.start();
@@ -273,7 +270,7 @@ engineTest(
   },
 );
 
-engineTest("a room with very many ids forgets the oldest early, but no key of a POST", async () => {
+redisTest("a room with very many ids forgets the oldest early, but no key of a POST", async () => {
   await using server = await RedisServer.start();
   await using one = await startNode(server.url);
   const publish = (id: string, digest?: string) =>
@@ -295,7 +292,7 @@ engineTest("a room with very many ids forgets the oldest early, but no key of a 
   assertEquals((await publish("a")).seq + 1, b.seq);
 });
 
-engineTest(
+redisTest(
   "refuses a key of a POST that Redis could not remember, but knows those it does",
   async () => {
     await using server = await RedisServer.start();
@@ -311,7 +308,7 @@ engineTest(
   },
 );
 
-engineTest("one address opens half of MAX_ROOMS at most, until it gives some back", async () => {
+redisTest("one address opens half of MAX_ROOMS at most, until it gives some back", async () => {
   await using server = await RedisServer.start();
   await using one = await startNode(server.url, { limits: { ...ROOMY, maxRooms: 10 } });
   const open = async (room: string, address: string) =>
@@ -325,7 +322,7 @@ engineTest("one address opens half of MAX_ROOMS at most, until it gives some bac
   assertEquals(await open("a9", "10.0.0.1"), true);
 });
 
-engineTest("many reads at once take no message's place", async () => {
+redisTest("many reads at once take no message's place", async () => {
   await using server = await RedisServer.start();
   await using one = await startNode(server.url);
   const reads = range(1, 5_500).flatMap((i) => [one.members(`r${i}`), one.read(`r${i}`)]);
@@ -333,7 +330,7 @@ engineTest("many reads at once take no message's place", async () => {
   assertEquals((await Promise.all(reads)).filter(isRefusal), []);
 });
 
-engineTest(
+redisTest(
   "a list of rooms is shared for a second",
   async () => {
     await using server = await RedisServer.start();
@@ -357,7 +354,7 @@ engineTest(
   },
 );
 
-engineTest(
+redisTest(
   "messages whose events were lost are found within a minute, in a quiet room too",
   async () => {
     await using server = await RedisServer.start();
@@ -389,7 +386,7 @@ function withoutPush(chunk: Uint8Array, text: string): Uint8Array {
 
 for (const isQuiet of [false, true]) {
   const when = isQuiet ? "within a minute in a quiet room" : "with the next message";
-  engineTest(`a single push that is lost on the way is found ${when}`, async () => {
+  redisTest(`a single push that is lost on the way is found ${when}`, async () => {
     await using server = await RedisServer.start();
     await using proxy = new Proxy(server.port);
     const clock = new FakeClock();
@@ -414,7 +411,7 @@ for (const isQuiet of [false, true]) {
   });
 }
 
-engineTest("idle rooms cost no commands of their own", async () => {
+redisTest("idle rooms cost no commands of their own", async () => {
   await using server = await RedisServer.start();
   const clock = new FakeClock();
   await using one = await startNode(server.url, { clock });
@@ -426,7 +423,7 @@ engineTest("idle rooms cost no commands of their own", async () => {
   assert(perSecond < 25, `${perSecond} commands a second`);
 });
 
-engineTest(
+redisTest(
   "an idle room that is heard outlives HISTORY_SECONDS; an unused one does not",
   async () => {
     await using server = await RedisServer.start();
@@ -446,7 +443,7 @@ engineTest(
   },
 );
 
-engineTest("Redis learns of listeners that came and went, within five seconds", async () => {
+redisTest("Redis learns of listeners that came and went, within five seconds", async () => {
   await using server = await RedisServer.start();
   const clock = new FakeClock();
   await using one = await startNode(server.url, { clock });
@@ -458,7 +455,7 @@ engineTest("Redis learns of listeners that came and went, within five seconds", 
   assertEquals(room, { room: "r", members: 0, listeners: 5, seq: 0 });
 });
 
-engineTest(
+redisTest(
   "a node that missed much fetches it in parts, and of one number the last entry",
   async () => {
     await using server = await RedisServer.start();
@@ -478,7 +475,7 @@ engineTest(
   },
 );
 
-engineTest("a silent node loses its members, and has them back when it speaks again", async () => {
+redisTest("a silent node loses its members, and has them back when it speaks again", async () => {
   await using server = await RedisServer.start();
   await using proxy = new Proxy(server.port);
   const clocks = [new FakeClock(), new FakeClock()];
@@ -513,35 +510,32 @@ engineTest("a silent node loses its members, and has them back when it speaks ag
   assertObjectMatch(recorder.events[3], { ...leave, event: "join", members: 2 });
 });
 
-engineTest(
-  "a node that ends at once, with no time to say so, is missed in every room",
-  async () => {
-    await using server = await RedisServer.start();
-    const clock = new FakeClock();
-    // Its clock stands still, so it renews nothing.
-    await using one = await startNode(server.url, { clock: new FakeClock() });
-    const id = await idOfOnlyNode(server);
-    await using two = await startNode(server.url, { clock });
-    const rooms = ["r1", "r2", "r3"];
-    const heard = await Promise.all(rooms.map((room) => hear(two, room)));
-    await advance(clock, 21, two);
-    for (const room of rooms) {
-      await granted(one.join(room, "m1", "Ann"));
-      await server.command("HSET", `parley:{${room}}:nodes`, id, "1 -1");
-    }
-    await server.command("ZREM", "parley:nodes", id);
-    await advance(clock, 6, two);
-    for (const { recorder } of heard) {
-      await recorder.until(({ events }) => events.length === 2);
-      assertEquals(recorder.events.map((event) => "event" in event && event.event), [
-        "join",
-        "leave",
-      ]);
-    }
-  },
-);
+redisTest("a killed node is missed in every room, with the keys bound to its members", async () => {
+  await using server = await RedisServer.start();
+  const clock = new FakeClock();
+  // Its clock stands still, so it renews nothing.
+  await using one = await startNode(server.url, { clock: new FakeClock() });
+  const id = await idOfOnlyNode(server);
+  await using two = await startNode(server.url, { clock });
+  const rooms = ["r1", "r2", "r3"];
+  const heard = await Promise.all(rooms.map((room) => hear(two, room)));
+  await advance(clock, 21, two);
+  for (const room of rooms) {
+    await granted(one.join(room, "m1", "Ann"));
+    await granted(one.set(room, { key: "k", value: "1", sender: "Ann", member: "m1" }));
+    await server.command("HSET", `parley:{${room}}:nodes`, id, "1 -1");
+  }
+  await server.command("ZREM", "parley:nodes", id);
+  await advance(clock, 6, two);
+  for (const { recorder } of heard) {
+    await recorder.until(({ events }) => events.length === 4);
+    const all = recorder.events.map((event) => "event" in event ? event.event : event.type);
+    assertEquals(all, ["join", "set", "leave", "set"]);
+    assertEquals(setsOf(recorder), ["1 k=1", "2 k=null"]);
+  }
+});
 
-engineTest(
+redisTest(
   "a dead node's members leave in _events, too, in rooms that nobody else hosts",
   async () => {
     await using server = await RedisServer.start();
@@ -585,7 +579,7 @@ engineTest(
   },
 );
 
-engineTest(
+redisTest(
   "an event that two nodes publish counts once; one that failed is tried again",
   async () => {
     await using server = await RedisServer.start();
