@@ -11,18 +11,7 @@
 /** @import { Client, Connection, Cursor, Entry, Members, Message, Note, Options, Page, Receipt, Status, Welcome } from "./client.d.ts" */
 
 /**
- * @typedef {object} Send A message, or a change of the state, which has a key.
- * @property {PromiseWithResolvers<any>} answer
- * @property {Room} room
- * @property {Record<string, unknown> & { key?: string, if?: number, bind?: boolean }} what
- * @property {string} json The same as JSON.
- * @property {number} [rev] Of the change, once it has been acked.
- * @property {number} id 0 while the server surely does not have it.
- * @property {number} sentAt By the monotonic clock, in ms.
- * @property {string} [epoch] Of the room when it was first sent.
- * @property {boolean} unsure Whether an attempt had no answer.
- */
-/**
+ * @typedef {Record<string, unknown> & { key?: string, if?: number, bind?: boolean }} Said
  * @typedef {{
  *   welcome: Welcome & { limits?: { messageBytes: number } },
  *   chat: Omit<Message, "epoch">,
@@ -56,6 +45,7 @@ const WAITING_SILENCE_MS = 4_000;
 const PONG_MS = 8_000;
 const OFFLINE_PONG_MS = 3_000;
 const TICK_MS = 1_000;
+const NETWORK_EVENTS = ["online", "offline"];
 const encoder = new TextEncoder();
 // What relative URLs count from. Not inside `new URL(…)`, where bundlers look for files; and a
 // bundler may make a file's URL of it, or nothing.
@@ -80,6 +70,19 @@ export class ParleyError extends Error {
     this.rev = rev;
   }
 }
+
+/**
+ * @typedef {object} Send A message on its way, or a change of the state, which has a key.
+ * @property {PromiseWithResolvers<any>} answer
+ * @property {Room} room
+ * @property {Said} what
+ * @property {string} json The same as JSON.
+ * @property {number} id 0 while the server surely does not have it.
+ * @property {number} sentAt By the monotonic clock, in ms.
+ * @property {string} [epoch] Of the room when it was first sent.
+ * @property {number} [rev] Of the change, once it has been acked.
+ * @property {boolean} unsure Whether an attempt had no answer.
+ */
 
 /** What is known of a room, and what of it waits for an answer. */
 class Room {
@@ -175,8 +178,7 @@ export function connect(url, options = {}) {
   let allowed = MAX_UNACKED;
 
   const ticker = setInterval(tick, TICK_MS);
-  globalThis.addEventListener?.("online", online);
-  globalThis.addEventListener?.("offline", offline);
+  for (const type of NETWORK_EVENTS) globalThis.addEventListener?.(type, hearNetwork);
   addRoom(home, options.name);
   open();
 
@@ -205,7 +207,7 @@ export function connect(url, options = {}) {
     deadline = now() + HANDSHAKE_MS;
     socket.onopen = greet;
     socket.onmessage = read;
-    socket.onclose = () => askWhy(address, jwt, signal);
+    socket.onclose = () => askWhy(address, jwt);
   }
 
   /** @param {string} path @param {Record<string, unknown>} query What is empty is left out. */
@@ -218,7 +220,7 @@ export function connect(url, options = {}) {
     return address;
   }
 
-  /** A GET, and the error of its answer. @param {URL} url @param {string} [jwt] @param {AbortSignal} [signal] */
+  /** A GET, and its answer as an error. @param {URL} url @param {string} [jwt] @param {AbortSignal} [signal] */
   async function get({ href }, jwt, signal) {
     const headers = jwt ? { authorization: `Bearer ${jwt}` } : undefined;
     const how = { headers, signal, cache: /** @type {const} */ ("no-store") };
@@ -229,12 +231,8 @@ export function connect(url, options = {}) {
     return { response, status, body, error: new ParleyError(code, message) };
   }
 
-  /**
-   * Asks why a handshake failed, which browsers hide, by a plain GET of the same address.
-   *
-   * @param {URL} address @param {string | undefined} jwt @param {AbortSignal} signal
-   */
-  async function askWhy(address, jwt, signal) {
+  /** Asks why a handshake failed, which browsers hide. @param {URL} address @param {string} [jwt] */
+  async function askWhy(address, jwt, { signal } = attempt) {
     try {
       const { response, status, body, error } = await get(address, jwt, signal);
       if (signal.aborted) return;
@@ -307,8 +305,7 @@ export function connect(url, options = {}) {
     if (connection === "closed") return;
     drop();
     clearInterval(ticker);
-    globalThis.removeEventListener?.("online", online);
-    globalThis.removeEventListener?.("offline", offline);
+    for (const type of NETWORK_EVENTS) globalThis.removeEventListener?.(type, hearNetwork);
     connection = "closed";
     for (const send of sends) fail(send);
     for (const { reject } of questions.values()) reject(closed());
@@ -320,12 +317,10 @@ export function connect(url, options = {}) {
   /** Times out old sends, a handshake that hangs, and a dead network. */
   function tick() {
     for (const send of sends) if (isLate(send)) fail(send);
-    const isWaiting = flying.size > 0 || questions.size > 0;
+    const patience = flying.size + questions.size > 0 ? WAITING_SILENCE_MS : SILENCE_MS;
     if (deadline) {
       if (now() >= deadline) lost();
-    } else if (connection === "open") {
-      if (now() - heardAt >= (isWaiting ? WAITING_SILENCE_MS : SILENCE_MS)) ping(PONG_MS);
-    }
+    } else if (connection === "open" && now() - heardAt >= patience) ping(PONG_MS);
   }
 
   /** @param {number} patienceMs How long to wait for a sign of life. */
@@ -334,13 +329,10 @@ export function connect(url, options = {}) {
     enqueue({ type: "ping" });
   }
 
-  function online() {
-    if (connection === "open") ping(PONG_MS);
-    else if (timer) wait(0);
-  }
-
-  function offline() {
-    if (connection === "open") ping(OFFLINE_PONG_MS);
+  /** @param {Event} event */
+  function hearNetwork({ type }) {
+    if (connection === "open") ping(type === "online" ? PONG_MS : OFFLINE_PONG_MS);
+    else if (timer && type === "online") wait(0);
   }
 
   // What comes in.
@@ -526,12 +518,7 @@ export function connect(url, options = {}) {
     }
   }
 
-  /**
-   * Sets the bound keys of a room that has lost them, but where a later `set` waits. One that was
-   * set with `if` stays somebody else's if it is that by now.
-   *
-   * @param {Room} room
-   */
+  /** Sets lost bound keys again, where no later `set` waits; a lock only if it is free. @param {Room} room */
   function setBoundAgain({ id, bound, latest }) {
     for (const { what, rev } of bound.values()) {
       if (latest.has(what.key ?? "")) continue;
@@ -551,12 +538,7 @@ export function connect(url, options = {}) {
 
   // What goes out.
 
-  /**
-   * Sends no message for a while, then what was refused before anything newer. Like TCP, halves how
-   * much may be unacked; each ack widens it.
-   *
-   * @param {number} ms
-   */
+  /** Pauses, then sends what was refused first. Like TCP, halves what may be unacked. @param {number} ms */
   function pauseSends(ms) {
     if (!pause) {
       allowed = Math.max(1, Math.min(allowed, acked) / 2);
@@ -591,7 +573,7 @@ export function connect(url, options = {}) {
     return on.state ? { after, state: true, every, since } : { after };
   }
 
-  /** Joins a room under each name that waits for an answer, or listens to it. @param {Room} room */
+  /** Joins a room under each name that waits for an answer, or listens. @param {Room} room */
   function subscribe(room, names = room.asked) {
     const { id } = room;
     for (const name of names) enqueue({ type: "join", room: id, name, session, ...position(room) });
@@ -604,12 +586,7 @@ export function connect(url, options = {}) {
     for (const send of sends) if (send.room === room && !flying.has(send)) fail(send, error);
   }
 
-  /**
-   * Sends a message or a change. A change that waits gives its place and promise to a later one of
-   * its key.
-   *
-   * @param {string} id @param {Send["what"]} what @returns {Promise<any>}
-   */
+  /** Sends. A change that waits gives way to a later one of its key. @param {string} id @param {Said} what */
   function ask(id, what) {
     const room = rooms.get(id);
     if (connection === "closed") throw closed(id);
@@ -627,7 +604,7 @@ export function connect(url, options = {}) {
     if (!isReplaced && sends.size >= MAX_PENDING) {
       throw new ParleyError("busy", `${MAX_PENDING} messages wait already`, id);
     }
-    const answer = isReplaced ? settle(last) : Promise.withResolvers();
+    const answer = isReplaced ? settle(last) : withResolvers();
     const send = { answer, room, what, json, id: 0, sentAt: 0, unsure: false };
     sends.add(send);
     if (key) room.latest.set(key, send);
@@ -734,10 +711,7 @@ export function connect(url, options = {}) {
     if (frame) socket.send(frame);
   }
 
-  /**
-   * @param {string} id @param {{ before?: Cursor, after?: Cursor, limit?: number }} span
-   * @returns {Promise<Page<any>>}
-   */
+  /** @param {string} id @param {{ before?: Cursor, after?: Cursor, limit?: number }} span */
   async function readPage(id, { before, after, limit }) {
     const [start, end] = [after, before].map((cursor) => place(cursor?.epoch, cursor?.seq));
     const query = { before: end, after: start, limit };
@@ -745,10 +719,8 @@ export function connect(url, options = {}) {
     const { response, body, error } = await get(address, await getToken());
     if (!response.ok || !body.messages) throw error;
     const { epoch } = body;
-    const messages = body.messages.map((/** @type {Message} */ one) => {
-      return { epoch, seq: one.seq, ...bodyOf(one) };
-    });
-    return { ...body, messages };
+    const toMessage = (/** @type {Message} */ one) => ({ epoch, seq: one.seq, ...bodyOf(one) });
+    return { ...body, messages: body.messages.map(toMessage) };
   }
 
   // What the page is told.
@@ -829,7 +801,7 @@ export function connect(url, options = {}) {
     members: (id = home) =>
       handled(() => {
         if (connection === "closed") throw closed(id);
-        const question = questions.get(id) ?? Promise.withResolvers();
+        const question = questions.get(id) ?? withResolvers();
         if (!questions.has(id)) {
           questions.set(id, question);
           enqueue({ type: "members", room: id });
@@ -853,14 +825,10 @@ export function connect(url, options = {}) {
 }
 
 /** @param {number} failures */
-function backoff(failures) {
-  return Math.random() * Math.min(BACKOFF_CAP_MS, BACKOFF_MS * 2 ** failures);
-}
+const backoff = (failures) => Math.random() * Math.min(BACKOFF_CAP_MS, BACKOFF_MS * 2 ** failures);
 
 /** @param {Send} send */
-function isLate({ id, sentAt }) {
-  return id > 0 && now() - sentAt > RESEND_MS;
-}
+const isLate = ({ id, sentAt }) => id > 0 && now() - sentAt > RESEND_MS;
 
 /** @param {string} [part] A part of a path; what cannot be decoded names no room. */
 function decode(part = "") {
@@ -872,14 +840,10 @@ function decode(part = "") {
 }
 
 /** A position as text, where there is one. @param {string} [epoch] @param {number} [number] */
-function place(epoch, number) {
-  return epoch && `${epoch}:${number}`;
-}
+const place = (epoch, number) => epoch && `${epoch}:${number}`;
 
-/** What a message and a note have in common. @param {Note} object */
-function bodyOf({ room, time, sender, message }) {
-  return /** @type {any} */ ({ room, time, sender, message });
-}
+/** What a message and a note have in common. @param {Note} note @returns {any} */
+const bodyOf = ({ room, time, sender, message }) => ({ room, time, sender, message });
 
 /** @param {string} id */
 function checkRoom(id) {
@@ -889,20 +853,19 @@ function checkRoom(id) {
 }
 
 /** @param {string} [room] */
-function closed(room) {
-  return new ParleyError("closed", "The client is closed or has left the room", room);
+const closed = (room) =>
+  new ParleyError("closed", "The client is closed or has left the room", room);
+
+/** `Promise.withResolvers`, which Node has since version 22. @returns {PromiseWithResolvers<any>} */
+function withResolvers() {
+  const made = /** @type {any} */ ({});
+  made.promise = new Promise((resolve, reject) => Object.assign(made, { resolve, reject }));
+  return made;
 }
 
-/**
- * The promise of a call, which rejects for what is thrown, too. Its rejection may go unseen: by itself
- * it would end a Deno process.
- *
- * @template T @param {() => Promise<T>} call
- */
-function handled(call) {
-  const promise = new Promise((/** @type {(value: Promise<T>) => void} */ resolve) =>
-    resolve(call())
-  );
+/** A call's promise, whose rejection may go unseen: by itself it would end a Deno process. */
+function handled(/** @type {() => Promise<any>} */ call) {
+  const promise = new Promise((resolve) => resolve(call()));
   promise.catch(() => {});
   return promise;
 }

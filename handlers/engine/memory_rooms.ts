@@ -169,9 +169,10 @@ export class MemoryRooms {
     this.#setEmpty(room, true);
   }
 
-  /** Drops a room that nobody uses and that never had a message or key. */
+  /** Drops a room that nobody uses and that never had a message, a key or an id. */
   dropIfUnused(room: MemoryRoom): void {
-    if (!room.host && !room.presence?.count && !hasBegun(room)) this.#drop(room);
+    const isUsed = room.host || room.presence?.count || room.ids.knownUntil > this.clock.now();
+    if (!isUsed && !hasBegun(room)) this.#drop(room);
   }
 
   /** The room's state, there from now on. */

@@ -55,15 +55,18 @@ export class Stage {
   }
 }
 
-/** A test on a stage. */
+/** A test on a stage; clients come back after the shortest waits that they may choose. */
 export function play(name: string, act: (stage: Stage) => Promise<void>): void {
   Deno.test(name, async () => {
+    const { random } = Math;
+    Math.random = () => 0.01;
     await using server = new FakeServer();
     const stage = new Stage(server);
     try {
       await soon(act(stage), "the end of the test");
     } finally {
       for (const client of stage.clients) client.close();
+      Math.random = random;
     }
   });
 }

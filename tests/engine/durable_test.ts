@@ -58,6 +58,8 @@ Deno.test("nobody is told or hears anything before it is committed", async () =>
   // All else changes nothing that is kept, and waits behind the commit that has begun.
   await turn();
   answered("repeat", engine.publish("r", draft("1", { session: "s", id: "1" })));
+  answered("set", put(engine, "k", 1));
+  answered("state", stateOf(engine));
   answered("join", engine.join("r", "m", "Ann"));
   engine.relay("r", { type: "binary", bytes: new Uint8Array([1]), from: "m" });
   answered("members", engine.members("r"));
@@ -68,7 +70,7 @@ Deno.test("nobody is told or hears anything before it is committed", async () =>
   await turn();
   assertEquals([answers, recorder.events], [[], []]);
   store.release();
-  await recorder.until(({ events }) => events.length === 4);
+  await recorder.until(({ events }) => events.length === 5);
   await turn();
   assertEquals(answers.map((answer) => (answer as unknown[])[0]).slice(0, 2), [
     "publish",
@@ -79,6 +81,8 @@ Deno.test("nobody is told or hears anything before it is committed", async () =>
     new Map<string, unknown>([
       ["publish", place],
       ["repeat", place],
+      ["set", { epoch, rev: 1 }],
+      ["state", "1 k=1"],
       ["join", undefined],
       ["members", people("Ann")],
       ["read", 1],
@@ -86,7 +90,8 @@ Deno.test("nobody is told or hears anything before it is committed", async () =>
       ["host", false],
     ]),
   );
-  assertEquals(recorder.events.map((event) => event.type), ["chat", "status", "binary", "status"]);
+  const types = recorder.events.map((event) => event.type);
+  assertEquals(types, ["chat", "set", "status", "binary", "status"]);
   await engine.close();
 });
 

@@ -2,11 +2,20 @@
 import { assert, assertEquals } from "@std/assert";
 import { type Change, isRefusal } from "../../handlers/engine/engine.ts";
 import { createMemoryEngine, type HistoryLimits } from "../../handlers/engine/memory.ts";
+import { createDurableEngine } from "../../handlers/engine/durable.ts";
+import { createRedisEngine } from "../../handlers/engine/redis/engine.ts";
+import { remoteEngine } from "../../handlers/engine/remote.ts";
+import { shareEngine } from "../../handlers/engine/shared.ts";
 import { StateMap } from "../../handlers/engine/state_map.ts";
 import type { StateCursor } from "../../handlers/protocol/position.ts";
-import type { Entry, RoomEvent, StateSpan } from "../../handlers/protocol/room_event.ts";
+import type { StateSpan } from "../../handlers/protocol/room_event.ts";
+import { silentLog } from "../../handlers/util/log.ts";
 import { FakeClock } from "../support/fakes.ts";
+import { MemoryStore } from "../support/memory_store.ts";
 import { Random } from "../support/random.ts";
+import { patientClock, RedisServer, redisTest } from "../support/redis_server.ts";
+import { SEED, sized } from "../support/run.ts";
+import { checkStateSchedule, SCHEDULE_LIMITS, type ScheduleStage } from "./state_schedule.ts";
 import { ROOMY } from "./contract.ts";
 
 /** A memory engine, and calls of it that answer at once. */
@@ -104,118 +113,79 @@ Deno.test("StateMap knows the last 1,000 removals", () => {
   assertEquals(map.size, 499);
 });
 
-Deno.test("any schedule leaves every subscriber with the room's map, at each rev it was told", () => {
-  for (let seed = 0; seed < 2_000; seed++) checkSchedule(new Random(seed), seed);
+/** Plays schedules, one after the other, each in a room of its own. */
+function schedules(
+  name: string,
+  count: number,
+  make: (stack: AsyncDisposableStack) => Promise<ScheduleStage> | ScheduleStage,
+  register: (name: string, fn: () => Promise<void>) => void = Deno.test,
+): void {
+  const text = `any schedule on ${name} leaves every subscriber with the room's map, at each rev`;
+  register(text, async () => {
+    await using stack = new AsyncDisposableStack();
+    const stage = await make(stack);
+    for (let seed = SEED * 10_000; seed < SEED * 10_000 + count; seed++) {
+      await checkStateSchedule(new Random(seed), seed, stage);
+    }
+  });
+}
+
+schedules("memory", 2_000, (stack) => {
+  const clock = new FakeClock();
+  const engine = createMemoryEngine(SCHEDULE_LIMITS, clock);
+  stack.defer(() => engine.close());
+  return { nodes: [engine], clock };
 });
 
-/** What a subscriber has, and from where on. */
-interface Copy {
-  epoch: string;
-  rev: number;
-  map: Map<string, string>;
-}
+schedules("threads that die", sized(100, 2_000), (stack) => {
+  const clock = new FakeClock();
+  const shared = shareEngine(createMemoryEngine(SCHEDULE_LIMITS, clock));
+  stack.defer(() => shared.close());
+  const stops: (() => void)[] = [];
+  const add = (index: number) => {
+    const { port1, port2 } = new MessageChannel();
+    stops[index] = shared.serve(port1);
+    return remoteEngine(port2);
+  };
+  const nodes = [shared.here, add(1), add(2)];
+  const kill = (index: number) => {
+    if (index === 0) return Promise.resolve(false);
+    stops[index]();
+    nodes[index] = add(index);
+    return Promise.resolve(true);
+  };
+  return { nodes, clock, kill };
+});
 
-function checkSchedule(random: Random, seed: number): void {
-  const { clock, engine } = stage({ maxKeys: 6 });
-  /** The truth: key by key, with whom it goes and when. */
-  const model = new Map<string, { value: string; rev: number; member?: string; endsAt: number }>();
-  const history: Map<string, string>[] = [new Map()];
-  const copy: Copy = { epoch: "", rev: 0, map: new Map() };
-  let isConnected = false;
-  const members = new Set<string>();
-  const apply = ({ key, value, rev }: Entry) => {
-    assertEquals(rev, history.length, `seed ${seed}: revs grow by 1`);
-    if (value === "null") model.delete(key);
-    const now = new Map(history.at(-1));
-    if (value === "null") now.delete(key);
-    else now.set(key, value);
-    history.push(now);
+schedules("a store that outlives its process", sized(100, 2_000), async (stack) => {
+  const clock = new FakeClock();
+  let store = new MemoryStore();
+  const open = () =>
+    createDurableEngine("memory", SCHEDULE_LIMITS, clock, silentLog, (_file, take) => {
+      store.read(take);
+      return Promise.resolve(store);
+    });
+  const nodes = [await open()];
+  stack.defer(() => nodes[0].close());
+  const kill = async () => {
+    store = store.killed();
+    nodes[0] = await open();
+    return true;
   };
-  const host = {
-    listenerCount: 1,
-    deliver(event: RoomEvent) {
-      if (event.type !== "set") return;
-      apply(event.entry);
-      if (!isConnected) return;
-      const { key, value, rev } = event.entry;
-      if (value === "null") copy.map.delete(key);
-      else copy.map.set(key, value);
-      copy.rev = rev;
-      assertEquals(copy.map, history[rev], `seed ${seed}: a live subscriber at ${rev}`);
-    },
+  return { nodes, clock, kill };
+});
+
+schedules("two nodes on Redis", sized(20, 500), async (stack) => {
+  const server = stack.use(await RedisServer.start());
+  const open = () => createRedisEngine(server.url, SCHEDULE_LIMITS, patientClock, silentLog);
+  const nodes = [await open(), await open()];
+  stack.defer(async () => {
+    for (const node of nodes) await node.close();
+  });
+  const kill = async (index: number) => {
+    await nodes[index].close();
+    nodes[index] = await open();
+    return true;
   };
-  engine.host("r", host);
-  const resume = () => {
-    const span = engine.state("r", copy) as StateSpan;
-    if (span.since === undefined) copy.map.clear();
-    for (const { key, value } of span.entries) {
-      if (value === "null") copy.map.delete(key);
-      else copy.map.set(key, value);
-    }
-    Object.assign(copy, { epoch: span.epoch, rev: span.rev });
-    isConnected = true;
-    assertEquals(copy.map, history[span.rev], `seed ${seed}: a resumed one at ${span.rev}`);
-  };
-  for (let step = 0; step < 25; step++) {
-    const member = `m${random.below(2)}`;
-    const key = `k${random.below(8)}`;
-    switch (random.below(6)) {
-      case 0:
-        engine.join("r", member, "Ann");
-        members.add(member);
-        break;
-      case 1: {
-        engine.leave("r", member);
-        members.delete(member);
-        const left = [...model.values()].filter((kept) => kept.member === member);
-        assertEquals(left, [], `seed ${seed}: bound keys go with ${member}`);
-        break;
-      }
-      case 2:
-        clock.tick(random.below(2_500));
-        engine.state("r");
-        break;
-      case 3:
-        if (isConnected) isConnected = false;
-        else resume();
-        break;
-      default: {
-        const value = random.below(4) === 0 ? "null" : String(step);
-        const isBound = members.has(member) && random.below(3) === 0;
-        const ttlSeconds = random.below(3) === 0 ? 1 + random.below(3) : undefined;
-        const condition = random.below(3) === 0 ? random.below(history.length) : undefined;
-        const known = model.get(key);
-        const before = history.length;
-        if (value !== "null") {
-          // The event, which comes first, has the value alone.
-          const endsAt = ttlSeconds === undefined ? Infinity : clock.now() + 1_000 * ttlSeconds;
-          model.set(key, { value, rev: before, member: isBound ? member : undefined, endsAt });
-        }
-        const answer = engine.set("r", {
-          key,
-          value,
-          sender: "Ann",
-          if: condition,
-          ttlSeconds,
-          member: isBound ? member : undefined,
-        }) as StateCursor | { refused: string; rev?: number };
-        if ("refused" in answer) {
-          if (known) model.set(key, known);
-          else model.delete(key);
-          if (answer.refused === "rev_conflict") assertEquals(answer.rev, known?.rev ?? 0);
-          else assertEquals([answer.refused, model.size], ["too_many_keys", 6]);
-        } else {
-          assert(condition === undefined || condition === (known?.rev ?? 0), `seed ${seed}: if`);
-          assertEquals(answer.rev, history.length - 1);
-        }
-      }
-    }
-    for (const [key, { endsAt }] of model) {
-      assert(endsAt > clock.now(), `seed ${seed}: ${key} outlived its ttl`);
-    }
-    const kept = Object.fromEntries([...model].map(([key, { value }]) => [key, value]));
-    assertEquals(kept, Object.fromEntries(history.at(-1)!), `seed ${seed}`);
-  }
-  if (!isConnected) resume();
-  engine.close();
-}
+  return { nodes, kill };
+}, redisTest);

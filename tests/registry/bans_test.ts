@@ -89,6 +89,7 @@ Deno.test("DELETE /users/{user} ends who was let in before it, and is not there 
   const streams = [await other, await ask("ann", "/rooms/ops/events")];
   assertEquals(parley.clientCount, 2);
   for (const { body } of streams) await body?.cancel();
+  await settle();
   await parley[Symbol.asyncDispose]();
 });
 

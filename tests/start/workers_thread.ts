@@ -1,17 +1,25 @@
 /**
- * The module of the workers in `workers_test.ts`: each hosts a room of its own, `worker-{index}`,
- * where it takes orders, and has a member, `Worker {index}`, in the room `said`.
+ * The module of the workers in `workers_test.ts`. Each hosts a room of its own, `worker-{index}`, where
+ * it takes orders, and has a member, `Worker {index}`, in the room `said`; or, with a port, it serves a
+ * Parley there.
  *
  * @module
  */
-import { isWorker, joinThreads } from "../../handlers/start/threads.ts";
+import { createApp } from "../../handlers/app.ts";
+import { runApp } from "../../handlers/run_app.ts";
+import { isWorker, joinThreads, type Threads } from "../../handlers/start/threads.ts";
 import { systemClock } from "../../handlers/util/clock.ts";
 
 /** What the workers of the test run with. */
 export interface ThreadSettings {
   /** This worker dies before it serves. */
   failing?: number;
+  /** Where it serves. */
+  port?: number;
 }
+
+/** Nobody is slowed down, and whoever comes back gets all that it missed. */
+export const UNLIMITED = { messageRate: 0, byteRate: 0, joinRate: 0, maxQueueBytes: 100_000_000 };
 
 /** What a worker can be told to do. */
 export type Order = "throw" | "reject" | "close" | "hang" | "report" | "acquire" | "publish";
@@ -43,6 +51,7 @@ if (isWorker()) {
       say(await Promise.all(waits));
     },
   };
+  const server = settings.port === undefined ? undefined : serve(threads, settings.port);
   await limits.acquire("a");
   await engine.join("said", room, `Worker ${index}`);
   await engine.host(room, {
@@ -52,5 +61,22 @@ if (isWorker()) {
     },
   });
   setInterval(() => report(figures), REPORT_MS);
-  ready({ stop: async () => void await say("stopped") });
+  ready({
+    async stop() {
+      await say("stopped");
+      await server?.[Symbol.asyncDispose]();
+    },
+  });
+}
+
+function serve(threads: Threads, port: number): AsyncDisposable {
+  const parley = runApp(createApp({ engine: threads.engine, threads, limits: UNLIMITED }));
+  const at = { port, hostname: "127.0.0.1", reusePort: true, onListen() {} };
+  const server = Deno.serve(at, parley.fetch);
+  return {
+    async [Symbol.asyncDispose]() {
+      await parley[Symbol.asyncDispose]();
+      await server.shutdown();
+    },
+  };
 }

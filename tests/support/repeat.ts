@@ -1,5 +1,5 @@
 /**
- * `deno task attack`, `faults` and `pages`: a folder of tests, and files beside it, at full size, once or again and again.
+ * `deno task attack`, `faults` and `pages`: folders and files of tests at full size, once or again and again.
  *
  * @module
  */
@@ -12,7 +12,7 @@ const args = Deno.args.slice(paths.length);
 const [folder] = paths;
 const task = folder.split("/").at(-1);
 
-const HELP = `Runs the tests of ${folder} at full size, each time with another seed.
+const HELP = `Runs the tests of ${paths.join(" and ")} at full size, each time with another seed.
 
   deno task ${task} [flags]
 

@@ -7,10 +7,11 @@ import fc from "npm:fast-check@4.10.2";
 import type { Cursor } from "../../handlers/protocol/position.ts";
 import { Turn } from "../../handlers/registry/flush.ts";
 import { createTestApp } from "../support/fakes.ts";
+import { sized } from "../support/run.ts";
 import { Order, PlainViewer, Viewer } from "./recovery_model.ts";
 import { sayAll } from "../support/v1.ts";
 
-const RUNS = 2_000;
+const RUNS = sized(500, 2_000);
 const HISTORY_SIZE = 8;
 const HISTORY_SECONDS = 20;
 const MAX_QUEUE_BYTES = 3_000;
