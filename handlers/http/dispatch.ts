@@ -43,7 +43,7 @@ export function dispatcher(app: App, routes: Record<string, Route>): Fetch {
   const { prefix, registry, log } = app;
   const outside = `Parley is below ${prefix}/`;
   let hasWarned = false;
-  const access = new Access(app, (user) => registry.bans.has(user));
+  const access = new Access(app, registry.bans);
   const patterns = Object.entries(routes).map(([path, route]) => {
     const source = path.replaceAll(".", "\\.").replace("{room}", "(?<room>[^/]*)")
       .replace(/\{(?:key|user)\}/, "(?<key>.*)");
