@@ -186,8 +186,11 @@ test("a project that links Parley checks and runs: with Deno, with Hono, with de
     [["run", "-A", "beside_hono.ts"], /^at (\d+)$/, "/mounted/chat/ops"],
     [["serve", "-A", "--host", "127.0.0.1", "--port", "0", "serve.ts"], /:(\d+)\/?$/, "/chat/ops"],
   ];
-  await using program = new TestProcess(["run", "-A", "program.ts"], { cwd });
-  await program.line(/^opened$/);
+  await run(["bundle", "-q", "-o", "bundle.js", "program.ts"], { cwd });
+  for (const name of ["program.ts", "bundle.js"]) {
+    await using program = new TestProcess(["run", "-A", name], { cwd });
+    await program.line(/^opened$/);
+  }
   await Promise.all(starts.map(async ([args, line, path]) => {
     await using server = new TestProcess(args, { cwd });
     const [, port] = line.exec(await server.line(line))!;
@@ -248,7 +251,10 @@ test(
     const ann = cleanup.use(await joinAs("Ann", `${first.ws}/chat/ops?token=${token}`));
     ann.send({ type: "chat", message: "damn" });
     assertEquals((await nextOf(ann, "chat")).message, "d***");
-    assertMatch(await follower.line(/"event": "join"/), /"name": "Ann", "members": 1/);
+    assertMatch(
+      await follower.line(/"event": "join"/),
+      /"name": "Ann", "user": "ann", "members": 1/,
+    );
 
     // While the follower is away.
     await follower[Symbol.asyncDispose]();

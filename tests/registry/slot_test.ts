@@ -153,7 +153,7 @@ Deno.test("findDifference() sees an address or a user that is counted out or in 
   limits.acquire("192.0.2.9", "ann");
   assertEquals(
     findDifference(registry),
-    "1 clients of 192.0.2.9 counted, 0 there; 1 clients of user ann counted, 0 there",
+    "1 clients of user ann counted, 0 there; 1 clients of 192.0.2.9 counted, 0 there",
   );
   limits.release("192.0.2.9", "ann");
   const [{ address }] = registry.holders;

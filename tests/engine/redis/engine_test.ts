@@ -7,7 +7,7 @@ import { EVENTS_ROOM } from "../../../handlers/protocol/parse.ts";
 import type { Cursor } from "../../../handlers/protocol/position.ts";
 import { type Log, silentLog } from "../../../handlers/util/log.ts";
 import { draft, engineContract, range, ROOMY } from "../contract.ts";
-import { stateContract } from "../state_contract.ts";
+import { setsOf, stateContract } from "../state_contract.ts";
 import { FakeClock } from "../../support/fakes.ts";
 import { freePort, run } from "../../support/process.ts";
 import { Proxy } from "../../support/proxy.ts";
@@ -500,7 +500,7 @@ redisTest("a silent node loses its members, and has them back when it speaks aga
   assertObjectMatch(recorder.events[3], { ...leave, event: "join", members: 2 });
 });
 
-redisTest("a node that ends at once, with no time to say so, is missed in every room", async () => {
+redisTest("a killed node is missed in every room, with the keys bound to its members", async () => {
   await using server = await RedisServer.start();
   const clock = new FakeClock();
   // Its clock stands still, so it renews nothing.
@@ -512,16 +512,16 @@ redisTest("a node that ends at once, with no time to say so, is missed in every 
   await advance(clock, 21, two);
   for (const room of rooms) {
     await granted(one.join(room, "m1", "Ann"));
+    await granted(one.set(room, { key: "k", value: "1", sender: "Ann", member: "m1" }));
     await server.command("HSET", `parley:{${room}}:nodes`, id, "1 -1");
   }
   await server.command("ZREM", "parley:nodes", id);
   await advance(clock, 6, two);
   for (const { recorder } of heard) {
-    await recorder.until(({ events }) => events.length === 2);
-    assertEquals(recorder.events.map((event) => "event" in event && event.event), [
-      "join",
-      "leave",
-    ]);
+    await recorder.until(({ events }) => events.length === 4);
+    const all = recorder.events.map((event) => "event" in event ? event.event : event.type);
+    assertEquals(all, ["join", "set", "leave", "set"]);
+    assertEquals(setsOf(recorder), ["1 k=1", "2 k=null"]);
   }
 });
 
