@@ -4,6 +4,7 @@ import type { App, Handler, RequestInfo } from "../app.ts";
 import { HttpError } from "../protocol/http_error.ts";
 import { isRoomName } from "../protocol/parse.ts";
 import { errorText } from "../util/log.ts";
+import { check } from "./error.ts";
 import { preflight, setSecurityHeaders } from "./headers.ts";
 
 /** Answers a request; `info` has the peer's address. */
@@ -42,7 +43,7 @@ export function dispatcher(app: App, routes: Record<string, Route>): Fetch {
   const { prefix, registry, log } = app;
   const outside = `Parley is below ${prefix}/`;
   let hasWarned = false;
-  const access = new Access(app, (user) => registry.bans.has(user));
+  const access = new Access(app, registry.bans);
   const patterns = Object.entries(routes).map(([path, route]) => {
     const source = path.replaceAll(".", "\\.").replace("{room}", "(?<room>[^/]*)")
       .replace(/\{(?:key|user)\}/, "(?<key>.*)");
@@ -73,9 +74,7 @@ export function dispatcher(app: App, routes: Record<string, Route>): Fetch {
     const { route, pattern } = found.find(({ route }) => handlerOf(route, method))!;
     const { room: part, key } = pattern.exec(pathname)?.groups ?? {};
     const room = part === undefined ? route.room : decode(part);
-    if (room !== undefined && !isRoomName(room)) {
-      throw new HttpError(400, "bad_room", "Invalid room name.");
-    }
+    check(room === undefined || isRoomName(room), "bad_room");
     const need = typeof route.need === "function" ? route.need(request) : route.need;
     const visitor = await access.authorize({ request, info, need, room });
     if (visitor instanceof Response) return new Response(visitor.body, visitor);
