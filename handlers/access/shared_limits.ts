@@ -13,8 +13,8 @@ export interface SharedLimits {
   acquire(address: string, user?: string): MaybePromise<NoSlot | undefined>;
   /** Counts a client out. */
   release(address: string, user?: string): void;
-  /** How many clients an address has, in the thread that counts. */
-  countOf?(address: string): number;
+  /** Clients of this thread by the keys of {@link keysOf}, in the thread that counts. */
+  countsHere?(): Map<string, number>;
   /** Whether MAX_CONNECTIONS clients are counted in. */
   readonly isFull: boolean;
   /** Charges a user for a message; returns 0, or the ms until it may be sent. */
@@ -27,8 +27,10 @@ export interface SharedLimits {
 export class LimitTable implements SharedLimits {
   /** How many clients there are. */
   count = 0;
-  /** Clients by address, and by user with a prefix that no address has. */
+  /** Clients by the keys of {@link keysOf}. */
   readonly #counts = new Map<string, number>();
+  /** What other threads hold of that. */
+  readonly #elsewhere = new Map<string, number>();
   readonly #messages: RateTable;
   readonly #posts: RateTable;
   readonly #bytes: RateTable;
@@ -48,8 +50,15 @@ export class LimitTable implements SharedLimits {
     return this.#counts.size;
   }
 
-  countOf(address: string): number {
-    return this.#counts.get(address) ?? 0;
+  /** How many clients a key of {@link keysOf} has, in all threads. */
+  countOf(key: string): number {
+    return this.#counts.get(key) ?? 0;
+  }
+
+  countsHere(): Map<string, number> {
+    const here = new Map(this.#counts);
+    for (const [key, count] of this.#elsewhere) add(here, key, -count);
+    return here;
   }
 
   acquire(address: string, user?: string): NoSlot | undefined {
@@ -57,7 +66,7 @@ export class LimitTable implements SharedLimits {
     if (this.isFull) return "full";
     const isOver = (key: string, limit: number) => limit > 0 && this.countOf(key) >= limit;
     if (address !== "" && isOver(address, maxConnectionsPerIp)) return "too_many_connections";
-    const isOverByUser = user !== undefined && isOver(keyOf(user), maxConnectionsPerUser);
+    const isOverByUser = user !== undefined && isOver(userKey(user), maxConnectionsPerUser);
     if (isOverByUser) return "too_many_connections_of_user";
     this.#add(1, address, user);
   }
@@ -76,44 +85,56 @@ export class LimitTable implements SharedLimits {
   }
 
   /** The same limits for another thread; `releaseAll` counts out its clients when it has died. */
-  share(): Omit<SharedLimits, "countOf" | "isFull"> & { releaseAll(): void } {
+  share(): Omit<SharedLimits, "countsHere" | "isFull"> & { releaseAll(): void } {
     /** By address and user, as JSON. */
     const held = new Map<string, number>();
+    const hold = (clients: number, client: Client) => {
+      add(held, JSON.stringify(client), clients);
+      for (const key of keysOf(...client)) add(this.#elsewhere, key, clients);
+    };
     return {
       acquire: (...client) => {
         const noSlot = this.acquire(...client);
-        if (!noSlot) add(held, JSON.stringify(client), 1);
+        if (!noSlot) hold(1, client);
         return noSlot;
       },
       release: (...client) => {
         this.release(...client);
-        add(held, JSON.stringify(client), -1);
+        hold(-1, client);
       },
       trySend: (user) => this.trySend(user),
       tryPublish: (key, size) => this.tryPublish(key, size),
       releaseAll: () => {
-        for (const [client, count] of held) {
-          const [address, user] = JSON.parse(client);
-          this.#add(-count, address, user ?? undefined);
+        for (const [text, count] of [...held]) {
+          const [address, user] = JSON.parse(text);
+          const client: Client = [address, user ?? undefined];
+          this.#add(-count, ...client);
+          hold(-count, client);
         }
         held.clear();
       },
     };
   }
 
-  #add(clients: number, address: string, user?: string): void {
+  #add(clients: number, ...client: Client): void {
     this.count += clients;
-    add(this.#counts, address, clients);
-    if (user !== undefined) add(this.#counts, keyOf(user), clients);
+    for (const key of keysOf(...client)) add(this.#counts, key, clients);
   }
 }
 
-function keyOf(user: string): string {
+type Client = [address: string, user?: string];
+
+/** What a client is counted by: its address, and its user with a prefix that no address has. */
+export function keysOf(...[address, user]: Client): string[] {
+  return user === undefined ? [address] : [address, userKey(user)];
+}
+
+function userKey(user: string): string {
   return `user ${user}`;
 }
 
 function add(counts: Map<string, number>, address: string, clients: number): void {
   const count = (counts.get(address) ?? 0) + clients;
-  if (count > 0) counts.set(address, count);
+  if (count !== 0) counts.set(address, count);
   else counts.delete(address);
 }

@@ -2,6 +2,7 @@
 import type { App } from "../app.ts";
 import { HttpError } from "../protocol/http_error.ts";
 import { isObject, parseJson } from "../protocol/parse.ts";
+import { check } from "./error.ts";
 
 /** Times out bodies that are slower, in ms. */
 const BODY_MS = 30_000;
@@ -63,8 +64,8 @@ export async function readBody(
  */
 export function readObject(text: string, expected: string): Record<string, unknown> {
   const data = readJson(text);
-  if (isObject(data)) return data;
-  throw new HttpError(400, "bad_message", expected);
+  check(isObject(data), "bad_message", expected);
+  return data;
 }
 
 /** Reads a text as JSON. @throws {HttpError} 400 `bad_json` */

@@ -56,18 +56,20 @@ export function isPersonName(value: unknown): value is string {
   return matches(NAME, value);
 }
 
-const LONG_INTEGER = /(?:^|[^\d.])\d{16}/;
+/** What a number may not hold: many digits, or a very small exponent. */
+const ODD_NUMBER = /(?:^|[^\d.])\d{16}|\de-\d{3}/i;
 
 /**
- * `JSON.parse`, but for integers that a number cannot hold, such as 9007199254740993: they are NaN,
- * which {@link isShallow} refuses, in place of another integer.
+ * `JSON.parse`, but for what a number cannot hold, such as 9007199254740993 or 1e-400: it is NaN,
+ * which {@link isShallow} refuses, in place of another number.
  */
 export function parseJson(text: string): unknown {
   // A reviver is slow: only for the few texts that may need it.
-  return LONG_INTEGER.test(text) ? JSON.parse(text, exactly) : JSON.parse(text);
+  return ODD_NUMBER.test(text) ? JSON.parse(text, exactly) : JSON.parse(text);
 }
 
 function exactly(_key: string, value: unknown, { source = "" }: { source?: string } = {}): unknown {
+  if (value === 0) return /[1-9].*e/i.test(source) ? NaN : value;
   if (typeof value !== "number" || !/^-?\d+$/.test(source)) return value;
   // A float that is an integer too, 123456789012345680000, has fewer digits than it could.
   if (String(value) === source) return value;

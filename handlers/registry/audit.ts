@@ -1,7 +1,10 @@
 /** Compares what is counted in with what is there: a difference is a defect, and is said. */
+import { keysOf } from "../access/shared_limits.ts";
 import type { Registry } from "./registry.ts";
 
 const AUDIT_MS = 60_000;
+/** Differences in one line. */
+const MAX_TOLD = 20;
 
 /** Looks once a minute, and writes a line at `error` where the sums differ; the answer ends it. */
 export function auditSlots(registry: Registry): () => void {
@@ -24,14 +27,13 @@ export function findDifference(registry: Registry): string | undefined {
     ["clients", open, clients.size],
     ["members", counters.members, members],
   ];
-  const byAddress = Object.entries(Object.groupBy(holders, ({ address }) => address));
-  for (const [address, all = []] of byAddress) {
-    const there = all.length;
-    const counted = registry.countOf(address) ?? there;
-    // With threads, what others serve is counted here, too.
-    if (counted < there) totals.push(["clients of an address", counted, there]);
+  const counts = registry.countsByKey();
+  const keys = [...holders].flatMap(({ address, rights }) => keysOf(address, rights.user));
+  const there = Map.groupBy(keys, (key) => key);
+  for (const key of counts ? new Set([...counts.keys(), ...keys]) : []) {
+    totals.push([`clients of ${key}`, counts!.get(key) ?? 0, there.get(key)?.length ?? 0]);
   }
-  return totals.filter(([, counted, there]) => counted !== there)
+  return totals.filter(([, counted, there]) => counted !== there).slice(0, MAX_TOLD)
     .map(([what, counted, there]) => `${counted} ${what} counted, ${there} there`)
     .join("; ") || undefined;
 }

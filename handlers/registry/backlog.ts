@@ -11,6 +11,8 @@ export class Backlog {
   /** The latest frames and their bytes, about as many as are unsent: they give the mean size. */
   #frames = 0;
   #bytes = 0;
+  /** Of the largest frame. */
+  #largest = 0;
 
   /**
    * @param since when it began, Unix ms
@@ -18,14 +20,20 @@ export class Backlog {
    */
   constructor(readonly since: number, readonly maxBytes: number) {}
 
-  /** How much memory the unsent frames take, in bytes, after `frame` was sent; `unsent` bytes are left. */
+  /**
+   * How much memory the unsent frames take, in bytes, after `frame` was sent; `unsent` bytes are left.
+   * One frame that fits no queue, a message of a node with a higher limit, makes nobody too slow.
+   */
   weigh(unsent: number, frame: string | Uint8Array | ArrayBuffer, now: number): number {
+    const bytes = typeof frame === "string" ? byteLength(frame) : frame.byteLength;
+    this.#largest = Math.max(this.#largest, bytes);
+    if (this.#largest > this.maxBytes) unsent = Math.max(0, unsent - this.#largest);
     if (this.#bytes > this.maxBytes) {
       this.#frames /= 2;
       this.#bytes /= 2;
     }
     this.#frames++;
-    this.#bytes += typeof frame === "string" ? byteLength(frame) : frame.byteLength;
+    this.#bytes += bytes;
     if (now - this.since < BURST_MS) return unsent;
     return unsent + FRAME_BYTES * unsent * this.#frames / Math.max(1, this.#bytes);
   }

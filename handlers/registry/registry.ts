@@ -121,9 +121,9 @@ export class Registry {
     return this.#sharedLimits.isFull;
   }
 
-  /** How many clients an address has, of all threads; nothing where another thread counts. */
-  countOf(address: string): number | undefined {
-    return this.#sharedLimits.countOf?.(address);
+  /** Clients of this thread by address and user; nothing where another thread counts. */
+  countsByKey(): Map<string, number> | undefined {
+    return this.#sharedLimits.countsHere?.();
   }
 
   /** Takes a slot for a client, or returns why there is none. */

@@ -11,6 +11,8 @@ export class StreamSubscriber extends Subscriber {
   /** Its frames. Cancelling the stream ends the subscriber. */
   readonly frames: ReadableStream<string>;
   protected controller!: ReadableStreamDefaultController<string>;
+  /** Bytes of the largest frame since it fell behind. */
+  #largest = 0;
 
   constructor(registry: Registry, options: SubscriberOptions) {
     super(registry, options);
@@ -34,7 +36,14 @@ export class StreamSubscriber extends Subscriber {
   send(frame: Frame): void {
     if (this.hasEnded || typeof frame !== "string") return;
     this.controller.enqueue(frame);
-    if (this.unsentBytes > this.registry.queueLimit) this.close("tooSlow");
+    const { unsentBytes, registry: { queueLimit } } = this;
+    if (unsentBytes <= queueLimit) this.#largest = 0;
+    else {
+      // One frame that fits no queue makes nobody too slow.
+      this.#largest = Math.max(this.#largest, byteLength(frame));
+      const isOversized = this.#largest > queueLimit;
+      if (unsentBytes - (isOversized ? this.#largest : 0) > queueLimit) this.close("tooSlow");
+    }
   }
 
   protected closeTransport(why: keyof typeof CLOSE): void {

@@ -44,10 +44,10 @@ export function group(element) {
   item.classList.toggle("follows", follows && !item.classList.contains("failed"));
 }
 
-/** @param {HTMLElement} item @param {string} text */
-export function showPending(item, text) {
+/** @param {HTMLElement} item @param {boolean} isOnline */
+export function showPending(item, isOnline) {
   item.classList.add("own", "pending");
-  markOf(item).textContent = text;
+  markOf(item).textContent = isOnline ? "Sending …" : "Waits for the connection";
 }
 
 /** @param {HTMLElement} item */

@@ -105,11 +105,11 @@ test("client.js itself keeps to client.d.ts and to its JSDoc types", async () =>
 });
 
 const PACKAGES = {
-  esbuild: "0.28.2",
-  rollup: "4.68.8",
-  vite: "8.3.8",
-  webpack: "5.112.2",
-  "webpack-cli": "7.3.1",
+  esbuild: "npm:esbuild@0.28.2",
+  rollup: "npm:rollup@4.68.8",
+  vite: "npm:vite@8.3.8",
+  webpack: "npm:webpack@5.112.2",
+  "webpack-cli": "npm:webpack-cli@7.3.1",
 };
 
 /** Absolute URLs of all kinds, which no bundler may take for files. */

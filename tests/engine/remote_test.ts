@@ -1,7 +1,7 @@
 import { assert, assertEquals } from "@std/assert";
 import type { Engine, Host, Refusal } from "../../handlers/engine/engine.ts";
 import { createDurableEngine } from "../../handlers/engine/durable.ts";
-import { createMemoryEngine } from "../../handlers/engine/memory.ts";
+import { createMemoryEngine, type HistoryLimits } from "../../handlers/engine/memory.ts";
 import { createRedisEngine } from "../../handlers/engine/redis/engine.ts";
 import { remoteEngine } from "../../handlers/engine/remote.ts";
 import { shareEngine } from "../../handlers/engine/shared.ts";
@@ -11,13 +11,13 @@ import { systemClock } from "../../handlers/util/clock.ts";
 import { silentLog } from "../../handlers/util/log.ts";
 import { FakeClock } from "../support/fakes.ts";
 import { eventually, granted, hear, people, Recorder } from "../support/recorder.ts";
-import { RedisServer, redisTest } from "../support/redis_server.ts";
+import { redisDatabases, redisTest } from "../support/redis_server.ts";
 import { type Cluster, draft, engineContract, ROOMY } from "./contract.ts";
 import { stateContract } from "./state_contract.ts";
 import { startOwner } from "./remote_thread.ts";
 
 /** An engine as its own thread uses it, and over a port. */
-async function share(engine: Engine): Promise<Required<Cluster>> {
+async function share(engine: Engine): Promise<Required<Omit<Cluster, "pass">>> {
   const shared = shareEngine(engine);
   const { port1, port2 } = new MessageChannel();
   shared.serve(port1);
@@ -26,40 +26,38 @@ async function share(engine: Engine): Promise<Required<Cluster>> {
   return { nodes: [shared.here, remote], stop: () => shared.close() };
 }
 
-engineContract(
-  "shared memory",
-  (limits) => share(createMemoryEngine(limits, systemClock)),
-);
-engineContract("remote memory (threads)", startOwner);
-stateContract("shared memory", (limits) => share(createMemoryEngine(limits, systemClock)));
-stateContract("remote memory (threads)", startOwner);
+async function shareMemory(limits: HistoryLimits): Promise<Cluster> {
+  const clock = new FakeClock(Date.now());
+  const cluster = await share(createMemoryEngine(limits, clock));
+  return { ...cluster, pass: (ms) => clock.tick(ms) };
+}
 
-engineContract("shared durable", async (limits) => {
+async function shareDurable(limits: HistoryLimits): Promise<Cluster> {
   const folder = await Deno.makeTempDir();
-  const log = silentLog;
-  const durable = await createDurableEngine(`${folder}/p.db`, limits, systemClock, log);
+  const clock = new FakeClock(Date.now());
+  const durable = await createDurableEngine(`${folder}/p.db`, limits, clock, silentLog);
   const { nodes, stop } = await share(durable);
   return {
     nodes,
+    pass: (ms) => clock.tick(ms),
     async stop() {
       await stop();
       await Deno.remove(folder, { recursive: true });
     },
   };
-});
+}
 
-engineContract("shared redis", async (limits) => {
-  const server = await RedisServer.start();
-  const redis = await createRedisEngine(server.url, limits, systemClock, silentLog);
-  const { nodes, stop } = await share(redis);
-  return {
-    nodes,
-    async stop() {
-      await stop();
-      await server[Symbol.asyncDispose]();
-    },
-  };
-}, redisTest);
+async function shareRedis(limits: HistoryLimits): Promise<Cluster> {
+  return share(await createRedisEngine(databaseUrl(), limits, systemClock, silentLog));
+}
+
+const databaseUrl = redisDatabases();
+engineContract("shared memory", shareMemory);
+stateContract("shared memory", shareMemory);
+engineContract("remote memory (threads)", startOwner);
+stateContract("remote memory (threads)", startOwner);
+engineContract("shared durable", shareDurable);
+engineContract("shared redis", shareRedis, redisTest);
 
 /** An engine that answers `host` when it is told to, with events as they are delivered by hand. */
 function makeSlowEngine() {

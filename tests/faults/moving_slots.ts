@@ -3,13 +3,14 @@
  *
  * @module
  */
-import { assertEquals } from "@std/assert";
+import { assert, assertEquals } from "@std/assert";
 import { type Engine, isRefusal } from "../../handlers/engine/engine.ts";
+import type { RoomEvent } from "../../handlers/protocol/room_event.ts";
 import { createRedisEngine } from "../../handlers/engine/redis/engine.ts";
 import { systemClock } from "../../handlers/util/clock.ts";
 import { silentLog } from "../../handlers/util/log.ts";
 import { draft, range, ROOMY } from "../engine/contract.ts";
-import { eventually, granted, hear } from "../support/recorder.ts";
+import { eventually, granted, hear, untilGranted } from "../support/recorder.ts";
 import { RedisCluster } from "../support/redis_cluster.ts";
 import { sized } from "../support/run.ts";
 import { Traffic } from "./traffic.ts";
@@ -24,16 +25,38 @@ export async function startNode(url: string): Promise<Engine & AsyncDisposable> 
   return Object.assign(engine, { [Symbol.asyncDispose]: () => engine.close() });
 }
 
-/** Moves the slots of two rooms, in traffic and in a quiet one: no ack is lost, and one order kept. */
+/** Sets keys of a room and repeats what is not acked, until it is stopped: then each key's last value. */
+function keepSetting(node: Engine, room: string): { stop(): Promise<Map<string, string>> } {
+  const acked = new Map<string, string>();
+  let isOver = false;
+  const set = async () => {
+    for (let i = 1; !isOver; i++) {
+      const [key, value] = [`k${i % 7}`, `${i}`];
+      const change = { key, value, sender: "Ann", id: { session: "a setter", id: value } };
+      const { rev } = await untilGranted(() => node.set(room, change));
+      assertEquals(rev, i, "a change was lost, or made twice");
+      acked.set(key, value);
+    }
+  };
+  const done = set();
+  return { stop: () => (isOver = true, done.then(() => acked)) };
+}
+
+/**
+ * Moves the slots of three rooms, in traffic, in a quiet one, and while keys are set: no ack is lost, and
+ * one order kept.
+ */
 export async function moveSlots(): Promise<void> {
-  await using cluster = await RedisCluster.start();
+  await using cluster = await RedisCluster.start({ settings: { appendfsync: "always" } });
   await using one = await startNode(cluster.url);
   await using two = await startNode(cluster.url);
   await using traffic = await Traffic.start([one, two], ROOMS);
   const { recorder: quiet } = await hear(one, "quiet");
+  const { recorder: keys } = await hear(two, "keys");
+  const setter = keepSetting(one, "keys");
   for (const i of range(1, sized(3, 20))) {
     await traffic.flow(100);
-    for (const room of ["one", "quiet"]) {
+    for (const room of ["one", "quiet", "keys"]) {
       const from = await cluster.primaryOf(`parley:{${room}}`);
       const others = cluster.servers.filter((server) => server !== from);
       await cluster.moveSlot(`parley:{${room}}`, others[i % others.length]);
@@ -41,16 +64,25 @@ export async function moveSlots(): Promise<void> {
   }
   await traffic.flow(100);
   await traffic.stop();
-  await traffic.check({ mayReset: true, withinMs: 10_000 });
-  for (const room of ROOMS) {
-    const { chats } = await granted(one.read(room));
-    const messages = new Map(chats.map(({ seq, message }) => [seq, message]));
-    for (const ack of traffic.acks.filter((ack) => ack.room === room)) {
-      assertEquals(messages.get(ack.seq), ack.message, "an ack without its message");
-    }
+  await traffic.check({ mayReset: false, withinMs: 10_000 });
+  const acked = await setter.stop();
+  const { rev, entries } = await granted(two.state("keys"));
+  assertEquals(new Map(entries.map(({ key, value }) => [key, value])), acked);
+  await keys.until(({ events }) => revOf(events.at(-1)) === rev);
+  for (const [index, event] of keys.events.entries()) {
+    const before = revOf(keys.events[index - 1]);
+    assert(
+      event.type === "reset" || revOf(event) === before + 1,
+      `${revOf(event)} after ${before}`,
+    );
   }
   await eventually(() => two.publish("quiet", draft("heard")), (place) => !isRefusal(place));
   await quiet.until(({ messages }) => messages.at(-1) === "heard");
-  const rooms = await eventually(() => one.rooms("", 10), ({ length }) => length === 6);
-  assertEquals(rooms.map(({ room }) => room), ["five", "four", "one", "quiet", "three", "two"]);
+  const rooms = await eventually(() => one.rooms("", 10), ({ length }) => length === 7);
+  assertEquals(rooms.map(({ room }) => room), [...ROOMS, "keys", "quiet"].sort());
+}
+
+function revOf(event?: RoomEvent): number {
+  if (event?.type === "set") return event.entry.rev;
+  return event?.type === "reset" ? event.rev : 0;
 }

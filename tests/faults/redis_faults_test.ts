@@ -13,7 +13,12 @@ import {
   untilGranted,
   within,
 } from "../support/recorder.ts";
-import { patientClock, RedisServer, redisTest } from "../support/redis_server.ts";
+import {
+  patientClock,
+  RedisServer,
+  type RedisSettings,
+  redisTest,
+} from "../support/redis_server.ts";
 import { Proxy } from "../support/proxy.ts";
 import { IS_FULL, sized } from "../support/run.ts";
 import { together } from "../support/together.ts";
@@ -45,6 +50,25 @@ async function untilReady(...nodes: Engine[]): Promise<void> {
 
 function resetsOf({ events }: Recorder) {
   return events.filter((event) => event.type === "reset");
+}
+
+/** Kills Redis again and again in the middle of traffic on two nodes; returns what those heard. */
+async function killInTraffic(settings: RedisSettings, mayReset: boolean) {
+  await using server = await RedisServer.start(settings);
+  await using one = await startNode(server.port);
+  await using two = await startNode(server.port);
+  await using traffic = await Traffic.start([one, two], ROOMS);
+  for (let round = 0; round < ROUNDS; round++) {
+    await untilReady(one, two);
+    await traffic.flow(100);
+    await server.stop("SIGKILL");
+    await server.start();
+  }
+  await traffic.flow(100);
+  await traffic.stop();
+  await traffic.check({ mayReset });
+  assert(traffic.refusals > 0, "Redis was never missed");
+  return traffic.views;
 }
 
 /** Cuts the way to Redis of one of two nodes, twice, in the middle of traffic. */
@@ -170,55 +194,17 @@ faultTest("members come back with their node, and those who left meanwhile do no
 
 faultTest("a slot that moves while its room talks loses no ack, and keeps one order", moveSlots);
 faultTest("killed with appendfsync always, Redis loses no ack and keeps the epoch", async () => {
-  await using server = await RedisServer.start({ appendfsync: "always" });
-  await using one = await startNode(server.port);
-  await using two = await startNode(server.port);
-  await using traffic = await Traffic.start([one, two], ROOMS);
-  for (let round = 0; round < ROUNDS; round++) {
-    await untilReady(one, two);
-    await traffic.flow(100);
-    await server.stop("SIGKILL");
-    await server.start();
-  }
-  await traffic.flow(100);
-  await traffic.stop();
-  await traffic.check({ mayReset: false });
-  assert(traffic.refusals > 0, "Redis was never missed");
+  await killInTraffic({ appendfsync: "always" }, false);
 });
 
 faultTest("killed with appendfsync everysec, Redis comes back with a new epoch", async () => {
-  await using server = await RedisServer.start({ appendfsync: "everysec" });
-  await using one = await startNode(server.port);
-  await using two = await startNode(server.port);
-  await using traffic = await Traffic.start([one, two], ROOMS);
-  for (let round = 0; round < ROUNDS; round++) {
-    await untilReady(one, two);
-    await traffic.flow(100);
-    await server.stop("SIGKILL");
-    await server.start();
+  for (const { recorder } of await killInTraffic({ appendfsync: "everysec" }, true)) {
+    assert(resetsOf(recorder).length > 0, "no new epoch");
   }
-  await traffic.flow(100);
-  await traffic.stop();
-  await traffic.check({ mayReset: true });
-  for (const { recorder } of traffic.views) assert(resetsOf(recorder).length > 0, "no new epoch");
-  assert(traffic.refusals > 0, "Redis was never missed");
 });
 
 faultTest("a Redis that comes back empty begins new epochs at 1", async () => {
-  await using server = await RedisServer.start({ appendonly: "no" });
-  await using one = await startNode(server.port);
-  await using two = await startNode(server.port);
-  await using traffic = await Traffic.start([one, two], ROOMS);
-  for (let round = 0; round < ROUNDS; round++) {
-    await untilReady(one, two);
-    await traffic.flow(100);
-    await server.stop("SIGKILL");
-    await server.start();
-  }
-  await traffic.flow(100);
-  await traffic.stop();
-  await traffic.check({ mayReset: true });
-  for (const { recorder } of traffic.views) {
+  for (const { recorder } of await killInTraffic({ appendonly: "no" }, true)) {
     assertEquals(resetsOf(recorder).map(({ seq }) => seq), Array(ROUNDS).fill(0));
   }
 });

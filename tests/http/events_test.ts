@@ -130,6 +130,8 @@ Deno.test("?after and ?history work as for a socket; Last-Event-ID says more", a
     [`?evs_last_event_id=${epoch}:2`, undefined, 2, true],
     [`?lastEventId=${epoch}:2`, `${epoch}:3`, 3, true],
     ["?lastEventId=nonsense", undefined, 0, false],
+    ["?lastEventId=", "", 4],
+    [`?after=${epoch}:1`, "", 1, true],
   ];
   for (const [query, lastEventId, ...expected] of cases) {
     await using reader = await open(query, lastEventId);

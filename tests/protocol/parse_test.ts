@@ -162,13 +162,22 @@ Deno.test("parse() tells what an error of parley.v1 is about", () => {
   });
 });
 
-Deno.test("parse() refuses an integer that a number cannot hold, and keeps all others", () => {
-  for (const number of ["9007199254740993", "-9007199254740993", "1".repeat(400)]) {
+Deno.test("parse() refuses what a number cannot hold, and keeps all others", () => {
+  for (const number of ["9007199254740993", "-9007199254740993", "1".repeat(400), "-1.5E-400"]) {
     for (const message of [number, `[{"a":${number}}]`]) {
       assertEquals(read(`{"type":"chat","message":${message}}`, v1), bad("bad_message"));
     }
   }
-  for (const text of ["9007199254740992", "1764057600000000", "1e300", "0.12345678901234568"]) {
+  for (
+    const text of [
+      "9007199254740992",
+      "1764057600000000",
+      "1e300",
+      "1e-300",
+      "0e-400",
+      "0.12345678901234568",
+    ]
+  ) {
     assertEquals(read(`{"type":"chat","message":${text}}`, v1).message, Number(text));
   }
   const text = { type: "chat", message: "9007199254740993" };

@@ -71,6 +71,28 @@ Deno.test("DELETE /users/{user} without seconds lets the user come back", async 
   await parley[Symbol.asyncDispose]();
 });
 
+Deno.test("DELETE /users/{user} ends who was let in before it, and is not there yet", async () => {
+  const { app, parley, ask } = start();
+  const { acquire } = app.sharedLimits;
+  const waiting = Promise.withResolvers<void>();
+  const gate = Promise.withResolvers<void>();
+  app.sharedLimits.acquire = async (...client) => {
+    waiting.resolve();
+    await gate.promise;
+    return acquire.apply(app.sharedLimits, client);
+  };
+  const [stream, other] = [ask("ann", "/rooms/ops/events"), ask("bob", "/rooms/ops/events")];
+  await waiting.promise;
+  assertEquals(await statusOf(ask("admin", "/users/ann", "DELETE")), 202);
+  gate.resolve();
+  await (await stream).text();
+  const streams = [await other, await ask("ann", "/rooms/ops/events")];
+  assertEquals(parley.clientCount, 2);
+  for (const { body } of streams) await body?.cancel();
+  await settle();
+  await parley[Symbol.asyncDispose]();
+});
+
 Deno.test("DELETE /users/{user} refuses what are no whole seconds", async () => {
   const { parley, ask } = start();
   for (const seconds of ["-1", "1.5", "x", "1e99"]) {
@@ -100,7 +122,7 @@ Deno.test("disconnect() closes a socket with 1008 not allowed; its user cannot o
 Deno.test("Access refuses to renew the token of a user who was sent away", async () => {
   let isBanned = false;
   const rules = { allowedOrigins: [], trustedProxies: 0, authorize, log: new RecordingLog() };
-  const access = new Access(rules, () => isBanned);
+  const access = new Access(rules, { has: () => isBanned, count: 0 });
   const request = new Request("http://parley.test/chat", { headers: handshakeHeaders() });
   const visitor = await access.authorize({ request, info: infoOf("127.0.0.1"), need: "grants" });
   const { renew } = visitor as Visitor;

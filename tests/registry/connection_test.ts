@@ -211,10 +211,21 @@ Deno.test("Connection of parley.v1 is evicted by merged frames just so", () => {
 Deno.test("Connection that its last words evict is closed once", () => {
   const { socket, connection, counters } = connect({ dialect: v1, maxQueueBytes: 100 });
   socket.isStuck = true;
-  connection.notify(korean(101));
+  connection.send(korean(90));
+  connection.notify(korean(90));
   connection.close("goingAway");
   assertEquals(socket.closes, [CLOSE.tooSlow]);
   assertEquals([counters.closes.goingAway, counters.closes.tooSlow], [0, 1]);
+});
+
+Deno.test("Connection of a peer that reads takes a frame that fits no queue; behind it the queue has its limit", () => {
+  const { socket, connection } = connect({ maxQueueBytes: 10_000 });
+  socket.isStuck = true;
+  connection.send(korean(50_000));
+  connection.send(korean(9_000));
+  assertEquals(socket.closes, []);
+  connection.send(korean(9_000));
+  assertEquals(socket.closes, [CLOSE.tooSlow]);
 });
 
 Deno.test("Connection.close() sends what was due before it", () => {
