@@ -79,7 +79,7 @@ const CORE = [
   "tests/e2e/main_test.ts",
   "tests/e2e/deploy_test.ts",
   "tests/e2e/terminal_test.ts",
-  "tests/faults/servers_faults_test.ts",
+  "tests/e2e/users_test.ts",
   "tests/wire/v1_test.ts",
 ];
 const NAMES = [
@@ -90,7 +90,7 @@ const NAMES = [
   "LOG_FORMAT=json",
   "with OTEL_DENO=true",
   "deno task chat talks",
-  "a restart that lost its tail",
+  "a user.s sockets on two nodes",
   "plain and v1 clients share",
 ];
 
@@ -208,7 +208,8 @@ const PYTHON = await new Deno.Command("python3", { args: ["--version"], stdout: 
 const CURE = PYTHON ? "" : " (needs python3: apt-get install python3)";
 
 test(
-  "a backend in Python answers signed hooks and follows _events over restarts of both" + CURE,
+  "a backend in Python answers signed hooks, bans a user and follows _events over restarts of both" +
+    CURE,
   async () => {
     const folder = await Deno.makeTempDir();
     await using cleanup = new AsyncDisposableStack();
@@ -256,6 +257,20 @@ test(
       /"name": "Ann", "user": "ann", "members": 1/,
     );
 
+    // Who goes too far is banned, until long after the restart.
+    const spammer = `token=${await sign({ sub: "a/b c", name: "Spam" })}`;
+    const spam = cleanup.use(await joinAs("Spam", `${first.ws}/chat/ads?${spammer}`));
+    spam.send({ type: "chat", message: "casino" });
+    const { code, reason } = await spam.closed;
+    assertEquals([code, reason], [1008, "not allowed"]);
+    await follower.line(/"event": "vacated", "room": "ads"/);
+    const statusOfSpammer = async () => {
+      const answer = await fetch(`${PARLEY}/rooms?${spammer}`);
+      await answer.body?.cancel();
+      return answer.status;
+    };
+    assertEquals(await statusOfSpammer(), 403);
+
     // While the follower is away.
     await follower[Symbol.asyncDispose]();
     ann.send({ type: "leave" });
@@ -288,6 +303,7 @@ test(
       "leave ops Bo",
       "vacated ops",
     ]);
+    assertEquals(await statusOfSpammer(), 403);
   },
   !PYTHON,
 );
