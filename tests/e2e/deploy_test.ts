@@ -79,7 +79,7 @@ const CORE = [
   "tests/e2e/main_test.ts",
   "tests/e2e/deploy_test.ts",
   "tests/e2e/terminal_test.ts",
-  "tests/faults/servers_faults_test.ts",
+  "tests/e2e/users_test.ts",
   "tests/wire/v1_test.ts",
 ];
 const NAMES = [
@@ -90,7 +90,7 @@ const NAMES = [
   "LOG_FORMAT=json",
   "with OTEL_DENO=true",
   "deno task chat talks",
-  "a restart that lost its tail",
+  "a user.s sockets on two nodes",
   "plain and v1 clients share",
 ];
 
