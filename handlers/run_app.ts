@@ -60,7 +60,7 @@ export interface Parley extends AsyncDisposable {
   members(room: string): Promise<MemberList>;
   /**
    * Hears a room: `welcome` first, what was missed since `after`, then all that comes. Breaking out of
-   * the loop, or the signal, ends it; a program that falls MAX_QUEUE_BYTES behind gets an error.
+   * the loop, or the signal, ends it; a program that falls `maxQueueBytes` behind gets an error.
    */
   subscribe(
     room: string,

@@ -20,12 +20,22 @@ export interface Visitor {
   /** What limits of requests count by: the user, else the address; nothing for an admin. */
   rateKey?: string;
   rights: Rights;
+  /** The {@link BanList.count} at which it was checked; nothing where access is open. */
+  bansSeen?: number;
   /** Asks for the rights of a fresh token; there only for a socket where access is restricted. */
   renew?(token: string): Promise<Rights>;
 }
 
 /** What a route needs of its visitors where access is restricted. */
 export type Need = "nothing" | "grants" | "admin";
+
+/** Who was sent away. */
+export interface BanList {
+  /** Whether a user is refused now. */
+  has(user: string | undefined): boolean;
+  /** How many users were sent away so far: who was checked before one of them may be that user. */
+  readonly count: number;
+}
 
 /** How full the server is. */
 export interface Capacity {
@@ -59,13 +69,13 @@ const MAX_REFUSED_ORIGINS = 100;
 /** Who may come in. */
 export class Access {
   readonly #rules: AccessRules;
-  readonly #isBanned: (user?: string) => boolean;
+  readonly #bans: BanList;
   readonly #origins: OriginRules;
   readonly #refusedOrigins = new Set<string>();
 
   /** @throws {OptionError} if an allowed origin could never match */
-  constructor(rules: AccessRules, isBanned: (user?: string) => boolean = () => false) {
-    this.#isBanned = isBanned;
+  constructor(rules: AccessRules, bans: BanList = { has: () => false, count: 0 }) {
+    this.#bans = bans;
     this.#rules = rules;
     this.#origins = new OriginRules(rules.allowedOrigins);
   }
@@ -109,17 +119,18 @@ export class Access {
       const grants = await authorize(request, room);
       if (grants instanceof Response) return grants;
       const rights = this.#rightsOf(grants);
+      const bansSeen = this.#bans.count;
       if (need === "admin" && !rights.isAdmin) throw forbidden("This needs the right admin.");
       if (need !== "admin" && room !== undefined && !rights.maySubscribe(room)) {
         throw forbidden("This room is not allowed.");
       }
       const user = rights.user === undefined ? visitor.rateKey : `user ${rights.user}`;
-      return { ...visitor, rights, renew, rateKey: rights.isAdmin ? undefined : user };
+      return { ...visitor, rights, renew, bansSeen, rateKey: rights.isAdmin ? undefined : user };
     });
   }
 
   #rightsOf(grants: Grants): Rights {
-    if (this.#isBanned(grants.user)) throw forbidden("This user is not allowed now.");
+    if (this.#bans.has(grants.user)) throw forbidden("This user is not allowed now.");
     return rightsOf(grants);
   }
 

@@ -76,7 +76,7 @@ export interface Host {
 export interface EngineStats {
   /** Rooms known, empty ones with history included. */ rooms: number;
   /** Bytes that history and remembered ids are counted with. */ historyBytes: number;
-  /** Whether MAX_ROOMS are in use, so that no room can be added until a host goes. */
+  /** Whether `maxRooms` are in use, so that no room can be added until a host goes. */
   isFull?: boolean;
   /** Of an engine that talks to servers. */ remote?: RemoteStats;
 }
@@ -101,7 +101,7 @@ export interface Engine {
    */
   host(room: string, host: Host, address?: string): MaybePromise<Head | Refusal>;
 
-  /** Ends hosting. An empty room keeps its history and epoch for HISTORY_SECONDS. */
+  /** Ends hosting. An empty room keeps its history and epoch for `historySeconds`. */
   release(room: string): void;
 
   /** Numbers, keeps and hands out a message. An answer with a place means: kept. */

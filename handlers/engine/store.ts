@@ -116,4 +116,8 @@ function runStore(worker: { postMessage(reply: Reply): void }): void {
   worker.postMessage({});
 }
 
-if (isStoreWorker()) runStore(self as unknown as { postMessage(reply: Reply): void });
+if (isStoreWorker()) {
+  runStore(self as unknown as { postMessage(reply: Reply): void });
+  // In a bundle the program that imports this stands behind it: it must not run here, too.
+  await new Promise(() => {});
+}

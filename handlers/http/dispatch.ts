@@ -4,6 +4,7 @@ import type { App, Handler, RequestInfo } from "../app.ts";
 import { HttpError } from "../protocol/http_error.ts";
 import { isRoomName } from "../protocol/parse.ts";
 import { errorText } from "../util/log.ts";
+import { check } from "./error.ts";
 import { preflight, setSecurityHeaders } from "./headers.ts";
 
 /** Answers a request; `info` has the peer's address. */
@@ -11,17 +12,12 @@ export type Fetch = (request: Request, info?: RequestInfo) => Promise<Response>;
 
 const METHODS = ["GET", "HEAD", "POST", "PUT", "DELETE"] as const;
 
-/** What a path answers, by method. */
-export interface Route {
+/** What a path answers, by method; GET answers HEAD, too. */
+export interface Route extends Partial<Record<"GET" | "POST" | "PUT" | "DELETE", Handler>> {
   /** What its visitors must have where access is restricted. */
   need: Need | ((request: Request) => Need);
   /** The room of a path that names none. */
   room?: string;
-  /** Answers HEAD, too. */
-  GET?: Handler;
-  POST?: Handler;
-  PUT?: Handler;
-  DELETE?: Handler;
 }
 
 /** The longest URL that is read, in characters. */
@@ -38,28 +34,17 @@ const NOT_FOUND = () => new Response("Not Found", { status: 404 });
 const MOUNT = ". A router must not take that off the path: in Hono it is " +
   "app.mount(path, parley.fetch, { replaceRequest: false })";
 
-/**
- * Makes the function that answers requests.
- *
- * @param routes by path; `{room}` stands for one part of it, a room's name, `{key}` and `{user}` for the rest
- */
+/** Makes the function that answers requests. In a path `{room}` stands for one part, `{key}` and `{user}` for the rest. */
 export function dispatcher(app: App, routes: Record<string, Route>): Fetch {
   const { prefix, registry, log } = app;
   const outside = `Parley is below ${prefix}/`;
   let hasWarned = false;
-  const access = new Access(app, (user) => registry.bans.has(user));
-  const patterns = Object.entries(routes).map(([path, route]) => ({
-    path,
-    route,
-    pattern: new RegExp(
-      `^${
-        path.replaceAll(".", "\\.").replace("{room}", "(?<room>[^/]*)").replace(
-          /\{(?:key|user)\}/,
-          "(?<key>.*)",
-        )
-      }$`,
-    ),
-  }));
+  const access = new Access(app, registry.bans);
+  const patterns = Object.entries(routes).map(([path, route]) => {
+    const source = path.replaceAll(".", "\\.").replace("{room}", "(?<room>[^/]*)")
+      .replace(/\{(?:key|user)\}/, "(?<key>.*)");
+    return { path, route, pattern: new RegExp(`^${source}$`) };
+  });
 
   async function answer(request: Request, info: RequestInfo): Promise<Response> {
     const url = readUrl(request);
@@ -79,17 +64,13 @@ export function dispatcher(app: App, routes: Record<string, Route>): Fetch {
     if (request.method === "OPTIONS") return preflight(request, allowed);
     const method = allowed.find((method) => method === request.method);
     if (!method) {
-      const [{ path }] = found;
-      throw new HttpError(405, "method_not_allowed", `${path} does not take this method.`, {
-        allow: allowed.join(", "),
-      });
+      const text = `${found[0].path} does not take this method.`;
+      throw new HttpError(405, "method_not_allowed", text, { allow: allowed.join(", ") });
     }
     const { route, pattern } = found.find(({ route }) => handlerOf(route, method))!;
     const { room: part, key } = pattern.exec(pathname)?.groups ?? {};
     const room = part === undefined ? route.room : decode(part);
-    if (room !== undefined && !isRoomName(room)) {
-      throw new HttpError(400, "bad_room", "Invalid room name.");
-    }
+    check(room === undefined || isRoomName(room), "bad_room");
     const need = typeof route.need === "function" ? route.need(request) : route.need;
     const visitor = await access.authorize({ request, info, need, room });
     if (visitor instanceof Response) return new Response(visitor.body, visitor);

@@ -1,8 +1,17 @@
-/** What a room refuses, over HTTP. */
+/** What is refused over HTTP: a bad request, and what a room does not take. */
 import { isRefusal } from "../engine/engine.ts";
-import { ERROR_TEXTS } from "../protocol/encode.ts";
+import { ERROR_TEXTS, type ErrorCode } from "../protocol/encode.ts";
 import { HttpError } from "../protocol/http_error.ts";
 import type { Rejection } from "../registry/room.ts";
+
+/** @throws {HttpError} 400 with a code, and its text or a closer one, unless a condition holds */
+export function check(
+  condition: boolean,
+  code: ErrorCode | "bad_cursor" | "bad_key" | "bad_limit",
+  text = ERROR_TEXTS[code as ErrorCode] as string,
+): asserts condition {
+  if (!condition) throw new HttpError(400, code, text);
+}
 
 /** What a room answers. @throws {HttpError} if it refuses */
 export function granted<T>(result: T | Rejection): Exclude<T, Rejection> {

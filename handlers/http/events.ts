@@ -46,7 +46,7 @@ function splitId(id: string): { after: string; since?: string } {
   return { after: `${epoch}:${seq}`, since: rev && `${epoch}:${rev}` };
 }
 
-/** Where a reader was: its header, or what polyfills that can set no header put into the query. */
+/** Where a reader was: from its header, or from the query, where polyfills put it that can set none. */
 function lastEventId(headers: Headers, query: URLSearchParams): string | undefined {
   const [, inQuery] = [...query].find(([name]) => QUERY_ID.test(name)) ?? [];
   // An empty one is none.

@@ -9,7 +9,7 @@ import { Line, type Sender } from "../registry/sender.ts";
 import { byteLength } from "../util/bytes.ts";
 import { sha256 } from "../util/digest.ts";
 import { readBody, readObject } from "./body.ts";
-import { granted, refusalError } from "./error.ts";
+import { check, granted, refusalError } from "./error.ts";
 
 /** Longer idempotency keys are kept as their hash, which is as long with its prefix. */
 const MAX_PLAIN_KEY = 51;
@@ -35,10 +35,7 @@ export function publishMessage(app: App, kind: Kind = "chat"): Handler {
   };
 }
 
-/**
- * Makes the handler of `POST /rooms/messages`: many messages, each as if it came alone, in their order.
- * What is refused stops no other.
- */
+/** Makes the handler of `POST /rooms/messages`: many messages, in order, each as if it came alone. */
 export function publishMessages(app: App): Handler {
   return async ({ request, visitor }) => {
     if (app.registry.isDraining) throw noSlotError(app, "draining");
@@ -46,7 +43,7 @@ export function publishMessages(app: App): Handler {
     const body = await readBody(request, app, MAX_BATCH_BYTES);
     const expected = "The body must be an object with a list of messages.";
     const { messages } = readObject(body, expected);
-    if (!Array.isArray(messages)) throw new HttpError(400, "bad_message", expected);
+    check(Array.isArray(messages), "bad_message", expected);
     if (messages.length > MAX_ENTRIES) {
       throw new HttpError(413, "too_big", `A batch has at most ${MAX_ENTRIES} messages.`);
     }
@@ -75,9 +72,9 @@ export function publishMessages(app: App): Handler {
 
 /** One message of a batch. @throws {HttpError} if it cannot be one */
 async function readEntry(entry: unknown, subject: string, { limits }: App) {
-  if (!isObject(entry)) throw new HttpError(400, "bad_message", "An entry must be an object.");
+  check(isObject(entry), "bad_message", "An entry must be an object.");
   const { room, key } = entry;
-  if (!isRoomName(room)) throw new HttpError(400, "bad_room", "Invalid room name.");
+  check(isRoomName(room), "bad_room");
   const { message, sender } = readMessage(entry);
   const size = byteLength(JSON.stringify(message));
   if (size > limits.maxMessageBytes) {
@@ -88,11 +85,7 @@ async function readEntry(entry: unknown, subject: string, { limits }: App) {
   return { room, sender, post: { message, size, key: known } };
 }
 
-/**
- * The room of a request, and who sends to it by HTTP.
- *
- * @throws {HttpError} without the right, or while the server drains
- */
+/** A request's room, and who sends to it. @throws {HttpError} without the right, or while draining */
 export function senderTo({ room: name, visitor }: Call, app: App, sender?: string) {
   if (app.registry.isDraining) throw noSlotError(app, "draining");
   const room = app.registry.room(name);
@@ -127,19 +120,15 @@ function senderOf(
 }
 
 function readMessage({ message = "", sender = "Anonymous" }: Record<string, unknown>) {
-  if (!isShallow(message)) {
-    const text = "The message nests too deep, or a number is too large.";
-    throw new HttpError(400, "bad_message", text);
-  }
-  if (!isPersonName(sender)) throw new HttpError(400, "bad_name", "Invalid name.");
+  check(isShallow(message), "bad_message", "The message nests too deep, or a number is too large.");
+  check(isPersonName(sender), "bad_name");
   return { message, sender };
 }
 
 /** An idempotency key counts with its message. A session of a socket cannot bear this name. */
 async function readKey(id: unknown, subject: string, body: string): Promise<IdempotencyKey> {
-  if (typeof id !== "string" || id === "" || id.length > 255) {
-    throw new HttpError(400, "bad_key", "Idempotency-Key must have 1 to 255 characters.");
-  }
+  const isKey = typeof id === "string" && id !== "" && id.length <= 255;
+  check(isKey, "bad_key", "Idempotency-Key must have 1 to 255 characters.");
   const short = id.length > MAX_PLAIN_KEY ? `sha256:${await sha256(id)}` : id;
   return { session: `http:${subject}`, id: short, digest: await sha256(body) };
 }

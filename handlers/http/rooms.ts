@@ -2,13 +2,12 @@
 import type { App, Handler } from "../app.ts";
 import { isRefusal, type Refusal } from "../engine/engine.ts";
 import { v1 } from "../protocol/encode.ts";
-import { HttpError } from "../protocol/http_error.ts";
 import { pageBefore, pageOf } from "../protocol/page.ts";
 import { parseCursor } from "../protocol/position.ts";
 import type { MemberList, RoomSummary } from "../protocol/room_event.ts";
 import type { Registry } from "../registry/registry.ts";
 import type { Rejection } from "../registry/room.ts";
-import { granted } from "./error.ts";
+import { check, granted } from "./error.ts";
 
 const ROOMS_PER_PAGE = 1_000;
 const ROOMS_AT_ONCE = 10_000;
@@ -70,11 +69,7 @@ export interface HistoryQuery {
   limit?: number;
 }
 
-/**
- * A page of history as JSON text, in the shape of {@link HistoryPage}.
- *
- * @throws {HttpError} 400 for a `before` that is no cursor, or that stands beside `after`
- */
+/** A page of history as JSON text. @throws {HttpError} 400 for a bad `before`, or one beside `after` */
 export async function historyOf(
   registry: Registry,
   room: string,
@@ -82,9 +77,8 @@ export async function historyOf(
 ): Promise<string | Refusal> {
   const cursor = parseCursor(after);
   const end = parseCursor(before);
-  if (before !== undefined && (!end || after !== undefined)) {
-    throw new HttpError(400, "bad_cursor", "before must be a cursor, and stand without after.");
-  }
+  const isGood = before === undefined || end !== undefined && after === undefined;
+  check(isGood, "bad_cursor", "before must be a cursor, and stand without after.");
   const span = await registry.room(room).read(cursor);
   if (isRefusal(span)) return span;
   const most = Math.min(limit, MAX_LIMIT);
@@ -98,8 +92,8 @@ export async function historyOf(
 }
 
 function readLimit(text: string | null): number {
-  if (text === null) return DEFAULT_LIMIT;
-  const limit = Number(text);
-  if (Number.isInteger(limit) && limit > 0) return Math.min(limit, MAX_LIMIT);
-  throw new HttpError(400, "bad_limit", "limit must be a whole number above 0.");
+  const limit = text === null ? DEFAULT_LIMIT : Number(text);
+  const isGood = Number.isInteger(limit) && limit > 0;
+  check(isGood, "bad_limit", "limit must be a whole number above 0.");
+  return Math.min(limit, MAX_LIMIT);
 }

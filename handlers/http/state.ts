@@ -1,14 +1,13 @@
 /** A room's state over HTTP: read, set a key, remove one. `handlers/README.md`, HTTP. */
 import type { App, Call, Handler } from "../app.ts";
 import type { Refusal } from "../engine/engine.ts";
-import { HttpError } from "../protocol/http_error.ts";
 import { isPersonName, isShallow } from "../protocol/parse.ts";
 import { parseStateCursor } from "../protocol/position.ts";
 import { areConditions, encodeEntry, isStateKey } from "../protocol/state.ts";
 import type { Registry } from "../registry/registry.ts";
 import { byteLength } from "../util/bytes.ts";
 import { readBody, readJson } from "./body.ts";
-import { granted } from "./error.ts";
+import { check, granted } from "./error.ts";
 import { senderTo } from "./publish.ts";
 
 /** Makes the handler of `GET /rooms/{room}/state`: the whole state, or what changed behind `?since=`. */
@@ -28,9 +27,8 @@ export async function stateOf(
 ): Promise<string | Refusal> {
   const span = await registry.room(room).state(parseStateCursor(since));
   if ("refused" in span) return span;
-  const { entries, ...head } = span;
-  const { epoch, rev } = head;
-  const start = JSON.stringify({ room, epoch, rev, since: head.since }).slice(0, -1);
+  const { entries, epoch, rev } = span;
+  const start = JSON.stringify({ room, epoch, rev, since: span.since }).slice(0, -1);
   return `${start},"entries":[${entries.map(encodeEntry).join(",")}]}`;
 }
 
@@ -40,9 +38,8 @@ export function setKey(app: App): Handler {
     change(call, app, async () => {
       const body = await readBody(call.request, app, app.limits.maxMessageBytes);
       const value = readJson(body);
-      if (value === null || !isShallow(value)) {
-        throw new HttpError(400, "bad_message", "The body must be JSON, not null, not too deep.");
-      }
+      const isGood = value !== null && isShallow(value);
+      check(isGood, "bad_message", "The body must be JSON, not null, not too deep.");
       return { value, size: byteLength(body) };
     });
 }
@@ -60,18 +57,14 @@ async function change(
   const { request, url: { searchParams }, key = "" } = call;
   const sender = searchParams.get("sender") ?? undefined;
   const { room, from } = senderTo(call, app, sender);
-  if (!isStateKey(key)) throw new HttpError(400, "bad_state_key", "Invalid key.");
-  if (sender !== undefined && !isPersonName(sender)) {
-    throw new HttpError(400, "bad_name", "Invalid name.");
-  }
+  check(isStateKey(key), "bad_state_key");
+  check(sender === undefined || isPersonName(sender), "bad_name");
   const ttl = searchParams.get("ttl");
   const conditions = {
     if: readRev(request.headers.get("if-match")),
     ttl: ttl === null ? undefined : Number(ttl || NaN),
   };
-  if (!areConditions(conditions)) {
-    throw new HttpError(400, "bad_message", `If-Match must be "rev", ttl whole seconds.`);
-  }
+  check(areConditions(conditions), "bad_message", `If-Match must be "rev", ttl whole seconds.`);
   const { if: rev, ttl: ttlSeconds } = conditions;
   const post = { key, if: rev, ttlSeconds, ...await read() };
   return Response.json({ room: room.name, ...granted(await room.set(post, from)) });

@@ -15,15 +15,8 @@ const OBJECT_BYTES = 120;
 /** A second of this process. Who only watches these figures is not in them, but as `watchers`. */
 export type Stats = ReturnType<typeof compare> & { host?: string; lagMs: number; rssMb: number };
 
-/** One look at the process. */
-interface Look {
-  figures: ServerFigures;
-  /** Unix ms. */
-  at: number;
-  cpuSeconds: number;
-  /** What the stats of this look took for each watcher. */
-  ownBytes: number;
-}
+/** One look at the process: when, in Unix ms; `ownBytes` is what its stats took for each watcher. */
+type Look = { figures: ServerFigures; at: number; cpuSeconds: number; ownBytes: number };
 
 /** Publishes {@link Stats} each second; the answer ends it. */
 export function publishStats(app: App, machine = thisMachine): () => void {
@@ -106,14 +99,13 @@ function compare({ registry, limits }: App, before: Look, { figures: now, at, cp
   };
 }
 
-function total(counts: Record<string, number>): number {
+function total(counts: Record<string, number> | number[]): number {
   return Object.values(counts).reduce((sum, count) => sum + count, 0);
 }
 
 /** The bound, in ms, that a share of the samples keeps to; the highest bound for what is above all. */
 function percentile(samples: number[], bounds: number[], share: number): number {
-  const total = samples.reduce((sum, count) => sum + count, 0);
   let seen = 0;
-  const i = samples.findIndex((count) => (seen += count) >= total * share);
+  const i = samples.findIndex((count) => (seen += count) >= total(samples) * share);
   return Math.round((bounds[i] ?? bounds[bounds.length - 1]) * 1_000_000) / 1_000;
 }

@@ -17,8 +17,10 @@ const RETRY_MS = 1_000;
 /** Which users may not come in. */
 export class Bans implements Host {
   readonly listenerCount = 1;
-  /** When each ban ends, Unix ms, by the key of its user. */
-  readonly #ends = new Map<string, number>();
+  /** Of each user, by key: when the ban ends, Unix ms, and which of all it is. */
+  readonly #ends = new Map<string, { at: number; number: number }>();
+  /** How many there have been. */
+  count = 0;
   /** Changes that came while the state is read; there only then. */
   #late?: Entry[];
   #isHosted = false;
@@ -28,10 +30,16 @@ export class Bans implements Host {
 
   constructor(readonly registry: Registry) {}
 
-  /** Whether a user is refused now. Costs nothing while nobody is. */
-  has(user: string | undefined): boolean {
+  /**
+   * Whether a user is refused now, or was sent away since the token was checked. Costs nothing while
+   * nobody is.
+   *
+   * @param seen the {@link count} at which it was checked
+   */
+  has(user: string | undefined, seen = Infinity): boolean {
     if (user === undefined || this.#ends.size === 0) return false;
-    return (this.#ends.get(keyOf(user)) ?? 0) > this.registry.clock.now();
+    const { at, number } = this.#ends.get(keyOf(user)) ?? { at: 0, number: 0 };
+    return at > this.registry.clock.now() || number > seen;
   }
 
   /**
@@ -98,7 +106,7 @@ export class Bans implements Host {
     this.#ends.delete(key);
     const seconds: unknown = JSON.parse(value);
     if (typeof seconds !== "number") return;
-    if (seconds > 0) this.#ends.set(key, start + seconds * 1_000);
+    this.#ends.set(key, { at: seconds && start + seconds * 1_000, number: ++this.count });
     for (const client of [...this.registry.holders]) {
       const { user } = client.rights;
       if (client.hasEnded || user === undefined || keyOf(user) !== key) continue;

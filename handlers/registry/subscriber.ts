@@ -55,6 +55,7 @@ export abstract class Subscriber {
   readonly rooms: Map<string, Subscription> = new Map();
   hasEnded = false;
   #rights: Rights;
+  readonly #bansSeen?: number;
   #slot: Slot;
   #isOpen = false;
   #stopExpiry?: () => void;
@@ -63,7 +64,7 @@ export abstract class Subscriber {
 
   constructor(
     readonly registry: Registry,
-    { slot, signal, remote, address, rights, dialect, kind = dialect.name, homeRoom }:
+    { slot, signal, remote, address, rights, bansSeen, dialect, kind = dialect.name, homeRoom }:
       SubscriberOptions,
   ) {
     this.#slot = slot;
@@ -71,6 +72,7 @@ export abstract class Subscriber {
     this.id = registry.nextId();
     this.remote = remote;
     this.#rights = rights;
+    this.#bansSeen = bansSeen;
     this.dialect = dialect;
     this.kind = kind;
     this.homeRoom = homeRoom;
@@ -144,7 +146,7 @@ export abstract class Subscriber {
     this.#isOpen = true;
     this.registry.add(this);
     if (this.registry.isDraining) this.close("goingAway");
-    else if (this.registry.bans.has(this.#rights.user)) this.close("notAllowed");
+    else if (this.registry.bans.has(this.#rights.user, this.#bansSeen)) this.close("notAllowed");
     else this.#watchExpiry();
     return !this.hasEnded;
   }

@@ -1,10 +1,5 @@
 // @ts-check
-/// <reference lib="dom" />
-/**
- * A chart on the dashboard: lines over time, with gaps where nothing was measured.
- *
- * @module
- */
+/** A chart on the dashboard: lines over time, with gaps where nothing was measured. @module */
 import { element } from "./page.js";
 // @ts-types="npm:uplot@1.6.32"
 import uPlot from "./uplot.js";
@@ -31,15 +26,12 @@ const isolated = ({ data }, series) => {
 
 /** The lines of one figure. */
 export class Chart {
-  /** @type {(number | null)[][]} */
-  #series;
   #top = 1;
   #range = [0, 1];
 
   /** @param {HTMLElement} parent @param {string} label @param {Line[]} lines */
   constructor(parent, label, lines) {
     this.lines = lines;
-    this.#series = lines.map(() => []);
     this.peak = element("small");
     this.figure = element("figure", {}, element("figcaption", {}, label, this.peak));
     parent.append(this.figure);
@@ -80,22 +72,20 @@ export class Chart {
     );
   }
 
-  /** Adds a second, or a gap. @param {Stats} [stats] @param {number} [kept] how many stay */
-  push(stats, kept = Infinity) {
-    this.lines.forEach(([, read], i) => {
-      const values = this.#series[i];
-      values.push(stats ? read(stats) ?? null : null);
-      if (values.length > kept) values.shift();
-    });
-  }
-
-  /** @param {number[]} times in Unix seconds @param {number} seconds the range */
-  draw(times, seconds) {
+  /**
+   * @param {{ at: number, stats?: Stats }[]} seconds in Unix seconds; without stats it is a gap
+   * @param {number} range how many are shown
+   */
+  draw(seconds, range) {
+    const times = seconds.map(({ at }) => at);
+    const series = this.lines.map(([, read]) =>
+      seconds.map(({ stats }) => stats ? read(stats) ?? null : null)
+    );
     const end = times.at(-1) ?? 0;
-    const start = Math.max(end - seconds, Math.min(times[0] ?? 0, end - MIN_SPAN_SECONDS));
+    const start = Math.max(end - range, Math.min(times[0] ?? 0, end - MIN_SPAN_SECONDS));
     this.#range = [start, end];
     const first = times.findIndex((at) => at >= start);
-    const seen = this.#series.flatMap((values) => values.slice(first))
+    const seen = series.flatMap((values) => values.slice(first))
       .filter((value) => value !== null).sort((a, b) => a - b);
     const peak = seen.at(-1) ?? 0;
     // One spike must not flatten the rest: it is cut, and told.
@@ -104,7 +94,7 @@ export class Chart {
     this.#top = Math.max(MIN_TOP, (isCut ? 2 * usual : peak) * 1.1);
     this.peak.textContent = isCut ? ` peak ${number.format(peak)}` : "";
     this.figure.classList.toggle("empty", seen.length === 0);
-    this.plot.setData([times, ...this.#series]);
+    this.plot.setData([times, ...series]);
   }
 
   resize() {

@@ -1,10 +1,5 @@
 // @ts-check
-/// <reference lib="dom" />
-/**
- * The dashboard: the room `_stats` as figures and charts, and the rooms.
- *
- * @module
- */
+/** The dashboard: the room `_stats` as figures and charts, and the rooms. @module */
 import { Chart } from "./charts.js";
 // @ts-types="../client/client.d.ts"
 import { connect } from "./client.js";
@@ -23,13 +18,16 @@ const MINUTE = 60;
 const SLOW_MS = 250;
 /** Fewer in a minute are slips, not an incident. */
 const MANY_REFUSALS = 10;
-const count = new Intl.NumberFormat("en", { notation: "compact", maximumFractionDigits: 1 });
+const format = new Intl.NumberFormat("en", { notation: "compact", maximumFractionDigits: 1 });
+/** @param {number} figure */
+const count = (figure) => format.format(figure);
 const range = byId("range");
 
-/** Incidents of each second of the last minute. @type {Pick<Stats, "evictions" | "refusals">[]} */
-const lately = [];
+/** What is known of the last hour, in Unix seconds. @type {{ at: number, stats?: Stats }[]} */
+const seconds = [];
 /** @param {"evictions" | "refusals"} kind */
-const inAMinute = (kind) => lately.reduce((sum, second) => sum + second[kind], 0);
+const inAMinute = (kind) =>
+  seconds.slice(-MINUTE).reduce((sum, { stats }) => sum + (stats?.[kind] ?? 0), 0);
 
 /** @param {number} size in bytes */
 function bytes(size) {
@@ -50,38 +48,32 @@ const clientsOf = ({ connections: { plain, v1, echo, events } }) => plain + v1 +
 
 /** @type {[label: string, read: (stats: Stats) => [value: string, more: string]][]} */
 const FIGURES = [
-  ["Clients", (stats) => [
-    count.format(clientsOf(stats)),
-    `of ${count.format(stats.maxConnections)}; ${stats.connections.v1} v1, ` +
-    `${stats.connections.plain} plain, ${stats.connections.events} SSE`,
-  ]],
-  ["Rooms", ({ rooms, members }) => [count.format(rooms), `${count.format(members)} joined`]],
-  ["Messages in", ({ messagesIn }) => [`${count.format(messagesIn)}/s`, "from clients"]],
-  ["Delivered", ({ deliveries, bytesOut }) => [
-    `${count.format(deliveries)}/s`,
-    `${bytes(bytesOut)}/s`,
-  ]],
+  ["Clients", (all) => {
+    const { v1, plain, events } = all.connections;
+    const kinds = `${v1} v1, ${plain} plain, ${events} SSE`;
+    return [count(clientsOf(all)), `of ${count(all.maxConnections)}; ${kinds}`];
+  }],
+  ["Rooms", ({ rooms, members }) => [count(rooms), `${count(members)} joined`]],
+  ["Messages in", ({ messagesIn }) => [`${count(messagesIn)}/s`, "from clients"]],
+  ["Delivered", (all) => [`${count(all.deliveries)}/s`, `${bytes(all.bytesOut)}/s`]],
   [
     "Fan-out p99",
-    ({ fanOutMs }) =>
-      fanOutMs ? [`≤ ${fanOutMs.p99} ms`, `p50 ≤ ${fanOutMs.p50} ms`] : ["–", "too few messages"],
+    ({ fanOutMs: ms }) => ms ? [`≤ ${ms.p99} ms`, `p50 ≤ ${ms.p50} ms`] : ["–", "too few messages"],
   ],
-  ["Refused", () => [count.format(inAMinute("refusals")), "errors sent in a minute"]],
-  ["Evicted", () => [count.format(inAMinute("evictions")), "too slow, in a minute"]],
+  ["Refused", () => [count(inAMinute("refusals")), "errors sent in a minute"]],
+  ["Evicted", () => [count(inAMinute("evictions")), "too slow, in a minute"]],
   ["Queued", ({ queueBytes }) => [bytes(queueBytes), "not yet taken"]],
   ["Processor", ({ cpu, lagMs }) => [`${Math.round(cpu * 100)} %`, `of a core; ${lagMs} ms late`]],
-  ["Memory", ({ rssMb, workers }) => [
-    bytes(rssMb * 1e6),
-    workers > 1 ? `of ${workers} workers` : "of the process",
-  ]],
-  ["Engine", ({ engine: { name, roundTripMs, historyBytes } }) => [
-    name,
-    `${roundTripMs === undefined ? "" : `${roundTripMs} ms away, `}${bytes(historyBytes)} kept`,
-  ]],
-  ["Up", ({ upSeconds, version, host }) => [
-    duration(upSeconds),
-    `Parley ${version}${host ? ` on ${host}` : ""}`,
-  ]],
+  ["Memory", ({ rssMb, workers }) => {
+    return [bytes(rssMb * 1e6), workers > 1 ? `of ${workers} workers` : "of the process"];
+  }],
+  ["Engine", ({ engine: { name, roundTripMs, historyBytes } }) => {
+    const distance = roundTripMs === undefined ? "" : `${roundTripMs} ms away, `;
+    return [name, `${distance}${bytes(historyBytes)} kept`];
+  }],
+  ["Up", ({ upSeconds, version, host }) => {
+    return [duration(upSeconds), `Parley ${version}${host ? ` on ${host}` : ""}`];
+  }],
 ];
 
 const CHARTS = /** @type {[string, import("./charts.js").Line[]][]} */ ([
@@ -119,8 +111,6 @@ const values = FIGURES.map(([label]) => {
   return value;
 });
 
-/** In Unix seconds. @type {number[]} */
-const times = [];
 const charts = CHARTS.map(([label, lines]) => new Chart(byId("charts"), label, lines));
 
 /**
@@ -171,21 +161,14 @@ function awaitStats() {
 
 let warnedAt = -Infinity;
 
-/** Adds a time to all charts. @param {number} time in ms @param {Stats} [stats] none: a gap */
-function push(time, stats) {
-  times.push(time / 1_000);
-  if (times.length > KEPT_SECONDS) times.shift();
-  for (const chart of charts) chart.push(stats, KEPT_SECONDS);
-}
-
 /** @param {import("../client/client.js").Message<Stats>} message */
 function show({ time, message: stats }) {
   awaitStats();
-  const stoodMs = time - 1_000 * (times.at(-1) ?? time / 1_000);
-  if (stoodMs > STANDSTILL_MS) push(time - 1_000);
-  push(time, stats);
-  lately.push(stats);
-  if (lately.length > MINUTE) lately.shift();
+  const at = time / 1_000;
+  const stoodMs = 1_000 * (at - (seconds.at(-1)?.at ?? at));
+  if (stoodMs > STANDSTILL_MS) seconds.push({ at: at - 1 });
+  seconds.push({ at, stats });
+  if (seconds.length > KEPT_SECONDS) seconds.shift();
   FIGURES.forEach(([, read], i) => {
     const [value, more] = read(stats);
     values[i].replaceChildren(value, element("small", {}, more));
@@ -203,7 +186,7 @@ function scheduleDraw() {
   isScheduled = true;
   requestAnimationFrame(() => {
     isScheduled = false;
-    for (const chart of charts) chart.draw(times, Number(range.value));
+    for (const chart of charts) chart.draw(seconds, Number(range.value));
   });
 }
 
@@ -214,10 +197,7 @@ async function showRooms() {
   const shown = rooms.sort((a, b) => b.listeners - a.listeners).slice(0, TOP_ROOMS);
   byId("rooms").hidden = shown.length === 0;
   byId("list").replaceChildren(...shown.map(({ room, listeners, members, seq }) => {
-    const cells = [
-      linkTo(room),
-      ...[listeners, members, seq].map((figure) => count.format(figure)),
-    ];
+    const cells = [linkTo(room), ...[listeners, members, seq].map(count)];
     return element("tr", {}, ...cells.map((cell) => element("td", {}, cell)));
   }));
 }

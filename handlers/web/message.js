@@ -1,10 +1,5 @@
 // @ts-check
-/// <reference lib="dom" />
-/**
- * One message on the chat page: what it looks like, and the fate of an own one.
- *
- * @module
- */
+/** One message on the chat page: what it looks like, and the fate of an own one. @module */
 import { element } from "./page.js";
 
 const CODE_OR_LINK = /`{3}\n?([^]+?)`{3}|`([^`\n]+)`|https?:\/\/[^\s<>"`]+[^\s<>".,;:!?)\]}'*_`]/g;
@@ -47,10 +42,10 @@ export function group(element) {
   item.classList.toggle("follows", follows && !item.classList.contains("failed"));
 }
 
-/** @param {HTMLElement} item @param {string} text */
-export function showPending(item, text) {
+/** @param {HTMLElement} item @param {boolean} isOnline */
+export function showPending(item, isOnline) {
   item.classList.add("own", "pending");
-  markOf(item).textContent = text;
+  markOf(item).textContent = isOnline ? "Sending …" : "Waits for the connection";
 }
 
 /** @param {HTMLElement} item */

@@ -1,10 +1,5 @@
 // @ts-check
-/// <reference lib="dom" />
-/**
- * The list of messages on the chat page: drawn once a frame, own messages marked with their fate.
- *
- * @module
- */
+/** The list of messages on the chat page: drawn once a frame, own messages marked with their fate. @module */
 import { group, makeMessage, showDelivered, showPending } from "./message.js";
 import { element } from "./page.js";
 import { StatusLine } from "./people.js";
@@ -16,20 +11,13 @@ const MAX_ITEMS = 5_000;
 const MAX_KEYS = 1_000;
 const NEAR_PX = 80;
 const DAY_MS = 86_400_000;
-const SENDING = "Sending …";
-const WAITING = "Waits for the connection";
-const dayName = new Intl.DateTimeFormat(undefined, {
-  weekday: "long",
-  day: "numeric",
-  month: "long",
-  year: "numeric",
-});
+const dayName = new Intl.DateTimeFormat(undefined, { dateStyle: "full" });
 
 /** The messages of a room, one below the other. */
 export class MessageList {
   /** Items to be drawn with the next frame. @type {HTMLElement[]} */
   #queue = [];
-  /** What stands for a message, by its position: an own one may be acked before it comes. @type {Map<string, HTMLElement>} */
+  /** By position; an own one that is acked and has not come yet, too. @type {Map<string, HTMLElement>} */
   #byPosition = new Map();
   /** The line of who came and went, until the next message. @type {StatusLine | undefined} */
   #statusLine;
@@ -109,7 +97,7 @@ export class MessageList {
   /** An own message, below all others until the server keeps it. @param {string} sender @param {string} text */
   addOwn(sender, text) {
     const item = makeMessage(sender, text, Date.now());
-    showPending(item, this.#isOnline ? SENDING : WAITING);
+    showPending(item, this.#isOnline);
     this.list.append(item);
     group(item);
     this.#isAtEnd = true;
@@ -133,7 +121,7 @@ export class MessageList {
     this.#isOnline = isOnline;
     /** @type {NodeListOf<HTMLElement>} */
     const pending = this.list.querySelectorAll(".pending:not(.failed)");
-    for (const item of pending) showPending(item, isOnline ? SENDING : WAITING);
+    for (const item of pending) showPending(item, isOnline);
   }
 
   /** Takes the divider of unread messages away. */
@@ -168,7 +156,7 @@ export class MessageList {
     list.scrollTop = this.#top = list.scrollHeight - fromEnd;
   }
 
-  /** Gives messages a line where a day begins, and no head where they need none. @param {Element[]} items */
+  /** Gives messages a line where a day begins, and a head where they need one. @param {Element[]} items */
   #arrange(items) {
     for (const item of items) {
       if (item.matches(".chat")) this.#drawDay(item);

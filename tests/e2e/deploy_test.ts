@@ -79,7 +79,7 @@ const CORE = [
   "tests/e2e/main_test.ts",
   "tests/e2e/deploy_test.ts",
   "tests/e2e/terminal_test.ts",
-  "tests/faults/servers_faults_test.ts",
+  "tests/e2e/users_test.ts",
   "tests/wire/v1_test.ts",
 ];
 const NAMES = [
@@ -90,7 +90,7 @@ const NAMES = [
   "LOG_FORMAT=json",
   "with OTEL_DENO=true",
   "deno task chat talks",
-  "a restart that lost its tail",
+  "a user.s sockets on two nodes",
   "plain and v1 clients share",
 ];
 
@@ -186,8 +186,11 @@ test("a project that links Parley checks and runs: with Deno, with Hono, with de
     [["run", "-A", "beside_hono.ts"], /^at (\d+)$/, "/mounted/chat/ops"],
     [["serve", "-A", "--host", "127.0.0.1", "--port", "0", "serve.ts"], /:(\d+)\/?$/, "/chat/ops"],
   ];
-  await using program = new TestProcess(["run", "-A", "program.ts"], { cwd });
-  await program.line(/^opened$/);
+  await run(["bundle", "-q", "-o", "bundle.js", "program.ts"], { cwd });
+  for (const name of ["program.ts", "bundle.js"]) {
+    await using program = new TestProcess(["run", "-A", name], { cwd });
+    await program.line(/^opened$/);
+  }
   await Promise.all(starts.map(async ([args, line, path]) => {
     await using server = new TestProcess(args, { cwd });
     const [, port] = line.exec(await server.line(line))!;
@@ -205,7 +208,8 @@ const PYTHON = await new Deno.Command("python3", { args: ["--version"], stdout: 
 const CURE = PYTHON ? "" : " (needs python3: apt-get install python3)";
 
 test(
-  "a backend in Python answers signed hooks and follows _events over restarts of both" + CURE,
+  "a backend in Python answers signed hooks, bans a user and follows _events over restarts of both" +
+    CURE,
   async () => {
     const folder = await Deno.makeTempDir();
     await using cleanup = new AsyncDisposableStack();
@@ -248,7 +252,24 @@ test(
     const ann = cleanup.use(await joinAs("Ann", `${first.ws}/chat/ops?token=${token}`));
     ann.send({ type: "chat", message: "damn" });
     assertEquals((await nextOf(ann, "chat")).message, "d***");
-    assertMatch(await follower.line(/"event": "join"/), /"name": "Ann", "members": 1/);
+    assertMatch(
+      await follower.line(/"event": "join"/),
+      /"name": "Ann", "user": "ann", "members": 1/,
+    );
+
+    // Who goes too far is banned, until long after the restart.
+    const spammer = `token=${await sign({ sub: "a/b c", name: "Spam" })}`;
+    const spam = cleanup.use(await joinAs("Spam", `${first.ws}/chat/ads?${spammer}`));
+    spam.send({ type: "chat", message: "casino" });
+    const { code, reason } = await spam.closed;
+    assertEquals([code, reason], [1008, "not allowed"]);
+    await follower.line(/"event": "vacated", "room": "ads"/);
+    const statusOfSpammer = async () => {
+      const answer = await fetch(`${PARLEY}/rooms?${spammer}`);
+      await answer.body?.cancel();
+      return answer.status;
+    };
+    assertEquals(await statusOfSpammer(), 403);
 
     // While the follower is away.
     await follower[Symbol.asyncDispose]();
@@ -282,6 +303,7 @@ test(
       "leave ops Bo",
       "vacated ops",
     ]);
+    assertEquals(await statusOfSpammer(), 403);
   },
   !PYTHON,
 );

@@ -4,22 +4,28 @@ import { createDurableEngine } from "../../handlers/engine/durable.ts";
 import { type Engine, isRefusal } from "../../handlers/engine/engine.ts";
 import type { HistoryLimits } from "../../handlers/engine/memory.ts";
 import type { Cursor } from "../../handlers/protocol/position.ts";
-import { systemClock } from "../../handlers/util/clock.ts";
 import { silentLog } from "../../handlers/util/log.ts";
 import { FakeClock, RecordingLog } from "../support/fakes.ts";
 import { MemoryStore } from "../support/memory_store.ts";
 import { granted, hear, people, Recorder } from "../support/recorder.ts";
+import { together } from "../support/together.ts";
 import { draft, engineContract, range, ROOMY } from "./contract.ts";
 import { put, setsOf, stateContract, stateOf } from "./state_contract.ts";
 
 async function make(limits: HistoryLimits) {
   const folder = await Deno.makeTempDir();
-  const engine = await createDurableEngine(`${folder}/data.db`, limits, systemClock, silentLog);
-  return { nodes: [engine, engine], stop: () => Deno.remove(folder, { recursive: true }) };
+  const clock = new FakeClock(Date.now());
+  const engine = await createDurableEngine(`${folder}/data.db`, limits, clock, silentLog);
+  return {
+    nodes: [engine, engine],
+    pass: (ms: number) => clock.tick(ms),
+    stop: () => Deno.remove(folder, { recursive: true }),
+  };
 }
 
-engineContract("durable", make);
-stateContract("durable", make);
+const step = together("a durable engine with its thread");
+engineContract("durable", make, step);
+stateContract("durable", make, step);
 
 const UNAVAILABLE = { refused: "unavailable" } as const;
 

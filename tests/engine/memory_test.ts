@@ -3,15 +3,15 @@ import { DEDUPE_MS } from "../../handlers/engine/dedupe.ts";
 import { isRefusal } from "../../handlers/engine/engine.ts";
 import { createMemoryEngine, type HistoryLimits } from "../../handlers/engine/memory.ts";
 import type { Head } from "../../handlers/protocol/position.ts";
-import { systemClock } from "../../handlers/util/clock.ts";
 import { draft, engineContract, range, ROOMY } from "./contract.ts";
 import { stateContract } from "./state_contract.ts";
 import { FakeClock } from "../support/fakes.ts";
 import { granted, Recorder } from "../support/recorder.ts";
 
 function make(limits: HistoryLimits) {
-  const engine = createMemoryEngine(limits, systemClock);
-  return { nodes: [engine, engine] };
+  const clock = new FakeClock(Date.now());
+  const engine = createMemoryEngine(limits, clock);
+  return { nodes: [engine, engine], pass: (ms: number) => clock.tick(ms) };
 }
 
 engineContract("memory", make);

@@ -1,7 +1,8 @@
 import { assert, assertEquals } from "@std/assert";
 import type { Engine, Host, Refusal } from "../../handlers/engine/engine.ts";
 import { createDurableEngine } from "../../handlers/engine/durable.ts";
-import { createMemoryEngine } from "../../handlers/engine/memory.ts";
+import type { Changes } from "../../handlers/engine/journal.ts";
+import { createMemoryEngine, type HistoryLimits } from "../../handlers/engine/memory.ts";
 import { createRedisEngine } from "../../handlers/engine/redis/engine.ts";
 import { remoteEngine } from "../../handlers/engine/remote.ts";
 import { shareEngine } from "../../handlers/engine/shared.ts";
@@ -10,14 +11,16 @@ import type { Members, RoomEvent } from "../../handlers/protocol/room_event.ts";
 import { systemClock } from "../../handlers/util/clock.ts";
 import { silentLog } from "../../handlers/util/log.ts";
 import { FakeClock } from "../support/fakes.ts";
+import { MemoryStore } from "../support/memory_store.ts";
 import { eventually, granted, hear, people, Recorder } from "../support/recorder.ts";
-import { RedisServer, redisTest } from "../support/redis_server.ts";
+import { patientClock, redisDatabases, redisTest } from "../support/redis_server.ts";
+import { together } from "../support/together.ts";
 import { type Cluster, draft, engineContract, ROOMY } from "./contract.ts";
 import { stateContract } from "./state_contract.ts";
 import { startOwner } from "./remote_thread.ts";
 
 /** An engine as its own thread uses it, and over a port. */
-async function share(engine: Engine): Promise<Required<Cluster>> {
+async function share(engine: Engine): Promise<Required<Omit<Cluster, "pass">>> {
   const shared = shareEngine(engine);
   const { port1, port2 } = new MessageChannel();
   shared.serve(port1);
@@ -26,40 +29,46 @@ async function share(engine: Engine): Promise<Required<Cluster>> {
   return { nodes: [shared.here, remote], stop: () => shared.close() };
 }
 
-engineContract(
-  "shared memory",
-  (limits) => share(createMemoryEngine(limits, systemClock)),
-);
+async function shareMemory(limits: HistoryLimits): Promise<Cluster> {
+  const clock = new FakeClock(Date.now());
+  const cluster = await share(createMemoryEngine(limits, clock));
+  return { ...cluster, pass: (ms) => clock.tick(ms) };
+}
+
+/** Commits take a turn of the event loop, as those of a thread do. */
+class LateStore extends MemoryStore {
+  #turn: Promise<unknown> = Promise.resolve();
+
+  override async commit(changes: Changes): Promise<void> {
+    await (this.#turn = new Promise((resolve) => setTimeout(resolve)));
+    await super.commit(changes);
+  }
+
+  override async close(): Promise<void> {
+    await this.#turn;
+    await super.close();
+  }
+}
+
+async function shareDurable(limits: HistoryLimits): Promise<Cluster> {
+  const clock = new FakeClock(Date.now());
+  const open = () => Promise.resolve(new LateStore());
+  const cluster = await share(await createDurableEngine("memory", limits, clock, silentLog, open));
+  return { ...cluster, pass: (ms) => clock.tick(ms) };
+}
+
+async function shareRedis(limits: HistoryLimits): Promise<Cluster> {
+  return share(await createRedisEngine(databaseUrl(), limits, patientClock, silentLog));
+}
+
+const databaseUrl = redisDatabases();
+engineContract("shared memory", shareMemory);
+stateContract("shared memory", shareMemory);
 engineContract("remote memory (threads)", startOwner);
-stateContract("shared memory", (limits) => share(createMemoryEngine(limits, systemClock)));
 stateContract("remote memory (threads)", startOwner);
-
-engineContract("shared durable", async (limits) => {
-  const folder = await Deno.makeTempDir();
-  const log = silentLog;
-  const durable = await createDurableEngine(`${folder}/p.db`, limits, systemClock, log);
-  const { nodes, stop } = await share(durable);
-  return {
-    nodes,
-    async stop() {
-      await stop();
-      await Deno.remove(folder, { recursive: true });
-    },
-  };
-});
-
-engineContract("shared redis", async (limits) => {
-  const server = await RedisServer.start();
-  const redis = await createRedisEngine(server.url, limits, systemClock, silentLog);
-  const { nodes, stop } = await share(redis);
-  return {
-    nodes,
-    async stop() {
-      await stop();
-      await server[Symbol.asyncDispose]();
-    },
-  };
-}, redisTest);
+engineContract("shared durable", shareDurable);
+const step = together("a Redis engine that threads share");
+engineContract("shared redis", shareRedis, (name, fn) => redisTest(name, fn, step));
 
 /** An engine that answers `host` when it is told to, with events as they are delivered by hand. */
 function makeSlowEngine() {

@@ -1,8 +1,10 @@
-"""A backend behind HOOK_URL: decides who may join and what is said.
+"""A backend behind HOOK_URL: decides who may join and what is said, and bans who goes too far.
 
-    HOOK_SECRET=… python3 hook_backend.py 9000
+    HOOK_SECRET=… TOKEN=… PARLEY=http://localhost:8000 python3 hook_backend.py 9000
+
+TOKEN needs the claim admin.
 """
-import hashlib, hmac, json, os, sys, time
+import hashlib, hmac, json, os, sys, time, urllib.parse, urllib.request
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 SECRET = os.environ["HOOK_SECRET"].encode()
@@ -15,11 +17,19 @@ def is_signed(header, body):
     return hmac.compare_digest(expected, signature.get("v1", "")) and abs(time.time() - int(signature["t"])) < 300
 
 
+def ban(user, seconds):
+    """Ends all that a user has open, and refuses the user's tokens for so long."""
+    headers = {"Authorization": f"Bearer {os.environ['TOKEN']}"}
+    url = f"{os.environ['PARLEY']}/users/{urllib.parse.quote(user, safe='')}?seconds={seconds}"
+    urllib.request.urlopen(urllib.request.Request(url, method="DELETE", headers=headers)).close()
+
+
 def decide(asked):
     """Status and answer to one question."""
     if asked["event"] == "join" and asked["name"] == "root":
         return 403, {"message": "Not this name."}
     if asked["event"] == "chat" and "casino" in json.dumps(asked["message"]):
+        ban(asked["user"], 60)
         return 403, {"message": "No advertising."}
     if asked["event"] == "chat" and asked["message"] == "damn":
         return 200, {"message": "d***"}

@@ -1,13 +1,15 @@
 import { assertEquals, assertRejects } from "@std/assert";
-import { createMemoryEngine } from "../../handlers/engine/memory.ts";
 import { Access, type Visitor } from "../../handlers/access/access.ts";
-import { HttpError } from "../../handlers/protocol/http_error.ts";
 import { DEFAULT_LIMITS } from "../../handlers/access/limits.ts";
-import type { Engine } from "../../handlers/engine/engine.ts";
-import { createParley } from "../../handlers/parley.ts";
 import { createApp } from "../../handlers/app.ts";
+import type { Engine } from "../../handlers/engine/engine.ts";
+import { createMemoryEngine } from "../../handlers/engine/memory.ts";
+import { createParley } from "../../handlers/parley.ts";
+import { HttpError } from "../../handlers/protocol/http_error.ts";
+import { redisEngine } from "../../handlers/redis.ts";
 import { runApp } from "../../handlers/run_app.ts";
 import { FakeClock, handshakeHeaders, infoOf, RecordingLog } from "../support/fakes.ts";
+import { RedisServer, redisTest } from "../support/redis_server.ts";
 
 const authorize = (request: Request) => ({
   user: request.headers.get("authorization") ?? "nobody",
@@ -71,6 +73,28 @@ Deno.test("DELETE /users/{user} without seconds lets the user come back", async 
   await parley[Symbol.asyncDispose]();
 });
 
+Deno.test("DELETE /users/{user} ends who was let in before it, and is not there yet", async () => {
+  const { app, parley, ask } = start();
+  const { acquire } = app.sharedLimits;
+  const waiting = Promise.withResolvers<void>();
+  const gate = Promise.withResolvers<void>();
+  app.sharedLimits.acquire = async (...client) => {
+    waiting.resolve();
+    await gate.promise;
+    return acquire.apply(app.sharedLimits, client);
+  };
+  const [stream, other] = [ask("ann", "/rooms/ops/events"), ask("bob", "/rooms/ops/events")];
+  await waiting.promise;
+  assertEquals(await statusOf(ask("admin", "/users/ann", "DELETE")), 202);
+  gate.resolve();
+  await (await stream).text();
+  const streams = [await other, await ask("ann", "/rooms/ops/events")];
+  assertEquals(parley.clientCount, 2);
+  for (const { body } of streams) await body?.cancel();
+  await settle();
+  await parley[Symbol.asyncDispose]();
+});
+
 Deno.test("DELETE /users/{user} refuses what are no whole seconds", async () => {
   const { parley, ask } = start();
   for (const seconds of ["-1", "1.5", "x", "1e99"]) {
@@ -100,7 +124,7 @@ Deno.test("disconnect() closes a socket with 1008 not allowed; its user cannot o
 Deno.test("Access refuses to renew the token of a user who was sent away", async () => {
   let isBanned = false;
   const rules = { allowedOrigins: [], trustedProxies: 0, authorize, log: new RecordingLog() };
-  const access = new Access(rules, () => isBanned);
+  const access = new Access(rules, { has: () => isBanned, count: 0 });
   const request = new Request("http://parley.test/chat", { headers: handshakeHeaders() });
   const visitor = await access.authorize({ request, info: infoOf("127.0.0.1"), need: "grants" });
   const { renew } = visitor as Visitor;
@@ -136,3 +160,29 @@ Deno.test("Bans hold in a process that starts later, and retry until the engine 
   await parley[Symbol.asyncDispose]();
   await first[Symbol.asyncDispose]();
 });
+
+redisTest(
+  "A ban on one Redis node ends the user's stream on another, also on one that starts later",
+  async () => {
+    await using redis = await RedisServer.start();
+    const authorize = () => ({ user: "ann" });
+    const start = async () => createParley({ authorize, engine: await redisEngine(redis.url) });
+    const one = await start();
+    const two = await start();
+    const ask = (parley: typeof one, path: string) =>
+      parley.fetch(new Request(`http://parley.test${path}`));
+    const statusOf = async (parley: typeof one) => {
+      const { status, body } = await ask(parley, "/rooms");
+      await body?.cancel();
+      return status;
+    };
+    const stream = await ask(two, "/rooms/ops/events");
+    assertEquals(stream.status, 200);
+    await one.disconnect("ann", { seconds: 60 });
+    await stream.text();
+    assertEquals(await statusOf(two), 403);
+    const three = await start();
+    while (await statusOf(three) !== 403) await new Promise((resolve) => setTimeout(resolve, 10));
+    for (const parley of [one, two, three]) await parley[Symbol.asyncDispose]();
+  },
+);

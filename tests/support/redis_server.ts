@@ -28,6 +28,17 @@ export function redisTest(name: string, fn: Step["fn"], add: AddStep = alone): v
   add(name + cure, fn, !hasRedis);
 }
 
+/** One server for all tests of a file, from which each gets a database of its own, by its URL. */
+export function redisDatabases(): () => string {
+  let server: RedisServer;
+  let count = 0;
+  if (hasRedis) {
+    Deno.test.beforeAll(async () => void (server = await RedisServer.start({ databases: "1000" })));
+    Deno.test.afterAll(() => server[Symbol.asyncDispose]());
+  }
+  return () => `${server.url}/${count++}`;
+}
+
 /** The machine's clock, but commands time out ten times later: a busy machine refuses nothing. */
 export const patientClock: Clock = {
   ...systemClock,

@@ -1,6 +1,12 @@
 /** What a room's channel, log and state carry, and how. Texts of any content are packed as `{length} {text}`. */
 import { Buffer } from "node:buffer";
-import type { Chat, Entry as StateEntry, Person, Transient } from "../../protocol/room_event.ts";
+import type {
+  Chat,
+  Entry as StateEntry,
+  Note,
+  Person,
+  Transient,
+} from "../../protocol/room_event.ts";
 
 /** An entry of a room's log as Redis gives it: its id `{seq}-{run}`, a field's name and its value. */
 export type Entry = [id: string, field: [name: string, value: string]];
@@ -46,10 +52,10 @@ function unpack(packed: string, start = 0): { text: string; end: number } {
 /** All texts that are packed from `start` on. */
 export function unpackAll(packed: string, start = 0): string[] {
   const texts: string[] = [];
-  while (start < packed.length) {
-    const { text, end } = unpack(packed, start);
-    texts.push(text);
-    start = end;
+  for (let end = start; end < packed.length;) {
+    const next = unpack(packed, end);
+    texts.push(next.text);
+    end = next.end;
   }
   return texts;
 }
@@ -63,15 +69,10 @@ export function toPerson(packed: string): Person {
 }
 
 /** The message of a log entry's value, `{time} {packed sender}{message}`. */
-export function toChat(seq: number, entry: string): Chat {
+export function toNote(entry: string): Note {
   const space = entry.indexOf(" ");
   const { text: sender, end } = unpack(entry, space + 1);
-  return {
-    seq,
-    time: Number(entry.slice(0, space)),
-    sender,
-    message: decodeText(entry.slice(end)),
-  };
+  return { time: Number(entry.slice(0, space)), sender, message: decodeText(entry.slice(end)) };
 }
 
 /** The last change of a key of the state. */
@@ -84,9 +85,9 @@ export function toEntry([key, rev, time, senderAndValue]: ChangedKey): StateEntr
 export function toChats(entries: Entry[]): Chat[] {
   const chats: Chat[] = [];
   for (const [id, [, value]] of entries) {
-    const chat = toChat(parseInt(id), value);
-    if (chats.at(-1)?.seq === chat.seq) chats.pop();
-    chats.push(chat);
+    const seq = parseInt(id);
+    if (chats.at(-1)?.seq === seq) chats.pop();
+    chats.push({ seq, ...toNote(value) });
   }
   return chats;
 }

@@ -59,8 +59,7 @@ class RedisEngine implements Engine, RedisNode {
   readonly clock: Clock;
   readonly events: string;
   readonly shards: Shards;
-  readonly stale = new Set<RedisRoom>();
-  readonly timed = new Set<RedisRoom>();
+  readonly due = new Set<RedisRoom>();
   readonly #rooms: RedisRooms;
   readonly #outbox = new Outbox(this);
   readonly #lease: Lease;
@@ -86,7 +85,7 @@ class RedisEngine implements Engine, RedisNode {
       ...options,
       onConnect: (connection, isSameServer) => {
         if (connection === this.shards.of(this.#leaseKey)) this.#renew();
-        this.#rooms.onConnect(connection, isSameServer);
+        this.#rooms.resume(connection, isSameServer);
       },
       onPush: (...push) => this.#rooms.push(...push),
       onTopology: () => this.#rooms.follow(),
@@ -120,7 +119,7 @@ class RedisEngine implements Engine, RedisNode {
   }
 
   release(name: string): void {
-    const room = this.#rooms.get(name);
+    const room = this.#rooms.used.get(name);
     if (!room?.view) return;
     room.connection?.unsubscribe(room.keys[0]);
     room.close();
@@ -130,7 +129,7 @@ class RedisEngine implements Engine, RedisNode {
   publish(name: string, { sender, message, key, address }: Draft): Promise<Outcome> {
     const { historySize } = this.#rooms.limitsOf(name);
     const args = [...this.#toArgs(key, address), historySize, pack(sender) + encodeText(message)];
-    this.#rooms.get(name)?.catchUp();
+    this.#rooms.used.get(name)?.catchUp();
     return this.#run("publish", name, args).then((answer) => toPlace(answer, "seq"));
   }
 
@@ -141,7 +140,7 @@ class RedisEngine implements Engine, RedisNode {
     const { maxStateBytes = DEFAULT_MAX_STATE_BYTES } = this.limits;
     const what = [key, pack(sender), encodeText(value), change.if ?? "", 1_000 * ttlSeconds];
     const bounds = [boundTo, Math.min(maxKeys, 1e9), maxStateBytes];
-    this.#rooms.get(name)?.catchUp();
+    this.#rooms.used.get(name)?.catchUp();
     const args = [...this.#toArgs(id, owner), ...what, ...bounds];
     return toPlace(await this.#run("set", name, args), "rev");
   }
@@ -171,7 +170,7 @@ class RedisEngine implements Engine, RedisNode {
   }
 
   leave(name: string, member: string): void {
-    const room = this.#rooms.get(name);
+    const room = this.#rooms.used.get(name);
     room?.members.leave(member).then(() => this.#rooms.dropIfIdle(room));
   }
 
@@ -212,7 +211,7 @@ class RedisEngine implements Engine, RedisNode {
   }
 
   stats(): EngineStats {
-    const rooms = this.#rooms.size;
+    const rooms = this.#rooms.used.size;
     const isFull = rooms >= this.limits.maxRooms;
     return { rooms, historyBytes: 0, isFull, remote: this.shards.stats };
   }
@@ -247,8 +246,7 @@ class RedisEngine implements Engine, RedisNode {
   async #renew(): Promise<void> {
     const { hasEnded, isNodeGone } = await this.#lease.keep();
     if (hasEnded) this.#rooms.registerAll();
-    if (isNodeGone) this.#rooms.compareAll();
-    if (isNodeGone && this.events) await this.#rooms.bury();
+    if (isNodeGone) await this.#rooms.bury();
   }
 }
 

@@ -13,8 +13,6 @@ export interface RedisNode {
   readonly run: RunScript;
   /** Publishes what the room's outbox has. */
   flush(room: RedisRoom): Promise<void>;
-  /** Rooms that deliver nothing since a sync failed: it must be tried again. */
-  readonly stale: Set<RedisRoom>;
-  /** Rooms that must be synced at their `endsAt`, as a key of their state ends. */
-  readonly timed: Set<RedisRoom>;
+  /** Rooms that must be synced at their `endsAt`, or at once if they deliver nothing before. */
+  readonly due: Set<RedisRoom>;
 }

@@ -85,6 +85,8 @@ export class RedisRoom {
   /** Fetches what was missed, and tells Redis who is here if it does not know. */
   async sync(): Promise<void> {
     const view = this.#expectSync();
+    const { endsAt } = this;
+    this.endsAt = Infinity;
     const { id, live, events } = this.node;
     const { epoch: at = "", seq: last = 0, rev: lastRev = 0, time = "" } = view ?? {};
     const members = this.members.toArgs();
@@ -92,6 +94,7 @@ export class RedisRoom {
     const answer = await this.node.run("sync", this.keys, [...args, ...members, events], false);
     if (!answer) {
       if (members[0] === "1") this.members.isRegistered = false;
+      this.endsAt = Math.min(this.endsAt, endsAt);
       return this.#failSync(view);
     }
     const [numbers, epoch, entries, changes] = answer as SyncAnswer;
@@ -117,7 +120,7 @@ export class RedisRoom {
 
   #expectEnd(ms: number): void {
     this.endsAt = Math.min(this.endsAt, this.node.clock.now() + ms);
-    this.node.timed.add(this);
+    this.node.due.add(this);
   }
 
   #expectSync(): RoomView | undefined {
@@ -127,7 +130,8 @@ export class RedisRoom {
   }
 
   #failSync(view: RoomView | undefined): void {
-    view?.failSync();
-    if (view?.isStale && view === this.view) this.node.stale.add(this);
+    view?.endSync(true);
+    const isDue = view?.isStale || this.endsAt < Infinity;
+    if (isDue && view === this.view) this.node.due.add(this);
   }
 }

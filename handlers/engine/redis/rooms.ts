@@ -28,7 +28,8 @@ export class RedisRooms {
   readonly list: RoomList;
   /** What is kept of a room. */
   readonly limitsOf: (room: string) => RoomLimits;
-  readonly #rooms = new Map<string, RedisRoom>();
+  /** Those that this node uses, by name. */
+  readonly used = new Map<string, RedisRoom>();
   /** The rooms by the round in which they are compared. */
   readonly #slots = Array.from({ length: COMPARE_ROUNDS }, () => new Set<RedisRoom>());
   /** Of MAX_ROOMS, so that no address can use up all. */
@@ -43,24 +44,14 @@ export class RedisRooms {
     readonly prefix: string,
     limits: HistoryLimits,
   ) {
-    this.list = new RoomList(node, shards, prefix, this.#rooms);
+    this.list = new RoomList(node, shards, prefix, this.used);
     this.#share = new FairShare(limits.maxRooms);
     this.limitsOf = roomLimits(limits);
   }
 
-  /** How many there are. */
-  get size(): number {
-    return this.#rooms.size;
-  }
-
-  /** A room that this node uses. */
-  get(name: string): RedisRoom | undefined {
-    return this.#rooms.get(name);
-  }
-
   /** The keys of any room. */
   keysOf(name: string): readonly string[] {
-    return this.#rooms.get(name)?.keys ?? keysOf(this.prefix, name);
+    return this.used.get(name)?.keys ?? keysOf(this.prefix, name);
   }
 
   /** How long a room is kept after a sign of use, in ms, by its head key. */
@@ -70,13 +61,13 @@ export class RedisRooms {
 
   /** A room, created if needed; `undefined` if MAX_ROOMS, or the address's share of them, are in use. */
   open(name: string, address?: string): RedisRoom | undefined {
-    let room = this.#rooms.get(name);
+    let room = this.used.get(name);
     if (!room && this.#share.hasSpace(1, address)) {
       this.#share.count(1, address);
       const slot = this.#nextSlot++ % COMPARE_ROUNDS;
       room = new RedisRoom(name, keysOf(this.prefix, name), slot, this.node, address);
       room.connection = this.shards.of(room.keys[0]);
-      this.#rooms.set(name, room);
+      this.used.set(name, room);
       this.#slots[slot].add(room);
     }
     return room;
@@ -85,9 +76,8 @@ export class RedisRooms {
   /** Forgets a room that nobody here uses; returns whether it did. */
   dropIfIdle(room: RedisRoom): boolean {
     if (!room.isIdle || !this.#isHere(room)) return false;
-    this.#rooms.delete(room.name);
+    this.used.delete(room.name);
     this.#slots[room.slot].delete(room);
-    this.node.timed.delete(room);
     this.#share.count(-1, room.openedBy);
     this.#release(room);
     return true;
@@ -95,22 +85,33 @@ export class RedisRooms {
 
   /** Takes what a channel brings, unless its room has moved to another server since. */
   push(connection: RedisConnection, payload: Buffer, channel: Buffer): void {
-    const room = this.#rooms.get(this.#nameOf(channel.toString("latin1")));
+    const room = this.used.get(this.#nameOf(channel.toString("latin1")));
     if (room?.connection === connection) room.view?.push(payload);
   }
 
   /**
-   * On a new connection: subscribes to the rooms' channels and catches up.
+   * Subscribes to the channels of rooms whose connection is new, and catches up.
    *
    * @param isSameServer whether it is the process of the connection before, which has lost nothing
    */
-  onConnect(connection: RedisConnection, isSameServer: boolean): Promise<void> {
-    const rooms = [...this.#rooms.values()].filter((room) => room.connection === connection);
-    return this.#resume(connection, rooms, isSameServer);
+  async resume(
+    connection: RedisConnection,
+    isSameServer: boolean,
+    rooms = [...this.used.values()].filter((room) => room.connection === connection),
+  ): Promise<void> {
+    const hosted = rooms.filter((room) => room.view);
+    connection.subscribe(hosted.map((room) => room.keys[0]));
+    for (const room of hosted) room.view!.pause();
+    if (isSameServer) return this.#compare(rooms, () => true);
+    this.list.add(hosted);
+    await inParallel(rooms, (room) => {
+      room.members.forget();
+      return room.members.isRegistered ? room.catchUp() : room.sync();
+    });
   }
 
   /** Slots may have another server than before: their rooms follow. */
-  follow(rooms: Iterable<RedisRoom> = this.#rooms.values()): void {
+  follow(rooms: Iterable<RedisRoom> = this.used.values()): void {
     const moved: RedisRoom[] = [];
     for (const room of rooms) {
       const connection = this.shards.of(room.keys[0]);
@@ -120,47 +121,37 @@ export class RedisRooms {
       if (connection.isConnected) moved.push(room);
     }
     for (const [connection, own] of Map.groupBy(moved, (room) => room.connection!)) {
-      this.#resume(connection, own, false);
+      this.resume(connection, false, own);
     }
   }
 
   /** The server does not send a channel's messages: its room needs a subscription again. */
   onUnsubscribed(channel: string): void {
-    const room = this.#rooms.get(this.#nameOf(channel));
+    const room = this.used.get(this.#nameOf(channel));
     if (!room) return;
     room.connection = undefined;
     room.view?.pause();
-    this.node.stale.add(room);
+    this.node.due.add(room);
   }
 
   /** Tells Redis the members of all rooms again, as it may have removed this node. */
   registerAll(): Promise<void> {
-    return inParallel(this.#rooms.values(), (room) => {
+    return inParallel(this.used.values(), (room) => {
       room.members.forget();
       return room.sync();
     });
   }
 
-  /** Compares all rooms, as a node has died: those in which it was are synced. */
-  compareAll(): void {
-    this.#compare([...this.#rooms.values()], () => false);
-  }
-
   /** Compares the rooms that are due, tries failed syncs again, and has keys removed that have ended. */
   onTick(): void {
-    const stale = [...this.node.stale].filter((room) => this.#isHere(room));
-    this.node.stale.clear();
-    this.follow(stale.filter((room) => !room.connection));
-    for (const room of stale) {
-      if (room.connection?.isConnected) room.catchUp();
-      else this.node.stale.add(room);
-    }
-    const now = this.node.clock.now();
-    for (const room of this.node.timed) {
-      if (room.endsAt > now) continue;
-      this.node.timed.delete(room);
-      room.endsAt = Infinity;
-      if (room.view) room.sync();
+    const { clock, due } = this.node;
+    const rooms = [...due].filter((room) => room.view && this.#isHere(room));
+    due.clear();
+    this.follow(rooms.filter((room) => !room.connection));
+    for (const room of rooms) {
+      const isDue = room.endsAt <= clock.now() || room.view!.isStale || !room.connection;
+      if (isDue && room.connection?.isConnected) room.sync();
+      else if (isDue || room.endsAt < Infinity) due.add(room);
     }
     const round = this.#tick++ / ROUND_TICKS;
     if (Number.isInteger(round)) this.#onRound(round);
@@ -181,23 +172,23 @@ export class RedisRooms {
     this.list.add(due.filter((room) => room.view && room.slot === comparedSlot));
   }
 
-  /** Removes what dead nodes have left in rooms that nobody hosts any more, and publishes their events. */
+  /** Removes what dead nodes have left, in rooms that nobody hosts any more, too, and publishes their events. */
   async bury(): Promise<void> {
     for await (const names of this.list.pages()) {
       const due = (await this.list.read(names ?? [], false)).filter(({ isLeft }) => isLeft);
       await inParallel(due, async ({ room: name }) => {
-        const room = this.get(name) ?? new RedisRoom(name, this.keysOf(name), 0, this.node);
+        const room = this.used.get(name) ?? new RedisRoom(name, this.keysOf(name), 0, this.node);
         await room.sync();
         // Somebody may have come since.
-        if (!this.#rooms.has(name)) await this.#release(room);
+        if (!this.used.has(name)) await this.#release(room);
       });
     }
   }
 
   /** Removes the node from all rooms. */
   async end(): Promise<void> {
-    const rooms = [...this.#rooms.values()];
-    this.#rooms.clear();
+    const rooms = [...this.used.values()];
+    this.used.clear();
     for (const slot of this.#slots) slot.clear();
     await Promise.all(rooms.map(async (room) => {
       room.close();
@@ -212,23 +203,7 @@ export class RedisRooms {
   }
 
   #isHere(room: RedisRoom): boolean {
-    return this.#rooms.get(room.name) === room;
-  }
-
-  async #resume(
-    connection: RedisConnection,
-    rooms: RedisRoom[],
-    isSameServer: boolean,
-  ): Promise<void> {
-    const hosted = rooms.filter((room) => room.view);
-    connection.subscribe(hosted.map((room) => room.keys[0]));
-    for (const room of hosted) room.view!.pause();
-    if (isSameServer) return this.#compare(rooms, () => true);
-    this.list.add(hosted);
-    await inParallel(rooms, (room) => {
-      room.members.forget();
-      return room.members.isRegistered ? room.catchUp() : room.sync();
-    });
+    return this.used.get(room.name) === room;
   }
 
   /** One command after the other for each server, so that many rooms hold up no message. */

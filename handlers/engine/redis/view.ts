@@ -3,7 +3,7 @@ import type { Buffer } from "node:buffer";
 import type { Cursor, Head } from "../../protocol/position.ts";
 import type { Chat, Entry } from "../../protocol/room_event.ts";
 import type { Host } from "../engine.ts";
-import { toChat, toEntry, unpackAll } from "./encoding.ts";
+import { toEntry, toNote, unpackAll } from "./encoding.ts";
 
 /** The first byte of what a channel carries. */
 const [BINARY, NOTE, STATUS, SET] = new TextEncoder().encode("bnsk");
@@ -56,15 +56,10 @@ export class RoomView implements Cursor {
     this.#pendingSyncs++;
   }
 
-  /** A comparison found nothing to deliver, or a sync follows at once. */
-  endSync(): void {
+  /** It brought nothing. If it failed, what has come since may have gaps, and the next one brings it anyway. */
+  endSync(hasFailed = false): void {
     this.#pendingSyncs--;
-  }
-
-  /** A sync got no answer. What has come since may have gaps, and the next sync brings it anyway. */
-  failSync(): void {
-    this.#pendingSyncs--;
-    if (this.isStale) this.pause();
+    if (hasFailed && this.isStale) this.pause();
   }
 
   /** Delivers what a sync brought. The first one says where the room begins. */
@@ -102,18 +97,15 @@ export class RoomView implements Cursor {
   }
 
   /**
-   * One of `c{epoch} {seq} {entry}`, `s{epoch} {version} {members} j{name}{old name}{user}{to}`, where
-   * what is missing is empty, the
-   * same with `l{name}`, `k{epoch} {rev} {ms until it ends, or 0} {time} {key} {sender}{value}`,
-   * `n{entry}`, and `b{name}{bytes}`; names are packed.
+   * One of `c{epoch} {seq} {entry}`, `s{epoch} {version} {members} j{name}{old name}{user}{to}` (what is
+   * missing is empty), the same with `l`, `k{epoch} {rev} {ms until it ends, or 0} {time} {key}
+   * {sender}{value}`, `n{entry}`, and `b{name}{bytes}`; names are packed.
    */
   #accept(payload: Buffer): void {
-    if (payload[0] === BINARY) return this.#deliverBinary(payload);
+    const kind = payload[0];
+    if (kind === BINARY) return this.#deliverBinary(payload);
     const text = payload.toString();
-    if (payload[0] === NOTE) {
-      const { time, sender, message } = toChat(0, text.slice(1));
-      return this.host.deliver({ type: "note", note: { time, sender, message } });
-    }
+    if (kind === NOTE) return this.host.deliver({ type: "note", note: toNote(text.slice(1)) });
     const afterEpoch = text.indexOf(" ");
     const afterNumber = text.indexOf(" ", afterEpoch + 1);
     const epoch = text.slice(1, afterEpoch);
@@ -121,10 +113,10 @@ export class RoomView implements Cursor {
     const rest = text.slice(afterNumber + 1);
     if (epoch === this.#lastEpoch) return;
     if (epoch !== this.epoch) this.#onGap();
-    else if (payload[0] === STATUS) this.#deliverStatus(number, rest);
-    else if (number > (payload[0] === SET ? this.rev : this.seq) + 1) this.#onGap();
-    else if (payload[0] === SET) this.#acceptSet(number, rest);
-    else this.#deliverChat(toChat(number, rest));
+    else if (kind === STATUS) this.#deliverStatus(number, rest);
+    else if (number > (kind === SET ? this.rev : this.seq) + 1) this.#onGap();
+    else if (kind === SET) this.#acceptSet(number, rest);
+    else this.#deliverChat({ seq: number, ...toNote(rest) });
   }
 
   /** A sync sent from now on includes everything that came until now. */

@@ -11,8 +11,7 @@ class FakeNode implements RedisNode {
   readonly events = "";
   readonly id = "node";
   readonly live = { nodes: "node other", seenAt: 9 };
-  readonly stale = new Set<RedisRoom>();
-  readonly timed = new Set<RedisRoom>();
+  readonly due = new Set<RedisRoom>();
   readonly clock = new FakeClock();
   readonly calls: {
     script: string;
@@ -244,11 +243,23 @@ Deno.test("RedisRoom.compare() on a new connection delivers what came meanwhile,
 Deno.test("RedisRoom asks to be tried again where it delivers nothing for want of a sync", async () => {
   const { node, room } = await roomAtSeven();
   room.compare()(undefined);
-  assertEquals(node.stale.size, 0);
+  assertEquals(node.due.size, 0);
   room.view?.pause();
   room.compare()(undefined);
-  assert(node.stale.delete(room));
+  assert(node.due.delete(room));
   room.catchUp();
   await node.answer();
-  assert(node.stale.delete(room));
+  assert(node.due.delete(room));
+});
+
+Deno.test("RedisRoom has a key's end in mind until a sync has told that it has ended", async () => {
+  const { node, room, told } = openRoom();
+  const answer = (endsInMs: number) => synced(1).with(0, [1, 0, 2, 1, 0, 0, endsInMs]);
+  room.open(new Recorder());
+  await node.answer(answer(500));
+  const endsAt = node.clock.now() + 500;
+  assert(node.due.delete(room));
+  assertEquals([await told(null), room.endsAt], ["0", endsAt]);
+  assert(node.due.delete(room));
+  assertEquals([await told(answer(-1)), room.endsAt, node.due.size], ["0", Infinity, 0]);
 });

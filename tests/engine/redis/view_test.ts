@@ -1,6 +1,6 @@
 import { assertEquals } from "@std/assert";
 import { Buffer } from "node:buffer";
-import { pack, toChat, unpackAll } from "../../../handlers/engine/redis/encoding.ts";
+import { pack, toNote, unpackAll } from "../../../handlers/engine/redis/encoding.ts";
 import { RoomView, type Synced } from "../../../handlers/engine/redis/view.ts";
 import { range } from "../contract.ts";
 import { Recorder } from "../../support/recorder.ts";
@@ -21,7 +21,7 @@ function viewAtTen() {
 }
 
 function synced(seq: number, chats: number[] = [], more: Partial<Synced> = {}): Synced {
-  const kept = chats.map((seq) => toChat(seq, entry(seq)));
+  const kept = chats.map((seq) => ({ seq, ...toNote(entry(seq)) }));
   return { epoch: "e", seq, rev: 0, members: 2, version: 5, chats: kept, changes: [], ...more };
 }
 
@@ -46,9 +46,9 @@ Deno.test("pack() and unpackAll() take any text, one behind the other", () => {
   assertEquals(unpackAll(`x${texts.map(pack).join("")}`, 1), texts);
 });
 
-Deno.test("toChat() reads an entry of the log", () => {
+Deno.test("toNote() reads an entry of the log", () => {
   const text = `12 ${pack("A 1 b")}{"x": "1 2"}`;
-  assertEquals(toChat(7, text), { seq: 7, time: 12, sender: "A 1 b", message: '{"x": "1 2"}' });
+  assertEquals(toNote(text), { time: 12, sender: "A 1 b", message: '{"x": "1 2"}' });
 });
 
 Deno.test("RoomView hands out the next message, and each one once", () => {
@@ -101,7 +101,7 @@ Deno.test("RoomView hands out nothing between a sync that failed and the next on
   const { view, recorder } = viewAtTen();
   view.push(chat(12));
   view.push(status(6, `j${pack("Bob")}`));
-  view.failSync();
+  view.endSync(true);
   view.push(chat(11));
   view.push(chat(13));
   assertEquals(recorder.events, []);
@@ -116,7 +116,7 @@ Deno.test("RoomView hands out nothing between a sync that failed and the next on
 Deno.test("RoomView goes on though a sync failed that it did not need", () => {
   const { view, recorder } = viewAtTen();
   view.expectSync();
-  view.failSync();
+  view.endSync(true);
   view.push(chat(11));
   assertEquals(seqsOf(recorder), [11]);
 });
