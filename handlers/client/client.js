@@ -1,11 +1,8 @@
 // @ts-check
 // @ts-self-types="./client.d.ts"
 /**
- * The Parley client for browsers, Deno, Node and Bun, without a build: one connection that speaks
- * `parley.v1`, reconnects by itself, and delivers every message of its rooms once and in order, or
- * reports by `onGap` that some are missing.
- *
- * @module
+ * The Parley client for browsers, Deno, Node and Bun: one `parley.v1` connection that reconnects by itself and
+ * delivers each message of its rooms once and in order, or reports a gap. @module
  */
 
 /** @import { Client, Connection, Cursor, Entry, Members, Message, Note, Options, Page, Receipt, Status, Welcome } from "./client.d.ts" */
@@ -122,8 +119,7 @@ class Room {
  *
  * @template [Body=unknown]
  * @template [Value=unknown]
- * @param {string | URL} url
- * @param {Options<Body, Value>} [options]
+ * @param {string | URL} url @param {Options<Body, Value>} [options]
  * @returns {Client<Body, Value>}
  */
 export function connect(url, options = {}) {

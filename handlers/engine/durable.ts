@@ -9,13 +9,7 @@
 import type { Span } from "../protocol/page.ts";
 import { EVENTS_ROOM } from "../protocol/parse.ts";
 import type { Cursor, Head, StateCursor } from "../protocol/position.ts";
-import type {
-  Members,
-  RoomEvent,
-  RoomSummary,
-  StateSpan,
-  Transient,
-} from "../protocol/room_event.ts";
+import type { Members, RoomEvent, StateSpan, Transient } from "../protocol/room_event.ts";
 import type { Clock } from "../util/clock.ts";
 import type { Log } from "../util/log.ts";
 import { chain, type MaybePromise } from "../util/maybe_promise.ts";
@@ -155,12 +149,10 @@ class DurableEngine implements Engine {
     return this.#isBusy ? UNAVAILABLE : this.#answer(this.memory.read(room, after));
   }
 
-  rooms(after: string, limit: number): MaybePromise<RoomSummary[]> {
-    const answer = this.#isBusy ? UNAVAILABLE : this.#answer(this.memory.rooms(after, limit));
-    return chain<RoomSummary[] | Refusal, RoomSummary[]>(
-      answer,
-      (rooms) => isRefusal(rooms) ? [] : rooms,
-    );
+  rooms(after: string, limit: number): ReturnType<Engine["rooms"]> {
+    if (this.#isBusy) return [];
+    const answer = this.#answer(this.memory.rooms(after, limit));
+    return chain(answer, (rooms) => isRefusal(rooms) ? [] : rooms);
   }
 
   isReady(): boolean {

@@ -34,11 +34,7 @@ const NOT_FOUND = () => new Response("Not Found", { status: 404 });
 const MOUNT = ". A router must not take that off the path: in Hono it is " +
   "app.mount(path, parley.fetch, { replaceRequest: false })";
 
-/**
- * Makes the function that answers requests.
- *
- * @param routes by path; `{room}` stands for one part of it, a room's name, `{key}` and `{user}` for the rest
- */
+/** Makes the function that answers requests. In a path `{room}` stands for one part, `{key}` and `{user}` for the rest. */
 export function dispatcher(app: App, routes: Record<string, Route>): Fetch {
   const { prefix, registry, log } = app;
   const outside = `Parley is below ${prefix}/`;

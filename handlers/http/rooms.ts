@@ -69,11 +69,7 @@ export interface HistoryQuery {
   limit?: number;
 }
 
-/**
- * A page of history as JSON text, in the shape of {@link HistoryPage}.
- *
- * @throws {HttpError} 400 for a `before` that is no cursor, or that stands beside `after`
- */
+/** A page of history as JSON text. @throws {HttpError} 400 for a bad `before`, or one beside `after` */
 export async function historyOf(
   registry: Registry,
   room: string,

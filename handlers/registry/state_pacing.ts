@@ -26,6 +26,7 @@ export class StatePacing {
 
   /** Starts the timers: there is something to tell. */
   start(): void {
+    if (this.#paced.size === this.#timers.size) return;
     for (const every of this.#paced.keys()) {
       if (this.#timers.has(every)) continue;
       const { clock } = this.all.audience.room.registry;

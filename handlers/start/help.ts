@@ -1,12 +1,12 @@
 /** The settings for people: `--help`, and the table of `handlers/README.md`. */
-import { flagOf, GROUPS, type Setting, SETTINGS } from "./settings.ts";
+import type { Setting } from "./setting_kinds.ts";
+import { flagOf, GROUPS, type Name, SETTINGS } from "./settings.ts";
 
 /** The text of `--help`, for a terminal of 80 columns. */
 export function helpText(): string {
-  const groups = Object.entries(GROUPS).map(([title, settings]) => {
-    const rows = Object.entries<Setting<unknown>>(settings)
-      .map(([name, setting]) => helpRow(name, setting));
-    return `${title}:\n${rows.join("\n")}`;
+  const rows = Object.entries<Setting<unknown>>(SETTINGS).map(([name, setting]) => {
+    const title = GROUPS[name as Name];
+    return `${title ? `\n${title}:\n` : ""}${helpRow(name, setting)}`;
   });
   return `Parley: a real-time server for WebSockets with HTTP beside them.
 
@@ -17,8 +17,7 @@ export function helpText(): string {
   REDIS_URL=redis://10.0.0.5 WORKERS=auto deno run -A main.ts
 
 Each flag is a variable, too: --max-rooms is MAX_ROOMS. A flag wins.
-
-${groups.join("\n\n")}
+${rows.join("\n")}
 
   --help, --version`;
 }

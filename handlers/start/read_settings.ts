@@ -2,14 +2,8 @@
 import { parseArgs } from "@std/cli/parse-args";
 import { closestString } from "@std/text/closest-string";
 import { SettingError } from "./setting_error.ts";
-import {
-  defaultSettings,
-  flagOf,
-  type Name,
-  type Setting,
-  SETTINGS,
-  type Settings,
-} from "./settings.ts";
+import type { Setting } from "./setting_kinds.ts";
+import { defaultSettings, flagOf, type Name, SETTINGS, type Settings } from "./settings.ts";
 
 /** What Deno Deploy's smallest instance, of 512 MB, has room for. */
 const DEPLOY_DEFAULTS = { HISTORY_MB: 64, MAX_RSS_MB: 400 };

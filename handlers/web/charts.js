@@ -1,10 +1,5 @@
 // @ts-check
-/// <reference lib="dom" />
-/**
- * A chart on the dashboard: lines over time, with gaps where nothing was measured.
- *
- * @module
- */
+/** A chart on the dashboard: lines over time, with gaps where nothing was measured. @module */
 import { element } from "./page.js";
 // @ts-types="npm:uplot@1.6.32"
 import uPlot from "./uplot.js";

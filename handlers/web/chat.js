@@ -1,10 +1,5 @@
 // @ts-check
-/// <reference lib="dom" />
-/**
- * The chat page: a room on `client.js`.
- *
- * @module
- */
+/** The chat page: a room on `client.js`. @module */
 // @ts-types="../client/client.d.ts"
 import { connect } from "./client.js";
 import { showFailed } from "./message.js";
@@ -38,7 +33,7 @@ const asked = new URLSearchParams(location.search).get("room") || "lobby";
 byId("where").value = asked;
 const room = byId("where").validity.valid ? asked : "lobby";
 const title = `#${room}`;
-const ownPositions = new Set(JSON.parse(stored("sessionStorage", `own.${room}`) ?? "[]"));
+const ownPositions = new Set(JSON.parse(stored(`own.${room}`) ?? "[]"));
 const typing = new Typing(byId("typing"));
 const readOlder = async (/** @type {import("../client/client.js").Cursor} */ before) =>
   (await client.history({ before, limit: HISTORY })).messages;
@@ -151,7 +146,7 @@ async function say(text) {
   try {
     const { epoch, seq } = await client.send(text);
     list.settle(item, `${epoch}:${seq}`);
-    stored("sessionStorage", `own.${room}`, JSON.stringify([...ownPositions].slice(-MAX_OWN)));
+    stored(`own.${room}`, JSON.stringify([...ownPositions].slice(-MAX_OWN)));
   } catch (error) {
     const { code, message } = /** @type {import("../client/client.js").ParleyError} */ (error);
     const reason = client.connection === "closed" ? "disconnected" : message;
@@ -185,31 +180,28 @@ function nameInToken() {
   }
 }
 
-/**
- * What an earlier visit, or this tab, kept, where the browser allows it.
- *
- * @param {"localStorage" | "sessionStorage"} where @param {string} key
- * @param {string} [value] to keep
- */
-function stored(where, key, value) {
+/** What this tab keeps over a reload, or this browser. @param {string} key @param {string} [value] to keep */
+function stored(key, value, isForever = false) {
   try {
-    if (value !== undefined) globalThis[where].setItem(`parley.${key}`, value);
-    return globalThis[where].getItem(`parley.${key}`);
+    const storage = isForever ? localStorage : sessionStorage;
+    if (value !== undefined) storage.setItem(`parley.${key}`, value);
+    return storage.getItem(`parley.${key}`);
   } catch {
+    // The browser does not allow it.
     return null;
   }
 }
 
 byId("room").textContent = byId("room").title = title;
 byId("where").value = "";
-byId("text").value = stored("sessionStorage", `draft.${room}`) ?? "";
+byId("text").value = stored(`draft.${room}`) ?? "";
 const fixedName = nameInToken();
-byId("name").value = fixedName ?? stored("localStorage", "name") ?? "";
+byId("name").value = fixedName ?? stored("name", undefined, true) ?? "";
 byId("name").readOnly = fixedName !== undefined;
 byId("name").oninput = () => byId("name").setCustomValidity("");
 let typedAt = -Infinity;
 byId("text").oninput = () => {
-  stored("sessionStorage", `draft.${room}`, byId("text").value);
+  stored(`draft.${room}`, byId("text").value);
   if (performance.now() - typedAt < TYPING_MS) return;
   typedAt = performance.now();
   client.note({ typing: true });
@@ -220,8 +212,8 @@ byId("join").onsubmit = (event) => {
   event.preventDefault();
   const name = byId("name").value.trim();
   if (!name) return askName("Please write a name.");
-  stored("localStorage", "name", name);
-  stored("sessionStorage", "name", name);
+  stored("name", name, true);
+  stored("name", name);
   if (name !== ownName) client.join(name);
   ownName = name;
   startTalking();
@@ -252,7 +244,7 @@ byId("say").onsubmit = (event) => {
   if (text.trim() === "") return;
   byId("text").value = "";
   typedAt = -Infinity;
-  stored("sessionStorage", `draft.${room}`, "");
+  stored(`draft.${room}`, "");
   list.markRead();
   say(text);
 };
@@ -278,7 +270,7 @@ byId("share").onclick = async () => {
 };
 
 // Who has joined in this tab stays so over a reload and a change of room.
-const lastName = stored("sessionStorage", "name");
+const lastName = stored("name");
 if (room.startsWith("_")) show("mute");
 else if (lastName) {
   byId("name").value = fixedName ?? lastName;

@@ -1,10 +1,5 @@
 // @ts-check
-/// <reference lib="dom" />
-/**
- * One message on the chat page: what it looks like, and the fate of an own one.
- *
- * @module
- */
+/** One message on the chat page: what it looks like, and the fate of an own one. @module */
 import { element } from "./page.js";
 
 const CODE_OR_LINK = /`{3}\n?([^]+?)`{3}|`([^`\n]+)`|https?:\/\/[^\s<>"`]+[^\s<>".,;:!?)\]}'*_`]/g;

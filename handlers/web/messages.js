@@ -1,10 +1,5 @@
 // @ts-check
-/// <reference lib="dom" />
-/**
- * The list of messages on the chat page: drawn once a frame, own messages marked with their fate.
- *
- * @module
- */
+/** The list of messages on the chat page: drawn once a frame, own messages marked with their fate. @module */
 import { group, makeMessage, showDelivered, showPending } from "./message.js";
 import { element } from "./page.js";
 import { StatusLine } from "./people.js";

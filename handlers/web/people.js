@@ -1,10 +1,5 @@
 // @ts-check
-/// <reference lib="dom" />
-/**
- * Who comes and goes on the chat page, and who is here.
- *
- * @module
- */
+/** Who comes and goes on the chat page, and who is here. @module */
 import { colored } from "./message.js";
 import { element } from "./page.js";
 

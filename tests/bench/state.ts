@@ -141,7 +141,7 @@ async function fanOut(): Promise<void> {
 /** How many changes or messages a second reach all of 32 listeners, from 4 senders. */
 async function rateOf(room: string, line: (index: number) => string): Promise<number> {
   const COUNT = 20_000;
-  const IN_FLIGHT = 2_000;
+  const IN_FLIGHT = 1_000;
   const places = new Array<number>(32).fill(0);
   const listeners = await Promise.all(
     places.map((_, index) =>

@@ -8,6 +8,7 @@ import { silentLog } from "../../handlers/util/log.ts";
 import { FakeClock, RecordingLog } from "../support/fakes.ts";
 import { MemoryStore } from "../support/memory_store.ts";
 import { granted, hear, people, Recorder } from "../support/recorder.ts";
+import { together } from "../support/together.ts";
 import { draft, engineContract, range, ROOMY } from "./contract.ts";
 import { put, setsOf, stateContract, stateOf } from "./state_contract.ts";
 
@@ -22,8 +23,9 @@ async function make(limits: HistoryLimits) {
   };
 }
 
-engineContract("durable", make);
-stateContract("durable", make);
+const step = together("a durable engine with its thread");
+engineContract("durable", make, step);
+stateContract("durable", make, step);
 
 const UNAVAILABLE = { refused: "unavailable" } as const;
 

@@ -1,6 +1,7 @@
 import { assert, assertEquals } from "@std/assert";
 import type { Engine, Host, Refusal } from "../../handlers/engine/engine.ts";
 import { createDurableEngine } from "../../handlers/engine/durable.ts";
+import type { Changes } from "../../handlers/engine/journal.ts";
 import { createMemoryEngine, type HistoryLimits } from "../../handlers/engine/memory.ts";
 import { createRedisEngine } from "../../handlers/engine/redis/engine.ts";
 import { remoteEngine } from "../../handlers/engine/remote.ts";
@@ -10,8 +11,10 @@ import type { Members, RoomEvent } from "../../handlers/protocol/room_event.ts";
 import { systemClock } from "../../handlers/util/clock.ts";
 import { silentLog } from "../../handlers/util/log.ts";
 import { FakeClock } from "../support/fakes.ts";
+import { MemoryStore } from "../support/memory_store.ts";
 import { eventually, granted, hear, people, Recorder } from "../support/recorder.ts";
-import { redisDatabases, redisTest } from "../support/redis_server.ts";
+import { patientClock, redisDatabases, redisTest } from "../support/redis_server.ts";
+import { together } from "../support/together.ts";
 import { type Cluster, draft, engineContract, ROOMY } from "./contract.ts";
 import { stateContract } from "./state_contract.ts";
 import { startOwner } from "./remote_thread.ts";
@@ -32,23 +35,30 @@ async function shareMemory(limits: HistoryLimits): Promise<Cluster> {
   return { ...cluster, pass: (ms) => clock.tick(ms) };
 }
 
+/** Commits take a turn of the event loop, as those of a thread do. */
+class LateStore extends MemoryStore {
+  #turn: Promise<unknown> = Promise.resolve();
+
+  override async commit(changes: Changes): Promise<void> {
+    await (this.#turn = new Promise((resolve) => setTimeout(resolve)));
+    await super.commit(changes);
+  }
+
+  override async close(): Promise<void> {
+    await this.#turn;
+    await super.close();
+  }
+}
+
 async function shareDurable(limits: HistoryLimits): Promise<Cluster> {
-  const folder = await Deno.makeTempDir();
   const clock = new FakeClock(Date.now());
-  const durable = await createDurableEngine(`${folder}/p.db`, limits, clock, silentLog);
-  const { nodes, stop } = await share(durable);
-  return {
-    nodes,
-    pass: (ms) => clock.tick(ms),
-    async stop() {
-      await stop();
-      await Deno.remove(folder, { recursive: true });
-    },
-  };
+  const open = () => Promise.resolve(new LateStore());
+  const cluster = await share(await createDurableEngine("memory", limits, clock, silentLog, open));
+  return { ...cluster, pass: (ms) => clock.tick(ms) };
 }
 
 async function shareRedis(limits: HistoryLimits): Promise<Cluster> {
-  return share(await createRedisEngine(databaseUrl(), limits, systemClock, silentLog));
+  return share(await createRedisEngine(databaseUrl(), limits, patientClock, silentLog));
 }
 
 const databaseUrl = redisDatabases();
@@ -57,7 +67,8 @@ stateContract("shared memory", shareMemory);
 engineContract("remote memory (threads)", startOwner);
 stateContract("remote memory (threads)", startOwner);
 engineContract("shared durable", shareDurable);
-engineContract("shared redis", shareRedis, redisTest);
+const step = together("a Redis engine that threads share");
+engineContract("shared redis", shareRedis, (name, fn) => redisTest(name, fn, step));
 
 /** An engine that answers `host` when it is told to, with events as they are delivered by hand. */
 function makeSlowEngine() {

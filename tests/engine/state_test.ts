@@ -104,8 +104,10 @@ Deno.test("no read shows what is over, and a removal of nothing leaves nothing",
 Deno.test("StateMap knows the last 1,000 removals", () => {
   const map = new StateMap();
   let rev = 0;
-  const apply = (key: string, value: string) =>
+  const apply = (key: string, value: string) => {
     map.apply({ key, value, sender: "", time: 0, rev: ++rev });
+    map.trim();
+  };
   for (let i = 0; i < 1_500; i++) apply(`k${i}`, "1");
   for (let i = 0; i < 1_001; i++) apply(`k${i}`, "null");
   assertEquals([map.knows(1_500), map.knows(1_501), map.knows(rev + 1)], [false, true, false]);

@@ -246,8 +246,7 @@ class RedisEngine implements Engine, RedisNode {
   async #renew(): Promise<void> {
     const { hasEnded, isNodeGone } = await this.#lease.keep();
     if (hasEnded) this.#rooms.registerAll();
-    if (isNodeGone) this.#rooms.compareAll();
-    if (isNodeGone && this.events) await this.#rooms.bury();
+    if (isNodeGone) await this.#rooms.bury();
   }
 }
 

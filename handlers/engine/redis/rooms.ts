@@ -142,11 +142,6 @@ export class RedisRooms {
     });
   }
 
-  /** Compares all rooms, as a node has died: those in which it was are synced. */
-  compareAll(): void {
-    this.#compare([...this.used.values()], () => false);
-  }
-
   /** Compares the rooms that are due, tries failed syncs again, and has keys removed that have ended. */
   onTick(): void {
     const { clock, due } = this.node;
@@ -177,7 +172,7 @@ export class RedisRooms {
     this.list.add(due.filter((room) => room.view && room.slot === comparedSlot));
   }
 
-  /** Removes what dead nodes have left in rooms that nobody hosts any more, and publishes their events. */
+  /** Removes what dead nodes have left, in rooms that nobody hosts any more, too, and publishes their events. */
   async bury(): Promise<void> {
     for await (const names of this.list.pages()) {
       const due = (await this.list.read(names ?? [], false)).filter(({ isLeft }) => isLeft);

@@ -7,7 +7,7 @@ import { EVENTS_ROOM } from "../../../handlers/protocol/parse.ts";
 import type { Cursor } from "../../../handlers/protocol/position.ts";
 import { type Log, silentLog } from "../../../handlers/util/log.ts";
 import { draft, engineContract, range, ROOMY } from "../contract.ts";
-import { setsOf, stateContract } from "../state_contract.ts";
+import { setsOf, stateContract, stateOf } from "../state_contract.ts";
 import { FakeClock } from "../../support/fakes.ts";
 import { freePort, run } from "../../support/process.ts";
 import { Proxy } from "../../support/proxy.ts";
@@ -520,7 +520,9 @@ redisTest("a killed node is missed in every room, with the keys bound to its mem
   const rooms = ["r1", "r2", "r3"];
   const heard = await Promise.all(rooms.map((room) => hear(two, room)));
   await advance(clock, 21, two);
-  for (const room of rooms) {
+  // Nobody else hosts this one.
+  await hear(one, "r");
+  for (const room of [...rooms, "r"]) {
     await granted(one.join(room, "m1", "Ann"));
     await granted(one.set(room, { key: "k", value: "1", sender: "Ann", member: "m1" }));
     await server.command("HSET", `parley:{${room}}:nodes`, id, "1 -1");
@@ -533,6 +535,8 @@ redisTest("a killed node is missed in every room, with the keys bound to its mem
     assertEquals(all, ["join", "set", "leave", "set"]);
     assertEquals(setsOf(recorder), ["1 k=1", "2 k=null"]);
   }
+  await eventually(() => stateOf(two), (state) => state === "2");
+  assertEquals(await two.members("r"), people());
 });
 
 redisTest(

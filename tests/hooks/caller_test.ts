@@ -1,11 +1,6 @@
 import { assertEquals, assertMatch } from "@std/assert";
-import {
-  type From,
-  HookCaller,
-  type Hooks,
-  HookUnavailable,
-  refuse,
-} from "../../handlers/hooks/hooks.ts";
+import { HookCaller } from "../../handlers/hooks/caller.ts";
+import { type From, type Hooks, HookUnavailable, refuse } from "../../handlers/hooks/hooks.ts";
 import { Counters } from "../../handlers/registry/counters.ts";
 import { FakeClock, RecordingLog } from "../support/fakes.ts";
 

@@ -1,0 +1,192 @@
+/** Calls the hooks of a program: what they answer is checked, and their faults stay with their sender. */
+import { isPersonName, isShallow } from "../protocol/parse.ts";
+import { byteLength } from "../util/bytes.ts";
+import type { Clock } from "../util/clock.ts";
+import { errorText, type Log } from "../util/log.ts";
+import type { MaybePromise } from "../util/maybe_promise.ts";
+import { type From, type Hooks, HookUnavailable, Refused } from "./hooks.ts";
+
+/** A hook's refusal on its way to the sender. */
+export interface HookRejection {
+  refused: "refused" | "unavailable";
+  text?: string;
+}
+
+/** What hooks are called with. */
+export interface HookContext {
+  log: Log;
+  clock: Clock;
+  limits: { maxMessageBytes: number };
+  /** What hooks that answer later count. */
+  counters: { hookCalls: Record<string, number>; hookSeconds: number; hookWaiting: number };
+}
+
+/** What a sender gets for a fault of a hook. */
+const FAULT: HookRejection = { refused: "refused", text: "Server error." };
+/** What a sender gets whose hook does not answer. */
+const UNAVAILABLE: HookRejection = { refused: "unavailable" };
+/** Times out hooks, in ms. */
+const MAX_HOOK_MS = 30_000;
+/** HTTP requests that wait for hooks; what waits of a socket is bounded by the socket. */
+const MAX_WAITING_REQUESTS = 1_000;
+
+/** Calls hooks: what they answer is checked, and their faults stay with their sender. */
+export class HookCaller {
+  readonly #hooks: Hooks;
+  /** Ends the waiting for each answer that is to come. */
+  readonly #waiting = new Set<() => void>();
+  #waitingRequests = 0;
+  #isClosed = false;
+
+  constructor(hooks: Hooks, readonly context: HookContext) {
+    this.#hooks = hooks;
+  }
+
+  /** Answers `unavailable` to all that wait, and to all that come. */
+  close(): void {
+    this.#isClosed = true;
+    for (const end of this.#waiting) end();
+  }
+
+  /** Whether the program has this hook. */
+  has(hook: keyof Hooks): boolean {
+    return this.#hooks[hook] !== undefined;
+  }
+
+  /** The name to join under. */
+  join(from: From): MaybePromise<string | HookRejection> {
+    const { onJoin } = this.#hooks;
+    if (!onJoin) return from.name;
+    return this.#call("onJoin", from, () => onJoin(from), (answer) => {
+      if (answer === undefined) return from.name;
+      if (!isPersonName(answer)) throw new TypeError(`no name: ${JSON.stringify(answer)}`);
+      return answer;
+    });
+  }
+
+  /** The message to publish, as JSON text. */
+  message(
+    from: From,
+    message: unknown,
+    kind: "chat" | "note",
+  ): MaybePromise<string | HookRejection> {
+    const { onMessage } = this.#hooks;
+    const call = onMessage && (() => onMessage({ ...from, message, kind }));
+    return this.#replace("onMessage", "message", message, from, call);
+  }
+
+  /** The value to set, as JSON text. */
+  set(from: From, key: string, value: unknown): MaybePromise<string | HookRejection> {
+    const { onSet } = this.#hooks;
+    const call = onSet && (() => onSet({ ...from, key, value }));
+    return this.#replace("onSet", "value", value, from, call);
+  }
+
+  /** Tells that a member has left. */
+  leave(from: From): void {
+    const { onLeave } = this.#hooks;
+    if (onLeave) this.#call("onLeave", from, () => onLeave(from), () => undefined);
+  }
+
+  /** JSON text of a value, or of what a hook answers in its place under `key`. */
+  #replace(
+    hook: keyof Hooks,
+    key: string,
+    value: unknown,
+    from: From,
+    call?: () => MaybePromise<unknown>,
+  ): MaybePromise<string | HookRejection> {
+    if (!call) return JSON.stringify(value);
+    return this.#call(
+      hook,
+      from,
+      call,
+      (answer) =>
+        answer === undefined
+          ? JSON.stringify(value)
+          : this.#encode((answer as Record<string, unknown>)[key]),
+    );
+  }
+
+  #encode(value: unknown): string {
+    if (!isShallow(value)) {
+      throw new TypeError("the value nests too deep, or a number is too large");
+    }
+    const text = JSON.stringify(value);
+    if (text === undefined) throw new TypeError(`no JSON value: ${String(value)}`);
+    const { maxMessageBytes } = this.context.limits;
+    const size = byteLength(text);
+    if (size > maxMessageBytes) {
+      throw new RangeError(`the value has ${size} bytes, at most ${maxMessageBytes} are allowed`);
+    }
+    return text;
+  }
+
+  #call<T>(
+    hook: keyof Hooks,
+    { room, via }: From,
+    call: () => MaybePromise<unknown>,
+    read: (answer: unknown) => T,
+  ): MaybePromise<T | HookRejection> {
+    const isRequest = via === "http";
+    const isBusy = isRequest && this.#waitingRequests >= MAX_WAITING_REQUESTS;
+    if (isBusy || this.#isClosed && hook !== "onLeave") return UNAVAILABLE;
+    const settle = (answer: unknown) => {
+      return answer instanceof Refused
+        ? { refused: "refused", text: String(answer.text) } as const
+        : read(answer);
+    };
+    const log = (what: string) =>
+      this.context.log.error(`Hook ${hook} ${what}`, { event: "hook", hook, room });
+    const fail = (error: unknown) => {
+      if (error instanceof HookUnavailable) return UNAVAILABLE;
+      log(`failed in ${room}: ${errorText(error)}`);
+      return FAULT;
+    };
+    try {
+      const answer = call();
+      if (!isThenable(answer)) return settle(answer);
+      const settled = Promise.resolve(answer).then(settle).catch(fail);
+      return this.#wait(settled, Number(isRequest), () => log(`did not answer in ${room}`));
+    } catch (error) {
+      return fail(error);
+    }
+  }
+
+  /** Waits for an answer, but no longer than {@link MAX_HOOK_MS} or until {@link close}. */
+  async #wait<T>(
+    answer: Promise<T | HookRejection>,
+    requests: number,
+    onLate: () => void,
+  ): Promise<T | HookRejection> {
+    const { clock, counters } = this.context;
+    const start = clock.now();
+    const end = Promise.withResolvers<HookRejection>();
+    const stopWaiting = () => end.resolve(UNAVAILABLE);
+    const cancel = clock.after(MAX_HOOK_MS, () => {
+      onLate();
+      stopWaiting();
+    });
+    this.#waiting.add(stopWaiting);
+    this.#waitingRequests += requests;
+    counters.hookWaiting++;
+    const result = await Promise.race([answer, end.promise]);
+    cancel();
+    this.#waiting.delete(stopWaiting);
+    this.#waitingRequests -= requests;
+    counters.hookWaiting--;
+    counters.hookSeconds += (clock.now() - start) / 1_000;
+    counters.hookCalls[outcomeOf(result)]++;
+    return result;
+  }
+}
+
+function outcomeOf(result: unknown): string {
+  if (result === FAULT) return "failed";
+  return (result as HookRejection | undefined)?.refused ?? "passed";
+}
+
+/** Whether an answer comes later: promises of other makes count, too. */
+function isThenable(answer: unknown): answer is PromiseLike<unknown> {
+  return typeof (answer as PromiseLike<unknown> | undefined | null)?.then === "function";
+}
