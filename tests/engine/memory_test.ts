@@ -142,7 +142,8 @@ Deno.test("over HISTORY_MB the largest room gives its oldest messages, whoever p
     assertEquals(await kept("large"), before.slice(5));
     const { rooms, historyBytes } = engine.stats();
     assertEquals(rooms, 3);
-    assert(historyBytes <= 100_000 && historyBytes > 95_000, `${historyBytes}`);
+    // An eighth is left for state.
+    assert(historyBytes <= 87_500 && historyBytes > 82_500, `${historyBytes}`);
   }
 });
 
