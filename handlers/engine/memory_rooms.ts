@@ -220,7 +220,7 @@ export class MemoryRooms {
   /** Keeps to HISTORY_MB: the largest room drops its oldest messages, whoever publishes. */
   makeSpace(): void {
     const { budget } = this;
-    while (budget.bytes > budget.maxBytes && budget.histories.largest()?.dropOldest());
+    while (budget.isOver && budget.histories.largest()?.dropOldest());
   }
 
   /** Forgets all, without a word to the journal. */

@@ -69,7 +69,7 @@ export class RoomState {
     // What another owner had set is this one's from now on.
     const freed = known?.owner === entry.owner && known ? costOf(known) : 0;
     const bytes = costOf(entry) - freed;
-    return bytes <= 0 || this.budget.state.hasSpace(bytes, entry.owner);
+    return bytes <= 0 || this.budget.hasSpaceForState(bytes, entry.owner);
   }
 
   /** The entry of a key that is there. */

@@ -1,11 +1,11 @@
 /** Many clients, many rooms, many addresses; clients that come, give up and vanish. */
 import { assert, assertEquals, assertLess } from "@std/assert";
-import net from "node:net";
 import { RawClient } from "../support/clients.ts";
 import { eventually, soon } from "../support/inbox.ts";
 import { ServerProcess } from "../support/process.ts";
 import { Random } from "../support/random.ts";
 import { IS_FULL, SEED, sized } from "../support/run.ts";
+import { requestAndReset, upgradeOf } from "./strangers.ts";
 import { Target } from "./target.ts";
 import { together } from "../support/together.ts";
 
@@ -205,32 +205,12 @@ test("twenty who shout in one room, each within its rates, drown nobody in anoth
 /** Requests as a client sends them that gives up at once. */
 const REQUESTS = [upgradeOf("/chat/a"), upgradeOf("/echo"), "GET /rooms/a/events HTTP/1.1"];
 
-function upgradeOf(path: string): string {
-  return `GET ${path} HTTP/1.1\r\nupgrade: websocket\r\nconnection: Upgrade\r\n` +
-    "sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==";
-}
-
-/** Sends a request, and resets the connection before the answer can come. */
-function requestAndReset(port: number, request: string): Promise<void> {
-  return new Promise((resolve) => {
-    const socket = net.connect(port, "127.0.0.1", () => {
-      socket.write(request, () => {
-        socket.resetAndDestroy();
-        resolve();
-      });
-    });
-    socket.on("error", () => {});
-  });
-}
-
 test("clients that give up before the answer leave no slot behind, however many they are", async () => {
   const count = sized(300, 6_000);
   await using target = await Target.start(["--max-connections", "200"]);
   await target.endure("aborted requests", async () => {
     const port = Number(new URL(target.url).port);
-    for (let sent = 0; sent < count; sent++) {
-      await requestAndReset(port, `${REQUESTS[sent % 3]}\r\nhost: x\r\n\r\n`);
-    }
+    for (let sent = 0; sent < count; sent++) await requestAndReset(port, REQUESTS[sent % 3]);
     // The last of them may still be on their way: there is a slot as soon as they are read.
     await eventually(async () => {
       using client = await target.open("/chat/a");

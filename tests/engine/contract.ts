@@ -139,7 +139,7 @@ export function engineContract(
       assertEquals(recorder.chats.map(({ sender, message }) => ({ sender, message })), drafts);
       assertEquals((await granted(nodes.at(-1)!.read(ROOM))).chats, recorder.chats);
       const [{ time }] = recorder.chats;
-      assert(Math.abs(time - before) < 5_000, `${time} is not near ${before}`);
+      assert(Math.abs(time - before) < 60_000, `${time} is not near ${before}`);
     }
   });
 
