@@ -28,6 +28,8 @@ import { type ShardOptions, Shards } from "./shards.ts";
 import { parseRedisUrl } from "./url.ts";
 
 const UNAVAILABLE: Refusal = { refused: "unavailable" };
+/** In place of infinity, which Lua does not read. */
+const LARGE = 1e15;
 /** The node renews its lease every 5 s. */
 const LEASE_TICKS = 25;
 /** How long a list of rooms is shared, in ms. */
@@ -139,10 +141,10 @@ class RedisEngine implements Engine, RedisNode {
   async set(name: string, change: Change): Promise<StateCursor | Refusal> {
     const { id, key, sender, value, ttlSeconds = 0, member, owner } = change;
     const boundTo = member === undefined ? "" : `${this.id}/${member}`;
-    const { maxKeys = DEFAULT_MAX_KEYS } = this.#rooms.limitsOf(name);
-    const { maxStateBytes = DEFAULT_MAX_STATE_BYTES } = this.limits;
+    const { maxKeys = DEFAULT_MAX_KEYS, maxStateBytes = DEFAULT_MAX_STATE_BYTES } = this.#rooms
+      .limitsOf(name);
     const what = [key, pack(sender), encodeText(value), change.if ?? "", 1_000 * ttlSeconds];
-    const bounds = [boundTo, Math.min(maxKeys, 1e9), maxStateBytes];
+    const bounds = [boundTo, Math.min(maxKeys, LARGE), Math.min(maxStateBytes, LARGE)];
     this.#rooms.used.get(name)?.catchUp();
     const args = [...this.#toArgs(id, owner), ...what, ...bounds];
     return toPlace(await this.#run("set", name, args), "rev");
