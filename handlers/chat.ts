@@ -73,7 +73,7 @@ class ChatSocket extends Connection implements Sender {
     if (retry === 0 && limits.messageRate > 0) retry = load.charge(frames, this, now);
     const { user } = this.rights;
     if (retry > 0 || user === undefined || limits.messageRatePerUser === 0) return retry;
-    return chain(this.registry.trySend(user), (retry) => {
+    return chain(this.registry.sharedLimits.trySend(user), (retry) => {
       if (retry > 0) allowance.refuse(now);
       if (allowance.isOver(now)) this.close("rateLimited");
       return retry;
