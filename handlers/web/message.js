@@ -31,7 +31,7 @@ export function makeMessage(sender, message, time) {
   return item;
 }
 
-/** Shortly behind one of the same sender, a message needs no head. @param {Element} element */
+/** Hides the head of a message soon after one of the same sender. @param {Element} element */
 export function group(element) {
   const item = /** @type {HTMLElement} */ (element);
   const before = /** @type {HTMLElement | null} */ (item.previousElementSibling);

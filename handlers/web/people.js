@@ -25,7 +25,7 @@ export class StatusLine {
       const [there, before] = event === "join"
         ? [this.#joined, this.#left]
         : [this.#left, this.#joined];
-      // Who comes back, or has just come, is no news.
+      // Somebody who comes back, or leaves at once, is no news.
       if (!before.delete(name)) there.add(name);
     } else if (this.#joined.delete(was)) {
       this.#joined.add(name);

@@ -163,8 +163,10 @@ async function soak(target: Target): Promise<string[]> {
   await Promise.all(passing);
   strangers.go();
   const { errors, closes } = await target.until("the totals are not back at zero", (totals) => {
-    const { held, heldHere, clients: open, rooms, connections } = totals;
-    return [held, heldHere, open, rooms, ...Object.values(connections)].every((n) => n === 0);
+    const { held, heldHere, clients: open, rooms, members, connections } = totals;
+    return [held, heldHere, open, rooms, members, ...Object.values(connections)].every((n) =>
+      n === 0
+    );
   });
   if (!flags["no-strangers"]) {
     const { seconds } = strangers;
