@@ -76,6 +76,7 @@ async function fanOut(room: string, slowCount: number): Promise<void> {
   setters.forEach((setter) => setter.send('{"type":"join","name":"gateway"}'));
   const start = performance.now();
   const cpu = cpuSeconds(server.pid);
+  const loadCpu = cpuSeconds(Deno.pid);
   let sent = 0;
   while (performance.now() - start < seconds * 1_000) {
     const due = Math.floor((performance.now() - start) * rate / 1_000) - sent;
@@ -94,6 +95,7 @@ async function fanOut(room: string, slowCount: number): Promise<void> {
   }
   const took = (performance.now() - start) / 1_000;
   const busy = (cpuSeconds(server.pid) - cpu) / took;
+  const loadBusy = (cpuSeconds(Deno.pid) - loadCpu) / took;
   const slowest = Math.max(0, ...slow.flatMap(({ ages }) => [...ages.keys()]));
   const read = async () => {
     const response = await fetch(`http://127.0.0.1:${port}/rooms/${room}/state`);
@@ -117,7 +119,8 @@ async function fanOut(room: string, slowCount: number): Promise<void> {
   const count = everybody.length;
   const name = slowCount > 0 ? `, beside ${slowCount} slow ones` : "";
   report(`changes made a second${name}`, `${Math.round(state.rev / took)}`, state.rev === sent);
-  report(`server's core in use${name}`, `${Math.round(100 * busy)} %`);
+  const cores = [busy, loadBusy].map((share) => `${Math.round(100 * share)} %`).join(", ");
+  report(`core in use by the server, by the load generator${name}`, cores);
   report(
     `viewers that ended on the room's map${name}`,
     `${right.length} of ${count}`,
