@@ -20,7 +20,7 @@ export function chat(app: App): ClientHandler {
     const dialect = checkHandshake(request);
     const { idleTimeoutSeconds } = app.limits;
     const { signal } = request;
-    // To the plain dialect these are words of the program's own.
+    // In the plain dialect the query belongs to the program.
     const wanted = dialect.stateful ? readWanted(url.searchParams) : {};
     const { socket, response } = app.upgrade(request, { dialect, idleTimeoutSeconds });
     const options = { ...visitor, slot, signal, dialect, homeRoom: room };
@@ -39,7 +39,7 @@ class ChatSocket extends Connection implements Sender {
   readonly line = new Line();
   /** Made at the first message: an idle socket has none. */
   #allowance?: Allowance;
-  /** When the frames that it caused are paid for; the load watch says how. */
+  /** When the frames that it caused are worked off; see the load watch. */
   paidAt = 0;
   #waitingCount = 0;
   /** What an `id` counts in: the client's own secret, else this socket. */
@@ -73,7 +73,7 @@ class ChatSocket extends Connection implements Sender {
     if (retry === 0 && limits.messageRate > 0) retry = load.charge(frames, this, now);
     const { user } = this.rights;
     if (retry > 0 || user === undefined || limits.messageRatePerUser === 0) return retry;
-    return chain(this.registry.trySend(user), (retry) => {
+    return chain(this.registry.sharedLimits.trySend(user), (retry) => {
       if (retry > 0) allowance.refuse(now);
       if (allowance.isOver(now)) this.close("rateLimited");
       return retry;
@@ -121,7 +121,7 @@ class ChatSocket extends Connection implements Sender {
     });
   }
 
-  /** Does what reaches no other subscriber. */
+  /** Handles what concerns no other subscriber. */
   #answerHere(
     message: Exclude<ClientMessage, Message<"chat" | "note" | "set" | "join">>,
     room: Room,
@@ -220,7 +220,7 @@ class ChatSocket extends Connection implements Sender {
     }
   }
 
-  /** Whether one more call of a room may wait for its answer; else the peer is told. */
+  /** Whether one more call of a room may wait for its answer; if not, tells the peer. */
   #hasSpace(details: ErrorDetails): boolean {
     if (this.#waitingCount < MAX_PENDING) return true;
     this.#fail("unavailable", details);

@@ -216,7 +216,7 @@ export function connect(url, options = {}) {
     return address;
   }
 
-  /** A GET, and its answer as an error. @param {URL} url @param {string} [jwt] @param {AbortSignal} [signal] */
+  /** A GET, and its answer, also as an error. @param {URL} url @param {string} [jwt] @param {AbortSignal} [signal] */
   async function get({ href }, jwt, signal) {
     const headers = jwt ? { authorization: `Bearer ${jwt}` } : undefined;
     const how = { headers, signal, cache: /** @type {const} */ ("no-store") };
@@ -260,7 +260,7 @@ export function connect(url, options = {}) {
       socket.close();
       socket = undefined;
     }
-    // Nothing of what was sent got through: less of it may, before the next cut.
+    // Nothing that was sent got through: less is sent before the next cut.
     if (flying.size && !acked) allowed = Math.max(1, allowed / 2);
     deadline = lines.length = 0;
     acked = messageBytes = stateChars = 0;
@@ -282,7 +282,7 @@ export function connect(url, options = {}) {
       const name = reason.replaceAll(" ", "_") || "closed";
       return end(new ParleyError(name, `Closed by the server: ${code} ${reason}`));
     }
-    // At once only after a connection that was good for something, or two machines would spin.
+    // At once only after a useful connection: two machines must not spin.
     if (!wasOpen) failures ||= 1;
     else if (steady) failures = 0;
     wait(failures && backoff(failures));
@@ -361,7 +361,7 @@ export function connect(url, options = {}) {
       try {
         object = JSON.parse(line);
       } catch {
-        // Had it been a message, the next number shows the hole.
+        // If it was a message, the next number shows the gap.
       }
       const type = /** @type {keyof ServerObjects} */ (object?.type);
       if (type === "state" || type === "set") stateChars += line.length;
@@ -393,7 +393,7 @@ export function connect(url, options = {}) {
       const epoch = room?.epoch;
       if (!room?.ready || !epoch || seq <= room.seq) return;
       progress = seq === room.seq + 1;
-      // A hole that the server did not announce: what it kept fills it.
+      // A gap that the server did not announce: coming back fills it.
       if (!progress) return lost();
       room.seq = seq;
       notify(() => on.onMessage?.({ epoch, seq, ...bodyOf(object) }));
@@ -650,7 +650,7 @@ export function connect(url, options = {}) {
   function transmit(send) {
     const { room, json, what } = send;
     const isNewEpoch = send.epoch !== room.epoch;
-    // A new epoch begins without state: what this one would have made of it comes again.
+    // A new epoch begins without state: the change is made anew.
     if (send.id && isNewEpoch && what.key !== undefined && what.if === undefined) {
       sent.delete(send.id);
       send.id = 0;

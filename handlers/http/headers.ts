@@ -1,4 +1,4 @@
-/** Headers that every answer bears, and the answer to a preflight. */
+/** The headers of every answer, and the answer to a preflight. */
 
 /** Says which page may read an answer (`*`, an origin, or none), and that nobody may keep it or guess its type. */
 export function setSecurityHeaders(headers: Headers, reader: string | undefined): void {

@@ -16,7 +16,7 @@ const MAX_PLAIN_KEY = 51;
 /** What a batch has at most. */
 const MAX_ENTRIES = 1_000;
 const MAX_BATCH_BYTES = 1_048_576;
-/** Times out what of a request still waits in line, in ms: a batch may ask a slow hook for each entry. */
+/** Times out what a request still has queued, in ms: a batch may ask a slow hook for each entry. */
 const SEND_MS = 60_000;
 
 /** Makes the handler of `POST /rooms/{room}/messages`, or of `…/notes`, which have no key and no position. */

@@ -21,7 +21,7 @@ export function listRooms({ registry }: App): Handler {
     const first = url.searchParams.get("after") ?? "";
     let after = first;
     let isLast = false;
-    // A visitor who may hear few of many rooms makes it read on: in larger steps, which are cheaper.
+    // Reads on for a visitor who may hear few of many rooms: in larger steps, which are cheaper.
     while (rooms.length < ROOMS_PER_PAGE && !isLast) {
       const limit = after === first ? ROOMS_PER_PAGE : ROOMS_AT_ONCE;
       const found = await registry.listRooms(after, limit);

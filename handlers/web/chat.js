@@ -60,7 +60,7 @@ const client = connect(".", {
   onWelcome: ({ members }) => {
     byId("people").hidden = false;
     showCount(members);
-    // What was said before comes right behind.
+    // The history follows right behind.
     setTimeout(() => byId("messages").dataset.empty = "No messages yet.");
   },
   onGap: () => list.addNotice("Some messages may be missing here."),
@@ -92,7 +92,7 @@ function showCount(members) {
 }
 
 let isRefreshing = false;
-/** Asks who is here, if somebody looks: once for many who come within `ms`. @param {number} ms */
+/** Refreshes the open list of members, once for all who come within `ms`. @param {number} ms */
 function refreshMembers(ms) {
   if (isRefreshing || !byId("members").matches(":popover-open")) return;
   isRefreshing = true;
@@ -118,7 +118,7 @@ function show(shown) {
   for (const id of ["join", "say", "mute"]) byId(id).hidden = id !== shown;
 }
 
-/** The name in the room, as far as the server has not refused it. */
+/** The own name, unless the server refused it. */
 let ownName = "";
 
 /** @param {string} [refusal] */
@@ -158,17 +158,17 @@ async function say(text) {
   }
 }
 
-/** Shows what comes while nobody looks, where people have asked for it. @param {import("../client/client.js").Message} message */
+/** Notifies while the page is hidden, if asked to. @param {import("../client/client.js").Message} message */
 function notify({ sender, message }) {
   if (!document.hidden || !byId("notify").checked) return;
   try {
     new Notification(`${sender} in ${title}`, { body: String(message), tag: room });
   } catch {
-    // Some phones show none of a page.
+    // Some phones allow pages no notifications.
   }
 }
 
-/** The name that a token fixes; the server is who checks it. */
+/** The name that a token fixes; only the server verifies it. */
 function nameInToken() {
   try {
     const claims = token?.split(".")[1].replaceAll("-", "+").replaceAll("_", "/") ?? "";
@@ -269,7 +269,7 @@ byId("share").onclick = async () => {
   setTimeout(() => [byId("said").textContent, byId("share").textContent] = ["", "Share"], SAID_MS);
 };
 
-// Who has joined in this tab stays so over a reload and a change of room.
+// Whoever joined in this tab stays joined over a reload and a change of room.
 const lastName = stored("name");
 if (room.startsWith("_")) show("mute");
 else if (lastName) {

@@ -282,11 +282,11 @@ Deno.test("/readyz is 503 from the first moment of the drain", async () => {
 });
 
 Deno.test("/readyz is 503 while MAX_CONNECTIONS are in, evicted ones included", async () => {
-  const test = createTestApp({ settings: { MAX_CONNECTIONS: 1, MAX_QUEUE_BYTES: 10 } });
+  const test = createTestApp({ settings: { MAX_CONNECTIONS: 1, MAX_QUEUE_BYTES: 30 } });
   const socket = await test.connect("/echo");
   assertEquals(await ready(test), "503 full\n");
   socket.isStuck = true;
-  socket.say("too much for it");
+  for (const half of ["too much", "for it"]) socket.say(half.padEnd(15));
   assertEquals(test.registry.clients.size, 0);
   assertEquals(await ready(test), "503 full\n");
   socket.end(1013, "too slow");

@@ -2,8 +2,6 @@
  * The Redis servers behind a URL: one, the one that Sentinel names, or the primaries of a cluster.
  * Each has one connection: the library's cluster client would open a second one for channels, so that
  * events and answers had no common order, and repeat commands by itself, so that they had none either.
- *
- * @module
  */
 import type { RemoteStats } from "../engine.ts";
 import { type ConnectionOptions, RedisConnection } from "./connection.ts";
@@ -40,16 +38,12 @@ export class Shards {
   #isClosed = false;
 
   constructor(readonly options: ShardOptions) {
-    const { url } = options;
-    if (url.kind === "cluster") {
-      this.firstAttempt = this.#refresh().then(async () => {
-        await Promise.all(this.all.map((connection) => connection.firstAttempt));
-      });
-    } else {
-      const findUrl = url.kind === "single" ? () => url.seeds[0] : () => this.#askSentinels();
-      this.#only = this.#connect("", findUrl);
-      this.firstAttempt = this.#only.firstAttempt;
-    }
+    const { kind, seeds } = options.url;
+    if (kind === "single") this.#only = this.#connect("", () => seeds[0]);
+    if (kind === "sentinel") this.#only = this.#connect("", () => this.#askSentinels());
+    this.firstAttempt = this.#refresh().then(async () => {
+      await Promise.all(this.all.map((connection) => connection.firstAttempt));
+    });
   }
 
   /** The connections there are. */

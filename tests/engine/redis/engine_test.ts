@@ -116,14 +116,6 @@ redisTest("two databases of one Redis are two systems", async () => {
   assertEquals(recorder.events.map(({ type }) => type), ["chat"]);
 });
 
-redisTest("redis://h, redis://h/ and redis://h/0 are one database", async () => {
-  await using server = await RedisServer.start();
-  for (const [index, path] of ["", "/", "/0", "/00"].entries()) {
-    await using node = await startNode(server.url + path);
-    assertEquals((await granted(node.publish("r", draft("x")))).seq, index + 1);
-  }
-});
-
 redisTest("a reconnect ends the old connection, with what hangs on it", async () => {
   await using server = await RedisServer.start();
   await using proxy = new Proxy(server.port);

@@ -7,8 +7,6 @@
  * (https://github.com/valkey-io/valkey/pull/4342). Nobody was told of them, and their numbers have been
  * given to other messages since. So every entry carries the count of server runs, of one number the
  * last run's entry is valid, nothing beyond the head is read, and ids are written last.
- *
- * @module
  */
 
 /** What lives as long as the room, by what follows the name of its head. */
