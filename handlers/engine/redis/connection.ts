@@ -39,7 +39,7 @@ export interface ConnectionOptions {
   findUrl: () => string | Promise<string>;
   /** What it counts into. */
   stats: RemoteStats;
-  /** It is usable, with the server process of before or not; what this sends goes before everything else. */
+  /** The connection is usable. What this sends goes before everything else. */
   onConnect(connection: RedisConnection, isSameServer: boolean): void;
   /** The connection was lost, or an attempt to connect failed. */
   onLost(): void;
@@ -77,7 +77,6 @@ export class RedisConnection {
     this.#ended = this.#run(resolve);
   }
 
-  /** Whether commands can be sent now. */
   get isConnected(): boolean {
     return this.#client !== undefined;
   }
@@ -117,12 +116,10 @@ export class RedisConnection {
     });
   }
 
-  /** Unsubscribes from a channel. */
   unsubscribe(channel: string): void {
     this.#client?.sUnsubscribe(channel, this.#onPush, true).catch(() => {});
   }
 
-  /** Closes the connection for good. */
   async close(): Promise<void> {
     this.#isClosed = true;
     this.#stopTicks();

@@ -1,13 +1,13 @@
 /**
  * The Redis servers behind a URL: one, the one that Sentinel names, or the primaries of a cluster.
  * Each has one connection: the library's cluster client would open a second one for channels, so that
- * events and answers had no common order, and repeat commands by itself, so that they had none either.
+ * events and answers had no common order, and it repeats commands, which breaks the order of commands.
  */
 import type { RemoteStats } from "../engine.ts";
 import { type ConnectionOptions, RedisConnection } from "./connection.ts";
 import type { RedisUrl } from "./url.ts";
 
-/** How long a server may take to say where the others are, in ms. */
+/** How long a seed may take to answer, in ms. */
 const DISCOVER_MS = 1_500;
 /** The pause between two looks at a cluster, in ms. */
 const REFRESH_MS = 100;
@@ -46,7 +46,6 @@ export class Shards {
     });
   }
 
-  /** The connections there are. */
   get all(): RedisConnection[] {
     return [...this.#connections.values()];
   }
@@ -56,7 +55,6 @@ export class Shards {
     return this.#only ?? this.#slots[slotOf(key)];
   }
 
-  /** Closes all connections for good. */
   async close(): Promise<void> {
     this.#isClosed = true;
     this.#stopPause();

@@ -4,9 +4,9 @@ import { KEPT, NOW, OPEN } from "./room.ts";
 
 /** How long a node that says nothing keeps its members, in ms. */
 export const LEASE_MS = 15_000;
-/** By how much the clocks of two servers of a cluster may differ, in ms. */
+/** How far the clocks of two servers of a cluster may be apart, in ms. */
 const CLOCK_SKEW_MS = 5_000;
-/** The most messages that one `sync` answers with. */
+/** The most messages in one answer of `sync`. */
 const SYNC_MESSAGES = 50;
 
 /**
