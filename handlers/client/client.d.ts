@@ -1,8 +1,4 @@
-/**
- * Types of the Parley client. See README.md beside this file for every option, method and error.
- *
- * @module
- */
+/** Types of the Parley client. See README.md beside this file for every option, method and error. @module */
 
 /** Where the connection is. Only `closed` is final. */
 export type Connection = "connecting" | "open" | "reconnecting" | "closed";

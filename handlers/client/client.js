@@ -1,11 +1,8 @@
 // @ts-check
 // @ts-self-types="./client.d.ts"
 /**
- * The Parley client for browsers, Deno, Node and Bun, without a build: one connection that speaks
- * `parley.v1`, reconnects by itself, and delivers every message of its rooms once and in order, or
- * reports by `onGap` that some are missing.
- *
- * @module
+ * The Parley client for browsers, Deno, Node and Bun: one `parley.v1` connection that reconnects by itself and
+ * delivers each message of its rooms once and in order, or reports a gap. @module
  */
 
 /** @import { Client, Connection, Cursor, Entry, Members, Message, Note, Options, Page, Receipt, Status, Welcome } from "./client.d.ts" */
@@ -122,8 +119,7 @@ class Room {
  *
  * @template [Body=unknown]
  * @template [Value=unknown]
- * @param {string | URL} url
- * @param {Options<Body, Value>} [options]
+ * @param {string | URL} url @param {Options<Body, Value>} [options]
  * @returns {Client<Body, Value>}
  */
 export function connect(url, options = {}) {
@@ -220,7 +216,7 @@ export function connect(url, options = {}) {
     return address;
   }
 
-  /** A GET, and its answer as an error. @param {URL} url @param {string} [jwt] @param {AbortSignal} [signal] */
+  /** A GET, and its answer, also as an error. @param {URL} url @param {string} [jwt] @param {AbortSignal} [signal] */
   async function get({ href }, jwt, signal) {
     const headers = jwt ? { authorization: `Bearer ${jwt}` } : undefined;
     const how = { headers, signal, cache: /** @type {const} */ ("no-store") };
@@ -237,16 +233,16 @@ export function connect(url, options = {}) {
       const { response, status, body, error } = await get(address, jwt, signal);
       if (signal.aborted) return;
       notBefore = now() + (Number(response.headers.get("retry-after")) * 1000 || 0);
-      const isRefusal = status >= 400 && status < 500;
-      if (body.type !== "error") {
+      const isFinal = status >= 400 && status < 500;
+      if (!isFinal || body.type !== "error") {
         // The page of a proxy, perhaps while the server is being replaced.
-        if (isRefusal && status !== strangerStatus) {
+        if (isFinal && status !== strangerStatus) {
           report(new ParleyError(`http_${status}`, `HTTP status ${status}, trying again`));
         }
         strangerStatus = status;
       } else if (status === 401 && typeof token === "function" && ++refusedTokens < MAX_TOKENS) {
         // Perhaps it was just too old: the next one may do.
-      } else if (isRefusal && status !== 426 && status !== 429) return end(error);
+      } else if (status !== 426 && status !== 429) return end(error);
     } catch {
       // No network and no answer: only time helps.
     }
@@ -264,7 +260,7 @@ export function connect(url, options = {}) {
       socket.close();
       socket = undefined;
     }
-    // Nothing of what was sent got through: less of it may, before the next cut.
+    // Nothing that was sent got through: less is sent before the next cut.
     if (flying.size && !acked) allowed = Math.max(1, allowed / 2);
     deadline = lines.length = 0;
     acked = messageBytes = stateChars = 0;
@@ -286,7 +282,7 @@ export function connect(url, options = {}) {
       const name = reason.replaceAll(" ", "_") || "closed";
       return end(new ParleyError(name, `Closed by the server: ${code} ${reason}`));
     }
-    // At once only after a connection that was good for something, or two machines would spin.
+    // At once only after a useful connection: two machines must not spin.
     if (!wasOpen) failures ||= 1;
     else if (steady) failures = 0;
     wait(failures && backoff(failures));
@@ -365,7 +361,7 @@ export function connect(url, options = {}) {
       try {
         object = JSON.parse(line);
       } catch {
-        // Had it been a message, the next number shows the hole.
+        // If it was a message, the next number shows the gap.
       }
       const type = /** @type {keyof ServerObjects} */ (object?.type);
       if (type === "state" || type === "set") stateChars += line.length;
@@ -397,7 +393,7 @@ export function connect(url, options = {}) {
       const epoch = room?.epoch;
       if (!room?.ready || !epoch || seq <= room.seq) return;
       progress = seq === room.seq + 1;
-      // A hole that the server did not announce: what it kept fills it.
+      // A gap that the server did not announce: coming back fills it.
       if (!progress) return lost();
       room.seq = seq;
       notify(() => on.onMessage?.({ epoch, seq, ...bodyOf(object) }));
@@ -654,7 +650,7 @@ export function connect(url, options = {}) {
   function transmit(send) {
     const { room, json, what } = send;
     const isNewEpoch = send.epoch !== room.epoch;
-    // A new epoch begins without state: what this one would have made of it comes again.
+    // A new epoch begins without state: the change is made anew.
     if (send.id && isNewEpoch && what.key !== undefined && what.if === undefined) {
       sent.delete(send.id);
       send.id = 0;
@@ -802,10 +798,8 @@ export function connect(url, options = {}) {
       handled(() => {
         if (connection === "closed") throw closed(id);
         const question = questions.get(id) ?? withResolvers();
-        if (!questions.has(id)) {
-          questions.set(id, question);
-          enqueue({ type: "members", room: id });
-        }
+        if (!questions.has(id)) enqueue({ type: "members", room: id });
+        questions.set(id, question);
         return question.promise;
       }),
 

@@ -1,8 +1,4 @@
-/**
- * `deno task chat ws://host/chat/room`: a room in a terminal, through the same client as the page.
- *
- * @module
- */
+/** `deno task chat ws://host/chat/room`: a room in a terminal, through the same client as the page. @module */
 import process from "node:process";
 import { createInterface } from "node:readline";
 import { setTimeout as delay } from "node:timers/promises";

@@ -59,6 +59,9 @@ export class FairShare {
   }
 }
 
+/** This share of all bytes histories never use: there is always space for some state. */
+const STATE_SHARE = 8;
+
 /** Bytes in use by all rooms of an engine; histories and dedupe tables count themselves in and out. */
 export class Budget {
   /** Ids that may be forgotten early (those of sockets): at most an eighth of `maxBytes`. */
@@ -75,6 +78,19 @@ export class Budget {
     this.ids = new FairShare(maxBytes / 8);
     this.pinnedIds = new FairShare(maxBytes / 8);
     this.state = new FairShare(maxBytes / 2, maxBytes / 16);
+  }
+
+  /** Whether histories must give bytes back. No change of state makes it so. */
+  get isOver(): boolean {
+    return this.bytes - this.state.used >
+      this.maxBytes - Math.max(this.state.used, this.maxBytes / STATE_SHARE);
+  }
+
+  /** Whether so much more state fits, and no history has to pay for it. */
+  hasSpaceForState(bytes: number, owner?: string): boolean {
+    const isFree = this.state.used + bytes <= this.maxBytes / STATE_SHARE ||
+      this.bytes + bytes <= this.maxBytes;
+    return isFree && this.state.hasSpace(bytes, owner);
   }
 
   /** Messages, ids and state. */

@@ -98,20 +98,22 @@ export class MemoryEngine implements Engine {
       return refusal;
     };
     const isRemoval = value === REMOVED;
-    if (room.state) memory.removeKeys(room, room.state.overdue(now, key));
-    const rev = room.state?.map.get(key)?.rev ?? 0;
+    const last = room.state?.get(key);
+    if (last?.expiresAt !== undefined && last.expiresAt <= now) memory.removeKeys(room, [last]);
+    const rev = room.state?.get(key)?.rev ?? 0;
     if (change.if !== undefined && change.if !== rev) {
       return refuse({ refused: "rev_conflict", rev });
     }
     const state = memory.stateOf(room);
-    if (!state.hasSpace(change)) return refuse({ refused: "too_many_keys" });
+    const draft = state.draft(change, now);
+    if (!state.hasSpace(draft)) return refuse({ refused: "too_many_keys" });
     // A member that has ended can't take its key along.
     const isLate = change.member !== undefined &&
       room.presence?.nameOf(change.member) === undefined;
     if (isLate || (id && !this.#makeSpaceFor(id, room, owner))) {
       return refuse({ refused: "unavailable" });
     }
-    const entry = isRemoval && rev === 0 ? undefined : state.change(change, now);
+    const entry = isRemoval && rev === 0 ? undefined : state.put(draft);
     if (id) ids.remember(id, state.map.rev, now, owner);
     memory.makeSpace();
     if (entry) room.host?.deliver({ type: "set", entry });

@@ -23,8 +23,6 @@ export interface HistoryLimits extends RoomLimits {
   roomRules?: RoomRules;
   /** What the room `_events` says of members; nothing if missing. */
   events?: readonly MemberEvent[];
-  /** Bytes of a room's keys, encoded. */
-  maxStateBytes?: number;
   /** Megabytes for all rooms together, remembered ids and state included. */
   historyMb: number;
   /** Rooms, empty ones included. */
@@ -177,8 +175,7 @@ export class MemoryRooms {
 
   /** The room's state, there from now on. */
   stateOf(room: MemoryRoom): RoomState {
-    const { maxKeys = DEFAULT_MAX_KEYS } = room.limits;
-    const { maxStateBytes = DEFAULT_MAX_STATE_BYTES } = this.limits;
+    const { maxKeys = DEFAULT_MAX_KEYS, maxStateBytes = DEFAULT_MAX_STATE_BYTES } = room.limits;
     return room.state ??= new RoomState(
       room.name,
       { maxKeys, maxStateBytes },
@@ -220,7 +217,7 @@ export class MemoryRooms {
   /** Keeps to HISTORY_MB: the largest room drops its oldest messages, whoever publishes. */
   makeSpace(): void {
     const { budget } = this;
-    while (budget.bytes > budget.maxBytes && budget.histories.largest()?.dropOldest());
+    while (budget.isOver && budget.histories.largest()?.dropOldest());
   }
 
   /** Forgets all, without a word to the journal. */

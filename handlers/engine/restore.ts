@@ -5,7 +5,7 @@
  */
 import type { Journal } from "./journal.ts";
 import { LOST_MEMBER, type MemoryRoom, type MemoryRooms } from "./memory_rooms.ts";
-import type { KeptEntry } from "./room_state.ts";
+import { encodedBytes, type KeptEntry } from "./room_state.ts";
 import type { TakeEntry } from "./sqlite.ts";
 
 /** Fills the rooms of a memory engine; what is of no use any more is deleted. */
@@ -27,7 +27,8 @@ export function restoreInto(rooms: MemoryRooms, journal: Journal): TakeEntry {
       rooms.makeSpace();
     } else if (entry[0] === "key") {
       const [, , key, value, sender, time, rev, expiresAt, isBound] = entry;
-      const kept: KeptEntry = { key, value, sender, time, rev, row };
+      const bytes = encodedBytes(key, value, sender);
+      const kept: KeptEntry = { key, value, sender, time, rev, row, bytes };
       if (expiresAt !== null) kept.expiresAt = expiresAt;
       if (isBound) kept.member = LOST_MEMBER;
       rooms.stateOf(room).put(kept);

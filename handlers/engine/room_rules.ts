@@ -20,6 +20,8 @@ export interface RoomLimits {
   historySeconds: number;
   /** Keys of its state. */
   maxKeys?: number;
+  /** Bytes of them, encoded. */
+  maxStateBytes?: number;
 }
 
 /** A hundred years. */
@@ -29,6 +31,7 @@ const SHARED_ROOM_LIMITS: RoomLimits = {
   historySize: 10_000,
   historySeconds: FOREVER_SECONDS,
   maxKeys: Infinity,
+  maxStateBytes: Infinity,
 };
 
 /**
@@ -45,7 +48,8 @@ export function roomLimits<L extends RoomLimits & { roomRules?: RoomRules }>(
       seconds: historySeconds = limits.historySeconds,
       keys: maxKeys = limits.maxKeys,
     } = rule;
-    return { name, limits: { historySize, historySeconds, maxKeys } };
+    const { maxStateBytes } = limits;
+    return { name, limits: { historySize, historySeconds, maxKeys, maxStateBytes } };
   });
   return (room) => {
     if (isSharedRoom(room)) return SHARED_ROOM_LIMITS;

@@ -9,6 +9,7 @@ import { REMOVED, StateMap } from "./state_map.ts";
 
 /** An entry, and what the engine alone knows of it. */
 export interface KeptEntry extends Entry {
+  /** Bytes of it, encoded. */ bytes: number;
   /** When it goes by itself, Unix ms. */ expiresAt?: number;
   /** With whose end it goes. */ member?: string;
   /** Whose share it uses. */ owner?: string;
@@ -47,60 +48,63 @@ export class RoomState {
     readonly journal?: RoomJournal,
   ) {}
 
-  /** Whether a change fits: into the room, into all state, and into its owner's share. */
-  hasSpace(change: Change): boolean {
-    if (change.value === REMOVED) return true;
-    const { maxKeys, maxStateBytes } = this.limits;
-    const known = this.map.get(change.key) as KeptEntry | undefined;
-    const isNew = known === undefined;
-    if (isNew && this.map.size >= maxKeys) return false;
-    const added = encodedBytes(change) - (isNew ? 0 : encodedBytes(known));
-    if (added > 0 && this.#encodedBytes + added > maxStateBytes) return false;
-    // What another owner had set is this one's from now on.
-    const freed = known?.owner === change.owner && known ? costOf(known) : 0;
-    const bytes = costOf(change) - freed;
-    return bytes <= 0 || this.budget.state.hasSpace(bytes, change.owner);
-  }
-
-  /** Makes a change; the answer is what hosts are told. */
-  change({ key, value, sender, ttlSeconds, member, owner }: Change, time: number): KeptEntry {
-    const entry: KeptEntry = { key, value, sender, time, rev: this.map.rev + 1 };
+  /** The entry that a change would make. */
+  draft({ key, value, sender, ttlSeconds, member, owner }: Change, time: number): KeptEntry {
+    const bytes = encodedBytes(key, value, sender);
+    const entry: KeptEntry = { key, value, sender, time, rev: this.map.rev + 1, bytes };
     if (owner !== undefined) entry.owner = owner;
     if (value !== REMOVED && member !== undefined) entry.member = member;
     if (value !== REMOVED && ttlSeconds !== undefined) entry.expiresAt = time + 1_000 * ttlSeconds;
-    this.put(entry);
     return entry;
+  }
+
+  /** Whether an entry fits: into the room, into all state, and into its owner's share. */
+  hasSpace(entry: KeptEntry): boolean {
+    if (entry.value === REMOVED) return true;
+    const { maxKeys, maxStateBytes } = this.limits;
+    const known = this.get(entry.key);
+    if (!known && this.map.size >= maxKeys) return false;
+    const added = entry.bytes - (known?.bytes ?? 0);
+    if (added > 0 && this.#encodedBytes + added > maxStateBytes) return false;
+    // What another owner had set is this one's from now on.
+    const freed = known?.owner === entry.owner && known ? costOf(known) : 0;
+    const bytes = costOf(entry) - freed;
+    return bytes <= 0 || this.budget.hasSpaceForState(bytes, entry.owner);
+  }
+
+  /** The entry of a key that is there. */
+  get(key: string): KeptEntry | undefined {
+    return this.map.get(key) as KeptEntry | undefined;
   }
 
   /** Removes a key by itself, in the name of whoever had set it. */
   remove({ key, sender, owner }: KeptEntry, time: number): KeptEntry {
-    return this.change({ key, value: REMOVED, sender, owner }, time);
+    return this.put(this.draft({ key, value: REMOVED, sender, owner }, time));
   }
 
-  /** The keys, or this key, whose time is over though the timer is not there yet: nobody may read them. */
-  overdue(now: number, key?: string): KeptEntry[] {
-    const known = key === undefined ? undefined : this.map.get(key) as KeptEntry | undefined;
-    const asked = key === undefined ? [...this.#expiring.keys()] : known ? [known] : [];
-    return asked.filter(({ expiresAt = Infinity }) => expiresAt <= now);
+  /** The keys whose time is over though the timer is not there yet: nobody may read them. */
+  overdue(now: number): KeptEntry[] {
+    return [...this.#expiring.keys()].filter(({ expiresAt = Infinity }) => expiresAt <= now);
   }
 
   /** The keys that go with a member. */
   boundTo(member: string): KeptEntry[] {
-    return [...this.#bound.get(member) ?? []].map((key) => this.map.get(key)!);
+    return [...this.#bound.get(member) ?? []].map((key) => this.get(key)!);
   }
 
-  /** Takes an entry, also one that was kept before. */
-  put(entry: KeptEntry): void {
-    const known = this.map.get(entry.key);
+  /** Takes an entry, also one that was kept before; the answer is what hosts are told. */
+  put(entry: KeptEntry): KeptEntry {
+    const known = this.get(entry.key);
     if (known) this.#release(known);
-    entry.row ??= this.journal?.addKey(entry);
-    const { forgottenRev } = this.map;
-    for (const gone of this.map.apply(entry)) this.#forget(gone);
-    if (this.map.forgottenRev > forgottenRev) this.journal?.putForgotten(this.map.forgottenRev);
+    if (this.journal) entry.row ??= this.journal.addKey(entry);
+    this.#forget(this.map.apply(entry));
+    const oldest = this.map.trim();
+    this.#forget(oldest);
+    if (oldest) this.journal?.putForgotten(this.map.forgottenRev);
     this.#count(entry, 1);
-    if (entry.value === REMOVED) return;
-    this.#encodedBytes += encodedBytes(entry);
-    const { key, member, expiresAt } = entry;
+    const { key, value, member, expiresAt, bytes } = entry;
+    if (value === REMOVED) return entry;
+    this.#encodedBytes += bytes;
     if (member !== undefined) {
       this.#bound.set(member, (this.#bound.get(member) ?? new Set()).add(key));
     }
@@ -109,45 +113,45 @@ export class RoomState {
       this.#expiring.set(entry, expiring);
       this.expiry.add(expiring, expiresAt);
     }
+    return entry;
   }
 
   /** Gives all of its bytes back. */
   clear(): void {
-    for (const entry of this.map.entries()) this.#release(entry);
+    for (const entry of this.map.entries()) this.#release(entry as KeptEntry);
     for (const entry of this.map.known()) this.#forget(entry);
   }
 
   #release(entry: KeptEntry): void {
-    const { key, member, expiresAt } = entry;
-    this.#encodedBytes -= encodedBytes(entry);
+    const { key, member, expiresAt, bytes } = entry;
+    this.#encodedBytes -= bytes;
     if (member !== undefined) {
       const keys = this.#bound.get(member);
       keys?.delete(key);
       if (keys?.size === 0) this.#bound.delete(member);
     }
-    const expiring = this.#expiring.get(entry);
-    if (!expiring) return;
+    if (expiresAt === undefined) return;
+    this.expiry.delete(this.#expiring.get(entry)!, expiresAt);
     this.#expiring.delete(entry);
-    this.expiry.delete(expiring, expiresAt!);
   }
 
-  #forget(entry: KeptEntry): void {
+  #forget(entry?: Omit<KeptEntry, "bytes">): void {
+    if (!entry) return;
     this.#count(entry, -1);
     if (entry.row !== undefined) this.journal?.delete(entry.row);
   }
 
-  #count(entry: KeptEntry, sign: 1 | -1): void {
+  #count(entry: Omit<KeptEntry, "bytes">, sign: 1 | -1): void {
     this.budget.state.count(sign * costOf(entry), entry.owner);
   }
 }
 
-type Texts = Pick<Entry, "key" | "value" | "sender">;
-
-function encodedBytes({ key, value, sender }: Texts): number {
+/** The bytes of an entry, encoded. */
+export function encodedBytes(key: string, value: string, sender: string): number {
   return key.length + byteLength(value) + byteLength(sender) + ENCODED_BYTES;
 }
 
 /** Its texts, in V8's wide form at worst, and its place in the maps. */
-function costOf({ key, value, sender }: Texts): number {
+function costOf({ key, value, sender }: Pick<Entry, "key" | "value" | "sender">): number {
   return 2 * (key.length + value.length + sender.length) + MEMORY_BYTES;
 }

@@ -32,26 +32,32 @@ export class StateMap {
     return this.#live.get(key);
   }
 
-  /** Takes a change; `rev` is its number from now on. The answer is what is not known any more. */
-  apply(entry: Entry): Entry[] {
+  /** Takes a change; `rev` is its number from now on. The answer is what it replaced. */
+  apply(entry: Entry): Entry | undefined {
     const { key, value, rev } = entry;
-    const known = this.#live.get(key) ?? this.#removed.get(key);
-    const gone = known ? [known] : [];
+    const live = this.#live.get(key);
+    const known = live ?? this.#removed.get(key);
     this.rev = rev;
-    this.#live.delete(key);
-    this.#removed.delete(key);
-    (value === REMOVED ? this.#removed : this.#live).set(key, entry);
-    this.#order.push(entry);
-    const [oldest] = this.#removed.size > MAX_REMOVALS ? this.#removed.values() : [];
-    if (oldest) {
-      this.#removed.delete(oldest.key);
-      this.forgottenRev = oldest.rev;
-      gone.push(oldest);
+    if (known && !live) this.#removed.delete(key);
+    if (value !== REMOVED) this.#live.set(key, entry);
+    else {
+      this.#live.delete(key);
+      this.#removed.set(key, entry);
     }
+    this.#order.push(entry);
     if (this.#order.length > 2 * (this.#live.size + this.#removed.size) + 100) {
       this.#order = this.#order.filter((entry) => this.#isLast(entry));
     }
-    return gone;
+    return known;
+  }
+
+  /** Forgets the oldest removal, if there are too many. */
+  trim(): Entry | undefined {
+    if (this.#removed.size <= MAX_REMOVALS) return;
+    const [oldest] = this.#removed.values();
+    this.#removed.delete(oldest.key);
+    this.forgottenRev = oldest.rev;
+    return oldest;
   }
 
   /** Takes a whole state, as another place tells it: of what went before it nothing is known. */

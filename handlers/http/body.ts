@@ -8,10 +8,8 @@ import { check } from "./error.ts";
 const BODY_MS = 30_000;
 
 /**
- * Reads a body's text, and counts it. No more than `maxBytes` of it is taken.
- *
- * @throws {HttpError} 415 for another type than JSON, 413 for a longer one, 408 for a slow one, 400 for
- * one that breaks off or is not UTF-8
+ * Reads a body's text, at most `maxBytes` of it, and counts it. @throws {HttpError} 415 for another
+ * type than JSON, 413 for a longer one, 408 for a slow one, 400 for one that breaks off or is no UTF-8
  */
 export async function readBody(
   request: Request,
@@ -57,11 +55,7 @@ export async function readBody(
   }
 }
 
-/**
- * Reads a text as a JSON object.
- *
- * @throws {HttpError} 400 `bad_json`, or `bad_message` with `expected` for JSON of another shape
- */
+/** Reads a text as a JSON object. @throws {HttpError} 400 `bad_json`, or `bad_message` with `expected` */
 export function readObject(text: string, expected: string): Record<string, unknown> {
   const data = readJson(text);
   check(isObject(data), "bad_message", expected);

@@ -22,9 +22,9 @@ export interface Route extends Partial<Record<"GET" | "POST" | "PUT" | "DELETE",
 
 /** The longest URL that is read, in characters. */
 const MAX_URL_LENGTH = 8_192;
-/** RFC 9112, 3.2; of names what is in use. Anything else could name a path, too. */
+/** A host as in RFC 9112, 3.2, of names in common use: anything else could pass for a path. */
 const HOST = /^(?:[\w.-]+|\[[\da-f:.]+\])(?::\d{0,5})?$/i;
-/** Readers of URLs resolve these differently, so that a proxy's rule for a path may see another path. */
+/** URL parsers resolve these differently: a proxy's rule might be checked against another path. */
 const AMBIGUOUS = /\\|\/(?:\.|%2e){1,2}(?:\/|$)/i;
 
 const NOWHERE: RequestInfo = { remoteAddr: { transport: "tcp", hostname: "unknown", port: 0 } };
@@ -34,11 +34,7 @@ const NOT_FOUND = () => new Response("Not Found", { status: 404 });
 const MOUNT = ". A router must not take that off the path: in Hono it is " +
   "app.mount(path, parley.fetch, { replaceRequest: false })";
 
-/**
- * Makes the function that answers requests.
- *
- * @param routes by path; `{room}` stands for one part of it, a room's name, `{key}` and `{user}` for the rest
- */
+/** Makes the function that answers requests. In a path `{room}` stands for one part, `{key}` and `{user}` for the rest. */
 export function dispatcher(app: App, routes: Record<string, Route>): Fetch {
   const { prefix, registry, log } = app;
   const outside = `Parley is below ${prefix}/`;
@@ -88,14 +84,14 @@ export function dispatcher(app: App, routes: Record<string, Route>): Fetch {
     return method === "HEAD" ? withoutBody(response) : response;
   }
 
-  /** A router that takes the prefix off, or a client that does not know of it: the log has a line once. */
+  /** Answers a path without the prefix, which a router may have taken off, and logs the cure once. */
   function answerOutside(path: string): Response {
     if (!hasWarned) log.warn(`Cannot find ${path}: ${outside}${MOUNT}`, { event: "outside" });
     hasWarned = true;
     return new Response(`Not Found: ${outside}`, { status: 404 });
   }
 
-  /** Tells the log of a defect, and the client nothing of it. */
+  /** Logs a defect, of which the client learns nothing. */
   function fail(error: unknown, { method }: Request, info: RequestInfo): HttpError {
     const isKnown = error instanceof HttpError;
     if (isKnown) registry.counters.refuse(error.code);
@@ -108,7 +104,7 @@ export function dispatcher(app: App, routes: Record<string, Route>): Fetch {
   }
 
   return async (request, given) => {
-    // Of a framework's test there may be an object without the peer.
+    // A framework's test may pass an object without the peer.
     const info = given?.remoteAddr ? given : NOWHERE;
     let response: Response;
     let reader = access.readerOf(request, info);
@@ -118,7 +114,7 @@ export function dispatcher(app: App, routes: Record<string, Route>): Fetch {
       response = fail(error, request, info).toResponse();
     }
     if (response.status === 101) return response;
-    // A page that may not connect may read why: the socket that failed told it nothing.
+    // A page that may not connect may still read why: its failed socket told it nothing.
     const isForAll = response.status >= 400 || request.method === "OPTIONS";
     if (isForAll) reader ??= request.headers.get("origin") ?? undefined;
     setSecurityHeaders(response.headers, reader);
@@ -126,7 +122,7 @@ export function dispatcher(app: App, routes: Record<string, Route>): Fetch {
   };
 }
 
-/** @throws {HttpError} if it is too long, or not a URL, or its host could be more than a host */
+/** @throws {HttpError} if it is too long, or not a URL, or its Host header is more than a host */
 function readUrl({ url, headers }: Request): URL {
   if (url.length > MAX_URL_LENGTH) {
     throw new HttpError(414, "uri_too_long", `A URL has at most ${MAX_URL_LENGTH} characters.`);
@@ -153,7 +149,7 @@ function withoutBody(response: Response): Response {
   return new Response(null, response);
 }
 
-/** A part of a path without its percent signs; one that cannot be decoded names no room. */
+/** A part of a path, decoded; what cannot be decoded names no room. */
 function decode(part: string): string {
   try {
     return decodeURIComponent(part);

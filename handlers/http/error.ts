@@ -4,7 +4,7 @@ import { ERROR_TEXTS, type ErrorCode } from "../protocol/encode.ts";
 import { HttpError } from "../protocol/http_error.ts";
 import type { Rejection } from "../registry/room.ts";
 
-/** @throws {HttpError} 400 with a code, and its text or a closer one, unless a condition holds */
+/** @throws {HttpError} 400 with a code and its text, or a closer one, unless the condition holds */
 export function check(
   condition: boolean,
   code: ErrorCode | "bad_cursor" | "bad_key" | "bad_limit",
@@ -13,13 +13,13 @@ export function check(
   if (!condition) throw new HttpError(400, code, text);
 }
 
-/** What a room answers. @throws {HttpError} if it refuses */
+/** A room's answer. @throws {HttpError} if it is a refusal */
 export function granted<T>(result: T | Rejection): Exclude<T, Rejection> {
   if (isRefusal(result)) throw refusalError(result as Rejection);
   return result as Exclude<T, Rejection>;
 }
 
-/** What a client can do something about, by code; all else is 503. */
+/** Statuses of refusals that a client can act on; all others are 503. */
 const STATUSES: Record<string, number> = {
   forbidden: 403,
   refused: 403,

@@ -46,21 +46,21 @@ function splitId(id: string): { after: string; since?: string } {
   return { after: `${epoch}:${seq}`, since: rev && `${epoch}:${rev}` };
 }
 
-/** Where a reader was: from its header, or from the query, where polyfills put it that can set none. */
+/** Where a reader was: from its header, or from the query, where polyfills put it. */
 function lastEventId(headers: Headers, query: URLSearchParams): string | undefined {
   const [, inQuery] = [...query].find(([name]) => QUERY_ID.test(name)) ?? [];
-  // An empty one is none.
+  // Empty means none.
   return headers.get("last-event-id") || inQuery || undefined;
 }
 
 /** A subscriber over one HTTP response. */
 class EventStream extends StreamSubscriber {
   readonly #gone = Promise.withResolvers<Rejection>();
-  /** The end of the stream before it has begun, as an answer to its request. */
+  /** Settles when the stream ends before it has begun. */
   readonly gone: Promise<Rejection> = this.#gone.promise;
   #stopKeepAlive?: () => void;
 
-  /** The room is open: the client is counted in. */
+  /** Counts the client in, once the room is open. */
   start(): void {
     if (this.hasEnded || !this.open()) return;
     this.#stopKeepAlive = this.registry.clock.every(KEEP_ALIVE_MS, () => this.send(KEEP_ALIVE));

@@ -1,10 +1,6 @@
-/** Headers that every answer bears, and the answer to a preflight. */
+/** The headers of every answer, and the answer to a preflight. */
 
-/**
- * Says which page may read an answer, that nobody may keep it, and that its type is no guess.
- *
- * @param reader `*`, an origin, or none
- */
+/** Says which page may read an answer (`*`, an origin, or none), and that nobody may keep it or guess its type. */
 export function setSecurityHeaders(headers: Headers, reader: string | undefined): void {
   headers.set("x-content-type-options", "nosniff");
   headers.set("referrer-policy", "no-referrer");
@@ -22,10 +18,8 @@ const REQUEST_HEADERS = "authorization content-type idempotency-key if-match las
 );
 
 /**
- * Answers what a browser asks before it sends a request of another origin's page. Any header is
- * allowed: libraries add theirs to every request, such as `traceparent` and `baggage` of tracing.
- *
- * https://fetch.spec.whatwg.org/#http-cors-protocol
+ * Answers a preflight (https://fetch.spec.whatwg.org/#http-cors-protocol). Any header is allowed:
+ * libraries add theirs to every request, such as `traceparent` and `baggage` of tracing.
  */
 export function preflight({ headers }: Request, methods: string[]): Response {
   const asked = headers.get("access-control-request-headers") ?? "";

@@ -17,13 +17,13 @@ export const thisMachine = {
     return (user + system) / 1e6;
   },
   get host(): string | undefined {
-    // To ask without the permission would ask the person who started the server.
+    // Without the permission this would prompt whoever started the server.
     const { state } = Deno.permissions.querySync({ name: "sys", kind: "hostname" });
     return state === "granted" ? Deno.hostname() : undefined;
   },
 };
 
-/** What has figures. */
+/** The parts of an app that have figures. */
 type FiguresOf = Pick<App, "registry" | "threads" | "authorize" | "log">;
 
 /** The figures of this thread. */
@@ -38,7 +38,7 @@ export function readFigures({ registry, threads, authorize, log }: FiguresOf) {
     held: registry.heldCount,
     /** A room counts once in each worker that has subscribers of it. */
     rooms: registry.rooms.size,
-    /** Clients that hear {@link STATS_ROOM} alone, by kind, and whether there is any. */
+    /** Clients that only watch {@link STATS_ROOM}, by kind, and whether there is any. */
     watchers: registry.rooms.get(STATS_ROOM)?.exclusiveCounts() ?? {},
     watchedRooms: Number(registry.rooms.has(STATS_ROOM)),
     queueBytes: registry.countQueueBytes(),
@@ -66,7 +66,7 @@ const TOTALS = new Set<string>(
   ] satisfies (keyof ServerFigures)[],
 );
 
-/** What still counts of a thread that has ended: a total must not fall. */
+/** The figures of an ended thread that still count: a total must not fall. */
 export function totalsOf(figures: Figures): Figures {
   return Object.fromEntries(Object.entries(figures).filter(([name]) => TOTALS.has(name)));
 }
@@ -144,7 +144,7 @@ export function metrics(app: App): Handler {
       const name = title.startsWith("process_") ? title : `parley_${title}`;
       const type = Array.isArray(by) ? "histogram" : name.endsWith("_total") ? "counter" : "gauge";
       const get = () => ({ name, help, type, values: samplesOf(name, values, by) });
-      // Its own metrics count by themselves; these are counted already.
+      // prom-client's own classes do the counting; these are counted already.
       register.registerMetric({ name, get } as unknown as Gauge);
     }
     const headers = { "content-type": register.contentType };

@@ -34,7 +34,7 @@ const TYPES: Record<string, string> = {
 const NO_FILES = "Cannot load the pages and the client: this version of Deno needs " +
   '"unstable": ["raw-imports"] in the deno.json of the program.';
 
-/** A page runs no script and style and opens no connection but the server's own. */
+/** A page runs scripts and styles, and opens connections, of its own server only. */
 const PAGE_POLICY =
   "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; " +
   "img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";

@@ -16,7 +16,7 @@ const MAX_PLAIN_KEY = 51;
 /** What a batch has at most. */
 const MAX_ENTRIES = 1_000;
 const MAX_BATCH_BYTES = 1_048_576;
-/** Times out what of a request still waits in line, in ms: a batch may ask a slow hook for each entry. */
+/** Times out what a request still has queued, in ms: a batch may ask a slow hook for each entry. */
 const SEND_MS = 60_000;
 
 /** Makes the handler of `POST /rooms/{room}/messages`, or of `…/notes`, which have no key and no position. */
@@ -35,10 +35,7 @@ export function publishMessage(app: App, kind: Kind = "chat"): Handler {
   };
 }
 
-/**
- * Makes the handler of `POST /rooms/messages`: many messages, each as if it came alone, in their order.
- * What is refused stops no other.
- */
+/** Makes the handler of `POST /rooms/messages`: many messages, in order, each as if it came alone. */
 export function publishMessages(app: App): Handler {
   return async ({ request, visitor }) => {
     if (app.registry.isDraining) throw noSlotError(app, "draining");
@@ -88,11 +85,7 @@ async function readEntry(entry: unknown, subject: string, { limits }: App) {
   return { room, sender, post: { message, size, key: known } };
 }
 
-/**
- * The room of a request, and who sends to it by HTTP.
- *
- * @throws {HttpError} without the right, or while the server drains
- */
+/** A request's room, and who sends to it. @throws {HttpError} without the right, or while draining */
 export function senderTo({ room: name, visitor }: Call, app: App, sender?: string) {
   if (app.registry.isDraining) throw noSlotError(app, "draining");
   const room = app.registry.room(name);

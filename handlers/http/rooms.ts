@@ -21,7 +21,7 @@ export function listRooms({ registry }: App): Handler {
     const first = url.searchParams.get("after") ?? "";
     let after = first;
     let isLast = false;
-    // A visitor who may hear few of many rooms makes it read on: in larger steps, which are cheaper.
+    // Reads on for a visitor who may hear few of many rooms: in larger steps, which are cheaper.
     while (rooms.length < ROOMS_PER_PAGE && !isLast) {
       const limit = after === first ? ROOMS_PER_PAGE : ROOMS_AT_ONCE;
       const found = await registry.listRooms(after, limit);
@@ -69,11 +69,7 @@ export interface HistoryQuery {
   limit?: number;
 }
 
-/**
- * A page of history as JSON text, in the shape of {@link HistoryPage}.
- *
- * @throws {HttpError} 400 for a `before` that is no cursor, or that stands beside `after`
- */
+/** A page of history as JSON text. @throws {HttpError} 400 for a bad `before`, or one beside `after` */
 export async function historyOf(
   registry: Registry,
   room: string,

@@ -6,10 +6,10 @@ import { allFigures, readFigures, type ServerFigures, STATS_ROOM, thisMachine } 
 
 export { STATS_ROOM };
 
-/** A clock that was set back must not make rates of nothing. */
+/** Keeps rates sane when the clock was set back. */
 const MIN_SECONDS = 0.1;
 const INTERVAL_MS = 1_000;
-/** About what a `parley.v1` object has around a message of the server's own. */
+/** About the size of a `parley.v1` object around a message of the server's own. */
 const OBJECT_BYTES = 120;
 
 /** A second of this process. Who only watches these figures is not in them, but as `watchers`. */
@@ -18,7 +18,7 @@ export type Stats = ReturnType<typeof compare> & { host?: string; lagMs: number;
 /** One look at the process: when, in Unix ms; `ownBytes` is what its stats took for each watcher. */
 type Look = { figures: ServerFigures; at: number; cpuSeconds: number; ownBytes: number };
 
-/** Publishes {@link Stats} each second; the answer ends it. */
+/** Publishes {@link Stats} each second, until the returned function is called. */
 export function publishStats(app: App, machine = thisMachine): () => void {
   const { registry, clock } = app;
   const { host } = machine;
@@ -44,9 +44,9 @@ export function publishStats(app: App, machine = thisMachine): () => void {
 /** What happened between two looks. */
 function compare({ registry, limits }: App, before: Look, { figures: now, at, cpuSeconds }: Look) {
   const last = before.figures;
-  // A busy process is late.
+  // A busy process may be late.
   const seconds = Math.max(MIN_SECONDS, (at - before.at) / 1_000);
-  // While a worker is started again it does not count, and then it begins at nothing.
+  // A worker that restarts is not counted meanwhile, and then starts from 0.
   const since = (before: number, after: number) =>
     last.workers === now.workers ? Math.max(0, after - before) : 0;
   const rate = (before: number, after: number, own = 0) =>
@@ -80,7 +80,7 @@ function compare({ registry, limits }: App, before: Look, { figures: now, at, cp
     evictions: since(last.closes.tooSlow, now.closes.tooSlow),
     reconnects: since(total(last.recoveries), total(now.recoveries)),
     queueBytes: now.queueBytes,
-    /** What a half, and 99 of 100, of the samples keep to: bounds of the histogram. */
+    /** The median and the 99th percentile, as bounds of the histogram. */
     fanOutMs: counts.some((count) => count > 0)
       ? { p50: percentile(counts, bounds, 0.5), p99: percentile(counts, bounds, 0.99) }
       : undefined,
@@ -94,7 +94,7 @@ function compare({ registry, limits }: App, before: Look, { figures: now, at, cp
       /** To a remote engine and back, on average over the samples. */
       roundTripMs: trips > 0 ? Math.round(tripSeconds / trips * 100_000) / 100 : undefined,
     },
-    /** Why nobody is let in, as `/readyz` says it. */
+    /** Why no new client is accepted, as `/readyz` says it. */
     shut: unavailableReason(registry),
   };
 }
@@ -103,7 +103,7 @@ function total(counts: Record<string, number> | number[]): number {
   return Object.values(counts).reduce((sum, count) => sum + count, 0);
 }
 
-/** The bound, in ms, that a share of the samples keeps to; the highest bound for what is above all. */
+/** The bound, in ms, that a share of the samples is within; the highest one if they exceed all. */
 function percentile(samples: number[], bounds: number[], share: number): number {
   let seen = 0;
   const i = samples.findIndex((count) => (seen += count) >= total(samples) * share);

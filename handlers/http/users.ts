@@ -14,7 +14,7 @@ export function disconnectUser({ registry }: App): Handler {
   };
 }
 
-/** Whether a ban can last so long; 0: it only ends what is open. */
+/** Whether a ban can last so long; 0 only ends what is open. */
 export function isBanTime(seconds: number): boolean {
   return seconds === 0 || areConditions({ ttl: seconds });
 }

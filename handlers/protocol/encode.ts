@@ -1,4 +1,4 @@
-/** What clients get: an encoder a dialect, and the answers of `parley.v1`. Pure. `handlers/README.md` is the contract. */
+/** What clients get: one encoder per dialect, and the answers of `parley.v1`. Pure. `handlers/README.md` is the contract. */
 import { type Cursor, formatCursor, type Head, type StateCursor } from "./position.ts";
 import type { Chat, Entry, Members, Note, RoomEvent, StateSpan, Status } from "./room_event.ts";
 import { encodeSet, encodeState } from "./state.ts";
@@ -36,7 +36,7 @@ export interface ErrorDetails {
 /** What a `welcome` may say besides: whether nothing is missing; of a socket's first one, its limits. */
 type WelcomeMore = [recovered?: boolean, limits?: { messageBytes: number }];
 
-/** How a subscriber is spoken to. A method returns nothing where the dialect has no word for it. */
+/** How messages to a subscriber are encoded. A method returns nothing where the dialect has no such message. */
 export interface Dialect {
   readonly name: "plain" | "v1" | "events";
   /** The WebSocket subprotocol that asks for it. */
@@ -53,7 +53,7 @@ export interface Dialect {
   error(code: ErrorCode, details: ErrorDetails): string | undefined;
   /** The server drains: come back in `retry` ms. */
   bye(retry: number): string | undefined;
-  /** The dialect of its subscribers to the state; a dialect that has none ignores who asks for state. */
+  /** The dialect of subscribers to state; without one, a request for state is ignored. */
   readonly stateful?: StatefulDialect;
 }
 
@@ -78,7 +78,7 @@ export const plain: Dialect = {
   status: (_room, { event, name }) =>
     JSON.stringify({ type: "status", message: statusText(event, name) }),
   error(code, { text }) {
-    // It has no word for a room that cannot be opened.
+    // It has no text of its own for too many rooms.
     const known = code === "too_many_rooms" ? "unavailable" : code;
     return JSON.stringify({ type: "error", message: text ?? ERROR_TEXTS[known] });
   },
@@ -135,7 +135,7 @@ const eventsOnly: Dialect = {
   bye: (retry) => `retry:${retry}\n\n`,
 };
 
-/** Its `welcome` has no id: until the state is told whole, the place to resume from is the old one. */
+/** Its `welcome` has no id: until the whole state was sent, the place to resume from is the old one. */
 const eventsWithheld: Dialect = {
   ...eventsOnly,
   welcome: (room, head, recovered) =>
@@ -171,7 +171,7 @@ function stateEvents(room: string, seq: number, span: StateSpan): string[] {
   });
 }
 
-/** An event that is text in a dialect; nothing for what it has no word for, for bytes, and for changes of state. */
+/** An event as text; nothing if the dialect has no such message, for bytes, and for changes of state. */
 export function encodeEvent(
   dialect: Dialect,
   room: string,

@@ -9,7 +9,7 @@ export class HttpError extends Error {
     readonly code: string,
     message: string,
     readonly headers: Record<string, string> = {},
-    /** What the answer says besides. */
+    /** Further fields of the answer. */
     readonly details: Record<string, unknown> = {},
   ) {
     super(message);

@@ -11,7 +11,7 @@ export interface Span extends Cursor {
   /** Oldest first. */ chats: Chat[];
 }
 
-/** Messages to hand out. `seq` is where they begin or end; nothing that was asked for is gone if `recovered`. */
+/** Messages to hand out. `seq` is where they begin or end; `recovered` if nothing that was asked for is gone. */
 export interface Page extends Cursor {
   recovered: boolean;
   chats: Chat[];

@@ -40,11 +40,7 @@ export interface Wanted extends WantedState {
   history?: number;
 }
 
-/**
- * What the query of a URL wants of a room's past and of its state.
- *
- * @throws {HttpError} 400 for an `every` or `state` that is none
- */
+/** What a URL's query wants of a room. @throws {HttpError} 400 for an `every` or `state` that is none */
 export function readWanted(query: URLSearchParams): Wanted {
   const history = Number(query.get("history"));
   const [state, every] = [query.get("state"), query.get("every")];

@@ -30,7 +30,7 @@ export interface StateSpan {
   /** The keys; a removed one has the value `null`. */ entries: Entry[];
 }
 
-/** What is handed on in a room's order, without a number, and not kept. */
+/** What is passed on in a room's order, not numbered and not kept. */
 export type Transient =
   | { type: "note"; note: Note }
   /** From a socket to the others of its room: `from` is the sending member. */
@@ -99,7 +99,7 @@ export interface StatePage {
   /** The room. */ room: string;
   /** The room's epoch. */ epoch: string;
   /** The number of the newest change. */ rev: number;
-  /** There where it is no whole state. */ since?: number;
+  /** Missing for the whole state. */ since?: number;
   /** Each key once. */
   entries: { key: string; value: unknown; sender: string; time: number; rev: number }[];
 }

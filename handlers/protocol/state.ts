@@ -2,7 +2,9 @@
 import { byteLength } from "../util/bytes.ts";
 import type { Entry, StateSpan } from "./room_event.ts";
 
-const KEY = /^(?!.*(?:^|\/)\.{0,2}(?:\/|$))[A-Za-z0-9._:/-]{1,128}$/;
+const KEY = /^[A-Za-z0-9._:/-]{1,128}$/;
+/** A segment that a URL would fold away. */
+const NO_SEGMENT = /(?:^|\/)\.{0,2}(?:\/|$)/;
 const MAX_TTL_SECONDS = 31_536_000;
 const MIN_EVERY_MS = 10;
 const MAX_EVERY_MS = 60_000;
@@ -24,7 +26,7 @@ export type Conditions = {
 
 /** Whether a text is a key of a room's state. */
 export function isStateKey(value: unknown): value is string {
-  return typeof value === "string" && KEY.test(value);
+  return typeof value === "string" && KEY.test(value) && !NO_SEGMENT.test(value);
 }
 
 function isWhole(value: unknown, min: number, max: number): value is number {

@@ -27,7 +27,7 @@ export function findDifference(registry: Registry): string | undefined {
     ["clients", open, clients.size],
     ["members", counters.members, members],
   ];
-  const counts = registry.countsByKey();
+  const counts = registry.sharedLimits.countsHere?.();
   const keys = [...holders].flatMap(({ address, rights }) => keysOf(address, rights.user));
   const there = Map.groupBy(keys, (key) => key);
   for (const key of counts ? new Set([...counts.keys(), ...keys]) : []) {

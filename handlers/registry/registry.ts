@@ -67,7 +67,7 @@ export class Registry {
   /** Makes ids unique among processes. */
   readonly #idPrefix = crypto.randomUUID().slice(0, 8);
   #lastId = 0;
-  readonly #sharedLimits: SharedLimits;
+  readonly sharedLimits: SharedLimits;
   #released?: PromiseWithResolvers<void>;
 
   constructor(options: RegistryOptions) {
@@ -79,7 +79,7 @@ export class Registry {
     this.load = new LoadWatch(clock);
     this.limits = limits;
     this.queueLimit = limits.maxQueueBytes;
-    this.#sharedLimits = sharedLimits;
+    this.sharedLimits = sharedLimits;
     this.hooks = new HookCaller(hooks, this);
     this.turn = turn ?? new Turn();
   }
@@ -119,17 +119,12 @@ export class Registry {
 
   /** Whether the process takes no client more. A peer that was evicted but never reads counts until it is gone. */
   get isFull(): boolean {
-    return this.#sharedLimits.isFull;
-  }
-
-  /** Clients of this thread by address and user; nothing where another thread counts. */
-  countsByKey(): Map<string, number> | undefined {
-    return this.#sharedLimits.countsHere?.();
+    return this.sharedLimits.isFull;
   }
 
   /** Takes a slot for a client, or returns why there is none. */
   acquire(address: string, user?: string): MaybePromise<Slot | NoSlot> {
-    return chain(this.#sharedLimits.acquire(address, user), (noSlot) => {
+    return chain(this.sharedLimits.acquire(address, user), (noSlot) => {
       if (noSlot) return noSlot;
       this.heldCount++;
       let isHeld = true;
@@ -141,14 +136,9 @@ export class Registry {
     });
   }
 
-  /** Charges a user for a message; returns 0, or the ms until it may be sent. */
-  trySend(user: string): MaybePromise<number> {
-    return this.#sharedLimits.trySend(user);
-  }
-
   #release(address: string, user?: string): void {
     this.heldCount--;
-    this.#sharedLimits.release(address, user);
+    this.sharedLimits.release(address, user);
     if (this.heldCount === 0) this.#released?.resolve();
   }
 

@@ -74,17 +74,26 @@ export class Room {
     const frames = kind === "chat" ? this.#audience?.directCount : 0;
     const cost = { size: Math.max(size, byteLength(text)), frames };
     return this.#charge(from, cost, () => {
+      const send = (text: string) => this.#send(kind, text, key, from);
       // On a message's way nothing is made for a hook that is not there.
-      if (!hooks.has("onMessage")) return from.line.run(() => this.#send(kind, text, key, from));
-      const asked = from.line.hold<string | Rejection>(() =>
-        this.checkSender(from) ??
-          hooks.message(this.#from(from, from.nameIn(this.name)!), message, kind)
-      );
+      if (!hooks.has("onMessage")) return from.line.run(() => send(text));
+      return this.#ask(from, (as) => hooks.message(as, message, kind), send);
+    });
+  }
+
+  /** Asks a hook what becomes of what a sender says, and goes on with that if it is not refused. */
+  #ask<T>(
+    from: Sender,
+    hook: (from: From) => MaybePromise<string | Rejection>,
+    next: (text: string) => MaybePromise<T | Rejection>,
+  ): MaybePromise<T | Rejection> {
+    const asked = from.line.hold<string | Rejection>(() =>
+      this.checkSender(from) ?? hook(this.#from(from, from.nameIn(this.name)!))
+    );
+    return chain<string | Rejection, T | Rejection>(asked, (text) => {
+      if (typeof text !== "string") return text;
       // The sender may have lost its rights, or left, while the hook took its time.
-      return chain<string | Rejection, Outcome | Rejection | undefined>(
-        asked,
-        (text) => typeof text === "string" ? this.#send(kind, text, key, from) : text,
-      );
+      return this.checkSender(from) ?? next(text);
     });
   }
 
@@ -122,22 +131,15 @@ export class Room {
   ): MaybePromise<StateCursor | Rejection> {
     const { hooks } = this.registry;
     const text = JSON.stringify(value);
-    const cost = {
-      size: Math.max(size, byteLength(text)),
-      frames: this.#audience?.directStateCount,
-    };
-    return this.#charge(from, cost, () => {
-      const asked = from.line.hold<string | Rejection>(() =>
-        this.checkSender(from) ??
-          hooks.set(this.#from(from, from.nameIn(this.name)!), change.key, value)
-      );
-      return chain<string | Rejection, StateCursor | Rejection>(asked, (text) => {
-        if (typeof text !== "string") return text;
+    const frames = this.#audience?.directStateCount;
+    return this.#charge(from, { size: Math.max(size, byteLength(text)), frames }, () => {
+      const set = (value: string) => {
         const sender = from.nameIn(this.name)!;
         const owner = from.rights.user ?? from.address;
-        // The sender may have lost its rights, or left, while the hook took its time.
-        return this.checkSender(from) ?? this.change({ ...change, value: text, sender, owner });
-      });
+        return this.checkSender(from) ?? this.change({ ...change, value, sender, owner });
+      };
+      if (!hooks.has("onSet")) return from.line.run(() => set(text));
+      return this.#ask(from, (as) => hooks.set(as, change.key, value), set);
     });
   }
 

@@ -56,7 +56,7 @@ export class StateListeners implements PendingRoom {
       // The reset that tells of another epoch is still to come.
       if (isRefusal(span) || span.epoch !== this.audience.head.epoch) return this.#wait();
       if (span.since === undefined) this.map.reset(span.rev, span.entries);
-      else for (const entry of span.entries) this.map.apply(entry);
+      else for (const entry of span.entries) this.#put(entry);
       this.isReady = true;
       for (const entry of this.#early.splice(0)) this.#apply(entry);
       this.#look();
@@ -149,7 +149,7 @@ export class StateListeners implements PendingRoom {
     if (entry.rev <= map.rev) return;
     if (entry.rev > map.rev + 1) return this.catchUp();
     const { key, value, sender } = entry;
-    const size = key.length + byteLength(value) + byteLength(sender) + CHANGE_BYTES;
+    const size = key.length + byteLength(value) + sender.length + CHANGE_BYTES;
     if (this.bytes + size - this.#lookedAt > LOOK_BYTES) {
       this.#marks.push({ rev: map.rev, bytes: this.bytes });
       if (this.bytes - this.#marks[0].bytes > 4 * MAX_UNDER_WAY_BYTES) {
@@ -157,13 +157,18 @@ export class StateListeners implements PendingRoom {
       }
       this.#look(size);
     }
-    map.apply(entry);
+    this.#put(entry);
     this.bytes += size;
     audience.pushChange(entry);
     this.#pacing.start();
     if (this.#isMarked) return;
     this.#isMarked = true;
     audience.room.registry.turn.addRoom(this);
+  }
+
+  #put(entry: Entry): void {
+    this.map.apply(entry);
+    this.map.trim();
   }
 
   /** How many bytes of changes there were at a rev, at least. */

@@ -1,10 +1,5 @@
 // @ts-check
-/// <reference lib="dom" />
-/**
- * A chart on the dashboard: lines over time, with gaps where nothing was measured.
- *
- * @module
- */
+/** A chart on the dashboard: lines over time, with gaps where nothing was measured. @module */
 import { element } from "./page.js";
 // @ts-types="npm:uplot@1.6.32"
 import uPlot from "./uplot.js";
@@ -41,7 +36,7 @@ export class Chart {
     this.figure = element("figure", {}, element("figcaption", {}, label, this.peak));
     parent.append(this.figure);
     const color = (/** @type {string} */ name) => () => {
-      // Only a property of an element makes a colour of what a name stands for; nobody sees the head.
+      // A custom property becomes a colour only on an element; the head is never seen.
       document.head.style.color = `var(${name})`;
       return getComputedStyle(document.head).color;
     };
@@ -93,7 +88,7 @@ export class Chart {
     const seen = series.flatMap((values) => values.slice(first))
       .filter((value) => value !== null).sort((a, b) => a - b);
     const peak = seen.at(-1) ?? 0;
-    // One spike must not flatten the rest: it is cut, and told.
+    // One spike must not flatten the rest: it is cut off, and its height told.
     const usual = seen[Math.ceil(seen.length * 0.98) - 1] ?? 0;
     const isCut = usual > 0 && peak > 3 * usual;
     this.#top = Math.max(MIN_TOP, (isCut ? 2 * usual : peak) * 1.1);

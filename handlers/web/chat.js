@@ -1,10 +1,5 @@
 // @ts-check
-/// <reference lib="dom" />
-/**
- * The chat page: a room on `client.js`.
- *
- * @module
- */
+/** The chat page: a room on `client.js`. @module */
 // @ts-types="../client/client.d.ts"
 import { connect } from "./client.js";
 import { showFailed } from "./message.js";
@@ -38,7 +33,7 @@ const asked = new URLSearchParams(location.search).get("room") || "lobby";
 byId("where").value = asked;
 const room = byId("where").validity.valid ? asked : "lobby";
 const title = `#${room}`;
-const ownPositions = new Set(JSON.parse(stored("sessionStorage", `own.${room}`) ?? "[]"));
+const ownPositions = new Set(JSON.parse(stored(`own.${room}`) ?? "[]"));
 const typing = new Typing(byId("typing"));
 const readOlder = async (/** @type {import("../client/client.js").Cursor} */ before) =>
   (await client.history({ before, limit: HISTORY })).messages;
@@ -65,7 +60,7 @@ const client = connect(".", {
   onWelcome: ({ members }) => {
     byId("people").hidden = false;
     showCount(members);
-    // What was said before comes right behind.
+    // The history follows right behind.
     setTimeout(() => byId("messages").dataset.empty = "No messages yet.");
   },
   onGap: () => list.addNotice("Some messages may be missing here."),
@@ -97,7 +92,7 @@ function showCount(members) {
 }
 
 let isRefreshing = false;
-/** Asks who is here, if somebody looks: once for many who come within `ms`. @param {number} ms */
+/** Refreshes the open list of members, once for all who come within `ms`. @param {number} ms */
 function refreshMembers(ms) {
   if (isRefreshing || !byId("members").matches(":popover-open")) return;
   isRefreshing = true;
@@ -123,7 +118,7 @@ function show(shown) {
   for (const id of ["join", "say", "mute"]) byId(id).hidden = id !== shown;
 }
 
-/** The name in the room, as far as the server has not refused it. */
+/** The own name, unless the server refused it. */
 let ownName = "";
 
 /** @param {string} [refusal] */
@@ -151,7 +146,7 @@ async function say(text) {
   try {
     const { epoch, seq } = await client.send(text);
     list.settle(item, `${epoch}:${seq}`);
-    stored("sessionStorage", `own.${room}`, JSON.stringify([...ownPositions].slice(-MAX_OWN)));
+    stored(`own.${room}`, JSON.stringify([...ownPositions].slice(-MAX_OWN)));
   } catch (error) {
     const { code, message } = /** @type {import("../client/client.js").ParleyError} */ (error);
     const reason = client.connection === "closed" ? "disconnected" : message;
@@ -163,17 +158,17 @@ async function say(text) {
   }
 }
 
-/** Shows what comes while nobody looks, where people have asked for it. @param {import("../client/client.js").Message} message */
+/** Notifies while the page is hidden, if asked to. @param {import("../client/client.js").Message} message */
 function notify({ sender, message }) {
   if (!document.hidden || !byId("notify").checked) return;
   try {
     new Notification(`${sender} in ${title}`, { body: String(message), tag: room });
   } catch {
-    // Some phones show none of a page.
+    // Some phones allow pages no notifications.
   }
 }
 
-/** The name that a token fixes; the server is who checks it. */
+/** The name that a token fixes; only the server verifies it. */
 function nameInToken() {
   try {
     const claims = token?.split(".")[1].replaceAll("-", "+").replaceAll("_", "/") ?? "";
@@ -185,31 +180,28 @@ function nameInToken() {
   }
 }
 
-/**
- * What an earlier visit, or this tab, kept, where the browser allows it.
- *
- * @param {"localStorage" | "sessionStorage"} where @param {string} key
- * @param {string} [value] to keep
- */
-function stored(where, key, value) {
+/** What this tab keeps over a reload, or this browser. @param {string} key @param {string} [value] to keep */
+function stored(key, value, isForever = false) {
   try {
-    if (value !== undefined) globalThis[where].setItem(`parley.${key}`, value);
-    return globalThis[where].getItem(`parley.${key}`);
+    const storage = isForever ? localStorage : sessionStorage;
+    if (value !== undefined) storage.setItem(`parley.${key}`, value);
+    return storage.getItem(`parley.${key}`);
   } catch {
+    // The browser does not allow it.
     return null;
   }
 }
 
 byId("room").textContent = byId("room").title = title;
 byId("where").value = "";
-byId("text").value = stored("sessionStorage", `draft.${room}`) ?? "";
+byId("text").value = stored(`draft.${room}`) ?? "";
 const fixedName = nameInToken();
-byId("name").value = fixedName ?? stored("localStorage", "name") ?? "";
+byId("name").value = fixedName ?? stored("name", undefined, true) ?? "";
 byId("name").readOnly = fixedName !== undefined;
 byId("name").oninput = () => byId("name").setCustomValidity("");
 let typedAt = -Infinity;
 byId("text").oninput = () => {
-  stored("sessionStorage", `draft.${room}`, byId("text").value);
+  stored(`draft.${room}`, byId("text").value);
   if (performance.now() - typedAt < TYPING_MS) return;
   typedAt = performance.now();
   client.note({ typing: true });
@@ -220,8 +212,8 @@ byId("join").onsubmit = (event) => {
   event.preventDefault();
   const name = byId("name").value.trim();
   if (!name) return askName("Please write a name.");
-  stored("localStorage", "name", name);
-  stored("sessionStorage", "name", name);
+  stored("name", name, true);
+  stored("name", name);
   if (name !== ownName) client.join(name);
   ownName = name;
   startTalking();
@@ -252,7 +244,7 @@ byId("say").onsubmit = (event) => {
   if (text.trim() === "") return;
   byId("text").value = "";
   typedAt = -Infinity;
-  stored("sessionStorage", `draft.${room}`, "");
+  stored(`draft.${room}`, "");
   list.markRead();
   say(text);
 };
@@ -277,8 +269,8 @@ byId("share").onclick = async () => {
   setTimeout(() => [byId("said").textContent, byId("share").textContent] = ["", "Share"], SAID_MS);
 };
 
-// Who has joined in this tab stays so over a reload and a change of room.
-const lastName = stored("sessionStorage", "name");
+// Whoever joined in this tab stays joined over a reload and a change of room.
+const lastName = stored("name");
 if (room.startsWith("_")) show("mute");
 else if (lastName) {
   byId("name").value = fixedName ?? lastName;

@@ -1,10 +1,5 @@
 // @ts-check
-/// <reference lib="dom" />
-/**
- * The dashboard: the room `_stats` as figures and charts, and the rooms.
- *
- * @module
- */
+/** The dashboard: the room `_stats` as figures and charts, and the rooms. @module */
 import { Chart } from "./charts.js";
 // @ts-types="../client/client.d.ts"
 import { connect } from "./client.js";

@@ -1,15 +1,13 @@
 // @ts-check
-/// <reference lib="dom" />
-/**
- * One message on the chat page: what it looks like, and the fate of an own one.
- *
- * @module
- */
+/** One message on the chat page: what it looks like, and the fate of an own one. @module */
 import { element } from "./page.js";
 
 const CODE_OR_LINK = /`{3}\n?([^]+?)`{3}|`([^`\n]+)`|https?:\/\/[^\s<>"`]+[^\s<>".,;:!?)\]}'*_`]/g;
 /** Characters that turn the direction of what follows: they could make a link look like another one. */
 const BIDI_CONTROLS = /[\u202a-\u202e\u2066-\u2069]/g;
+/** What nobody sees in a name, but for what an emoji is made of and single blanks inside. */
+const HIDDEN =
+  /(?<![\p{Extended_Pictographic}\p{Emoji_Modifier}\ufe0f])[\p{Cf}\p{Default_Ignorable_Code_Point}]|(?! )\p{Z}|^ | $|\u2800/gu;
 const ONE_BIG = /^\p{RGI_Emoji}{1,3}$/v;
 const GROUP_MS = 300_000;
 const clock = new Intl.DateTimeFormat(undefined, { timeStyle: "short" });
@@ -23,7 +21,7 @@ export function makeMessage(sender, message, time) {
   const about = element(
     "div",
     { className: "about faint" },
-    colored(element("span", { className: "sender" }, sender), sender),
+    colored(element("span", { className: "sender" }, shown(sender)), sender),
     element("time", { dateTime, title }, clock.format(date)),
     element("span", { className: "mark" }),
   );
@@ -33,7 +31,7 @@ export function makeMessage(sender, message, time) {
   return item;
 }
 
-/** Shortly behind one of the same sender, a message needs no head. @param {Element} element */
+/** Hides the head of a message soon after one of the same sender. @param {Element} element */
 export function group(element) {
   const item = /** @type {HTMLElement} */ (element);
   const before = /** @type {HTMLElement | null} */ (item.previousElementSibling);
@@ -70,6 +68,11 @@ export function showFailed(item, why, retry) {
   markOf(item).replaceChildren(`${why} `, button);
 }
 
+/** A name in which nothing is hidden: no two that differ look the same. @param {string} name */
+export function shown(name) {
+  return name.replace(HIDDEN, (letter) => `\\x${letter.codePointAt(0)?.toString(16)}`);
+}
+
 /** Gives a name a colour of its own. @template {HTMLElement} E @param {E} item @param {string} name */
 export function colored(item, name, shift = 0) {
   const hue = [...name].reduce((hue, letter) => (hue * 97 + letter.charCodeAt(0)) % 360, 0);
@@ -84,16 +87,16 @@ function markOf(item) {
 
 /** Text with code in backticks and web addresses as links; all else stays text. @param {string} text */
 function format(text) {
-  const shown = text.replace(BIDI_CONTROLS, "");
+  const readable = text.replace(BIDI_CONTROLS, "");
   const parts = [];
   let end = 0;
-  for (const { 0: all, 1: block, 2: inline, index } of shown.matchAll(CODE_OR_LINK)) {
+  for (const { 0: all, 1: block, 2: inline, index } of readable.matchAll(CODE_OR_LINK)) {
     const code = block ?? inline;
     if (code === undefined && !URL.canParse(all)) continue;
     const link = { href: all, target: "_blank", rel: "noopener noreferrer nofollow" };
     const made = code === undefined ? element("a", link, all) : element("code", {}, code);
-    parts.push(shown.slice(end, index), made);
+    parts.push(readable.slice(end, index), made);
     end = index + all.length;
   }
-  return [...parts, shown.slice(end)];
+  return [...parts, readable.slice(end)];
 }

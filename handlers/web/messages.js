@@ -1,10 +1,5 @@
 // @ts-check
-/// <reference lib="dom" />
-/**
- * The list of messages on the chat page: drawn once a frame, own messages marked with their fate.
- *
- * @module
- */
+/** The list of messages on the chat page: drawn once a frame, own messages marked with their fate. @module */
 import { group, makeMessage, showDelivered, showPending } from "./message.js";
 import { element } from "./page.js";
 import { StatusLine } from "./people.js";
@@ -22,7 +17,7 @@ const dayName = new Intl.DateTimeFormat(undefined, { dateStyle: "full" });
 export class MessageList {
   /** Items to be drawn with the next frame. @type {HTMLElement[]} */
   #queue = [];
-  /** By position; an own one that is acked and has not come yet, too. @type {Map<string, HTMLElement>} */
+  /** By position, with own messages that are acked and have not come back yet. @type {Map<string, HTMLElement>} */
   #byPosition = new Map();
   /** The line of who came and went, until the next message. @type {StatusLine | undefined} */
   #statusLine;
@@ -51,7 +46,7 @@ export class MessageList {
     this.ownPositions = ownPositions;
     document.title = `${title} · Parley`;
     list.addEventListener("scroll", () => {
-      // Only people scroll up: what grows does not take them from the end.
+      // Only people scroll up: what grows does not move them from the end.
       if (list.scrollHeight - list.scrollTop - list.clientHeight < NEAR_PX) this.#isAtEnd = true;
       else if (list.scrollTop < this.#top) this.#isAtEnd = false;
       this.#top = list.scrollTop;
@@ -59,7 +54,7 @@ export class MessageList {
       if (list.scrollTop < NEAR_PX) this.#showOlder();
       if (this.#isAtEnd && !document.hidden) this.#showUnread(0);
     }, { passive: true });
-    // With a pointer the focus stays where it is, and with it a phone's keyboard.
+    // A pointer leaves the focus where it is, and with it a phone's keyboard.
     newest.onpointerdown = newest.onmousedown = (event) => event.preventDefault();
     newest.onclick = ({ detail }) => {
       this.#goToEnd();
@@ -93,7 +88,7 @@ export class MessageList {
     this.#statusLine.add(status);
   }
 
-  /** Says that something is missing, or not as it was asked for. @param {string} text */
+  /** Adds a remark, such as that messages may be missing. @param {string} text */
   addNotice(text) {
     this.#statusLine = undefined;
     this.#add(element("div", { className: "gap faint" }, text));
@@ -142,13 +137,13 @@ export class MessageList {
     return item;
   }
 
-  /** Puts what was said before all that is shown above it; what people look at stays where it is. */
+  /** Shows older messages above the others; what people look at stays where it is. */
   async #showOlder() {
     const { list } = this;
     if (!this.#oldest || this.#isReading || list.childElementCount >= MAX_ITEMS) return;
     this.#isReading = true;
     const messages = await this.readOlder(this.#oldest).catch(() => []);
-    // Where nothing is older, nobody asks again.
+    // Nothing is older: this never asks again.
     if (messages.length === 0) return;
     this.#isReading = false;
     const [{ epoch, seq }] = messages;
@@ -196,7 +191,7 @@ export class MessageList {
   #removeDivider() {
     this.#divider?.remove();
     this.#divider = undefined;
-    // What moved up by that, nobody scrolled.
+    // The list moved up by that: nobody scrolled.
     this.#top = this.list.scrollTop;
   }
 

@@ -1,10 +1,6 @@
 // @ts-check
 /// <reference lib="dom" />
-/**
- * What both pages use: elements, the token, the rooms.
- *
- * @module
- */
+/** What both pages use: elements, the token, the rooms. @module */
 
 /** The token in the part of the page's address that no browser sends. */
 export const token = new URLSearchParams(location.hash.slice(1)).get("token") ?? undefined;
@@ -34,11 +30,7 @@ export function linkTo(room) {
   return element("a", { href: addressOf(room) }, `#${room}`);
 }
 
-/**
- * The rooms that somebody is in, if the server tells.
- *
- * @returns {Promise<{ room: string, members: number, listeners: number, seq: number }[] | undefined>}
- */
+/** @returns {Promise<import("../protocol/room_event.ts").RoomSummary[] | undefined>} if the server tells */
 export async function listRooms() {
   const headers = token ? { authorization: `Bearer ${token}` } : undefined;
   const response = await fetch("rooms", { headers }).catch(() => undefined);

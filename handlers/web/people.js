@@ -1,11 +1,6 @@
 // @ts-check
-/// <reference lib="dom" />
-/**
- * Who comes and goes on the chat page, and who is here.
- *
- * @module
- */
-import { colored } from "./message.js";
+/** Who comes and goes on the chat page, and who is here. @module */
+import { colored, shown } from "./message.js";
 import { element } from "./page.js";
 
 const MAX_NAMES = 3;
@@ -30,7 +25,7 @@ export class StatusLine {
       const [there, before] = event === "join"
         ? [this.#joined, this.#left]
         : [this.#left, this.#joined];
-      // Who comes back, or has just come, is no news.
+      // Somebody who comes back, or leaves at once, is no news.
       if (!before.delete(name)) there.add(name);
     } else if (this.#joined.delete(was)) {
       this.#joined.add(name);
@@ -41,7 +36,7 @@ export class StatusLine {
     }
     const renamed = this.#renamed.size > MAX_NAMES
       ? [`${this.#renamed.size} people changed their names`]
-      : [...this.#renamed].map(([now, before]) => `${before} is now ${now}`);
+      : [...this.#renamed].map(([now, before]) => `${shown(before)} is now ${shown(now)}`);
     this.item.textContent = [
       ...this.#joined.size ? [`${shorten([...this.#joined])} joined`] : [],
       ...renamed,
@@ -73,9 +68,8 @@ export class Typing {
 
 /** @param {string[]} names */
 function shorten(names) {
-  return inWords.format(
-    names.length > MAX_NAMES ? [names[0], `${names.length - 1} others`] : names,
-  );
+  const all = names.map(shown);
+  return inWords.format(all.length > MAX_NAMES ? [all[0], `${all.length - 1} others`] : all);
 }
 
 /**
@@ -91,9 +85,9 @@ export function showMembers(list, search, { members, count }, ownName) {
     const times = known.get(name) ?? 0;
     known.set(name, times + 1);
     if (name !== ownName || times > 0) {
-      return colored(element("li", { className: "sender" }, name), name, 137 * times);
+      return colored(element("li", { className: "sender" }, shown(name)), name, 137 * times);
     }
-    return element("li", {}, name, element("small", {}, " you"));
+    return element("li", {}, shown(name), element("small", {}, " you"));
   });
   if (count > members.length) items.push(element("li", {}, `and ${count - members.length} more`));
   search.hidden = members.length <= SEARCH_OVER;

@@ -1,11 +1,23 @@
-import { assert, assertEquals, assertRejects, assertStringIncludes } from "@std/assert";
+import {
+  assert,
+  assertEquals,
+  assertRejects,
+  assertStringIncludes,
+  assertThrows,
+} from "@std/assert";
 import {
   Access,
   type Need,
   unavailableReason,
   type Visitor,
 } from "../../handlers/access/access.ts";
-import { type Authorize, type Grants, OPEN_RIGHTS } from "../../handlers/access/grants.ts";
+import {
+  type Authorize,
+  type Grants,
+  OPEN_RIGHTS,
+  rightsOf,
+} from "../../handlers/access/grants.ts";
+import { checkHandshake, isUpgrade, offeredProtocols } from "../../handlers/access/handshake.ts";
 import { HttpError } from "../../handlers/protocol/http_error.ts";
 import { createTestApp, handshakeHeaders, infoOf, RecordingLog } from "../support/fakes.ts";
 
@@ -199,4 +211,156 @@ Deno.test("renew() asks `authorize` again with the upgrade's URL and headers, an
   ]);
   const other = await visitorOf({ authorize, headers: { authorization: "Bearer old" } });
   assert(!other.renew, "only a socket can send a token");
+});
+
+const ROOMS = ["ops", "opsx", "team-", "team-a", "team", "lobby", "user:ann", "user:bob", "user:*"];
+
+/** The rooms that these grants let a visitor subscribe to, and speak in. */
+function roomsOf(grants: Grants): [string[], string[]] {
+  const { maySubscribe, maySpeak } = rightsOf(grants);
+  return [ROOMS.filter(maySubscribe), ROOMS.filter(maySpeak)];
+}
+
+Deno.test("OPEN_RIGHTS allow everything", () => {
+  const { maySubscribe, maySpeak, mayPublish, isAdmin } = OPEN_RIGHTS;
+  assert(maySubscribe("any") && maySubscribe("_stats") && maySpeak("any") && mayPublish && isAdmin);
+});
+
+Deno.test("rightsOf() reads rooms by name and by `prefix*`; missing is all, empty is none", () => {
+  assertEquals(roomsOf({ rooms: ["ops", "team-*"] })[0], ["ops", "team-", "team-a"]);
+  assertEquals(roomsOf({})[0], ROOMS);
+  assertEquals(roomsOf({ rooms: ["*"] })[0], ROOMS);
+  assertEquals(roomsOf({ rooms: [] })[0], []);
+});
+
+Deno.test("rightsOf() lets a visitor speak where `speak` says, and only in granted rooms", () => {
+  assertEquals(roomsOf({ rooms: ["ops", "team"], speak: ["ops", "lobby"] })[1], ["ops"]);
+  assertEquals(roomsOf({ rooms: ["ops", "team"] })[1], ["ops", "team"]);
+  assertEquals(roomsOf({ speak: [] })[1], []);
+});
+
+Deno.test("rightsOf() grants `publish` and `admin` only where they are true", () => {
+  const { mayPublish, isAdmin } = rightsOf({ publish: true, admin: true });
+  assertEquals([mayPublish, isAdmin], [true, true]);
+  const none = rightsOf({});
+  assertEquals([none.mayPublish, none.isAdmin], [false, false]);
+});
+
+Deno.test("rightsOf() keeps the server's own rooms for an admin, who speaks there as little", () => {
+  assert(!rightsOf({ rooms: ["*", "_stats"], listen: ["_stats"] }).maySubscribe("_stats"));
+  assert(rightsOf({ admin: true, rooms: [] }).maySubscribe("_stats"));
+});
+
+Deno.test("rightsOf() grants `listen` rooms in addition to `rooms`, to subscribe and not to speak", () => {
+  const grants = { user: "ann", rooms: ["ops"], listen: ["user:{sub}", "lobby"] };
+  assertEquals(rightsOf(grants).listen, ["user:ann", "lobby"]);
+  assertEquals(roomsOf(grants), [["ops", "lobby", "user:ann"], ["ops"]]);
+});
+
+Deno.test("{sub} is the user in each rule, also one who is called like a rule", () => {
+  const rules = { rooms: ["user:{sub}", "{sub}*"], speak: ["user:{sub}"], listen: ["user:{sub}"] };
+  assertEquals(roomsOf({ user: "ann", ...rules }), [["user:ann"], ["user:ann"]]);
+  assertEquals(roomsOf({ user: "*", ...rules })[0], ["user:*"]);
+  assertEquals(roomsOf({ user: "team", ...rules })[0], ["team-", "team-a", "team"]);
+  assertEquals(roomsOf({ user: "$&", rooms: ["{sub}"] })[0], []);
+});
+
+Deno.test("{sub} without a user is no room", () => {
+  const rules = { rooms: ["user:{sub}", "{sub}*", "ops"], listen: ["user:{sub}"] };
+  assertEquals(roomsOf(rules)[0], ["ops"]);
+  assertEquals(rightsOf(rules).listen, []);
+});
+
+Deno.test("`listen` names rooms, and what names none is left out", () => {
+  const listen = ["ops", "user:{sub}", "user:*", "a b", ""];
+  assertEquals(rightsOf({ user: "auth0|7", listen }).listen, ["ops"]);
+  assert(!rightsOf({ user: "auth0|7", rooms: [], listen }).maySubscribe("user:auth0|7"));
+});
+
+Deno.test("rightsOf() counts idempotency keys by user, else by name", () => {
+  assertEquals(rightsOf({ user: "u1", name: "Ann" }).subject, "u1");
+  assertEquals(rightsOf({ name: "Ann" }).subject, "Ann");
+  assertEquals(rightsOf({}).subject, "");
+});
+
+Deno.test("rightsOf() refuses a name that is none", () => {
+  assertThrows(() => rightsOf({ name: "Ann\nBob" }), TypeError, '"Ann\\nBob" is no name');
+});
+
+function requestOf(headers: Record<string, string>, method = "GET"): Request {
+  return new Request("http://parley.test/chat", { method, headers });
+}
+
+/** The refusal of a handshake as `status code`. */
+function refusalOf(request: Request): string {
+  const { status, code } = assertThrows(() => checkHandshake(request), HttpError);
+  return `${status} ${code}`;
+}
+
+Deno.test("checkHandshake() tells the dialect that the client asks for", () => {
+  const dialectOf = (protocols?: string) =>
+    checkHandshake(requestOf({
+      ...handshakeHeaders(),
+      ...(protocols !== undefined && { "sec-websocket-protocol": protocols }),
+    })).name;
+  assertEquals(dialectOf(), "plain");
+  assertEquals(dialectOf("parley.v1"), "v1");
+  assertEquals(dialectOf("soap, parley.v1"), "v1");
+  assertEquals(dialectOf("soap,parley.v1,token.x"), "v1");
+  assertEquals(dialectOf("soap"), "plain");
+  assertEquals(dialectOf("Parley.v1"), "plain");
+  assertEquals(dialectOf("parley.v11"), "plain");
+});
+
+Deno.test("checkHandshake() answers 426 to what asks for no WebSocket", () => {
+  const good = handshakeHeaders();
+  const { upgrade: _, ...withoutUpgrade } = good;
+  const { connection: __, ...withoutConnection } = good;
+  for (
+    const request of [
+      requestOf({}),
+      requestOf(withoutUpgrade),
+      requestOf(withoutConnection),
+      requestOf({ ...good, upgrade: "h2c" }),
+      requestOf({ ...good, connection: "close" }),
+      requestOf(good, "POST"),
+    ]
+  ) assertEquals(refusalOf(request), "426 upgrade_required");
+  const { headers } = assertThrows(() => checkHandshake(requestOf({})), HttpError);
+  assertEquals(headers, { upgrade: "websocket", connection: "Upgrade" });
+});
+
+Deno.test("checkHandshake() answers 426 to another version, and names its own", () => {
+  for (const version of ["8", "14", "13, 8", "013", ""]) {
+    const request = requestOf({ ...handshakeHeaders(), "sec-websocket-version": version });
+    assertEquals(refusalOf(request), "426 bad_version");
+    const { headers } = assertThrows(() => checkHandshake(request), HttpError);
+    assertEquals(headers, { "sec-websocket-version": "13" });
+  }
+});
+
+Deno.test("checkHandshake() answers 400 to a key that is not 16 bytes of base64", () => {
+  const keys = ["", "x", "a".repeat(24), "dGhlIHNhbXBsZSBub25jZQ=", "dGhlIHNhbXBsZSBub25jZQ== x"];
+  keys.push("dGhlIHNhbXBsZSBub25jZTE=", "dGhlIHNhbXBsZSBub25-ZQ==", btoa("17 bytes are here"));
+  for (const key of keys) {
+    const request = requestOf({ ...handshakeHeaders(), "sec-websocket-key": key });
+    assertEquals(refusalOf(request), "400 bad_key", key);
+  }
+  const { "sec-websocket-key": _, ...keyless } = handshakeHeaders();
+  assertEquals(refusalOf(requestOf(keyless)), "400 bad_key");
+});
+
+Deno.test("isUpgrade() reads lists of tokens in any case", () => {
+  const headers = (upgrade: string, connection: string) => new Headers({ upgrade, connection });
+  assert(isUpgrade(headers("websocket", "Upgrade")));
+  assert(isUpgrade(headers("WebSocket", "keep-alive, upgrade")));
+  assert(isUpgrade(headers("h2c , WEBSOCKET", "Upgrade,keep-alive")));
+  assert(!isUpgrade(headers("websockets", "Upgrade")));
+  assert(!isUpgrade(headers("websocket", "keep-alive")));
+  assert(!isUpgrade(new Headers()));
+});
+
+Deno.test("offeredProtocols() keeps the client's order", () => {
+  const headers = new Headers({ "sec-websocket-protocol": "b,  a ,c" });
+  assertEquals(offeredProtocols(headers), ["b", "a", "c"]);
 });

@@ -1,17 +1,18 @@
 /** Many clients, many rooms, many addresses; clients that come, give up and vanish. */
 import { assert, assertEquals, assertLess } from "@std/assert";
-import net from "node:net";
-import { RawClient } from "../support/clients.ts";
+import { maskedFrame, OPCODE, RawClient } from "../support/clients.ts";
 import { eventually, soon } from "../support/inbox.ts";
 import { ServerProcess } from "../support/process.ts";
 import { Random } from "../support/random.ts";
 import { IS_FULL, SEED, sized } from "../support/run.ts";
+import { requestAndReset, upgradeOf } from "./strangers.ts";
 import { Target } from "./target.ts";
 import { together } from "../support/together.ts";
 
 const test = together("many clients, rooms and addresses");
 
 const encoder = new TextEncoder();
+const V1 = { "sec-websocket-protocol": "parley.v1" };
 
 /** Runs `task` for each index, so many at a time. */
 async function inParallel(count: number, width: number, task: (index: number) => Promise<void>) {
@@ -184,53 +185,58 @@ test("whoever sends far over the rates is refused, costs no log, and slows nobod
   assert(after.logLines - before.logLines < 200, `${after.logLines} lines were logged`);
 });
 
-test("twenty who shout in one room, each within its rates, drown nobody in another", async () => {
-  await using target = await Target.start();
-  await target.endure("a crowd that shouts", async () => {
-    const clients: RawClient[] = [];
-    await inParallel(20, 20, async () => void clients.push(await target.open("/chat/crowd")));
-    const reading = clients.map(async (client) => {
-      while (await client.read().catch(() => undefined));
-    });
-    await Promise.all(clients.map((client) => client.send('{"type":"join","name":"x"}')));
-    for (let round = 0; round < sized(20, 200); round++) {
-      await Promise.all(clients.map((client) => client.send('{"type":"chat","message":"hey"}')));
-      await new Promise((resolve) => setTimeout(resolve, 10));
-    }
-    for (const client of clients) client.drop();
-    await Promise.all(reading);
+/** Sockets of one room, which read what comes and forget it. */
+async function gather(target: Target, count: number, headers: Record<string, string> = {}) {
+  const clients: RawClient[] = [];
+  await inParallel(count, 50, async () => {
+    const client = await target.open("/chat/crowd", headers);
+    client.connection.readable.pipeTo(new WritableStream()).catch(() => {});
+    clients.push(client);
   });
+  return clients;
+}
+
+const SHOUTS: [what: string, headers: Record<string, string>, frame: Uint8Array][] = [
+  ["text", {}, maskedFrame('{"type":"chat","message":"hey"}')],
+  ["bytes", V1, maskedFrame(new Uint8Array(1), { opcode: OPCODE.binary })],
+];
+for (const [what, headers, frame] of SHOUTS) {
+  test(`a crowd that shouts ${what} in one room, each within its rates, drowns nobody in another`, async () => {
+    await using target = await Target.start();
+    const count = sized(20, 300);
+    await target.endure(`${count} shout ${what}`, async () => {
+      const crowd = await gather(target, count, headers);
+      await Promise.all(crowd.map((client) => client.send('{"type":"join","name":"x"}')));
+      for (let round = 0; round < sized(20, 1_000); round++) {
+        const pause = new Promise((resolve) => setTimeout(resolve, 10));
+        await Promise.all(crowd.map((client) => client.write(frame)));
+        await pause;
+      }
+      for (const client of crowd) client.drop();
+    }, { maxRssMb: 200 });
+  });
+}
+
+test("a stadium that joins at once keeps nobody in another room waiting", async () => {
+  await using target = await Target.start();
+  const count = sized(110, 2_000);
+  await target.endure(`${count} join at once`, async () => {
+    const crowd = await gather(target, count);
+    await Promise.all(crowd.map((client) => client.send('{"type":"join","name":"fan"}')));
+    await target.until("all have joined", ({ members }) => members > count);
+    for (const client of crowd) client.drop();
+  }, { maxRssMb: 200 });
 });
 
 /** Requests as a client sends them that gives up at once. */
 const REQUESTS = [upgradeOf("/chat/a"), upgradeOf("/echo"), "GET /rooms/a/events HTTP/1.1"];
-
-function upgradeOf(path: string): string {
-  return `GET ${path} HTTP/1.1\r\nupgrade: websocket\r\nconnection: Upgrade\r\n` +
-    "sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==";
-}
-
-/** Sends a request, and resets the connection before the answer can come. */
-function requestAndReset(port: number, request: string): Promise<void> {
-  return new Promise((resolve) => {
-    const socket = net.connect(port, "127.0.0.1", () => {
-      socket.write(request, () => {
-        socket.resetAndDestroy();
-        resolve();
-      });
-    });
-    socket.on("error", () => {});
-  });
-}
 
 test("clients that give up before the answer leave no slot behind, however many they are", async () => {
   const count = sized(300, 6_000);
   await using target = await Target.start(["--max-connections", "200"]);
   await target.endure("aborted requests", async () => {
     const port = Number(new URL(target.url).port);
-    for (let sent = 0; sent < count; sent++) {
-      await requestAndReset(port, `${REQUESTS[sent % 3]}\r\nhost: x\r\n\r\n`);
-    }
+    for (let sent = 0; sent < count; sent++) await requestAndReset(port, REQUESTS[sent % 3]);
     // The last of them may still be on their way: there is a slot as soon as they are read.
     await eventually(async () => {
       using client = await target.open("/chat/a");

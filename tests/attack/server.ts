@@ -33,6 +33,7 @@ function totals({ registry, sharedLimits }: App): Totals {
     rooms: registry.rooms.size,
     engineRooms,
     historyBytes,
+    members: counters.members,
     connections: counters.connections,
     closes: counters.closes,
     refusals: counters.refusals,

@@ -8,6 +8,7 @@
  */
 import { parseArgs } from "@std/cli/parse-args";
 import { type Client, connect } from "../../handlers/client/client.js";
+import { Strangers } from "./strangers.ts";
 import { Target } from "./target.ts";
 import type { Totals } from "./totals.ts";
 
@@ -26,13 +27,14 @@ const HELP = `Clients chat, come and go; a table tells what the server holds mea
   --minutes N       how long (default: 10)
   --clients N       how many clients (default: 200)
   --row-seconds N   how often a line of the table (default: 30)
+  --no-strangers    without the reset handshake, the flood and the stuck peer of each second
   --help
 
 Exits with 1 if a message was missed, an error was logged, or the memory in use grew.`;
 
 const flags = parseArgs(Deno.args, {
   string: ["minutes", "clients", "row-seconds"],
-  boolean: ["help"],
+  boolean: ["help", "no-strangers"],
 });
 if (flags.help) {
   console.log(HELP);
@@ -134,6 +136,16 @@ async function soak(target: Target): Promise<string[]> {
     passing.add(pass);
   }, CHURN_MS);
 
+  const strangers = new Strangers(target);
+  const attacking = !flags["no-strangers"]
+    ? setInterval(() => {
+      const pass = strangers.come()
+        .catch((error) => void problems.push(`a stranger failed: ${error}`))
+        .finally(() => passing.delete(pass));
+      passing.add(pass);
+    }, 1_000)
+    : undefined;
+
   console.log(`${HEAD}\n|${" --: |".repeat(11)}`);
   const rows: Row[] = [{ second: 0, totals: await target.totals() }];
   while (second() < minutes * 60) {
@@ -146,11 +158,24 @@ async function soak(target: Target): Promise<string[]> {
   }
   clearInterval(speaking);
   clearInterval(churning);
+  clearInterval(attacking);
   for (const client of clients) client.close();
   await Promise.all(passing);
-  const { errors } = await target.until("the totals are not back at zero", (totals) => {
-    return totals.held === 0 && totals.clients === 0 && totals.rooms === 0;
+  strangers.go();
+  const { errors, closes } = await target.until("the totals are not back at zero", (totals) => {
+    const { held, heldHere, clients: open, rooms, members, connections } = totals;
+    return [held, heldHere, open, rooms, members, ...Object.values(connections)].every((n) =>
+      n === 0
+    );
   });
+  if (!flags["no-strangers"]) {
+    const { seconds } = strangers;
+    console.log(
+      `strangers of ${seconds} s: ${closes.rateLimited} floods ended, ${closes.tooSlow} evicted`,
+    );
+    if (closes.rateLimited !== seconds) problems.push("a flood was not ended by the server");
+    if (closes.tooSlow === 0 && minutes >= 1) problems.push("no stuck peer was evicted");
+  }
   const grown = growth(rows.slice(1));
   console.log(
     `heard ${heard}, gaps ${gaps}, refusals ${refusals}, grown by ${grown.toFixed(1)} MB`,
@@ -162,7 +187,9 @@ async function soak(target: Target): Promise<string[]> {
   return problems;
 }
 
-await using target = await Target.start();
+// With a collection before each row, what grows is a leak.
+const env = { FULL_SIZE: "1", DENO_V8_FLAGS: "--expose-gc" };
+await using target = await Target.start([], env);
 const problems = await soak(target);
 for (const problem of problems) console.error(problem);
 if (problems.length > 0) Deno.exitCode = 1;

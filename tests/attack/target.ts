@@ -94,8 +94,8 @@ export class Target implements AsyncDisposable {
     const seconds = (performance.now() - start) / 1_000;
     await this.#answers();
     const after = await this.until("the totals are not back at zero", (totals) => {
-      const { clients, held, heldHere, rooms, connections } = totals;
-      const counts = [clients, held, heldHere, rooms, ...Object.values(connections)];
+      const { clients, held, heldHere, rooms, members, connections } = totals;
+      const counts = [clients, held, heldHere, rooms, members, ...Object.values(connections)];
       return counts.every((count) => count === 0);
     });
     const round = (ms: number) => ms.toFixed(1);

@@ -16,6 +16,8 @@ export interface Totals {
   /** Rooms that the engine knows. */
   engineRooms: number;
   historyBytes: number;
+  /** Sockets that have joined, a room each. */
+  members: number;
   connections: Record<string, number>;
   closes: Record<string, number>;
   refusals: Record<string, number>;

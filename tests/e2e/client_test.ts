@@ -3,13 +3,17 @@
  */
 import { assert, assertEquals, assertGreater, assertRejects } from "@std/assert";
 import { connect, ParleyError } from "../../handlers/client/client.js";
+import { eventually, soon } from "../support/inbox.ts";
+import { ServerProcess } from "../support/process.ts";
 import { Proxy } from "../support/proxy.ts";
 import { Random } from "../support/random.ts";
+import { hasRedis, RedisServer } from "../support/redis_server.ts";
 import { SEED, sized } from "../support/run.ts";
-import { soon } from "../support/inbox.ts";
-import { ServerProcess } from "../support/process.ts";
 import { startServer } from "../support/servers.ts";
 import { range } from "../support/v1.ts";
+import { together } from "../support/together.ts";
+
+const test = together("the client against a server that is cut off, killed and restarted");
 
 const MESSAGES = sized(1_000, 10_000);
 const UNLIMITED = ["--message-rate", "0", "--byte-rate", "0", "--join-rate", "0"];
@@ -50,18 +54,10 @@ function listen(proxy: Proxy, name?: string) {
   return { client, told, errors, until, welcomed: welcomed.promise, lost: lost.promise };
 }
 
-/** The shortest waits that full jitter allows: there are cuts to make, and no time to lose. */
-function hurry(): Disposable {
-  const { random } = Math;
-  Math.random = () => 0.01;
-  return {
-    [Symbol.dispose]() {
-      Math.random = random;
-    },
-  };
-}
+// The shortest waits that full jitter allows: there are cuts to make, and no time to lose.
+Math.random = () => 0.01;
 
-Deno.test(`${MESSAGES} messages through many cuts arrive once, in order, and all are acked`, async () => {
+test(`${MESSAGES} messages through many cuts arrive once, in order, and all are acked`, async () => {
   const random = new Random(SEED);
   await using server = await ServerProcess.start([
     ...UNLIMITED,
@@ -71,7 +67,6 @@ Deno.test(`${MESSAGES} messages through many cuts arrive once, in order, and all
     "100000000",
   ]);
   await using proxy = new Proxy(server.port);
-  using _ = hurry();
   const talkers = ["Ann", "Bob"].map((name) => listen(proxy, name));
   const all = [...talkers, ...range(1, 6).map(() => listen(proxy))];
   await Promise.all(all.map(({ welcomed }) => welcomed));
@@ -109,11 +104,10 @@ Deno.test(`${MESSAGES} messages through many cuts arrive once, in order, and all
   assertGreater(proxy.endCount, sized(20, 200), hint);
 });
 
-Deno.test("where no window of 1,000 gets through before the next cut, smaller ones do", async () => {
+test("where no window of 1,000 gets through before the next cut, smaller ones do", async () => {
   const random = new Random(SEED);
   await using server = await ServerProcess.start([...UNLIMITED, "--history-size", "2000"]);
   await using proxy = new Proxy(server.port);
-  using _ = hurry();
   proxy.bytesUntilCut = () => ({ up: 20_000 + 10_000 * random.next(), down: Infinity });
   const { client, told, until } = listen(proxy, "Ann");
   const sends = Promise.all(range(1, 2_000).map((message) => client.send(message)));
@@ -124,11 +118,10 @@ Deno.test("where no window of 1,000 gets through before the next cut, smaller on
   assertEquals(told.map((one) => one.type === "message" && one.message), range(1, 2_000));
 });
 
-Deno.test("across a restart every listener is told by a gap, and goes on in the new epoch", async () => {
+test("across a restart every listener is told by a gap, and goes on in the new epoch", async () => {
   const settings = [...UNLIMITED, "--history-size", "1000"];
   await using first = await ServerProcess.start(settings);
   await using proxy = new Proxy(first.port);
-  using _ = hurry();
   const ann = listen(proxy, "Ann");
   const listeners = [ann, listen(proxy), listen(proxy)];
   await Promise.all(listeners.map(({ welcomed }) => welcomed));
@@ -166,7 +159,7 @@ Deno.test("across a restart every listener is told by a gap, and goes on in the 
   }
 });
 
-Deno.test("a small MAX_MESSAGE_BYTES passes many small messages, and refuses a large one alone", async () => {
+test("a small MAX_MESSAGE_BYTES passes many small messages, and refuses a large one alone", async () => {
   await using server = await startServer({ MAX_MESSAGE_BYTES: 4_096, MESSAGE_RATE: 0 });
   const errors: ParleyError[] = [];
   const client = connect(`${server.url}/chat/ops`, { name: "Ann", onError: (e) => errors.push(e) });
@@ -182,10 +175,9 @@ Deno.test("a small MAX_MESSAGE_BYTES passes many small messages, and refuses a l
   client.close();
 });
 
-Deno.test("after a refused name and a cut the old name is in the room again", async () => {
+test("after a refused name and a cut the old name is in the room again", async () => {
   await using server = await startServer();
   await using proxy = new Proxy(Number(new URL(server.url).port));
-  using _ = hurry();
   const ann = listen(proxy, "Ann");
   await ann.client.send("one");
   ann.client.join("bad\nname");
@@ -197,3 +189,75 @@ Deno.test("after a refused name and a cut the old name is in the room again", as
   assertEquals((await ann.client.members()).members, ["Ann"]);
   ann.client.close();
 });
+
+// The state of the real client on a real server, through cuts and over a restart.
+
+for (const engine of ["memory", "durable", "redis"]) {
+  const name = `the client's state on a ${engine} engine is right after cuts and a restart`;
+  test(name, async () => {
+    await using stack = new AsyncDisposableStack();
+    const settings: Record<string, string | number> = { JOIN_RATE: 0 };
+    if (engine === "redis") settings.REDIS_URL = stack.use(await RedisServer.start()).url;
+    if (engine === "durable") {
+      const folder = await Deno.makeTempDir();
+      stack.defer(() => Deno.remove(folder, { recursive: true }));
+      settings.DATA_FILE = `${folder}/parley.db`;
+    }
+    let server = await startServer(settings);
+    stack.defer(() => server[Symbol.asyncDispose]());
+    const proxy = stack.use(new Proxy(Number(new URL(server.url).port)));
+    const errors: ParleyError[] = [];
+    let lost = Promise.withResolvers<void>();
+    const enter = (name?: string) => {
+      const client = connect(`ws://127.0.0.1:${proxy.port}/chat/game`, {
+        name,
+        state: true,
+        onConnection: (now) => name === "Ann" && now === "reconnecting" && lost.resolve(),
+        onError: (error) => errors.push(error),
+      });
+      stack.defer(() => client.close());
+      return client;
+    };
+    const [ann, bob, viewer] = [enter("Ann"), enter("Bob"), enter()];
+    const all = async (expected: Record<string, unknown>) => {
+      for (const { state } of [ann, bob, viewer]) {
+        const map = () => JSON.stringify(Object.fromEntries([...state()].sort()));
+        await eventually(map, (text) => text === JSON.stringify(expected));
+      }
+    };
+
+    const { rev } = await ann.set("turn", "Ann", { if: 0, bind: true });
+    await ann.set("player/Ann", { x: 1 }, { bind: true });
+    await bob.set("score", 7);
+    await all({ "player/Ann": { x: 1 }, "score": 7, "turn": "Ann" });
+    assertEquals(viewer.entry("turn")?.rev, rev);
+    const refusal = await bob.set("turn", "Bob", { if: 0 }).catch((error: ParleyError) => error);
+    assertEquals([(refusal as ParleyError).code, refusal.rev], ["rev_conflict", rev]);
+
+    for (const x of [2, 4, 6]) {
+      lost = Promise.withResolvers();
+      proxy.cutAll();
+      await lost.promise;
+      const replaced = ann.set("player/Ann", { x }, { bind: true });
+      const last = ann.set("player/Ann", { x: x + 1 }, { bind: true });
+      assertEquals(await replaced, await last, "one that waits is replaced by a later one");
+      await all({ "player/Ann": { x: x + 1 }, "score": 7, "turn": "Ann" });
+    }
+
+    lost = Promise.withResolvers();
+    proxy.cut();
+    await lost.promise;
+    await server[Symbol.asyncDispose]();
+    server = await startServer(settings);
+    proxy.targetPort = Number(new URL(server.url).port);
+    const kept = engine === "memory" ? {} : { score: 7 };
+    proxy.heal();
+    await all({ "player/Ann": { x: 7 }, ...kept, "turn": "Ann" });
+
+    ann.close();
+    const others = () => JSON.stringify([bob, viewer].map(({ state }) => [...state()]));
+    const expected = JSON.stringify([kept, kept].map(Object.entries));
+    await eventually(others, (text) => text === expected);
+    assertEquals(errors, []);
+  }, engine === "redis" && !hasRedis);
+}

@@ -79,7 +79,7 @@ const CORE = [
   "tests/e2e/main_test.ts",
   "tests/e2e/deploy_test.ts",
   "tests/e2e/terminal_test.ts",
-  "tests/e2e/users_test.ts",
+  "tests/e2e/systems_test.ts",
   "tests/wire/v1_test.ts",
 ];
 const NAMES = [
@@ -90,7 +90,7 @@ const NAMES = [
   "LOG_FORMAT=json",
   "with OTEL_DENO=true",
   "deno task chat talks",
-  "a user.s sockets on two nodes",
+  "two nodes with Redis",
   "plain and v1 clients share",
 ];
 

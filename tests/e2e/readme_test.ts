@@ -4,9 +4,20 @@ import { dirname, join } from "node:path/posix";
 import config from "../../deno.json" with { type: "json" };
 import { CLOSE } from "../../handlers/protocol/close_codes.ts";
 import { ERROR_TEXTS } from "../../handlers/protocol/encode.ts";
+import { Client } from "../support/clients.ts";
 import { createTestApp } from "../support/fakes.ts";
-import { ROOT } from "../support/process.ts";
-import { readReadmes, withGeneratedParts } from "../support/readmes.ts";
+import { eventually, Inbox } from "../support/inbox.ts";
+import { freePort, ROOT, run, TestProcess } from "../support/process.ts";
+import {
+  type Block,
+  blocksIn,
+  proseOf,
+  readReadmes,
+  withGeneratedParts,
+} from "../support/readmes.ts";
+import { RedisServer } from "../support/redis_server.ts";
+import { startServer } from "../support/servers.ts";
+import { runTogether, type Step, together } from "../support/together.ts";
 
 const readmes = await readReadmes();
 const all = readmes.map(({ text }) => text).join("\n");
@@ -100,4 +111,223 @@ Deno.test("the metrics that are told are those of /metrics", async () => {
     assert(metrics.includes(`# TYPE ${name} `), name);
     assert(metrics.includes(name + (label ?? "")), label);
   }
+});
+
+// Each command and each program in a README file is run, or the README says right before it why it
+// cannot be run here.
+
+/** What is run, but not from here. */
+const ELSEWHERE: Record<string, string> = {
+  "deno test -A": "would run this test again; CI runs it",
+  "deno test -A tests/attack": "a part of deno test -A",
+  "deno task test:fast": "a part of deno test -A",
+  ".ci/run": "is CI",
+  "deno run -A chat.ts": "its program is run as a server, below",
+  "apt-get install libjemalloc2": "CI installs it",
+  "deno task bundle": "deploy_test.ts",
+  "cp parley.js /somewhere/else": "deploy_test.ts",
+  "cd /somewhere/else": "deploy_test.ts",
+  "deno run -A parley.js": "deploy_test.ts",
+};
+
+/** What takes long, and stands in the text. Its parts and small versions are tests. */
+const LONG = /^deno (task (bench|attack|faults|soak)|run -A tests\/bench\/)/;
+
+const blocks = readmes.flatMap(({ blocks }) => blocks);
+
+/** Blocks without a language are what the block before them prints; `text` is a picture. */
+const outputs = new Map<Block, string>(
+  blocks.flatMap((block, index) => block.language === "" ? [[blocks[index - 1], block.text]] : []),
+);
+
+/** The commands of a shell block: one a line, or several with `&&`; `\` goes on in the next line. */
+function commandsOf(text: string): string[] {
+  return text.replace(/\\\n\s*/g, "").split(/\n| && /).map((line) => line.replace(/ &$/, ""));
+}
+
+/** The commands that stand in the text, and not in a block. */
+function commandsInProse(): string[] {
+  const code = readmes.map(proseOf).join("\n").matchAll(/`([^`]+)`/g);
+  const texts = [...code].map(([, text]) => text.replace(/\s+/g, " "));
+  const programs = /^(deno (run|task|test|bundle)|npx|npm|curl|openssl|apt-get|\.ci\/run)\b/;
+  return [...new Set(texts.filter((text) => programs.test(text)))];
+}
+
+/** A program that a block needs and this machine lacks. */
+async function missingProgram(text: string): Promise<string | undefined> {
+  const programs = commandsOf(text).map((command) =>
+    command.replace(/^(\w+=\S+ )*/, "").split(" ")[0]
+  ).filter((program) => program !== "" && !program.includes("="));
+  if (text.includes("redis://")) programs.push("redis-server");
+  for (const program of new Set(programs)) {
+    await using search = new TestProcess(`command -v ${program}`);
+    if (!(await search.status).success) return program;
+  }
+}
+
+/** Where a newcomer works: a copy of the project, and an empty folder beside it. */
+interface Desk {
+  project: string;
+  empty: string;
+}
+
+async function makeDesk(): Promise<AsyncDisposable & Desk> {
+  const folder = await Deno.makeTempDir();
+  const desk = { project: `${folder}/parley`, empty: `${folder}/empty` };
+  for (const path of Object.values(desk)) await Deno.mkdir(path);
+  await run(`cp -r deno.json deno.lock main.ts handlers tests ${desk.project}`);
+  await run("cp tests/tls/localhost.pem cert.pem; cp tests/tls/localhost.key key.pem", {
+    cwd: desk.project,
+  });
+  // An HTTP error is a failure.
+  await Deno.writeTextFile(`${desk.empty}/.curlrc`, "fail");
+  return { ...desk, [Symbol.asyncDispose]: () => Deno.remove(folder, { recursive: true }) };
+}
+
+const isServer = (command: string) => /\brun .*(main\.ts|parley\.js)(?!.* --help)/.test(command);
+
+/** What a started server prints, without what differs from start to start. */
+function withoutTime(lines: string[], port: number): string[] {
+  return lines.map((line) =>
+    line.replace(/^\S+ \S+ \S+ /, "").replaceAll(`${port}`, "8000").replace(
+      / \d+\.\d+\.\d+ /,
+      " v ",
+    )
+  );
+}
+
+/** Runs commands as they are typed one after the other, each server in the background. */
+async function perform(text: string, desk: Desk, output?: string): Promise<void> {
+  await using running = new AsyncDisposableStack();
+  const port = freePort();
+  const redisUrl = text.includes("redis://host") ? running.use(await RedisServer.start()).url : "";
+  const commands = commandsOf(
+    text.replaceAll("8000", `${port}`)
+      .replaceAll("/run/parley.sock", `${desk.empty}/parley.sock`)
+      .replaceAll("redis://host", redisUrl),
+  );
+  if (!commands.some(isServer)) running.use(await startServer({ PORT: port }));
+  const env: Record<string, string> = { PORT: `${port}`, CURL_HOME: desk.empty };
+  const cwd = desk.project;
+  for (const command of commands) {
+    // The first use fetches it.
+    if (command.startsWith("npx")) await run("npx -y deno@2.9.6 --version", { cwd });
+    const [, variable] = /^export (\w+)=/.exec(command) ?? [];
+    if (variable) {
+      env[variable] = await run(`${command}; printf %s "$${variable}"`, { cwd, env });
+    } else if (isServer(command)) {
+      const server = running.use(new TestProcess(command, { cwd, env }));
+      const [url] = / http:[^ ]+/.exec(await server.line(/ started: /)) ?? [];
+      if (url) assertEquals(await (await fetch(`${url.trim()}readyz`)).text(), "ready\n");
+      for (const line of withoutTime(output?.split("\n") ?? [], port)) {
+        await eventually(() => withoutTime(server.lines(), port), (lines) => lines.includes(line));
+      }
+    } else if (command.startsWith("curl -N")) {
+      await running.use(new TestProcess(command, { cwd, env })).line(/^data:/);
+    } else {
+      await run(command, { cwd, env });
+    }
+  }
+}
+
+/** Runs what one pastes into a page's console, until it prints what the README says before it. */
+async function runSnippet({ text }: Block, printed: string): Promise<void> {
+  await using server = await startServer();
+  const lines = new Inbox<string>("a printed line");
+  const console = { log: (line: string) => lines.push(line) };
+  const snippet = new Function("console", "location", `${text}; return socket;`);
+  const socket: WebSocket = snippet(console, new URL(server.url));
+  const closed = new Promise((resolve) => socket.addEventListener("close", resolve));
+  assertEquals(await lines.next(), printed);
+  socket.close();
+  await closed;
+}
+
+function titleOf(text: string): string {
+  return text.replace(/\s+/g, " ").slice(0, 60);
+}
+
+const test = together("the programs and commands of the READMEs");
+
+test("each block and command of a README is run, marked, or run by another test", async (t) => {
+  await using desk = await makeDesk();
+  const steps: Promise<Step>[] = [];
+  const add = (text: string, output?: string) =>
+    steps.push(
+      missingProgram(text).then((missing) => ({
+        name: titleOf(text) + (missing ? ` [needs: ${missing}]` : ""),
+        ignore: missing !== undefined,
+        fn: () => perform(text, desk, output),
+      })),
+    );
+  const done = new Set(Object.keys(ELSEWHERE));
+  for (const block of blocks.filter(({ language }) => language === "sh")) {
+    const isNew = commandsOf(block.text).some((command) => !done.has(command));
+    if (isNew && !block.isMarked) add(block.text, outputs.get(block));
+    for (const command of commandsOf(block.text)) done.add(command);
+  }
+  for (const command of commandsInProse()) {
+    if (!done.has(command) && !LONG.test(command)) add(command);
+  }
+  await runTogether(t, await Promise.all(steps));
+});
+
+Deno.test("each block of a README has a language that is run, or is marked", () => {
+  const known = ["sh", "js", "ts", "html", "json", "text", ""];
+  for (const { path, language, text, isMarked } of blocks) {
+    assert(isMarked || known.includes(language), `${path}: neither run nor marked: ${text}`);
+    if (language === "json") JSON.parse(text);
+  }
+});
+
+test("what a README pastes into a console prints what it says", async () => {
+  for (const block of await blocksIn("js")) await runSnippet(block, "Echo: Hello");
+});
+
+/** Starts a program that serves, until it is ready; a rule in it is tried. */
+async function runServer({ text }: Block, { empty }: Desk): Promise<void> {
+  const port = freePort();
+  const file = `${crypto.randomUUID()}.ts`;
+  const options = `{ port: ${port}, hostname: "127.0.0.1", onListen() {} }`;
+  const program = text.replace("Deno.serve(", `Deno.serve(${options}, `);
+  await Deno.writeTextFile(`${empty}/${file}`, program);
+  await using server = new TestProcess(`exec deno run --no-check -A ${file}`, { cwd: empty });
+  const path = /prefix: "(.*)"/.exec(text)?.[1] ?? "";
+  const ready = () =>
+    fetch(`http://127.0.0.1:${port}${path}/readyz`).then((answer) => answer.text());
+  await Promise.race([
+    eventually(() => ready().catch(String), (answer) => answer === "ready\n"),
+    server.status.then(() => Promise.reject(new Error(server.lines().join(" | ")))),
+  ]);
+  const [, refusal] = /test\(message\)\) return refuse\("(.*)"\)/.exec(text) ?? [];
+  if (!refusal) return;
+  await using ann = await Client.join(`ws://127.0.0.1:${port}${path}/chat/ops`, "Ann");
+  ann.send({ type: "chat", message: "Damn" });
+  assertEquals(await ann.nextObject(), { type: "error", message: refusal });
+}
+
+test("each TypeScript program of a README fits the types, and serves if it is a server", async () => {
+  await using desk = await makeDesk();
+  const { imports } = JSON.parse(await Deno.readTextFile(`${desk.project}/deno.json`));
+  const own = { imports: { jose: imports.jose } };
+  await Deno.writeTextFile(`${desk.empty}/deno.json`, JSON.stringify(own));
+  await run("deno link ../parley", { cwd: desk.empty });
+  await run(`cp handlers/client/client.js handlers/client/client.d.ts ${desk.empty}`);
+  const programs = await blocksIn("ts");
+  for (const [index, { text }] of programs.entries()) {
+    const program = text.replaceAll("http://localhost:8000/client.js", "./client.js");
+    await Deno.writeTextFile(`${desk.empty}/program_${index}.ts`, program);
+  }
+  await run("deno check *.ts", { cwd: desk.empty });
+  const servers = programs.filter(({ text }) => text.includes("Deno.serve("));
+  await Promise.all(servers.map((block) => runServer(block, desk)));
+});
+
+test("each command tells its flags with --help", async () => {
+  const tasks = ["chat", "bench", "soak", "attack", "faults", "token", "screenshots"].map((task) =>
+    `deno task ${task}`
+  );
+  await Promise.all(["deno run -A main.ts", ...tasks].map(async (command) => {
+    assertMatch(await run(`${command} --help`), RegExp(`^ *${command}( \\[flags\\]|$)`, "m"));
+  }));
 });

@@ -142,7 +142,8 @@ Deno.test("over HISTORY_MB the largest room gives its oldest messages, whoever p
     assertEquals(await kept("large"), before.slice(5));
     const { rooms, historyBytes } = engine.stats();
     assertEquals(rooms, 3);
-    assert(historyBytes <= 100_000 && historyBytes > 95_000, `${historyBytes}`);
+    // An eighth is left for state.
+    assert(historyBytes <= 87_500 && historyBytes > 82_500, `${historyBytes}`);
   }
 });
 
@@ -159,11 +160,12 @@ Deno.test("over HISTORY_MB a message costs no look at all rooms, however many th
     publish(2 * roomCount);
     const { rooms, historyBytes } = engine.stats();
     assertEquals([rooms, historyBytes <= roomCount * 250], [roomCount, true]);
-    return publish(5_000);
+    // The best of some runs is one that nothing else on the machine has disturbed.
+    return Math.min(...range(1, 5).map(() => publish(1_000)));
   };
   const few = costWith(20);
-  // A look at all of them takes a thousand times as long.
-  assertLess(costWith(20_000) / few, 100);
+  // A look at all of them takes 500 times as long.
+  assertLess(costWith(10_000) / few, 100);
 });
 
 Deno.test("where ids fill their share, the room with the most forgets its oldest, and no other", async () => {

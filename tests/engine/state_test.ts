@@ -8,6 +8,7 @@ import { remoteEngine } from "../../handlers/engine/remote.ts";
 import { shareEngine } from "../../handlers/engine/shared.ts";
 import { StateMap } from "../../handlers/engine/state_map.ts";
 import type { StateCursor } from "../../handlers/protocol/position.ts";
+import type { Span } from "../../handlers/protocol/page.ts";
 import type { StateSpan } from "../../handlers/protocol/room_event.ts";
 import { silentLog } from "../../handlers/util/log.ts";
 import { FakeClock } from "../support/fakes.ts";
@@ -61,6 +62,21 @@ Deno.test("one owner has at most an eighth of the state, all together half of HI
   assertEquals(isRefusal(set({ key: "a/1", value: '"y"', owner: "a" }, "room-a")), false);
 });
 
+Deno.test("no history pays for keys: beyond what is free, state has an eighth of HISTORY_MB", () => {
+  const { set, engine } = stage({ historyMb: 0.1, historySize: 10_000, maxStateBytes: 1e9 });
+  const publish = (i: number) =>
+    engine.publish(`room-${i % 10}`, { sender: "Ann", message: `"${"x".repeat(100)}${i}"` });
+  const kept = () =>
+    Array.from({ length: 10 }, (_, i) => (engine.read(`room-${i}`) as Span).chats.length);
+  for (let i = 0; i < 1_000; i++) publish(i);
+  const before = kept();
+  const answers = Array.from({ length: 100 }, (_, i) => set({ key: `k${i}` }));
+  const made = answers.filter((answer) => !isRefusal(answer)).length;
+  assert(made > 20 && made < 50, `${made} keys of 300 bytes in 12,500`);
+  assertEquals(kept(), before);
+  assertEquals(answers.at(-1), { refused: "too_many_keys" });
+});
+
 Deno.test("a room that goes gives back all the bytes of its state", () => {
   const { set, engine, clock } = stage({ historySeconds: 10 });
   for (let i = 0; i < 50; i++) set({ key: `k${i}`, ttlSeconds: 60, owner: "a" });
@@ -104,8 +120,10 @@ Deno.test("no read shows what is over, and a removal of nothing leaves nothing",
 Deno.test("StateMap knows the last 1,000 removals", () => {
   const map = new StateMap();
   let rev = 0;
-  const apply = (key: string, value: string) =>
+  const apply = (key: string, value: string) => {
     map.apply({ key, value, sender: "", time: 0, rev: ++rev });
+    map.trim();
+  };
   for (let i = 0; i < 1_500; i++) apply(`k${i}`, "1");
   for (let i = 0; i < 1_001; i++) apply(`k${i}`, "null");
   assertEquals([map.knows(1_500), map.knows(1_501), map.knows(rev + 1)], [false, true, false]);

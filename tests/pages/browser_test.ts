@@ -741,7 +741,7 @@ pageDetail("who is refused learns why, and can go on", async ({ visit }) => {
   const cem = await visit("/");
   await cem.join("\u202eCem");
   await cem.finds(`document.getElementById("name").validationMessage === "Invalid name."`);
-  await cem.join("Cem");
-  await cem.sees(".status", "Cem joined");
+  await cem.join("C\u200bem");
+  await cem.sees(".status", "C\\x200bem joined");
   for (const { page } of [ann, mute, viewer, expired]) await page.close();
 }, CONNECTION_ERRORS);

@@ -1,13 +1,15 @@
 import { assertEquals, assertRejects } from "@std/assert";
-import { createMemoryEngine } from "../../handlers/engine/memory.ts";
 import { Access, type Visitor } from "../../handlers/access/access.ts";
-import { HttpError } from "../../handlers/protocol/http_error.ts";
 import { DEFAULT_LIMITS } from "../../handlers/access/limits.ts";
-import type { Engine } from "../../handlers/engine/engine.ts";
-import { createParley } from "../../handlers/parley.ts";
 import { createApp } from "../../handlers/app.ts";
+import type { Engine } from "../../handlers/engine/engine.ts";
+import { createMemoryEngine } from "../../handlers/engine/memory.ts";
+import { createParley } from "../../handlers/parley.ts";
+import { HttpError } from "../../handlers/protocol/http_error.ts";
+import { redisEngine } from "../../handlers/redis.ts";
 import { runApp } from "../../handlers/run_app.ts";
 import { FakeClock, handshakeHeaders, infoOf, RecordingLog } from "../support/fakes.ts";
+import { RedisServer, redisTest } from "../support/redis_server.ts";
 
 const authorize = (request: Request) => ({
   user: request.headers.get("authorization") ?? "nobody",
@@ -158,3 +160,29 @@ Deno.test("Bans hold in a process that starts later, and retry until the engine 
   await parley[Symbol.asyncDispose]();
   await first[Symbol.asyncDispose]();
 });
+
+redisTest(
+  "A ban on one Redis node ends the user's stream on another, also on one that starts later",
+  async () => {
+    await using redis = await RedisServer.start();
+    const authorize = () => ({ user: "ann" });
+    const start = async () => createParley({ authorize, engine: await redisEngine(redis.url) });
+    const one = await start();
+    const two = await start();
+    const ask = (parley: typeof one, path: string) =>
+      parley.fetch(new Request(`http://parley.test${path}`));
+    const statusOf = async (parley: typeof one) => {
+      const { status, body } = await ask(parley, "/rooms");
+      await body?.cancel();
+      return status;
+    };
+    const stream = await ask(two, "/rooms/ops/events");
+    assertEquals(stream.status, 200);
+    await one.disconnect("ann", { seconds: 60 });
+    await stream.text();
+    assertEquals(await statusOf(two), 403);
+    const three = await start();
+    while (await statusOf(three) !== 403) await new Promise((resolve) => setTimeout(resolve, 10));
+    for (const parley of [one, two, three]) await parley[Symbol.asyncDispose]();
+  },
+);

@@ -1,9 +1,11 @@
-import { assertEquals } from "@std/assert";
+import { assert, assertEquals, assertLessOrEqual } from "@std/assert";
+import fc from "npm:fast-check@4.10.2";
 import { DirectFanOut, MergedFanOut } from "../../handlers/registry/batch.ts";
 import { Counters } from "../../handlers/registry/counters.ts";
 import { Turn } from "../../handlers/registry/flush.ts";
 import { MAX_FRAME_BYTES } from "../../handlers/registry/pending_frame.ts";
 import type { Subscriber } from "../../handlers/registry/subscriber.ts";
+import { createTestApp, type FakeSocket } from "../support/fakes.ts";
 
 /** A subscriber that only takes, and what it took. */
 function taker(hasEnded = false) {
@@ -131,4 +133,134 @@ Deno.test("MergedFanOut.push() begins another frame before one would be too long
   fanOut.push("z");
   fanOut.flush();
   assertEquals(ann.taken, [[`${long}\ny`, MAX_FRAME_BYTES], ["z", 1]]);
+});
+
+// One order for all listeners of a room, whatever happens to some of them in the middle.
+
+const NO_RATES = { MESSAGE_RATE: 0, BYTE_RATE: 0, JOIN_RATE: 0 };
+const MAX_QUEUE_BYTES = 5_000;
+
+/** What the sockets of a room of all kinds do, in any order. */
+const steps = fc.array(
+  fc.record({
+    do: fc.constantFrom(
+      ...["chat", "chat", "chat", "chat", "binary", "plain", "v1", "join", "other"],
+      ...["stick", "end", "drop", "turn", "turn"],
+    ),
+    who: fc.nat(),
+    size: fc.nat(400),
+  }),
+  { minLength: 20, maxLength: 80 },
+);
+
+interface Peer {
+  socket: FakeSocket;
+  name: string;
+  dialect: "plain" | "v1";
+  /** Rooms that it hears, with how many events each had before. */
+  since: Map<string, number>;
+  isStuck: boolean;
+  hasEnded: boolean;
+  hasJoined: boolean;
+}
+
+/** What a socket got, as items of the plain dialect and bytes, by room. */
+function itemsOf({ socket, dialect }: Peer): Map<string, string[]> {
+  const items = new Map<string, string[]>([["a", []], ["b", []]]);
+  for (const frame of socket.frames) {
+    if (typeof frame !== "string") {
+      items.get("a")!.push(`bytes ${frame}`);
+      continue;
+    }
+    for (const line of frame.split("\n")) {
+      const { type, room = "a", sender, message } = JSON.parse(line);
+      if (type === "chat") items.get(room)!.push(`${sender}: ${message}`);
+      else if (type === "status") items.get(room)!.push(message);
+      else assert(dialect === "v1" && (type === "welcome" || type === "ack"), line);
+    }
+  }
+  return items;
+}
+
+Deno.test("Room: all listeners see one order without gaps, whoever is evicted in the middle", async () => {
+  await fc.assert(
+    fc.asyncProperty(steps, async (steps) => {
+      const turn = new Turn(() => {});
+      const { connect, registry } = createTestApp({
+        turn,
+        settings: { ...NO_RATES, MAX_QUEUE_BYTES },
+      });
+      const peers: Peer[] = [];
+      const senders = new Map<string, Peer>();
+      const witnesses = {
+        a: await connect("/chat/a"),
+        b: await connect("/chat/b"),
+      };
+      let count = 0;
+      async function open(dialect: "plain" | "v1"): Promise<Peer> {
+        const socket = await connect("/chat/a", { dialect });
+        const since = new Map([["a", witnesses.a.frames.length]]);
+        const name = `P${peers.length}`;
+        const peer = { socket, name, dialect, since };
+        return { ...peer, isStuck: false, hasEnded: false, hasJoined: false };
+      }
+      for (const dialect of ["plain", "v1", "v1"] as const) peers.push(await open(dialect));
+      for (const step of steps) {
+        const peer = peers[step.who % peers.length];
+        const { socket } = peer;
+        const isIn = !peer.hasEnded && socket.closes.length === 0;
+        if (step.do === "plain" || step.do === "v1") peers.push(await open(step.do));
+        else if (step.do === "turn") turn.flush();
+        else if (!isIn) continue;
+        else if (step.do === "stick") socket.isStuck = peer.isStuck = true;
+        else if (step.do === "end" || step.do === "drop") {
+          socket[step.do]();
+          peer.hasEnded = true;
+        } else if (step.do === "other") {
+          if (peer.dialect === "plain" || peer.since.has("b")) continue;
+          peer.since.set("b", witnesses.b.frames.length);
+          socket.say({ type: "join", name: peer.name, room: "b" });
+        } else {
+          if (!peer.hasJoined) socket.say({ type: "join", name: peer.name });
+          peer.hasJoined = true;
+          if (step.do === "join" || socket.closes.length > 0) continue;
+          const message = `${count++} ${"가".repeat(step.size)}`;
+          const room = peer.since.has("b") && step.size % 2 === 0 ? "b" : undefined;
+          if (step.do === "chat") socket.say({ type: "chat", message, room, id: `${count}` });
+          else {
+            socket.sayBytes(count >> 8, count & 255);
+            senders.set(`bytes ${[count >> 8, count & 255]}`, peer);
+          }
+        }
+      }
+      // Each turn may evict somebody, which is news for the next.
+      for (let turns = 0; turns <= peers.length; turns++) turn.flush();
+      // The witnesses are plain: they heard everything at its own moment.
+      const truth = {
+        a: itemsOf({ socket: witnesses.a, dialect: "plain" } as Peer).get("a")!,
+        b: itemsOf({ socket: witnesses.b, dialect: "plain" } as Peer).get("a")!,
+      };
+      for (const peer of peers) {
+        const heard = itemsOf(peer);
+        for (const room of ["a", "b"] as const) {
+          const items = heard.get(room)!;
+          const since = peer.since.get(room) ?? truth[room].length;
+          const due = truth[room].slice(since).filter((item) => senders.get(item) !== peer);
+          const isWhole = !peer.hasEnded && peer.socket.closes.length === 0;
+          assertEquals(items, isWhole ? due : due.slice(0, items.length));
+        }
+        if (peer.isStuck) {
+          assertLessOrEqual(peer.socket.bufferedAmount, MAX_QUEUE_BYTES + MAX_FRAME_BYTES);
+        }
+        const seqs = (peer.socket.objects as Record<string, unknown>[]).filter(({ type, room }) =>
+          room === "a" && (type === "chat" || type === "welcome")
+        ).map(({ seq }) => Number(seq));
+        seqs.forEach((seq, index) => assertEquals(seq, seqs[0] + index));
+      }
+      for (const { socket } of peers) socket.end();
+      for (const witness of [witnesses.a, witnesses.b]) witness.end();
+      assertEquals([registry.rooms.size, registry.clients.size, registry.heldCount], [0, 0, 0]);
+    }),
+    { numRuns: 150 },
+  );
 });

@@ -374,10 +374,3 @@ Deno.test("denoUpgrade() agrees on parley.v1 from any list, and on nothing else"
     await soon(server.end, "the socket's end");
   }
 });
-
-Deno.test("denoUpgrade() ends a peer that answers no ping", async () => {
-  await using server = serveUpgrade(plain, 1);
-  using client = await RawClient.open(server.url);
-  assertEquals(client.status, 101);
-  assertEquals(await soon(server.end, "the socket's end"), "No response from ping frame.");
-});

@@ -1,11 +1,16 @@
 import { assert, assertEquals, assertGreaterOrEqual, assertLessOrEqual } from "@std/assert";
+import { createMemoryEngine } from "../../handlers/engine/memory.ts";
+import { drain } from "../../handlers/registry/drain.ts";
 import { Turn } from "../../handlers/registry/flush.ts";
 import {
   createTestApp,
+  FakeClock,
   type FakeSocket,
   handshakeHeaders,
+  RecordingLog,
   type TestApp,
 } from "../support/fakes.ts";
+import { TestSubscriber } from "../support/subscriber.ts";
 
 const GOING_AWAY = { code: 1001, reason: "going away" };
 const TOO_SLOW = { code: 1013, reason: "too slow" };
@@ -315,4 +320,175 @@ Deno.test("Registry.drain() lets those who stay chat on until it is their turn",
   test.clock.tick(2_000);
   await drained;
   assertEquals(bo.closes, [GOING_AWAY]);
+});
+
+/** Waits until all that has no timer is done. */
+const settled = () => new Promise((resolve) => setTimeout(resolve));
+
+Deno.test("members are counted out again, whoever leaves, renames or vanishes", async () => {
+  const { connect, registry: { counters } } = createTestApp();
+  const sockets = await Promise.all(["a", "b", "c"].map(() => connect("/chat", { dialect: "v1" })));
+  for (const socket of sockets) socket.say({ type: "join", name: "Ann" });
+  sockets[0].say({ type: "join", name: "Anna" });
+  sockets[0].say({ type: "join", name: "Ann", room: "ops" });
+  assertEquals(counters.members, 4);
+  sockets[0].say({ type: "leave", room: "ops" });
+  assertEquals(counters.members, 3);
+  sockets[0].say({ type: "leave" });
+  sockets[1].drop();
+  sockets[2].end();
+  assertEquals(counters.members, 0);
+});
+
+Deno.test("a post counts as a message with its bytes, refused or not", async () => {
+  const { ask, registry: { counters } } = createTestApp({ settings: { POST_RATE: 1 } });
+  const body = JSON.stringify({ message: "12345", sender: "Ann" });
+  const headers = { "content-type": "application/json" };
+  const post = async () => {
+    const answer = await ask("/rooms/ops/messages", { method: "POST", headers, body }, {
+      remoteAddr: { transport: "tcp", hostname: "192.0.2.1", port: 1 },
+    });
+    return answer.status;
+  };
+  assertEquals([await post(), await post()], [202, 429]);
+  assertEquals([counters.messagesIn, counters.bytesIn], [2, 2 * body.length]);
+});
+
+Deno.test("a batch of posts counts its bytes once, and each of its messages", async () => {
+  const { ask, registry: { counters } } = createTestApp();
+  const messages = ["a", "b"].map((room) => ({ room, message: "12345", sender: "Ann" }));
+  const body = JSON.stringify({ messages });
+  const headers = { "content-type": "application/json" };
+  const answer = await ask("/rooms/messages", { method: "POST", headers, body });
+  await answer.body?.cancel();
+  assertEquals(answer.status, 200);
+  assertEquals([counters.messagesIn, counters.bytesIn], [2, body.length]);
+});
+
+Deno.test("a message that came while a replay was awaited is a delivery, like those before", async () => {
+  const engine = createMemoryEngine(
+    { historySize: 10, historySeconds: 60, historyMb: 1, maxRooms: 10 },
+    new FakeClock(),
+  );
+  const { connect, registry: { counters } } = createTestApp({ engine });
+  const say = (message: string) => engine.publish("ops", { sender: "Ann", message });
+  say("1");
+  const read = engine.read.bind(engine);
+  const late = Promise.withResolvers<void>();
+  engine.read = async (...args) => {
+    const span = await read(...args);
+    await late.promise;
+    return span;
+  };
+  const socket = await connect("/chat/ops?history=1", { dialect: "v1" });
+  say("2");
+  assertEquals(counters.deliveries, 0);
+  late.resolve();
+  await settled();
+  assertEquals(socket.objects.length, 3);
+  assertEquals(counters.deliveries, 2);
+});
+
+Deno.test("a drain is not longer because the clock is set back", async () => {
+  const { connect, clock, registry } = createTestApp({ settings: { DRAIN_SECONDS: 1 } });
+  const sockets = [await connect("/chat"), await connect("/echo")];
+  let setBackMs = 0;
+  const { clients, limits, turn } = registry;
+  const wall = {
+    now: () => clock.now() - setBackMs,
+    after: clock.after.bind(clock),
+    every: clock.every.bind(clock),
+  };
+  drain({ clients, turn, clock: wall } as typeof registry, limits.drainSeconds);
+  setBackMs = 3_600_000;
+  clock.tick(1_100);
+  assertEquals(sockets.map(({ closes }) => closes.length), [1, 1]);
+});
+
+// Nothing that one subscriber, a log or a room does costs another its message.
+
+const NO_RATES = { MESSAGE_RATE: 0, BYTE_RATE: 0, JOIN_RATE: 0, POST_RATE: 0 };
+
+/** A log that throws at each line of an event. */
+function createBrokenLog(event: string) {
+  const log = new RecordingLog();
+  const { info } = log;
+  return Object.assign(log, {
+    info(text: string, fields: Record<string, unknown> = {}) {
+      if (fields.event === event) throw new Error("disk full");
+      info(text, fields);
+    },
+  });
+}
+
+Deno.test("a log that throws mutes no room, whatever it is told of", async () => {
+  for (const event of ["evicted", "left", "joined", "connected", "disconnected"]) {
+    const settings = { ...NO_RATES, MAX_QUEUE_BYTES: 1_000 };
+    const { connect, ask } = createTestApp({ log: createBrokenLog(event), settings });
+    const [slow, bob] = [await connect("/chat/ops"), await connect("/chat/ops")];
+    slow.say({ type: "join", name: "Slow" });
+    bob.take();
+    slow.isStuck = true;
+    const statuses = [];
+    for (const message of ["x".repeat(900), "x".repeat(900), "three"]) {
+      const init = {
+        method: "POST",
+        headers: { "content-type": "application/json" },
+        body: JSON.stringify({ message }),
+      };
+      statuses.push((await ask("/rooms/ops/messages", init)).status);
+    }
+    assertEquals(statuses, [202, 202, 202], event);
+    const types = bob.objects.map((object) => (object as { type: string }).type);
+    assertEquals(types, ["chat", "chat", "status", "chat"], event);
+  }
+});
+
+Deno.test("a subscriber that throws is ended, and the others hear all", async () => {
+  const { registry, engine, log } = createTestApp();
+  const [broken, good] = [new TestSubscriber(registry), new TestSubscriber(registry)];
+  for (const one of [broken, good]) registry.room("ops").subscribe(one, {});
+  broken.send = () => {
+    throw new Error("broken");
+  };
+  for (const message of ["1", "2"]) await engine.publish("ops", { sender: "Ann", message });
+  assertEquals(good.events.slice(1).map(([{ message }]) => message), [1, 2]);
+  assertEquals([broken.hasEnded, registry.rooms.get("ops")?.listenerCount], [true, 1]);
+  assertEquals(log.of("error").length, 1);
+});
+
+Deno.test("a binary frame flushes its own room alone", async () => {
+  const turn = new Turn(() => {});
+  const { connect } = createTestApp({ turn, settings: NO_RATES });
+  const gamer = await connect("/chat/game");
+  gamer.say({ type: "join", name: "Gamer" });
+  const talker = await connect("/chat/talk", { dialect: "v1" });
+  const reader = await connect("/chat/talk", { dialect: "v1" });
+  talker.say({ type: "join", name: "Talker" });
+  turn.flush();
+  reader.take();
+  for (let n = 0; n < 10; n++) {
+    talker.say({ type: "chat", message: n });
+    gamer.sayBytes(n);
+  }
+  turn.flush();
+  assertEquals([reader.frames.length, reader.objects.length], [1, 10]);
+});
+
+Deno.test("an eviction drops what was pending: nothing more is sent to a peer that is full", async () => {
+  const turn = new Turn(() => {});
+  const { connect } = createTestApp({ turn, settings: { ...NO_RATES, MAX_QUEUE_BYTES: 1_000 } });
+  const slow = await connect("/chat/ops", { dialect: "v1" });
+  turn.flush();
+  slow.take();
+  slow.say({ type: "ping" });
+  slow.isStuck = true;
+  slow.bufferedAmount = 1_001;
+  const ann = await connect("/chat/ops");
+  ann.say({ type: "join", name: "Ann" });
+  ann.sayBytes(1);
+  assertEquals(slow.closes, [{ code: 1013, reason: "too slow" }]);
+  const sent = slow.frames.length;
+  turn.flush();
+  assertEquals(slow.frames.length, sent);
 });

@@ -7,9 +7,11 @@ import {
   assertThrows,
 } from "@std/assert";
 import { helpText, settingsTable } from "../../handlers/start/help.ts";
+import { parleyOptions } from "../../handlers/start/options.ts";
 import { readSettings } from "../../handlers/start/read_settings.ts";
 import { defaultSettings, SETTINGS, type Settings } from "../../handlers/start/settings.ts";
 import { SettingError, toSettingError } from "../../handlers/start/setting_error.ts";
+import { silentLog } from "../../handlers/util/log.ts";
 
 const NAMES = Object.keys(SETTINGS);
 
@@ -273,4 +275,12 @@ Deno.test("settingsTable() has one row a setting, of four cells", () => {
   assertEquals(rule, "| --- | --- | --- | --- |");
   assertEquals(rows.map((row) => row.split("`")[1]), NAMES);
   for (const row of rows) assertEquals(row.split("|").length, 6, row);
+});
+
+Deno.test("parleyOptions() divides what all threads together may have unsent", async () => {
+  for (const [workers, queueMb] of [["1", 256], ["4", 64]] as const) {
+    const { limits, engine } = await parleyOptions(read(["--workers", workers]), silentLog);
+    await engine!.close();
+    assertEquals(limits?.queueMb, queueMb);
+  }
 });

@@ -20,14 +20,15 @@ export interface EventBlock {
 export class EventReader implements AsyncDisposable {
   readonly #blocks = new Inbox<EventBlock>("an event");
   readonly #reader: ReadableStreamDefaultReader<Uint8Array>;
-  readonly #end: Promise<void>;
+  /** Resolves when the stream has. */
+  readonly ended: Promise<void>;
 
   /** @throws if the response is no event stream */
   constructor(readonly response: Response) {
     assertEquals(response.status, 200);
     assertEquals(response.headers.get("content-type"), "text/event-stream");
     this.#reader = response.body!.getReader();
-    this.#end = this.#read();
+    this.ended = this.#read();
   }
 
   /** The next block. Rejects when the stream has ended. */
@@ -45,7 +46,7 @@ export class EventReader implements AsyncDisposable {
   /** Goes away, as a page does that is closed. */
   async [Symbol.asyncDispose](): Promise<void> {
     await this.#reader.cancel().catch(() => {});
-    await this.#end;
+    await this.ended;
   }
 
   async #read(): Promise<void> {

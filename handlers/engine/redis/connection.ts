@@ -1,8 +1,6 @@
 /**
  * One connection to Redis, reopened whenever it is lost. Commands and channels share it, so that
  * answers and events come in the order in which Redis made them.
- *
- * @module
  */
 import type { Buffer } from "node:buffer";
 import type { createClient, RedisClientType } from "@redis/client";
@@ -35,16 +33,13 @@ export type RunScript = (
 /** What a connection needs, and what it calls. */
 export interface ConnectionOptions {
   createClient: typeof createClient;
-  /** Finds the URL to connect to, before each attempt. */
-  findUrl: () => string | Promise<string>;
   clock: Clock;
   log: Log;
+  /** Finds the URL to connect to, before each attempt. */
+  findUrl: () => string | Promise<string>;
   /** What it counts into. */
   stats: RemoteStats;
-  /**
-   * The connection is usable; what this sends goes before everything else. `isSameServer` tells
-   * whether it is the same server process as before.
-   */
+  /** The connection is usable. What this sends goes before everything else. */
   onConnect(connection: RedisConnection, isSameServer: boolean): void;
   /** The connection was lost, or an attempt to connect failed. */
   onLost(): void;
@@ -82,7 +77,6 @@ export class RedisConnection {
     this.#ended = this.#run(resolve);
   }
 
-  /** Whether commands can be sent now. */
   get isConnected(): boolean {
     return this.#client !== undefined;
   }
@@ -97,9 +91,8 @@ export class RedisConnection {
     const client = this.#client;
     let bytes = 0;
     for (const argument of command) bytes += argument.length;
-    if (!client || (hasTimeout && !this.#pending.hasSpace(bytes))) {
-      return Promise.resolve(undefined);
-    }
+    const hasSpace = !hasTimeout || this.#pending.hasSpace(bytes);
+    if (!client || !hasSpace) return Promise.resolve(undefined);
     this.options.stats.commands++;
     const onError = (error: Error) => this.#onErrorAnswer(client, error);
     return this.#pending.add(client.sendCommand(command), bytes, hasTimeout, onError);
@@ -123,12 +116,10 @@ export class RedisConnection {
     });
   }
 
-  /** Unsubscribes from a channel. */
   unsubscribe(channel: string): void {
     this.#client?.sUnsubscribe(channel, this.#onPush, true).catch(() => {});
   }
 
-  /** Closes the connection for good. */
   async close(): Promise<void> {
     this.#isClosed = true;
     this.#stopTicks();

@@ -1,4 +1,4 @@
-/** What a room's channel, log and state carry, and how. Texts of any content are packed as `{length} {text}`. */
+/** How a room's channel, log and state carry texts of any content: packed as `{length} {text}`. */
 import { Buffer } from "node:buffer";
 import type {
   Chat,
@@ -81,7 +81,7 @@ export function toEntry([key, rev, time, senderAndValue]: ChangedKey): StateEntr
   return { key, value: decodeText(senderAndValue.slice(end)), sender, time, rev };
 }
 
-/** The messages of log entries; of several entries of one number the last one counts. */
+/** The messages of log entries; if several have one number, the last one counts. */
 export function toChats(entries: Entry[]): Chat[] {
   const chats: Chat[] = [];
   for (const [id, [, value]] of entries) {

@@ -28,6 +28,8 @@ import { type ShardOptions, Shards } from "./shards.ts";
 import { parseRedisUrl } from "./url.ts";
 
 const UNAVAILABLE: Refusal = { refused: "unavailable" };
+/** In place of infinity, which Lua does not read. */
+const LARGE = 1e15;
 /** The node renews its lease every 5 s. */
 const LEASE_TICKS = 25;
 /** How long a list of rooms is shared, in ms. */
@@ -52,6 +54,9 @@ export async function createRedisEngine(
   await engine.shards.firstAttempt;
   return engine;
 }
+
+type StateAnswer = [epoch: string, rev: number, from: number, changed: ChangedKey[]];
+type LogAnswer = [epoch: string, seq: number, now: number, entries: Entry[]];
 
 class RedisEngine implements Engine, RedisNode {
   readonly name = "redis";
@@ -136,10 +141,10 @@ class RedisEngine implements Engine, RedisNode {
   async set(name: string, change: Change): Promise<StateCursor | Refusal> {
     const { id, key, sender, value, ttlSeconds = 0, member, owner } = change;
     const boundTo = member === undefined ? "" : `${this.id}/${member}`;
-    const { maxKeys = DEFAULT_MAX_KEYS } = this.#rooms.limitsOf(name);
-    const { maxStateBytes = DEFAULT_MAX_STATE_BYTES } = this.limits;
+    const { maxKeys = DEFAULT_MAX_KEYS, maxStateBytes = DEFAULT_MAX_STATE_BYTES } = this.#rooms
+      .limitsOf(name);
     const what = [key, pack(sender), encodeText(value), change.if ?? "", 1_000 * ttlSeconds];
-    const bounds = [boundTo, Math.min(maxKeys, 1e9), maxStateBytes];
+    const bounds = [boundTo, Math.min(maxKeys, LARGE), Math.min(maxStateBytes, LARGE)];
     this.#rooms.used.get(name)?.catchUp();
     const args = [...this.#toArgs(id, owner), ...what, ...bounds];
     return toPlace(await this.#run("set", name, args), "rev");
@@ -147,11 +152,8 @@ class RedisEngine implements Engine, RedisNode {
 
   state(name: string, since?: StateCursor): Promise<StateSpan | Refusal> {
     const position = [since?.epoch ?? "", since?.rev ?? 0];
-    return this.#queue.share(`state ${name} ${position}`, async () => {
-      const answer = await this.#run("readState", name, position);
-      if (answer === undefined) return UNAVAILABLE;
-      if (answer === null) return { epoch: newEpoch(), rev: 0, entries: [] };
-      const [epoch, rev, from, changed] = answer as [string, number, number, ChangedKey[]];
+    return this.#read("readState", name, position, (answer) => {
+      const [epoch, rev, from, changed] = (answer ?? [newEpoch(), 0, -1, []]) as StateAnswer;
       const entries = changed.map(toEntry);
       if (from < 0) return { epoch, rev, entries: entries.sort((a, b) => a.key < b.key ? -1 : 1) };
       return { epoch, rev, since: from, entries: entries.sort((a, b) => a.rev - b.rev) };
@@ -175,9 +177,7 @@ class RedisEngine implements Engine, RedisNode {
   }
 
   members(name: string): Promise<Members | Refusal> {
-    return this.#queue.share(`members ${name}`, async () => {
-      const answer = await this.#run("members", name, []);
-      if (!answer) return UNAVAILABLE;
+    return this.#read("members", name, [], (answer) => {
       const [count, ...people] = answer as [number, ...string[]];
       return { members: firstByName(people.map(toPerson)), count };
     });
@@ -185,11 +185,8 @@ class RedisEngine implements Engine, RedisNode {
 
   read(name: string, after?: Cursor): Promise<Span | Refusal> {
     const position = [after?.epoch ?? "", after?.seq ?? 0];
-    return this.#queue.share(`read ${name} ${position}`, async () => {
-      const answer = await this.#run("read", name, position);
-      if (answer === undefined) return UNAVAILABLE;
-      if (answer === null) return { epoch: newEpoch(), seq: 0, chats: [] };
-      const [epoch, seq, now, entries] = answer as [string, number, number, Entry[]];
+    return this.#read("read", name, position, (answer) => {
+      const [epoch, seq, now, entries] = (answer ?? [newEpoch(), 0, 0, []]) as LogAnswer;
       const keptSince = now - this.#rooms.limitsOf(name).historySeconds * 1_000;
       return { epoch, seq, chats: toChats(entries).filter((chat) => chat.time >= keptSince) };
     });
@@ -227,6 +224,19 @@ class RedisEngine implements Engine, RedisNode {
     return this.run(script, this.#rooms.keysOf(room), args);
   }
 
+  /** A read, shared by all who wait for the same. The answer is `null` if Redis does not have the room. */
+  #read<T>(
+    script: ScriptName,
+    room: string,
+    args: (string | number)[],
+    toResult: (answer: unknown) => T,
+  ): Promise<T | Refusal> {
+    return this.#queue.share(`${script} ${room} ${args}`, async () => {
+      const answer = await this.#run(script, room, args);
+      return answer === undefined ? UNAVAILABLE : toResult(answer);
+    });
+  }
+
   #onTick(): void {
     if (this.#lease.isLost || this.#tick++ % LEASE_TICKS === 0) this.#renew();
     this.#rooms.onTick();
@@ -246,8 +256,7 @@ class RedisEngine implements Engine, RedisNode {
   async #renew(): Promise<void> {
     const { hasEnded, isNodeGone } = await this.#lease.keep();
     if (hasEnded) this.#rooms.registerAll();
-    if (isNodeGone) this.#rooms.compareAll();
-    if (isNodeGone && this.events) await this.#rooms.bury();
+    if (isNodeGone) await this.#rooms.bury();
   }
 }
 

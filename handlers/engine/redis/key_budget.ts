@@ -1,10 +1,10 @@
-/** How much of a node's idempotency keys Redis remembers. */
+/** How many idempotency keys Redis remembers for a node. */
 import { FairShare } from "../budget.ts";
 import { DEDUPE_MS } from "../dedupe.ts";
 
 /**
- * Bounds the bytes of what Redis remembers for this node: of this period of 5 minutes and the last one.
- * An address may use half of what the others leave.
+ * Bounds the bytes of the idempotency keys of this period of 5 minutes and the last one. An address may use
+ * half of what the others leave.
  */
 export class KeyBudget {
   #period = 0;

@@ -8,7 +8,7 @@ import type { Shards } from "./shards.ts";
 /** The most rooms in one command, so that none keeps Redis busy for long. */
 const BATCH_ROOMS = 500;
 
-/** What Redis has of a room: also how many other nodes host it, and whether dead ones have left something. */
+/** `hosts`: how many other nodes host the room; `isLeft`: whether dead nodes have left something there. */
 type Listed = RoomSummary & { hosts: number; isLeft: boolean };
 
 /** The sorted set of hosted rooms; a name that no node hosts any more is removed when it is read. */
@@ -25,19 +25,17 @@ export class RoomList {
     this.#key = `${prefix}:rooms`;
   }
 
-  /** Adds rooms. */
   add(rooms: RedisRoom[]): void {
     for (const batch of inBatches(rooms)) {
       this.#send(["ZADD", this.#key, ...batch.flatMap(({ name }) => ["0", name])]);
     }
   }
 
-  /** Removes rooms. */
   remove(names: string[]): void {
     if (names.length > 0) this.#send(["ZREM", this.#key, ...names]);
   }
 
-  /** All names behind one, page by page; nothing for a page that Redis does not give. */
+  /** All names after one, page by page; `undefined` for a page that Redis does not give. */
   async *pages(after = ""): AsyncGenerator<string[] | undefined> {
     const page = ["BYLEX", "LIMIT", "0", String(BATCH_ROOMS)];
     for (let last = after, count = BATCH_ROOMS; count === BATCH_ROOMS;) {

@@ -5,7 +5,7 @@ import { pack } from "./encoding.ts";
 import type { RedisNode } from "./node.ts";
 import type { RedisRoom } from "./room.ts";
 
-/** A member: by the last join, and by the last one confirmed, as Redis keeps it. */
+/** A member as Redis keeps it: by the last join, and by the last one that was confirmed. */
 interface Member {
   latest: { who: string };
   confirmed?: { who: string };
@@ -19,7 +19,6 @@ export class LocalMembers {
 
   constructor(readonly room: RedisRoom, readonly node: RedisNode) {}
 
-  /** How many there are. */
   get size(): number {
     return this.#members.size;
   }
@@ -43,19 +42,17 @@ export class LocalMembers {
     return { refused: "unavailable" };
   }
 
-  /** Removes a member. */
   async leave(id: string): Promise<void> {
     if (!this.#members.delete(id)) return;
     if (await this.#run("leave", id)) await this.node.flush(this.room);
   }
 
-  /** Removes all members. */
   clear(): void {
     this.forget();
     this.#members.clear();
   }
 
-  /** Redis may not have them any more. */
+  /** Called when Redis may not have them any more. */
   forget(): void {
     if (this.#members.size > 0) this.isRegistered = false;
   }

@@ -5,7 +5,7 @@ import type { RedisRoom } from "./room.ts";
 
 /** The node that a room is on. */
 export interface RedisNode {
-  /** Identifies it among all. */ readonly id: string;
+  /** Identifies it among all nodes. */ readonly id: string;
   readonly clock: Clock;
   /** The nodes with a lease, as one text, and the Unix ms at which that was seen; 0: not to be used. */
   readonly live: { nodes: string; seenAt: number };
@@ -13,6 +13,6 @@ export interface RedisNode {
   readonly run: RunScript;
   /** Publishes what the room's outbox has. */
   flush(room: RedisRoom): Promise<void>;
-  /** Rooms that must be synced at their `endsAt`, or at once if they deliver nothing before. */
+  /** Rooms that must be synced: at once if they deliver nothing before, else at their `endsAt`. */
   readonly due: Set<RedisRoom>;
 }

@@ -18,7 +18,6 @@ export class Outbox {
 
   constructor(readonly node: Pick<RedisNode, "run"> & Pick<Engine, "publish">) {}
 
-  /** Publishes what a room's outbox has. */
   flush(room: RedisRoom): Promise<void> {
     const running = this.#running.get(room.name);
     const run = running ?? { isDue: true, done: Promise.resolve() };
@@ -28,7 +27,6 @@ export class Outbox {
     return run.done = this.#empty(room, run);
   }
 
-  /** Tries those again that failed. */
   retry(): void {
     for (const room of this.#failed.values()) this.flush(room);
   }
@@ -45,11 +43,11 @@ export class Outbox {
         run.isDue = true;
       }
     }
-    // At once: who comes now starts another run.
+    // With no `await` in between, whoever comes later starts another run.
     this.#running.delete(room.name);
   }
 
-  /** One after the other: none overtakes one that fails. */
+  /** Publishes one after the other, so that none overtakes one that fails. */
   async #publish(room: string, entries: string[]): Promise<boolean> {
     for (const entry of entries) {
       const [n, event, members] = entry.split(" ", 3);
@@ -59,7 +57,7 @@ export class Outbox {
       const outcome = await this.node.publish(EVENTS_ROOM, {
         sender: EVENTS_SENDER,
         message: JSON.stringify(message),
-        // Whichever nodes publish it, it counts once.
+        // It counts once, however many nodes publish it.
         key: { session: `events of ${room}`, id: n },
       });
       if (isRefusal(outcome)) return false;

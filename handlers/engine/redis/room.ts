@@ -7,7 +7,7 @@ import { LocalMembers } from "./members.ts";
 import type { RedisNode } from "./node.ts";
 import { RoomView } from "./view.ts";
 
-/** What `compare` says of a room: its head, and whether it needs a sync whatever that is. */
+/** What `compare` says of a room: its head, and whether it needs a sync in any case. */
 export type CompareAnswer = [epoch: string, seq: number, isDue: number, rev: number];
 
 /** What `sync` answers with. */
@@ -27,7 +27,7 @@ export class RedisRoom {
   #opened?: (head: Head | Refusal) => void;
 
   /**
-   * @param slot in which of the rounds the room is compared with Redis
+   * @param slot the round in which the room is compared with Redis
    * @param openedBy the address of whoever opened it
    */
   constructor(
@@ -59,7 +59,6 @@ export class RedisRoom {
     return promise;
   }
 
-  /** Ends hosting. */
   close(): void {
     this.#opened?.({ refused: "unavailable" });
     this.#opened = undefined;
@@ -67,8 +66,8 @@ export class RedisRoom {
   }
 
   /**
-   * Begins to compare the room's head with Redis, with many others in one command. Returns what is to be
-   * called with the answer. Events and answers have one order, so an event that is missing then is lost.
+   * Begins a comparison of the room's head with Redis, and returns what to call with the answer. Events and
+   * answers have one order, so an event that is missing then is lost.
    */
   compare(): (answer: CompareAnswer | undefined) => void {
     const view = this.#expectSync();

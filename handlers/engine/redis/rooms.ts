@@ -14,11 +14,11 @@ import type { Shards } from "./shards.ts";
 export const TICK_MS = 200;
 /** How often rooms are compared with Redis, in ticks. */
 const ROUND_TICKS = 5;
-/** Each room is compared once in so many rounds (55 s), although nothing points to a loss. */
+/** Each room is compared every 55 rounds (55 s), even if nothing points to a loss. */
 const COMPARE_ROUNDS = 55;
-/** Within so many rounds (5 s) Redis learns how many listeners a room has. */
+/** Redis learns within 5 rounds (5 s) that a room has more or fewer listeners. */
 const REPORT_ROUNDS = 5;
-/** A hosted room must outlive the time between three comparisons, in ms. */
+/** Redis keeps a hosted room at least this long without a sign of use, in ms: three comparisons. */
 const MIN_KEEP_MS = 3 * COMPARE_ROUNDS * ROUND_TICKS * TICK_MS;
 /** Few syncs at once: Redis drops a connection to which it has too much to send. */
 const MAX_SYNCS = 8;
@@ -26,13 +26,13 @@ const MAX_SYNCS = 8;
 /** The rooms that a node hosts or has members in. */
 export class RedisRooms {
   readonly list: RoomList;
-  /** What is kept of a room. */
+  /** How much is kept of a room, and for how long. */
   readonly limitsOf: (room: string) => RoomLimits;
   /** Those that this node uses, by name. */
   readonly used = new Map<string, RedisRoom>();
   /** The rooms by the round in which they are compared. */
   readonly #slots = Array.from({ length: COMPARE_ROUNDS }, () => new Set<RedisRoom>());
-  /** Of MAX_ROOMS, so that no address can use up all. */
+  /** Shares MAX_ROOMS out, so that no address can use up all. */
   readonly #share: FairShare;
   #nextSlot = 0;
   #tick = 0;
@@ -142,11 +142,6 @@ export class RedisRooms {
     });
   }
 
-  /** Compares all rooms, as a node has died: those in which it was are synced. */
-  compareAll(): void {
-    this.#compare([...this.used.values()], () => false);
-  }
-
   /** Compares the rooms that are due, tries failed syncs again, and has keys removed that have ended. */
   onTick(): void {
     const { clock, due } = this.node;
@@ -171,13 +166,13 @@ export class RedisRooms {
         if (slot === comparedSlot || room.listeners !== room.reportedListeners) due.push(room);
       }
     }
-    // In one of so many comparisons Redis is told to keep the room.
+    // Rooms that are kept long need not be kept anew at each comparison.
     const keepRound = Math.floor(round / COMPARE_ROUNDS);
     this.#compare(due, (keepMs) => keepRound % Math.floor(keepMs / MIN_KEEP_MS) === 0);
     this.list.add(due.filter((room) => room.view && room.slot === comparedSlot));
   }
 
-  /** Removes what dead nodes have left in rooms that nobody hosts any more, and publishes their events. */
+  /** Removes what dead nodes have left, also in rooms that nobody hosts any more, and publishes their events. */
   async bury(): Promise<void> {
     for await (const names of this.list.pages()) {
       const due = (await this.list.read(names ?? [], false)).filter(({ isLeft }) => isLeft);
@@ -242,7 +237,6 @@ export class RedisRooms {
   }
 }
 
-/** Works on a few rooms at a time. */
 async function inParallel<T>(rooms: Iterable<T>, work: (room: T) => Promise<void>): Promise<void> {
   const rest = [...rooms].values();
   const worker = async () => {

@@ -1,15 +1,13 @@
 /**
  * The Redis servers behind a URL: one, the one that Sentinel names, or the primaries of a cluster.
  * Each has one connection: the library's cluster client would open a second one for channels, so that
- * events and answers had no common order, and repeat commands by itself, so that they had none either.
- *
- * @module
+ * events and answers had no common order, and it repeats commands, which breaks the order of commands.
  */
 import type { RemoteStats } from "../engine.ts";
 import { type ConnectionOptions, RedisConnection } from "./connection.ts";
 import type { RedisUrl } from "./url.ts";
 
-/** How long a server may take to say where the others are, in ms. */
+/** How long a seed may take to answer, in ms. */
 const DISCOVER_MS = 1_500;
 /** The pause between two looks at a cluster, in ms. */
 const REFRESH_MS = 100;
@@ -40,19 +38,14 @@ export class Shards {
   #isClosed = false;
 
   constructor(readonly options: ShardOptions) {
-    const { url } = options;
-    if (url.kind === "cluster") {
-      this.firstAttempt = this.#refresh().then(async () => {
-        await Promise.all(this.all.map((connection) => connection.firstAttempt));
-      });
-    } else {
-      const findUrl = url.kind === "single" ? () => url.seeds[0] : () => this.#askSentinels();
-      this.#only = this.#connect("", findUrl);
-      this.firstAttempt = this.#only.firstAttempt;
-    }
+    const { kind, seeds } = options.url;
+    if (kind === "single") this.#only = this.#connect("", () => seeds[0]);
+    if (kind === "sentinel") this.#only = this.#connect("", () => this.#askSentinels());
+    this.firstAttempt = this.#refresh().then(async () => {
+      await Promise.all(this.all.map((connection) => connection.firstAttempt));
+    });
   }
 
-  /** The connections there are. */
   get all(): RedisConnection[] {
     return [...this.#connections.values()];
   }
@@ -62,7 +55,6 @@ export class Shards {
     return this.#only ?? this.#slots[slotOf(key)];
   }
 
-  /** Closes all connections for good. */
   async close(): Promise<void> {
     this.#isClosed = true;
     this.#stopPause();

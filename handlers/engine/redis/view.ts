@@ -51,12 +51,11 @@ export class RoomView implements Cursor {
     this.#queue = [];
   }
 
-  /** A sync was sent. */
   expectSync(): void {
     this.#pendingSyncs++;
   }
 
-  /** It brought nothing. If it failed, what has come since may have gaps, and the next one brings it anyway. */
+  /** A sync brought nothing. If it failed, what has come since may have gaps; the next one brings it anyway. */
   endSync(hasFailed = false): void {
     this.#pendingSyncs--;
     if (hasFailed && this.isStale) this.pause();
@@ -75,7 +74,7 @@ export class RoomView implements Cursor {
     }
     for (const chat of chats) this.#deliverChat(chat);
     for (const entry of changes) this.#deliverSet(entry);
-    // A later change of the same key has replaced one, so that it cannot be told any more.
+    // A later change of the same key has replaced one, which can be told to nobody any more.
     if (rev > this.rev) {
       this.rev = rev;
       this.host.deliver({ type: "reset", epoch, seq: this.seq, rev, members });

@@ -13,7 +13,9 @@ Deno.test("parseRedisUrl() takes one server, several, and Sentinel", () => {
     const { kind, seeds, primary, database, urlOf } = parseRedisUrl(url);
     return [kind, seeds.join(" "), primary, database, urlOf("x:1")];
   };
-  assertEquals(read("redis://h"), ["single", "redis://h/0", "", 0, "redis://x:1/0"]);
+  for (const path of ["", "/", "/0", "/00"]) {
+    assertEquals(read(`redis://h${path}`), ["single", "redis://h/0", "", 0, "redis://x:1/0"]);
+  }
   assertEquals(read("rediss://u:p@h:1/02"), [
     "single",
     "rediss://u:p@h:1/2",

@@ -5,8 +5,11 @@ import { silentLog } from "../../../handlers/util/log.ts";
 import { Proxy } from "../../support/proxy.ts";
 import { granted, hear } from "../../support/recorder.ts";
 import { patientClock, RedisServer, redisTest } from "../../support/redis_server.ts";
+import { together } from "../../support/together.ts";
 import { range, ROOMY } from "../contract.ts";
 import { put, setsOf, stateOf } from "../state_contract.ts";
+
+const step = together("state in Redis");
 
 /** Two nodes with one Redis. */
 function stateTest(
@@ -23,7 +26,7 @@ function stateTest(
       await one.close();
       await two.close();
     }
-  });
+  }, step);
 }
 
 stateTest("a room has at most MAX_STATE_BYTES of keys", async (one) => {

@@ -6,7 +6,8 @@ import { OPEN } from "./room.ts";
 const MAX_ID_FIELDS = 200_000;
 
 /**
- * For the scripts that take an id: `seen` gives their answer if there is nothing to do any more. ARGV:
+ * For the scripts that take an id: `seen` gives the answer if the id is known or can't be
+ * remembered. ARGV:
  * session, id, digest, whether one more id may be remembered (1 or 0); all '' without an id. A session's
  * ids without a digest stand in a ring of fields, so that a new id replaces the oldest one.
  */

@@ -4,9 +4,9 @@ import { KEPT, NOW, OPEN } from "./room.ts";
 
 /** How long a node that says nothing keeps its members, in ms. */
 export const LEASE_MS = 15_000;
-/** By how much the clocks of two servers of a cluster may differ, in ms. */
+/** How far the clocks of two servers of a cluster may be apart, in ms. */
 const CLOCK_SKEW_MS = 5_000;
-/** The most messages that one `sync` answers with. */
+/** The most messages in one answer of `sync`. */
 const SYNC_MESSAGES = 50;
 
 /**
@@ -14,6 +14,7 @@ const SYNC_MESSAGES = 50;
  * the leases, at Unix ms `seenAt` (0: it does not know them), though it was in the room before.
  */
 const IS_DEAD = `
+local call = redis.call
 local function isDead(node, entry, live, seenAt)
   local since = tonumber(string.match(entry, '^%d+'))
   return since < tonumber(seenAt) - ${CLOCK_SKEW_MS} and not string.find(live, node, 1, true)
@@ -94,25 +95,23 @@ export const compare = `#!lua flags=allow-oom,allow-cross-slot-keys
 ${IS_DEAD}
 local node, live, seenAt, answer = ARGV[4], ARGV[5], ARGV[6], {}
 for i = 7, #ARGV, 3 do
-  local head = ARGV[i]
+  local head, listeners, keepMs = ARGV[i], ARGV[i + 1], ARGV[i + 2]
   local h = redis.pcall('HMGET', head, 'epoch', 'seq', 'run', 'rev')
   if h.err or h[3] ~= ARGV[1] then
     answer[#answer + 1] = { '', 0, 1, 0 }
   else
-    local all, mine, isDue = redis.call('HGETALL', head .. ':nodes'), false, 0
+    local all, mine, isDue = call('HGETALL', head .. ':nodes'), false, 0
     for j = 1, #all, 2 do
       if all[j] == node then mine = all[j + 1]
       elseif isDead(all[j], all[j + 1], live, seenAt) then isDue = 1 end
     end
-    local since, listeners = string.match(mine or '', '(.*) (.*)')
+    local since, reported = string.match(mine or '', '(.*) (.*)')
     if not mine then isDue = 1
-    elseif listeners ~= ARGV[i + 1] then
-      redis.call('HSET', head .. ':nodes', node, since .. ' ' .. ARGV[i + 1])
+    elseif reported ~= listeners then
+      call('HSET', head .. ':nodes', node, since .. ' ' .. listeners)
     end
-    if ARGV[i + 2] ~= '0' then
-      for _, part in ipairs({ '${KEPT.join("','")}' }) do
-        redis.call('PEXPIRE', head .. part, ARGV[i + 2])
-      end
+    for _, part in ipairs(keepMs == '0' and {} or { '${KEPT.join("','")}' }) do
+      call('PEXPIRE', head .. part, keepMs)
     end
     answer[#answer + 1] = { h[1], tonumber(h[2]), isDue, tonumber(h[4] or 0) }
   end

@@ -15,8 +15,8 @@ end`;
 /**
  * For the scripts that change who has joined: notifies the hosts, and writes down what `_events` is to
  * hear. Their last ARGV is EVENTS. The count of a room's events starts with the time, so that a room that
- * comes back repeats no number. `clear` removes a node's members, but for those of `others`; it stops
- * behind `limit`, and returns whether it is done, and how many it removed.
+ * comes back repeats no number. `clear` removes a node's members, except `others`; it stops
+ * beyond `limit`, and returns whether it is done, and how many it removed.
  */
 export const PRESENCE = `
 ${STATE}

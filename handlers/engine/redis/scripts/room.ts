@@ -5,13 +5,11 @@
  * Redis writes what a script changed to its file as one MULTI … EXEC. If it is killed in the middle of
  * that, it drops the part at the first restart, but may bring pieces of it back at the second one
  * (https://github.com/valkey-io/valkey/pull/4342). Nobody was told of them, and their numbers have been
- * given to other messages since. So every entry carries the count of server runs, of one number the
- * last run's entry is valid, nothing beyond the head is read, and ids are written last.
- *
- * @module
+ * given to other messages since. So every entry carries the count of server runs; if two have
+ * the same number, the later run's is valid. Nothing beyond the head is read, and ids are written last.
  */
 
-/** What lives as long as the room, by what follows the name of its head. */
+/** The keys that live as long as the room, by what follows the name of its head. */
 export const KEPT = [
   /** Head, a hash: `epoch`, `seq`, `rev`, and what tells whether a new epoch must begin. Also the channel. */
   "",

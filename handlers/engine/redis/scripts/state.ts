@@ -8,8 +8,8 @@ const MAX_REMOVALS = 1_000;
 /**
  * For the scripts that change or read the state. `change` numbers a change and publishes it, `expire`
  * removes the keys that have ended, `unbind` those bound to members whose field begins with `prefix`,
- * but for those of `others`. `changes` lists the last change of each key that changed behind a rev; of
- * all behind -1, but for removals.
+ * except those of `others`. `changes` lists the last change of each key that changed after a rev; after
+ * -1 without removals.
  */
 export const STATE = `
 local function find(key)

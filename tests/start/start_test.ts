@@ -1,7 +1,20 @@
-import { assertEquals, assertGreater, assertLess, assertMatch, assertNotMatch } from "@std/assert";
-import { createLog, LOG_LEVELS } from "../../handlers/start/log.ts";
+import {
+  assertEquals,
+  assertGreater,
+  assertLess,
+  assertMatch,
+  assertNotMatch,
+  assertRejects,
+} from "@std/assert";
+import { jwtAuthorizer } from "../../handlers/access/token.ts";
 import type { Output } from "../../handlers/start/line_writer.ts";
+import { listen } from "../../handlers/start/listen.ts";
+import { createLog, LOG_LEVELS } from "../../handlers/start/log.ts";
+import { mintToken } from "../../handlers/start/mint_token.ts";
+import { SettingError } from "../../handlers/start/setting_error.ts";
+import { defaultSettings } from "../../handlers/start/settings.ts";
 import { type Log, silentLog } from "../../handlers/util/log.ts";
+import { OptionError } from "../../handlers/util/option_error.ts";
 
 /** An output that a test reads; it takes nothing while it is stalled. */
 class FakeOutput implements Output {
@@ -125,4 +138,71 @@ Deno.test("a log whose output is closed counts its lines as dropped", async () =
 Deno.test("silentLog has no line to make", () => {
   assertEquals(silentLog.debug, undefined);
   for (const level of ["info", "warn", "error"] as const) silentLog[level]("text");
+});
+
+Deno.test("shutdown() lets an answer under way end, and does not wait for a reader that stalls", async () => {
+  const asked = Promise.withResolvers<void>();
+  const answer = Promise.withResolvers<Response>();
+  const pull = (body: ReadableByteStreamController) => body.enqueue(new Uint8Array(65_536));
+  const server = await listen({
+    settings: { ...defaultSettings(), HOST: "127.0.0.1", PORT: 0 },
+    handler({ url }) {
+      if (url.endsWith("/endless")) {
+        return Promise.resolve(new Response(new ReadableStream({ type: "bytes", pull })));
+      }
+      asked.resolve();
+      return answer.promise;
+    },
+    log: silentLog,
+    health: {},
+  });
+  const endless = await fetch(`${server.address}/endless`);
+  const slow = fetch(`${server.address}/slow`);
+  await asked.promise;
+  const stopped = server.shutdown();
+  answer.resolve(new Response("done"));
+  assertEquals(await (await slow).text(), "done");
+  await stopped;
+  await endless.body?.cancel();
+});
+
+const SECRET = "a secret of thirty-two bytes or more";
+
+/** What a server that has the secret reads in a token. */
+async function read(token: string, secret = SECRET) {
+  const headers = { authorization: `Bearer ${token}` };
+  return await jwtAuthorizer({ secret })(new Request("http://parley.test/chat", { headers }));
+}
+
+Deno.test("mintToken() makes a token that the server takes, with the rights that were asked for", async () => {
+  const now = Date.now();
+  const flags = "--sub ann --rooms ops,user:* --speak ops --listen news --publish --expires 15m";
+  const grants = await read(await mintToken(flags.split(" "), SECRET, now));
+  assertEquals(grants, {
+    user: "ann",
+    name: "ann",
+    rooms: ["ops", "user:*"],
+    speak: ["ops"],
+    listen: ["news"],
+    publish: true,
+    admin: false,
+    expiresAt: (Math.floor(now / 1_000) + 900) * 1_000,
+  });
+});
+
+Deno.test("mintToken() reads a secret as the server does", async () => {
+  const secret = `base64:${new Uint8Array(32).fill(7).toBase64()}`;
+  assertEquals(
+    (await read(await mintToken(["--sub", "bo"], secret, Date.now()), secret)).user,
+    "bo",
+  );
+  await assertRejects(() => mintToken([], "short", 0), OptionError, "at least 32 are needed");
+});
+
+Deno.test("mintToken() refuses what it does not understand", async () => {
+  await assertRejects(() => mintToken(["--sup", "x"], SECRET, 0), SettingError, '"--sup"');
+  for (const time of ["1", "1y", "-1h", "1.5h", ""]) {
+    const args = [`--expires=${time}`];
+    await assertRejects(() => mintToken(args, SECRET, 0), SettingError, "must be like 90s");
+  }
 });

@@ -1,5 +1,8 @@
-import { assert, assertEquals, assertLess } from "@std/assert";
+import { assert, assertEquals, assertInstanceOf, assertLess } from "@std/assert";
+import fc from "npm:fast-check@4.10.2";
+import { byteLength, cutBytes, exceedsBytes } from "../../handlers/util/bytes.ts";
 import { runAt, systemClock } from "../../handlers/util/clock.ts";
+import { chain } from "../../handlers/util/maybe_promise.ts";
 import { FakeClock } from "../support/fakes.ts";
 import { run } from "../support/process.ts";
 
@@ -96,4 +99,57 @@ Deno.test("runAt() runs its task at its time, however far away", () => {
   assertEquals(clock.timerCount, 0);
   // The runtime's timers hold no more.
   for (const ms of waits) assert(ms >= 0 && ms < 2 ** 31);
+});
+
+const encoder = new TextEncoder();
+/** Any UTF-16 text, lone surrogates included. */
+const anyText = fc.array(fc.integer({ min: 0, max: 0xffff }))
+  .map((units) => String.fromCharCode(...units));
+
+Deno.test("byteLength() counts UTF-8 bytes", () => {
+  assertEquals(byteLength(""), 0);
+  assertEquals(byteLength("plain"), 5);
+  assertEquals(byteLength("\x7f\x80"), 3);
+  assertEquals(byteLength("안녕"), 6);
+  assertEquals(byteLength("👋🏽"), 8);
+  assertEquals(byteLength("\ud800"), 3);
+});
+
+Deno.test("byteLength() agrees with the encoder on any text", () => {
+  fc.assert(fc.property(anyText, (text) => {
+    assertEquals(byteLength(text), encoder.encode(text).length);
+  }));
+});
+
+Deno.test("exceedsBytes() lets exactly the limit through", () => {
+  for (const text of ["a".repeat(12), "é".repeat(6), "한".repeat(4), "👋".repeat(3)]) {
+    assertEquals(encoder.encode(text).length, 12);
+    assert(!exceedsBytes(text, 12));
+    assert(exceedsBytes(text, 11));
+  }
+});
+
+Deno.test("exceedsBytes() agrees with the encoder on any text and limit", () => {
+  fc.assert(fc.property(anyText, fc.nat(40), (text, limit) => {
+    assertEquals(exceedsBytes(text, limit), encoder.encode(text).length > limit);
+  }));
+});
+
+Deno.test("cutBytes() cuts between characters, and never by halves of one", () => {
+  assertEquals(cutBytes("abc", 3), "abc");
+  assertEquals(cutBytes("abcd", 3), "abc");
+  assertEquals(cutBytes("가나다", 8), "가나");
+  assertEquals(cutBytes("a😀", 4), "a");
+  assertEquals(cutBytes("x".repeat(1_000), 0), "");
+});
+
+Deno.test("chain() goes on in the same call with a value, later with a promise", async () => {
+  const seen: number[] = [];
+  assertEquals(chain(1, (value) => seen.push(value)), 1);
+  assertEquals(seen, [1]);
+  const later = chain(Promise.resolve(2), (value) => seen.push(value));
+  assertEquals(seen, [1]);
+  assertInstanceOf(later, Promise);
+  assertEquals(await later, 2);
+  assertEquals(seen, [1, 2]);
 });
