@@ -94,7 +94,7 @@ class ChatSocket extends Connection implements Sender {
   }
 
   protected binary(data: ArrayBuffer): void {
-    if (this.#hasSpace({})) this.#answer(this.#room().relay(data, this), {});
+    this.#call({}, () => this.#room().relay(data, this));
   }
 
   #handle(text: string): void {
@@ -128,9 +128,9 @@ class ChatSocket extends Connection implements Sender {
   ) {
     switch (message.type) {
       case "listen":
-        return this.#inOrder(message, () => this.#subscribe(room.name, message));
+        return this.#call(message, () => this.line.run(() => this.#subscribe(room.name, message)));
       case "leave":
-        return this.#inOrder(message, () => room.leave(this));
+        return this.#call(message, () => this.line.run(() => room.leave(this)));
       case "got":
         return room.got(message.rev, this);
       case "members":
@@ -149,22 +149,21 @@ class ChatSocket extends Connection implements Sender {
   }
 
   #publish(post: Message<"chat" | "note">, room: Room, size: number): void {
-    if (!this.#hasSpace(post)) return;
     const { type: kind, message } = post;
     const id = post.type === "chat" ? post.id : undefined;
     const key = id === undefined ? undefined : { session: this.#session, id };
-    this.#answer(room.publish({ kind, message, size, key }, this), post, this.#acks(id, room));
+    const draft = { kind, message, size, key };
+    this.#call(post, () => room.publish(draft, this), this.#acks(id, room));
   }
 
   #set(message: Message<"set">, room: Room, size: number): void {
-    if (!this.#hasSpace(message)) return;
     const { key, value, if: rev, ttl: ttlSeconds, bind, id } = message;
     // A bound key goes with this socket, and so does what was sent once by it.
     const session = `set:${bind ? `connection:${this.id}` : this.#session}`;
     const member = bind ? this.id : undefined;
     const once = id === undefined ? undefined : { session, id };
     const change = { key, value, size, if: rev, ttlSeconds, member, id: once };
-    this.#answer(room.set(change, this), message, this.#acks(id, room));
+    this.#call(message, () => room.set(change, this), this.#acks(id, room));
   }
 
   /** What tells the peer where its message or change stands, if it gave an `id`. */
@@ -179,11 +178,7 @@ class ChatSocket extends Connection implements Sender {
     const { name, session, type: _, room: __, ...wanted } = message;
     // At once: messages behind this one have their ids in the session, before the join is answered.
     if (session !== undefined) this.#session = `session:${session}`;
-    if (this.#hasSpace(message)) this.#answer(room.join({ name, ...wanted, size }, this), message);
-  }
-
-  #inOrder(details: ErrorDetails, task: () => void): void {
-    if (this.#hasSpace(details)) this.#answer(this.line.run(task), details);
+    this.#call(message, () => room.join({ name, ...wanted, size }, this));
   }
 
   #subscribe(name: string, wanted: Wanted): void {
@@ -194,9 +189,7 @@ class ChatSocket extends Connection implements Sender {
   }
 
   #listMembers(room: Room): void {
-    const details = { room: room.name };
-    if (!this.#hasSpace(details)) return;
-    this.#answer(room.members(this), details, (members) => {
+    this.#call({ room: room.name }, () => room.members(this), (members) => {
       this.notify(membersList(room.name, members));
     });
   }
@@ -220,11 +213,14 @@ class ChatSocket extends Connection implements Sender {
     }
   }
 
-  /** Whether one more call of a room may wait for its answer; if not, tells the peer. */
-  #hasSpace(details: ErrorDetails): boolean {
-    if (this.#waitingCount < MAX_PENDING) return true;
-    this.#fail("unavailable", details);
-    return false;
+  /** Calls a room, if not too many calls wait for its answer. */
+  #call<T>(
+    details: ErrorDetails,
+    call: () => MaybePromise<T | Rejection>,
+    next?: (result: Exclude<T, Rejection>) => void,
+  ): void {
+    if (this.#waitingCount < MAX_PENDING) this.#answer(call(), details, next);
+    else this.#fail("unavailable", details);
   }
 
   /** Takes a room's answer, now or later; a refusal becomes an error to the peer. */

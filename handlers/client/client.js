@@ -233,16 +233,16 @@ export function connect(url, options = {}) {
       const { response, status, body, error } = await get(address, jwt, signal);
       if (signal.aborted) return;
       notBefore = now() + (Number(response.headers.get("retry-after")) * 1000 || 0);
-      const isRefusal = status >= 400 && status < 500;
-      if (body.type !== "error") {
+      const isFinal = status >= 400 && status < 500;
+      if (!isFinal || body.type !== "error") {
         // The page of a proxy, perhaps while the server is being replaced.
-        if (isRefusal && status !== strangerStatus) {
+        if (isFinal && status !== strangerStatus) {
           report(new ParleyError(`http_${status}`, `HTTP status ${status}, trying again`));
         }
         strangerStatus = status;
       } else if (status === 401 && typeof token === "function" && ++refusedTokens < MAX_TOKENS) {
         // Perhaps it was just too old: the next one may do.
-      } else if (isRefusal && status !== 426 && status !== 429) return end(error);
+      } else if (status !== 426 && status !== 429) return end(error);
     } catch {
       // No network and no answer: only time helps.
     }
@@ -798,10 +798,8 @@ export function connect(url, options = {}) {
       handled(() => {
         if (connection === "closed") throw closed(id);
         const question = questions.get(id) ?? withResolvers();
-        if (!questions.has(id)) {
-          questions.set(id, question);
-          enqueue({ type: "members", room: id });
-        }
+        if (!questions.has(id)) enqueue({ type: "members", room: id });
+        questions.set(id, question);
         return question.promise;
       }),
 

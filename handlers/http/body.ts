@@ -8,8 +8,8 @@ import { check } from "./error.ts";
 const BODY_MS = 30_000;
 
 /**
- * Reads a body's text, and counts it. No more than `maxBytes` of it is taken. @throws {HttpError} 415 for another type than JSON, 413 for a longer one, 408 for a slow one, 400 for
- * one that breaks off or is not UTF-8
+ * Reads a body's text, at most `maxBytes` of it, and counts it. @throws {HttpError} 415 for another
+ * type than JSON, 413 for a longer one, 408 for a slow one, 400 for one that breaks off or is no UTF-8
  */
 export async function readBody(
   request: Request,

@@ -129,17 +129,18 @@ export class Room {
     { value, size, ...change }: StatePost,
     from: Sender,
   ): MaybePromise<StateCursor | Rejection> {
-    const bytes = Math.max(size, byteLength(JSON.stringify(value)));
-    const cost = { size: bytes, frames: this.#audience?.directStateCount };
-    return this.#charge(
-      from,
-      cost,
-      () =>
-        this.#ask(from, (as) => this.registry.hooks.set(as, change.key, value), (value) => {
-          const owner = from.rights.user ?? from.address;
-          return this.change({ ...change, value, sender: from.nameIn(this.name)!, owner });
-        }),
-    );
+    const { hooks } = this.registry;
+    const text = JSON.stringify(value);
+    const frames = this.#audience?.directStateCount;
+    return this.#charge(from, { size: Math.max(size, byteLength(text)), frames }, () => {
+      const set = (value: string) => {
+        const sender = from.nameIn(this.name)!;
+        const owner = from.rights.user ?? from.address;
+        return this.checkSender(from) ?? this.change({ ...change, value, sender, owner });
+      };
+      if (!hooks.has("onSet")) return from.line.run(() => set(text));
+      return this.#ask(from, (as) => hooks.set(as, change.key, value), set);
+    });
   }
 
   /** Makes a change that the server's own code asks for: here no right, rate or hook is asked. */
