@@ -152,7 +152,9 @@ Deno.test("rights that went while a hook was asked are missed when it answers", 
     [["forbidden", "2"]],
     [["forbidden", undefined]],
   ]);
-  const { entries } = await server.app.registry.room("ops").state() as { entries: unknown[] };
+  const { entries } = await server.app.registry.engineOf("ops").state("ops") as {
+    entries: unknown[];
+  };
   assertEquals(entries, []);
 });
 
