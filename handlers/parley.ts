@@ -14,6 +14,7 @@ import type { Engine } from "./engine/engine.ts";
 import { createMemoryEngine } from "./engine/memory.ts";
 import { type Parley, runApp } from "./run_app.ts";
 import { systemClock } from "./util/clock.ts";
+import { OptionError } from "./util/option_error.ts";
 
 export type { AccessRules, RequestInfo } from "./access/access.ts";
 export type { Authorize, Grants } from "./access/grants.ts";
@@ -32,8 +33,7 @@ export { ParleyError, type PublishOptions, type SetOptions } from "./run_app.ts"
 export type { Clock } from "./util/clock.ts";
 export type { Log, Write } from "./util/log.ts";
 export type { MaybePromise } from "./util/maybe_promise.ts";
-export { OptionError } from "./util/option_error.ts";
-export type { Limits, Parley, ParleyOptions };
+export { type Limits, OptionError, type Parley, type ParleyOptions };
 
 /**
  * Makes a Parley. Ending it (`await using`) drains it and closes its engine, also one that was given.
@@ -41,13 +41,18 @@ export type { Limits, Parley, ParleyOptions };
  * @throws {OptionError} if an option cannot be used
  */
 export function createParley(options: ParleyOptions = {}): Parley {
+  const { maxMessageBytes, maxQueueBytes } = fullLimits(options.limits);
+  if (maxQueueBytes < maxMessageBytes) {
+    const least = `must be at least maxMessageBytes (${maxMessageBytes})`;
+    throw new OptionError("maxQueueBytes", `${least}, is ${maxQueueBytes}`);
+  }
   return runApp(createApp(options));
 }
 
 /**
  * Makes the engine that keeps rooms in this process's memory.
  *
- * @throws {OptionError} if a rule of the limits is none
+ * @throws {OptionError} if a limit cannot be used
  */
 export function memoryEngine(limits: Partial<Limits> = {}): Engine {
   return createMemoryEngine(fullLimits(limits), systemClock);

@@ -16,7 +16,7 @@ export { OptionError } from "./util/option_error.ts";
  * Connects to Redis.
  *
  * @param url `redis://host`, several addresses of a cluster with commas, or `redis+sentinel://host:port,…/name`
- * @throws {OptionError} if the URL is of another kind, or a rule of the limits is none
+ * @throws {OptionError} if the URL is of another kind, or a limit cannot be used
  */
 export function redisEngine(
   url: string,

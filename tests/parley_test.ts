@@ -178,6 +178,12 @@ Deno.test("a program's own LogTape stays as it configured it", async () => {
   }
 });
 
+Deno.test("a limit that is undefined is as one that is missing", async () => {
+  await using parley = create({ limits: { maxRooms: undefined, historySize: 1 } });
+  for (const n of [1, 2]) await parley.publish("ops", n);
+  assertEquals((await parley.history("ops")).messages.length, 1);
+});
+
 Deno.test("createParley() has the shape that deno serve wants", async () => {
   await using parley = create();
   const { fetch } = parley;

@@ -1,5 +1,6 @@
 /** Every limit of a server, in one flat object. */
 import type { HistoryLimits } from "../engine/memory.ts";
+import { OptionError } from "../util/option_error.ts";
 import { DEFAULT_MAX_KEYS, DEFAULT_MAX_STATE_BYTES } from "../engine/state_map.ts";
 
 /** What clients may use, and what the server keeps. 0 means no limit where the comment says so. */
@@ -65,8 +66,19 @@ export const DEFAULT_LIMITS: Readonly<Limits> = {
   drainSeconds: 4,
 };
 
-/** Limits with those that are missing; a room's state is at most a quarter of what a client may have unsent. */
+/**
+ * Limits with those that are missing; a room's state is at most a quarter of what a client may have unsent.
+ *
+ * @throws {OptionError} if one is no number from 0
+ */
 export function fullLimits(limits: Partial<Limits> = {}): Limits {
-  const full = { ...DEFAULT_LIMITS, ...limits };
+  const given = Object.entries(limits).filter(([, value]) => value !== undefined);
+  for (const [name, value] of given) {
+    const isNumber = typeof value === "number" && value >= 0;
+    if (name in DEFAULT_LIMITS && !isNumber) {
+      throw new OptionError(name, `must be a number from 0, is ${value}`);
+    }
+  }
+  const full: Limits = { ...DEFAULT_LIMITS, ...Object.fromEntries(given) };
   return { ...full, maxStateBytes: Math.min(full.maxStateBytes, full.maxQueueBytes / 4) };
 }

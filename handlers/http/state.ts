@@ -25,7 +25,7 @@ export async function stateOf(
   room: string,
   since?: string,
 ): Promise<string | Refusal> {
-  const span = await registry.room(room).state(parseStateCursor(since));
+  const span = await registry.engineOf(room).state(room, parseStateCursor(since));
   if ("refused" in span) return span;
   const { entries, epoch, rev } = span;
   const start = JSON.stringify({ room, epoch, rev, since: span.since }).slice(0, -1);

@@ -3,13 +3,11 @@
  * whom it is from: rate, rights, then the engine.
  */
 import type { Change, Draft, Engine, IdempotencyKey, Outcome, Refusal } from "../engine/engine.ts";
-import { isRefusal } from "../engine/engine.ts";
 import type { From } from "../hooks/hooks.ts";
 import type { ErrorCode } from "../protocol/encode.ts";
-import type { Span } from "../protocol/page.ts";
 import { BANS_ROOM, isServerRoom } from "../protocol/parse.ts";
-import type { Cursor, StateCursor, Wanted } from "../protocol/position.ts";
-import type { Members, RoomSummary, StateSpan } from "../protocol/room_event.ts";
+import type { StateCursor, Wanted } from "../protocol/position.ts";
+import type { Members } from "../protocol/room_event.ts";
 import { byteLength } from "../util/bytes.ts";
 import { chain, type MaybePromise } from "../util/maybe_promise.ts";
 import type { Audience } from "./audience.ts";
@@ -129,17 +127,18 @@ export class Room {
     { value, size, ...change }: StatePost,
     from: Sender,
   ): MaybePromise<StateCursor | Rejection> {
-    const bytes = Math.max(size, byteLength(JSON.stringify(value)));
-    const cost = { size: bytes, frames: this.#audience?.directStateCount };
-    return this.#charge(
-      from,
-      cost,
-      () =>
-        this.#ask(from, (as) => this.registry.hooks.set(as, change.key, value), (value) => {
-          const owner = from.rights.user ?? from.address;
-          return this.change({ ...change, value, sender: from.nameIn(this.name)!, owner });
-        }),
-    );
+    const { hooks } = this.registry;
+    const text = JSON.stringify(value);
+    const frames = this.#audience?.directStateCount;
+    return this.#charge(from, { size: Math.max(size, byteLength(text)), frames }, () => {
+      const set = (value: string) => {
+        const sender = from.nameIn(this.name)!;
+        const owner = from.rights.user ?? from.address;
+        return this.checkSender(from) ?? this.change({ ...change, value, sender, owner });
+      };
+      if (!hooks.has("onSet")) return from.line.run(() => set(text));
+      return this.#ask(from, (as) => hooks.set(as, change.key, value), set);
+    });
   }
 
   /** Makes a change that the server's own code asks for: here no right, rate or hook is asked. */
@@ -151,11 +150,6 @@ export class Room {
   got(rev: number, subscriber: Subscriber): void {
     const subscription = subscriber.rooms.get(this.name);
     if (subscription?.hasState) subscription.audience.state.got(subscription, rev);
-  }
-
-  /** The state: what changed behind `since`, or all of it. */
-  state(since?: StateCursor): MaybePromise<StateSpan | Refusal> {
-    return this.engine.state(this.name, since);
   }
 
   /** Relays a socket's bytes to the others of the room; they are not kept. */
@@ -185,27 +179,6 @@ export class Room {
   members(from?: Member): MaybePromise<Members | Rejection> {
     if (from && !from.rooms.has(this.name)) return { refused: "not_joined" };
     return this.engine.members(this.name);
-  }
-
-  /** What the list of rooms says of this one; zeros where nobody knows it. */
-  summary(): MaybePromise<RoomSummary | Refusal> {
-    const room = this.name;
-    return chain<RoomSummary[], RoomSummary | Refusal>(
-      this.engine.rooms(nameBefore(room), 1),
-      ([found]) => {
-        if (found?.room === room) return found;
-        // Without subscribers it is in no list, but may have messages.
-        return chain<Span | Refusal, RoomSummary | Refusal>(
-          this.engine.read(room),
-          (span) => isRefusal(span) ? span : { room, members: 0, listeners: 0, seq: span.seq },
-        );
-      },
-    );
-  }
-
-  /** The kept messages behind a cursor. */
-  read(after?: Cursor): MaybePromise<Span | Refusal> {
-    return this.engine.read(this.name, after);
   }
 
   /** Subscribes: `welcome` first, then what was missed, then all that comes. */
@@ -303,9 +276,4 @@ export class Room {
       });
     });
   }
-}
-
-/** The last text before a room's name that could be a name: `~` is behind all letters of names. */
-function nameBefore(name: string): string {
-  return name.slice(0, -1) + String.fromCharCode(name.charCodeAt(name.length - 1) - 1) + "~";
 }

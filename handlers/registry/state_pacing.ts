@@ -8,6 +8,8 @@ export class StatePacing {
   readonly #paced = new Map<number, Set<StateListener>>();
   /** Ends the timer that runs, by `every`. */
   readonly #timers = new Map<number, () => void>();
+  /** When something was told last, by `every`; Unix ms. */
+  readonly #toldAt = new Map<number, number>();
 
   constructor(readonly all: StateListeners) {}
 
@@ -21,16 +23,21 @@ export class StatePacing {
   delete(listener: StateListener): void {
     const every = listener.every!;
     this.#paced.get(every)?.delete(listener);
-    if (this.#paced.get(every)?.size === 0) this.#paced.delete(every);
+    if (this.#paced.get(every)?.size !== 0) return;
+    this.#paced.delete(every);
+    this.#toldAt.delete(every);
   }
 
-  /** Starts the timers: there is something to tell. */
+  /** Starts the timers: there is something to tell. Where nothing was told for long it is told at once. */
   start(): void {
     if (this.#paced.size === this.#timers.size) return;
     for (const every of this.#paced.keys()) {
       if (this.#timers.has(every)) continue;
       const { clock } = this.all.audience.room.registry;
-      this.#timers.set(every, clock.after(every, () => this.#tell(every)));
+      const toldAgo = clock.now() - (this.#toldAt.get(every) ?? -Infinity);
+      // The system's clock may be set back.
+      const ms = Math.max(0, Math.min(every, every - toldAgo));
+      this.#timers.set(every, clock.after(ms, () => this.#tell(every)));
     }
   }
 
@@ -44,21 +51,21 @@ export class StatePacing {
     this.#timers.delete(every);
     const { audience, map, isReady } = this.all;
     if (!isReady) return;
+    this.#toldAt.set(every, audience.room.registry.clock.now());
     let isDone = true;
     const encoded = new Map<StatefulDialect, Map<unknown, string[]>>();
     for (const listener of [...this.#paced.get(every) ?? []]) {
       const { dialect } = listener;
       if (listener.toldRev === map.rev) continue;
-      if (!listener.isCaughtUp) {
-        isDone = false;
-        continue;
-      }
       if (!encoded.has(dialect)) {
         encoded.set(dialect, new Map());
         // What was said in the room before goes out before.
         audience.flush(dialect.withheld);
       }
-      if (this.#paced.get(every)?.has(listener)) listener.tell(encoded.get(dialect));
+      if (!this.#paced.get(every)?.has(listener)) continue;
+      const frames = listener.isCaughtUp ? listener.missed(encoded.get(dialect)) : undefined;
+      if (frames) listener.tell(frames);
+      else isDone = false;
     }
     if (!isDone) this.start();
   }

@@ -104,7 +104,7 @@ export class Subscription {
       return this.#start(undefined, state);
     }
     const cursor = parseCursor(after);
-    chain(room.read(cursor), (span) => {
+    chain(room.engine.read(room.name, cursor), (span) => {
       // What others know already, this cursor too, may still be on its way here.
       const isHere = !isRefusal(span) && span.epoch === this.#from.epoch &&
         (isWithin(this.#from, cursor) || !isWithin(span, cursor));

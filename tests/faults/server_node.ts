@@ -32,6 +32,7 @@ export class ServerNode implements TrafficNode, AsyncDisposable {
   /** The socket of each sender, by room and name. */
   readonly #senders = new Map<string, Client>();
   #process!: ServerProcess;
+  #isRunning = false;
 
   private constructor(
     readonly env: Record<string, string>,
@@ -52,8 +53,10 @@ export class ServerNode implements TrafficNode, AsyncDisposable {
     return node;
   }
 
-  /** Starts the server again; from now on clients come to it. */
+  /** Starts the server again if it has ended; from now on clients come to it. */
   async restart(): Promise<void> {
+    if (this.#isRunning) return;
+    this.#isRunning = true;
     this.#process = await ServerProcess.start(FLAGS, { env: this.env });
     this.front.targetPort = this.port;
   }
@@ -61,6 +64,7 @@ export class ServerNode implements TrafficNode, AsyncDisposable {
   /** Ends the server by a signal; whoever connects from now on comes to `other`, or to nobody. */
   async end(signal: Deno.Signal, other: ServerNode = this): Promise<Deno.CommandStatus> {
     this.front.targetPort = other.port;
+    this.#isRunning = false;
     this.#process.kill(signal);
     return await this.#process.status;
   }

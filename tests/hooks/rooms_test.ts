@@ -152,7 +152,9 @@ Deno.test("rights that went while a hook was asked are missed when it answers", 
     [["forbidden", "2"]],
     [["forbidden", undefined]],
   ]);
-  const { entries } = await server.app.registry.room("ops").state() as { entries: unknown[] };
+  const { entries } = await server.app.registry.engineOf("ops").state("ops") as {
+    entries: unknown[];
+  };
   assertEquals(entries, []);
 });
 
@@ -439,5 +441,38 @@ Deno.test("whatever onJoin does: the last name that was granted counts, and nobo
       );
     }),
     { numRuns: 100 },
+  );
+});
+
+Deno.test("whatever onSet does: changes keep their order, nobody else waits, none is acked that is not kept", async () => {
+  const plan = fc.array(fc.constantFrom(...ACTS), { maxLength: 8 });
+  await fc.assert(
+    fc.asyncProperty(plan, async (plan) => {
+      const late: (() => void)[] = [];
+      const act = actor(late);
+      const server = createServer({
+        onSet({ key, value }) {
+          if (key === "a") return act((value as [Act])[0], { value: ["changed", -1] });
+        },
+      });
+      const [ann, bo] = [await joined(server, "Ann"), await joined(server, "Bo")];
+      plan.forEach((act, n) => ann.say({ type: "set", key: "a", value: [act, n], id: `${n}` }));
+      bo.say({ type: "set", key: "b", value: 1, id: "bo" });
+      await settle();
+      assertEquals(told(bo, "ack").map(({ id }) => id), ["bo"]);
+      await answerAll(late, () => 0);
+      const taken = [...plan.entries()].filter(([, act]) =>
+        ["now", "late", "change"].includes(act)
+      );
+      const acks = told(ann, "ack");
+      assertEquals(acks.map(({ id }) => Number(id)), taken.map(([n]) => n));
+      const { entries } = await (await server.ask("/rooms/ops/state")).json();
+      const [{ value, rev } = { value: undefined, rev: undefined }] = entries
+        .filter(({ key }: { key: string }) => key === "a");
+      const [n, last] = taken.at(-1) ?? [];
+      assertEquals(value, last === "change" ? ["changed", -1] : last && [last, n]);
+      assertEquals(rev, acks.at(-1)?.rev);
+    }),
+    { numRuns: 50 },
   );
 });

@@ -251,13 +251,20 @@ Deno.test("every gives changes together, with one encoding, and costs nothing wh
   for (let i = 0; i < 50; i++) set("a");
   set("b");
   assertEquals(clock.timerCount, idle + 1);
-  clock.tick(99);
+  // Nothing was told for long: the first is told at once, what comes then after 100 ms.
+  clock.tick(0);
+  await turn();
+  assertEquals(viewers.map(outline), [[["state", 51, 0]], [["state", 51, 0]]]);
+  assertEquals(clock.timerCount, idle);
+  set("a");
+  clock.tick(60);
+  set("b");
+  clock.tick(39);
   await turn();
   assertEquals(viewers.map(outline), [[], []]);
   clock.tick(1);
   await turn();
-  assertEquals(viewers.map(outline), [[["state", 51, 0]], [["state", 51, 0]]]);
-  assertEquals(clock.timerCount, idle);
+  assertEquals(viewers.map(outline), [[["state", 53, 51]], [["state", 53, 51]]]);
   set("b");
   viewers.forEach((viewer) => viewer.end());
   assertEquals(clock.timerCount, before);
@@ -415,6 +422,29 @@ Deno.test("changes that the process missed come as one state with since, and are
   assertEquals(entries, [["b", 2], ["a", null], ["c", 3]]);
   assertEquals([next.type, next.rev], ["set", 7]);
   assertEquals([outline(paced), outline(other)], [[["state", 7, 2]], []]);
+});
+
+Deno.test("near QUEUE_MB a state that fits no queue waits, and evicts nobody", async () => {
+  const { hear, set, turn, clock, registry } = stateServer();
+  const [ann, paced] = [await hear(), await hear("state=1&every=50")];
+  ann.bufferedAmount = paced.bufferedAmount = 200_000;
+  for (let i = 0; i < 30; i++) set(`k${i}`, "x".repeat(5_000));
+  await turn();
+  [ann, paced].forEach(told);
+  // What others have not read leaves little for each.
+  const { queueLimit } = registry;
+  registry.queueLimit = 65_536;
+  ann.bufferedAmount = paced.bufferedAmount = 0;
+  clock.tick(50);
+  await turn();
+  assertEquals([ann, paced].map(outline), [[], []]);
+  registry.queueLimit = queueLimit;
+  clock.tick(50);
+  await turn();
+  for (const socket of [ann, paced]) {
+    assertEquals(outline(socket), Array(3).fill(["state", 30, 0]));
+    assertEquals(socket.closes, []);
+  }
 });
 
 Deno.test("a key may be escaped in a path", async () => {

@@ -545,7 +545,8 @@ redisTest(
     await advance(clock, 21, two);
     await hear(one, "r");
     for (const name of ["Ann", "Bo"]) await granted(one.join("r", name, name));
-    await recorder.until(({ chats }) => chats.length === 3);
+    for (const socket of ["1", "2"]) await granted(one.join("r", socket, "Cy", "u1"));
+    await recorder.until(({ chats }) => chats.length === 4);
     await server.command("HSET", "parley:{r}:nodes", id, "1 1");
     // It had written this down, but not published it.
     await server.command("RPUSH", "parley:{left}:events", "7 leave 0 3 Cyn", "8 vacated 0 ");
@@ -554,7 +555,7 @@ redisTest(
     // Who lists the rooms meanwhile does not make these forgotten.
     assertEquals((await two.rooms("", 10)).map(({ room }) => room), [EVENTS_ROOM, "r"]);
     await advance(clock, 6, two);
-    await recorder.until(({ chats }) => chats.length === 8);
+    await recorder.until(({ chats }) => chats.length === 10);
     const events = recorder.chats.map(({ message }) => JSON.parse(message));
     const ofRoom = (name: string) =>
       events.filter(({ room }) => room === name).map(({ event, members }) => `${event} ${members}`);
@@ -562,10 +563,14 @@ redisTest(
       "occupied 1",
       "join 1",
       "join 2",
+      "join 3",
+      "leave 2",
       "leave 1",
       "leave 0",
       "vacated 0",
     ]);
+    const cy = events.filter(({ user }) => user === "u1").map(({ event, name }) => [event, name]);
+    assertEquals(cy, [["join", "Cy"], ["leave", "Cy"]]);
     assertEquals(events.filter(({ room }) => room === "left"), [
       { event: "leave", room: "left", n: 7, name: "Cyn", members: 0 },
       { event: "vacated", room: "left", n: 8, members: 0 },
