@@ -136,6 +136,11 @@ const RULE = `{
 const FILES = {
   "deno.json": JSON.stringify({
     links: [ROOT],
+    compilerOptions: {
+      noUnusedLocals: true,
+      noUnusedParameters: true,
+      noFallthroughCasesInSwitch: true,
+    },
     imports: { "@parley/parley": "jsr:@parley/parley@^0.1.0", hono: "npm:hono@4.13.19" },
   }),
   "alone.ts": `import { createParley, refuse } from "@parley/parley";
