@@ -38,6 +38,7 @@ export type Entry =
     rev: number,
     expiresAt: number | null,
     isBound: boolean,
+    owner?: string | null,
   ];
 
 /** Changes to commit together. */
@@ -89,7 +90,7 @@ export class RoomJournal {
   }
 
   /** Writes the last change of a key; gives its row. */
-  addKey({ key, value, sender, time, rev, expiresAt, member }: KeptEntry): number {
+  addKey({ key, value, sender, time, rev, expiresAt, member, owner }: KeptEntry): number {
     const isBound = member !== undefined;
     return this.#add([
       "key",
@@ -101,6 +102,7 @@ export class RoomJournal {
       rev,
       expiresAt ?? null,
       isBound,
+      owner ?? null,
     ]);
   }
 

@@ -1,19 +1,24 @@
 /** The engine of another thread, over a `MessagePort`: that thread shares it (`shared.ts`). */
-import type { Head, StateCursor } from "../protocol/position.ts";
+import type { Head } from "../protocol/position.ts";
 import { type Clock, systemClock } from "../util/clock.ts";
 import type { MaybePromise } from "../util/maybe_promise.ts";
 import { Channel } from "./channel.ts";
-import { type Change, type Engine, isRefusal, type Outcome, type Refusal } from "./engine.ts";
+import {
+  type Engine,
+  type IdempotencyKey,
+  isRefusal,
+  type Outcome,
+  type Refusal,
+} from "./engine.ts";
 import { type FlatEvent, flatten, unflatten } from "./flat_event.ts";
 import { HostGate } from "./host_gate.ts";
 
 /** What the owner answers. A hosting has an id, so that events of an ended one are told from a new one's. */
 export interface OwnerCalls
-  extends Pick<Engine, "state" | "join" | "leave" | "members" | "read" | "rooms"> {
+  extends Pick<Engine, "set" | "state" | "join" | "leave" | "members" | "read" | "rooms"> {
   host(room: string, id: number, listeners: number, address?: string): MaybePromise<Head | Refusal>;
   release(room: string, id: number): void;
   publish(room: string, ...draft: FlatDraft): MaybePromise<Outcome>;
-  set(room: string, ...change: FlatChange): MaybePromise<StateCursor | Refusal>;
   relay(room: string, ...event: FlatEvent): void;
   /** Once a second: the listeners of each hosting where they changed, id and count by turns. */
   report(listeners: number[]): void;
@@ -26,22 +31,8 @@ export interface RemoteCalls {
   state(name: Engine["name"], isReady: boolean, isFull?: boolean): void;
 }
 
-/** A draft's values: its sender, message and address, then session, id and digest of its key. */
-type FlatDraft = [string, string, address?: string, session?: string, id?: string, digest?: string];
-
-/** A change's values; the last three are its id's. */
-type FlatChange = [
-  key: string,
-  value: string,
-  sender: string,
-  expectedRev?: number,
-  ttlSeconds?: number,
-  member?: string,
-  owner?: string,
-  session?: string,
-  id?: string,
-  digest?: string,
-];
+/** A draft's values; `key` is seldom there. */
+type FlatDraft = [sender: string, message: string, address?: string, key?: IdempotencyKey];
 
 const REPORT_MS = 1_000;
 /** With more of them unanswered the owner hangs. */
@@ -118,9 +109,9 @@ export function remoteEngine(port: MessagePort, clock: Clock = systemClock): Eng
       forget(name, hosting);
       channel.notify("release", name, hosting.id);
     },
-    publish: (room, { sender, message, key, address }) =>
-      channel.call("publish", room, sender, message, address, key?.session, key?.id, key?.digest),
-    set: (room, change) => channel.call("set", room, ...flattenChange(change)),
+    publish: (room, { sender, message, address, key }) =>
+      channel.call("publish", room, sender, message, address, key),
+    set: (room, change) => channel.call("set", room, change),
     state: (room, since) => channel.call("state", room, since),
     relay(room, event) {
       if (!channel.isFull) channel.notify("relay", room, ...flatten(event));
@@ -141,37 +132,5 @@ export function remoteEngine(port: MessagePort, clock: Clock = systemClock): Eng
       channel.close();
       return Promise.resolve();
     },
-  };
-}
-
-function flattenChange(change: Change): FlatChange {
-  const { key, value, sender, if: expectedRev, ttlSeconds, member, owner, id } = change;
-  return [
-    key,
-    value,
-    sender,
-    expectedRev,
-    ttlSeconds,
-    member,
-    owner,
-    id?.session,
-    id?.id,
-    id?.digest,
-  ];
-}
-
-/** The change of its values. */
-export function unflattenChange(flat: FlatChange): Change {
-  const [key, value, sender, expectedRev, ttlSeconds, member, owner, session, id = "", digest] =
-    flat;
-  return {
-    key,
-    value,
-    sender,
-    if: expectedRev,
-    ttlSeconds,
-    member,
-    owner,
-    id: session === undefined ? undefined : { session, id, digest },
   };
 }

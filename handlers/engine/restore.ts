@@ -26,11 +26,12 @@ export function restoreInto(rooms: MemoryRooms, journal: Journal): TakeEntry {
       rooms.touch(room);
       rooms.makeSpace();
     } else if (entry[0] === "key") {
-      const [, , key, value, sender, time, rev, expiresAt, isBound] = entry;
+      const [, , key, value, sender, time, rev, expiresAt, isBound, owner] = entry;
       const bytes = encodedBytes(key, value, sender);
       const kept: KeptEntry = { key, value, sender, time, rev, row, bytes };
       if (expiresAt !== null) kept.expiresAt = expiresAt;
       if (isBound) kept.member = LOST_MEMBER;
+      if (typeof owner === "string") kept.owner = owner;
       rooms.stateOf(room).put(kept);
       rooms.touch(room);
     } else {

@@ -6,7 +6,7 @@ import { Channel } from "./channel.ts";
 import { type Engine, type Host, isRefusal, type Refusal } from "./engine.ts";
 import { HostGate } from "./host_gate.ts";
 import { flatten, unflatten } from "./flat_event.ts";
-import { type OwnerCalls, type RemoteCalls, unflattenChange } from "./remote.ts";
+import type { OwnerCalls, RemoteCalls } from "./remote.ts";
 
 /** An engine that several threads use. */
 export interface SharedEngine {
@@ -52,11 +52,8 @@ export function shareEngine(engine: Engine): SharedEngine {
             use.release(room);
           },
           relay: (room, ...event) => use.relay(room, unflatten(event) as Transient),
-          publish(room, sender, message, address, session, id = "", digest) {
-            const key = session === undefined ? undefined : { session, id, digest };
-            return use.publish(room, { sender, message, key, address });
-          },
-          set: (room, ...change) => use.set(room, unflattenChange(change)),
+          publish: (room, sender, message, address, key) =>
+            use.publish(room, { sender, message, address, key }),
           report(listeners) {
             for (let i = 0; i < listeners.length; i += 2) {
               const hosting = hostings.get(listeners[i]);

@@ -91,26 +91,34 @@ export class StateListener {
     this.#told = [];
   }
 
-  /** Tells it what has changed since it was told last. `encoded` has what others were told. */
-  tell(encoded: Map<unknown, string[]> = new Map()): void {
+  /** What has changed since it was told last; nothing while its queue has no space for it. `encoded` has what others were told. */
+  missed(encoded: Map<unknown, string[]> = new Map()): string[] | undefined {
     const { all, toldRev, dialect, subscription: { subscriber } } = this;
-    const { map, audience: { room, head } } = all;
+    const { room, head } = all.audience;
     let frames = encoded.get(toldRev);
     if (!frames) {
       frames = dialect.state(room.name, head.seq, all.spanSince(toldRev));
       encoded.set(toldRev, frames);
     }
+    const isFitting = subscriber.unsentBytes + lengthOf(frames) <= room.registry.queueLimit;
+    return isFitting ? frames : undefined;
+  }
+
+  /** Tells it what it missed. */
+  tell(frames: string[]): void {
+    const { all, toldRev, subscription: { subscriber } } = this;
     const direct = (this.#heldBytes ?? all.bytes) - this.#gotBytes;
     // Of one that has never said what it got nothing is counted.
     if (this.#gotRev === undefined) this.#told = [];
     else this.#told.push({ rev: toldRev ?? 0, bytes: direct });
-    this.#told.push({
-      rev: map.rev,
-      bytes: frames.reduce((sum, frame) => sum + frame.length, 0),
-    });
-    this.toldRev = map.rev;
+    this.#told.push({ rev: all.map.rev, bytes: lengthOf(frames) });
+    this.toldRev = all.map.rev;
     this.#gotBytes = all.bytes;
     this.#heldBytes = this.isDirect ? undefined : all.bytes;
     for (const frame of frames) subscriber.notify(frame);
   }
+}
+
+function lengthOf(frames: string[]): number {
+  return frames.reduce((sum, { length }) => sum + length, 0);
 }

@@ -205,11 +205,12 @@ export class StateListeners implements PendingRoom {
 
   /** Gives one that has caught up what it missed, and each change from now on. */
   #release(listener: StateListener): void {
-    if (!this.isReady || !listener.isCaughtUp) return;
+    const frames = this.isReady && listener.isCaughtUp ? listener.missed() : undefined;
+    if (!frames) return;
     this.#withheld.delete(listener);
     listener.isDirect = true;
     this.#direct.add(listener);
-    this.audience.move(listener.subscription, listener.dialect, () => listener.tell());
+    this.audience.move(listener.subscription, listener.dialect, () => listener.tell(frames));
   }
 
   /** What changed behind a rev, or the whole state where that is not known. */

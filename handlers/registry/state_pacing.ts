@@ -57,16 +57,15 @@ export class StatePacing {
     for (const listener of [...this.#paced.get(every) ?? []]) {
       const { dialect } = listener;
       if (listener.toldRev === map.rev) continue;
-      if (!listener.isCaughtUp) {
-        isDone = false;
-        continue;
-      }
       if (!encoded.has(dialect)) {
         encoded.set(dialect, new Map());
         // What was said in the room before goes out before.
         audience.flush(dialect.withheld);
       }
-      if (this.#paced.get(every)?.has(listener)) listener.tell(encoded.get(dialect));
+      if (!this.#paced.get(every)?.has(listener)) continue;
+      const frames = listener.isCaughtUp ? listener.missed(encoded.get(dialect)) : undefined;
+      if (frames) listener.tell(frames);
+      else isDone = false;
     }
     if (!isDone) this.start();
   }

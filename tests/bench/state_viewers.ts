@@ -7,8 +7,12 @@ import { RawClient } from "../support/clients.ts";
 
 /** A JSON object. */
 export type Fields = Record<string, unknown>;
-/** A value as the setters make it: its number, and when it was made, in Unix ms. */
+/** A value as the setters make it: its number, and when it was made, as {@link elapsedMs}. */
 export type Value = { n: number; at: number };
+
+const start = Date.now();
+/** Since this program began: short, as a slow viewer has to read it in each value. */
+export const elapsedMs = (): number => Date.now() - start;
 
 const V1 = { "sec-websocket-protocol": "parley.v1" };
 /** As many different frames are under way to viewers of one `every`. */
@@ -53,7 +57,7 @@ export class Viewer {
   take(text: string): void {
     this.bytes += text.length;
     const { objects, madeAt } = parse(text);
-    const now = Date.now();
+    const now = elapsedMs();
     for (const [at, count] of madeAt) {
       this.ages.set(now - at, (this.ages.get(now - at) ?? 0) + count);
     }

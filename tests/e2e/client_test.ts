@@ -192,7 +192,7 @@ test("after a refused name and a cut the old name is in the room again", async (
 
 // The state of the real client on a real server, through cuts and over a restart.
 
-for (const engine of ["memory", "durable", "redis"]) {
+for (const engine of ["memory", "threads", "durable", "redis"]) {
   const name = `the client's state on a ${engine} engine is right after cuts and a restart`;
   test(name, async () => {
     await using stack = new AsyncDisposableStack();
@@ -203,7 +203,11 @@ for (const engine of ["memory", "durable", "redis"]) {
       stack.defer(() => Deno.remove(folder, { recursive: true }));
       settings.DATA_FILE = `${folder}/parley.db`;
     }
-    let server = await startServer(settings);
+    const start = () =>
+      engine === "threads"
+        ? ServerProcess.start(["--workers", "2", "--join-rate", "0"])
+        : startServer(settings);
+    let server = await start();
     stack.defer(() => server[Symbol.asyncDispose]());
     const proxy = stack.use(new Proxy(Number(new URL(server.url).port)));
     const errors: ParleyError[] = [];
@@ -248,9 +252,9 @@ for (const engine of ["memory", "durable", "redis"]) {
     proxy.cut();
     await lost.promise;
     await server[Symbol.asyncDispose]();
-    server = await startServer(settings);
+    server = await start();
     proxy.targetPort = Number(new URL(server.url).port);
-    const kept = engine === "memory" ? {} : { score: 7 };
+    const kept = ["memory", "threads"].includes(engine) ? {} : { score: 7 };
     proxy.heal();
     await all({ "player/Ann": { x: 7 }, ...kept, "turn": "Ann" });
 

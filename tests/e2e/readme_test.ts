@@ -306,21 +306,104 @@ async function runServer({ text }: Block, { empty }: Desk): Promise<void> {
   assertEquals(await ann.nextObject(), { type: "error", message: refusal });
 }
 
-test("each TypeScript program of a README fits the types, and serves if it is a server", async () => {
+/** A rule of somebody else's. */
+const RULE = `{
+  onMessage: ({ message }) => message === "damn" ? refuse("Be kind.") : undefined,
+}`;
+/** Programs of somebody else's that link Parley: with Deno alone, with Hono and with deno serve. */
+const LINKING = {
+  "alone.ts": `import { createParley, refuse } from "@parley/parley";
+const parley = createParley(${RULE});
+const { addr } = Deno.serve({ port: 0, hostname: "127.0.0.1", onListen() {} }, parley.fetch);
+console.log("at " + addr.port);
+`,
+  "beside_hono.ts": `import { createParley, refuse } from "@parley/parley";
+import { Hono } from "hono";
+const parley = createParley({ ...${RULE}, prefix: "/rt" });
+const app = new Hono<{ Bindings: Deno.ServeHandlerInfo }>();
+app.all("/rt/*", (c) => parley.fetch(c.req.raw, c.env));
+const mounted = createParley({ ...${RULE}, prefix: "/mounted" });
+app.mount("/mounted", mounted.fetch, { replaceRequest: false });
+const { addr } = Deno.serve({ port: 0, hostname: "127.0.0.1", onListen() {} }, app.fetch);
+console.log("at " + addr.port);
+`,
+  "serve.ts": `import { createParley, refuse } from "@parley/parley";
+
+export default createParley(${RULE});
+`,
+  "program.ts": await Deno.readTextFile(`${ROOT}tests/e2e/linked_program.ts`),
+  // The rule must be typed: what is no hook, or answers what no hook may, does not compile.
+  "wrong.ts": `import { createParley } from "@parley/parley";
+// @ts-expect-error onJoin answers a name
+createParley({ onJoin: () => 7 });
+// @ts-expect-error there is no such hook
+createParley({ onMesage() {} });
+`,
+};
+
+/** How each is started, the line that tells its port, and a room. */
+const LINKING_STARTS: [args: string[], line: RegExp, path: string][] = [
+  [["run", "-A", "alone.ts"], /^at (\d+)$/, "/chat/ops"],
+  [["run", "-A", "beside_hono.ts"], /^at (\d+)$/, "/rt/chat/ops"],
+  [["run", "-A", "beside_hono.ts"], /^at (\d+)$/, "/mounted/chat/ops"],
+  [["serve", "-A", "--host", "127.0.0.1", "--port", "0", "serve.ts"], /:(\d+)\/?$/, "/chat/ops"],
+];
+
+async function runLinking(cwd: string, [args, line, path]: typeof LINKING_STARTS[0]) {
+  await using server = new TestProcess(args, { cwd });
+  const [, port] = line.exec(await server.line(line))!;
+  await using ann = await Client.join(`ws://127.0.0.1:${port}${path}`, "Ann");
+  ann.send({ type: "chat", message: "damn" });
+  assertEquals(await ann.nextObject(), { type: "error", message: "Be kind." });
+  ann.send({ type: "chat", message: "hello" });
+  assertEquals((await ann.nextObject()).message, "hello");
+}
+
+test("each TypeScript program of a README, and each of a project that links Parley, fits the types and serves", async (t) => {
   await using desk = await makeDesk();
-  const { imports } = JSON.parse(await Deno.readTextFile(`${desk.project}/deno.json`));
-  const own = { imports: { jose: imports.jose } };
-  await Deno.writeTextFile(`${desk.empty}/deno.json`, JSON.stringify(own));
-  await run("deno link ../parley", { cwd: desk.empty });
-  await run(`cp handlers/client/client.js handlers/client/client.d.ts ${desk.empty}`);
+  const { project, empty: cwd } = desk;
+  const { imports } = JSON.parse(await Deno.readTextFile(`${project}/deno.json`));
+  const own = {
+    imports: { jose: imports.jose, hono: "npm:hono@4.13.19" },
+    compilerOptions: { noUnusedParameters: true, noFallthroughCasesInSwitch: true },
+  };
+  await Deno.writeTextFile(`${cwd}/deno.json`, JSON.stringify(own));
+  await run("deno link ../parley", { cwd });
+  await run(`cp handlers/client/client.js handlers/client/client.d.ts ${cwd}`);
   const programs = await blocksIn("ts");
+  const files: Record<string, string> = { ...LINKING };
   for (const [index, { text }] of programs.entries()) {
-    const program = text.replaceAll("http://localhost:8000/client.js", "./client.js");
-    await Deno.writeTextFile(`${desk.empty}/program_${index}.ts`, program);
+    files[`program_${index}.ts`] = text.replaceAll(
+      "http://localhost:8000/client.js",
+      "./client.js",
+    );
   }
-  await run("deno check *.ts", { cwd: desk.empty });
+  for (const [name, text] of Object.entries(files)) {
+    await Deno.writeTextFile(`${cwd}/${name}`, text);
+  }
+  const check = ["check", ...Object.keys(files)];
   const servers = programs.filter(({ text }) => text.includes("Deno.serve("));
-  await Promise.all(servers.map((block) => runServer(block, desk)));
+  await runTogether(t, [
+    { name: "deno check", fn: async () => void await run(check, { cwd }) },
+    ...servers.map((block) => ({
+      name: titleOf(block.text),
+      fn: () => runServer(block, desk),
+    })),
+    ...LINKING_STARTS.map((start) => ({
+      name: [...start[0], start[2]].join(" "),
+      fn: () => runLinking(cwd, start),
+    })),
+    {
+      name: "deno bundle",
+      async fn() {
+        await run(["bundle", "-q", "-o", "bundle.js", "program.ts"], { cwd });
+        for (const name of ["program.ts", "bundle.js"]) {
+          await using program = new TestProcess(["run", "-A", name], { cwd });
+          await program.line(/^opened$/);
+        }
+      },
+    },
+  ]);
 });
 
 test("each command tells its flags with --help", async () => {

@@ -8,6 +8,7 @@ import { ServerProcess } from "../support/process.ts";
 import { RedisServer, redisTest } from "../support/redis_server.ts";
 import { eventually } from "../support/inbox.ts";
 import { startServer } from "../support/servers.ts";
+import { runTogether, together } from "../support/together.ts";
 import { hear, joinAs, nextOf, settled, timeless } from "../support/v1.ts";
 
 const EVENTS = ["join", "leave", "occupied", "vacated"] as const;
@@ -307,9 +308,11 @@ async function tryAll(
     const text = await response.text();
     return { status: response.status, answer: text ? JSON.parse(text) : {} };
   };
-  for (const [name, scenario] of Object.entries(SCENARIOS)) {
-    await t.step(name, () => scenario({ one, two, tokenOf, admin, ask }));
-  }
+  const steps = Object.entries(SCENARIOS).map(([name, scenario]) => ({
+    name,
+    fn: () => scenario({ one, two, tokenOf, admin, ask }),
+  }));
+  await runTogether(t, steps, 1);
 }
 
 async function startNode(env: Record<string, string>) {
@@ -321,13 +324,15 @@ async function startNode(env: Record<string, string>) {
   return node;
 }
 
-Deno.test("one process", (t) =>
+const test = together("what is promised over several processes");
+
+test("one process", (t) =>
   tryAll(t, async (env) => {
     const node = await startNode(env);
     return { places: [node, node], [Symbol.asyncDispose]: () => node[Symbol.asyncDispose]() };
   }));
 
-Deno.test("two workers", (t) =>
+test("two workers", (t) =>
   tryAll(t, async (env) => {
     const server = await ServerProcess.start(["--workers", "2", "--drain-seconds", "0"], { env });
     return { places: [server, server], [Symbol.asyncDispose]: () => server[Symbol.asyncDispose]() };
@@ -341,4 +346,4 @@ redisTest("two nodes with Redis", async (t) => {
     const [one, two] = [nodes.use(await startNode(settings)), nodes.use(await startNode(settings))];
     return { places: [one, two], [Symbol.asyncDispose]: () => nodes.disposeAsync() };
   });
-});
+}, test);

@@ -423,3 +423,20 @@ Deno.test("what was forgotten of removals stays unknown after a restart", async 
   await next.close();
   await engine.close();
 });
+
+Deno.test("whose keys they are is known after a restart: one owner's share stays full", async () => {
+  const limits = { historyMb: 0.1 };
+  const first = await engineOn(new MemoryStore(), limits);
+  const fill = async (engine: Engine, owner: string) => {
+    for (let count = 0;; count++) {
+      const value = JSON.stringify("x".repeat(100));
+      const key = { key: `${owner}/${count}/${crypto.randomUUID()}`, value, sender: "Ann", owner };
+      if (isRefusal(await engine.set("r", key))) return count;
+    }
+  };
+  assert(await fill(first.engine, "a") > 5);
+  const second = await engineOn(first.store.killed(), limits);
+  assertEquals(await fill(second.engine, "a"), 0);
+  assert(await fill(second.engine, "b") > 5);
+  for (const { engine } of [first, second]) await engine.close();
+});

@@ -37,10 +37,11 @@ type Node = Engine & AsyncDisposable;
  */
 async function startNode(
   port: number,
-  { historySize = 1_000_000, clock = IS_FULL ? systemClock : patientClock } = {},
+  { historySize = 1_000_000, clock = IS_FULL ? systemClock : patientClock, isAway = false } = {},
 ): Promise<Node> {
   const limits = { ...ROOMY, historySize };
   const engine = await createRedisEngine(`redis://127.0.0.1:${port}`, limits, clock, silentLog);
+  if (!isAway) await untilReady(engine);
   return Object.assign(engine, { [Symbol.asyncDispose]: () => engine.close() });
 }
 
@@ -112,7 +113,8 @@ faultTest("what hung on a lost connection is not done later", async () => {
   proxy.stall();
   const late = one.publish("r", draft("late"));
   assertEquals(await late, { refused: "unavailable" });
-  await eventually(() => one.publish("r", draft("now")), (place) => !isRefusal(place));
+  const now = draft("now", { session: "a session", id: "1" });
+  await untilGranted(() => one.publish("r", now));
   proxy.heal();
   await eventually(() => proxy.connectionCount, (count) => count === 1);
   const { chats } = await untilGranted(() => one.read("r"));
@@ -341,7 +343,7 @@ faultTest("a node that missed more than is kept hears what is kept behind a rese
 faultTest("host() waits for a Redis that is away, even from the start", async () => {
   await using server = await RedisServer.start();
   await server.stop();
-  await using one = await startNode(server.port);
+  await using one = await startNode(server.port, { isAway: true });
   assertEquals(one.isReady(), false);
   const opening = hear(one, "r");
   const given = one.host("given up", { listenerCount: 0, deliver() {} });

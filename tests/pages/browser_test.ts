@@ -423,7 +423,7 @@ pageDetail("the dashboard tells what the server does, and when it is gone", asyn
   await viewer.finds(`${figure("Clients")}.startsWith("1of 10K; 1 v1")`);
   await viewer.finds(`${figure("Rooms")} === "11 joined"`);
   await viewer.finds(`/^\\d+\\.\\d MBof the process$/.test(${figure("Memory")})`);
-  await viewer.finds(`/^\\d+ sParley \\d+\\.\\d/.test(${figure("Up")})`);
+  await viewer.finds(`/^\\d+ (s|min)Parley \\d+\\.\\d/.test(${figure("Up")})`);
   await viewer.sees("#list tr", /^#lobby11\d+$/);
   assertEquals(await viewer.page.getAttribute("#list a", "href"), "./?room=lobby");
   for (const number of range(1, 20)) await ann.say(`message ${number}`);

@@ -424,6 +424,29 @@ Deno.test("changes that the process missed come as one state with since, and are
   assertEquals([outline(paced), outline(other)], [[["state", 7, 2]], []]);
 });
 
+Deno.test("near QUEUE_MB a state that fits no queue waits, and evicts nobody", async () => {
+  const { hear, set, turn, clock, registry } = stateServer();
+  const [ann, paced] = [await hear(), await hear("state=1&every=50")];
+  ann.bufferedAmount = paced.bufferedAmount = 200_000;
+  for (let i = 0; i < 30; i++) set(`k${i}`, "x".repeat(5_000));
+  await turn();
+  [ann, paced].forEach(told);
+  // What others have not read leaves little for each.
+  const { queueLimit } = registry;
+  registry.queueLimit = 65_536;
+  ann.bufferedAmount = paced.bufferedAmount = 0;
+  clock.tick(50);
+  await turn();
+  assertEquals([ann, paced].map(outline), [[], []]);
+  registry.queueLimit = queueLimit;
+  clock.tick(50);
+  await turn();
+  for (const socket of [ann, paced]) {
+    assertEquals(outline(socket), Array(3).fill(["state", 30, 0]));
+    assertEquals(socket.closes, []);
+  }
+});
+
 Deno.test("a key may be escaped in a path", async () => {
   const { request, engine } = stateServer();
   await (await request("PUT", "/a%3Ab/c", 1)).body?.cancel();

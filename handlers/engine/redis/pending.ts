@@ -4,18 +4,22 @@
 const TIMEOUT_TICKS = 3;
 /** More commands than this are refused at once, so that a slow Redis is not flooded. */
 const MAX_PENDING = { commands: 10_000, bytes: 64_000_000 };
+/** And so is one more than this where an older one waits for two ticks: taken, it would time out, too. */
+const MAX_PENDING_LATE = 300;
 
 /** Bounds commands in number, bytes and time. */
 export class PendingCommands {
   /** The commands that can time out, by the tick in which they were sent, oldest first. */
-  #byTick: ((answer: undefined) => void)[][] = Array.from({ length: TIMEOUT_TICKS + 1 }, () => []);
+  #ticks = Array.from({ length: TIMEOUT_TICKS + 1 }, () => new Tick());
   #commands = 0;
   #bytes = 0;
   #silentTicks = 0;
 
   /** Whether a command of so many bytes may be added. */
   hasSpace(bytes: number): boolean {
-    return this.#commands < MAX_PENDING.commands && this.#bytes + bytes <= MAX_PENDING.bytes;
+    const isLate = this.#ticks[0].unanswered + this.#ticks[1].unanswered > 0;
+    return this.#commands < (isLate ? MAX_PENDING_LATE : MAX_PENDING.commands) &&
+      this.#bytes + bytes <= MAX_PENDING.bytes;
   }
 
   /**
@@ -32,8 +36,11 @@ export class PendingCommands {
     this.#commands++;
     this.#bytes += bytes;
     return new Promise((resolve) => {
-      if (hasTimeout) this.#byTick[TIMEOUT_TICKS].push(resolve);
+      const tick = hasTimeout ? this.#ticks[TIMEOUT_TICKS] : new Tick();
+      tick.unanswered++;
+      tick.timeOuts.push(resolve);
       const settle = (value: unknown) => {
+        tick.unanswered--;
         this.#commands--;
         this.#bytes -= bytes;
         this.#silentTicks = 0;
@@ -48,9 +55,15 @@ export class PendingCommands {
 
   /** Times out old commands; returns whether the server still answers. */
   tick(): boolean {
-    this.#byTick.push([]);
-    for (const timeOut of this.#byTick.shift()!) timeOut(undefined);
+    this.#ticks.push(new Tick());
+    for (const timeOut of this.#ticks.shift()!.timeOuts) timeOut(undefined);
     this.#silentTicks = this.#commands > 0 ? this.#silentTicks + 1 : 0;
     return this.#silentTicks < TIMEOUT_TICKS;
   }
+}
+
+/** The commands of a tick. */
+class Tick {
+  unanswered = 0;
+  timeOuts: ((answer: undefined) => void)[] = [];
 }

@@ -65,3 +65,16 @@ Deno.test("PendingCommands.hasSpace() bounds number and bytes, until answers com
   await turn();
   assertEquals(pending.hasSpace(64_000_000), true);
 });
+
+Deno.test("PendingCommands.hasSpace() lets no queue grow that could not be answered in time", async () => {
+  const { pending, add } = pendingWith();
+  const { promise, resolve } = Promise.withResolvers<unknown>();
+  for (let i = 0; i < 300; i++) add(promise);
+  pending.tick();
+  assertEquals(pending.hasSpace(1), true);
+  pending.tick();
+  assertEquals(pending.hasSpace(1), false);
+  resolve(0);
+  await turn();
+  assertEquals(pending.hasSpace(1), true);
+});
