@@ -5,7 +5,7 @@
  * delivers each message of its rooms once and in order, or reports a gap. @module
  */
 
-/** @import { Client, Connection, Cursor, Entry, Members, Message, Note, Options, Page, Receipt, Status, Welcome } from "./client.d.ts" */
+/** @import { Client, Connection, Cursor, Entry, Members, Message, Note, Options, Receipt, Status, Welcome } from "./client.d.ts" */
 
 /**
  * @typedef {Record<string, unknown> & { key?: string, if?: number, bind?: boolean }} Said

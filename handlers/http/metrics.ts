@@ -45,6 +45,8 @@ export function readFigures({ registry, threads, authorize, log }: FiguresOf) {
     engineRooms: rooms,
     historyBytes,
     engine: { commands: 0, reconnects: 0, roundTrips: 0, roundTripSeconds: 0, ...remote },
+    /** Threads whose own engine talks to servers: the main one, or none. */
+    remoteEngines: Number(remote !== undefined),
     keyFailures: authorize?.figures?.keyFailures ?? 0,
     logDropped: log.droppedCount ?? 0,
     workers: 1,
@@ -125,7 +127,7 @@ function metricsOf(all: ServerFigures, { registry }: App): Metric[] {
     ["engine_ready", "Workers whose engine takes messages.", ready, "engine"],
     ["engine_rooms", "Rooms known, empty ones too.", all.engineRooms],
     ["history_bytes", "Bytes of history.", all.historyBytes],
-    ...engine.stats().remote ? remote : [],
+    ...all.remoteEngines > 0 ? remote : [],
     // What prom-client itself measures of a Node process is wrong or missing in Deno.
     ["process_cpu_seconds_total", "CPU time, user and system.", thisMachine.cpuSeconds()],
     ["process_start_time_seconds", "Start, in Unix time.", all.startSeconds],

@@ -85,13 +85,18 @@ async function start(options: ListenOptions) {
     return await serveAt(PORT, options);
   } catch (error) {
     if (error instanceof SettingError) throw error;
-    const isOfHost = error instanceof Deno.errors.AddrNotAvailable ||
-      reasonOf(error).includes("lookup address");
-    if (isOfHost) throw new SettingError(`Cannot use HOST: ${HOST} is no address of this machine`);
-    const what = TLS_CERT && !isAboutAddress(error)
+    const { AddrInUse, AddrNotAvailable, PermissionDenied, NotCapable } = Deno.errors;
+    const reason = reasonOf(error);
+    if (error instanceof AddrNotAvailable || reason.includes("lookup address")) {
+      throw new SettingError(`Cannot use HOST: ${HOST} is no address of this machine`);
+    }
+    const isOfAddress = [AddrInUse, PermissionDenied, NotCapable].some((kind) =>
+      error instanceof kind
+    );
+    const what = TLS_CERT && !isOfAddress
       ? `use TLS_CERT ${TLS_CERT} and TLS_KEY ${TLS_KEY}`
       : `listen on ${SOCKET_PATH || `${HOST}:${PORT}`}`;
-    throw new SettingError(`Cannot ${what}: ${reasonOf(error)}`);
+    throw new SettingError(`Cannot ${what}: ${reason}`);
   }
 }
 
@@ -137,12 +142,6 @@ function readPem(name: string, path: string): string {
     const reason = error instanceof Deno.errors.NotFound ? `no file at ${path}` : reasonOf(error);
     throw new SettingError(`Cannot read ${name}: ${reason}`);
   }
-}
-
-function isAboutAddress(error: unknown): boolean {
-  const { AddrInUse, AddrNotAvailable, PermissionDenied, NotCapable } = Deno.errors;
-  return [AddrInUse, AddrNotAvailable, PermissionDenied, NotCapable]
-    .some((kind) => error instanceof kind);
 }
 
 /** An error's reason in the words of a start that fails. */

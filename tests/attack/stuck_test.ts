@@ -8,6 +8,8 @@ import { together } from "../support/together.ts";
 
 const test = together("peers that stop reading");
 
+/** Rates of no limit; who is stuck goes by its queue, however long that takes, and not by a ping. */
+const PATIENT = ["--post-rate", "0", "--byte-rate", "0", "--idle-timeout", "0"];
 const V1 = { "sec-websocket-protocol": "parley.v1" };
 
 /** Opens so many raw sockets, 50 at a time. */
@@ -95,7 +97,7 @@ test("listeners stuck behind small frames go before these cost much more than th
 
 test("stuck listeners under a firehose are evicted, and cost MAX_QUEUE_BYTES each at most", async () => {
   const count = sized(10, 500);
-  await using target = await Target.start(["--post-rate", "0", "--byte-rate", "0"]);
+  await using target = await Target.start(PATIENT);
   const maxRssMb = (await target.totals()).rssMb + count * 1.25 + 150;
   await target.endure("stuck listeners", () => stick(target, count, maxRssMb), { maxRssMb });
   // The allocator keeps what was freed: a second time takes no more.
@@ -121,7 +123,7 @@ if (IS_FULL) {
 }
 
 async function stickWithJemalloc() {
-  await using target = await Target.start(["--post-rate", "0", "--byte-rate", "0"], {
+  await using target = await Target.start(PATIENT, {
     LD_PRELOAD: JEMALLOC,
     MALLOC_CONF: "background_thread:true,dirty_decay_ms:1000,muzzy_decay_ms:0",
   });
@@ -169,7 +171,7 @@ test("a live peer that says nothing stays, as it answers the pings", async () =>
 
 test("readers of events that stop reading are evicted, too", async () => {
   const count = sized(5, 50);
-  await using target = await Target.start(["--post-rate", "0", "--byte-rate", "0"]);
+  await using target = await Target.start(PATIENT);
   await target.endure("stuck readers of events", async () => {
     const request = new TextEncoder().encode(
       "GET /rooms/hose/events HTTP/1.1\r\nhost: x\r\n\r\n",

@@ -363,7 +363,10 @@ test("each TypeScript program of a README, and each of a project that links Parl
   await using desk = await makeDesk();
   const { project, empty: cwd } = desk;
   const { imports } = JSON.parse(await Deno.readTextFile(`${project}/deno.json`));
-  const own = { imports: { jose: imports.jose, hono: "npm:hono@4.13.19" } };
+  const own = {
+    imports: { jose: imports.jose, hono: "npm:hono@4.13.19" },
+    compilerOptions: { noUnusedParameters: true, noFallthroughCasesInSwitch: true },
+  };
   await Deno.writeTextFile(`${cwd}/deno.json`, JSON.stringify(own));
   await run("deno link ../parley", { cwd });
   await run(`cp handlers/client/client.js handlers/client/client.d.ts ${cwd}`);

@@ -8,6 +8,7 @@ import {
 } from "@std/assert";
 import process from "node:process";
 import { isRefusal } from "../../handlers/engine/engine.ts";
+import { readFigures } from "../../handlers/http/metrics.ts";
 import { publishStats, type Stats, STATS_ROOM } from "../../handlers/http/stats.ts";
 import { addUp } from "../../handlers/registry/counters.ts";
 import { Turn } from "../../handlers/registry/flush.ts";
@@ -127,6 +128,30 @@ Deno.test("/metrics counts what the server does", async () => {
   // The stream that nobody reads.
   assertGreater(read("queue_bytes")!, 1_000);
   await events.body!.cancel();
+});
+
+Deno.test("/metrics tells of the engine's servers, whichever thread is asked", async () => {
+  const main = createTestApp();
+  assertEquals((await samples(main))("engine_commands_total"), undefined);
+  const stats = main.engine.stats();
+  const remote = { commands: 7, reconnects: 2, roundTrips: 4, roundTripSeconds: 0.5 };
+  main.engine.stats = () => ({ ...stats, remote });
+  const worker = createTestApp();
+  worker.app.threads = {
+    index: 1,
+    engine: worker.engine,
+    limits: worker.app.sharedLimits,
+    report: (figures) => Promise.resolve(addUp([readFigures(main.app), figures])),
+  };
+  for (const server of [main, worker]) {
+    const read = await samples(server);
+    assertEquals(
+      ["commands", "reconnects", "round_trips", "round_trip_seconds"].map((name) =>
+        read(`engine_${name}_total`)
+      ),
+      [7, 2, 4, 0.5],
+    );
+  }
 });
 
 Deno.test("/metrics keeps the conventions of Prometheus", async () => {

@@ -3,11 +3,13 @@ import { DEFAULT_LIMITS } from "../../handlers/access/limits.ts";
 import { LimitTable } from "../../handlers/access/shared_limits.ts";
 import { createApp } from "../../handlers/app.ts";
 import { connect, type ParleyError } from "../../handlers/client/client.js";
+import { createDurableEngine } from "../../handlers/engine/durable.ts";
 import { createMemoryEngine } from "../../handlers/engine/memory.ts";
 import { shareEngine } from "../../handlers/engine/shared.ts";
 import { runApp } from "../../handlers/run_app.ts";
 import { createWorkers } from "../../handlers/start/workers.ts";
 import { type Clock, systemClock } from "../../handlers/util/clock.ts";
+import { silentLog } from "../../handlers/util/log.ts";
 import { SettingError } from "../../handlers/start/setting_error.ts";
 import { ROOMY } from "../engine/contract.ts";
 import { StateTraffic } from "../faults/state_traffic.ts";
@@ -201,14 +203,16 @@ function startTalker(port: number, name: string) {
   return { client, heard, errors, acked, counts, stop };
 }
 
-Deno.test(`a worker that is killed ${KILLS} times in traffic: its sockets come back, its bound keys go, no room loses anything`, async () => {
+Deno.test(`a worker that is killed ${KILLS} times in traffic: its sockets come back, its bound keys go, no room with a file loses anything`, async () => {
   // Before Math.random is replaced: a port that is always the same would be another run's, too.
   const port = freePort();
   const { random } = Math;
   // The shortest waits before a client comes back.
   Math.random = () => 0.01;
-  const memory = createMemoryEngine({ ...ROOMY, historySize: 100_000 }, systemClock);
-  const shared = shareEngine(memory);
+  const folder = await Deno.makeTempDir();
+  const limits = { ...ROOMY, historySize: 100_000 };
+  const open = () => createDurableEngine(`${folder}/parley.db`, limits, systemClock, silentLog);
+  const shared = shareEngine(await open());
   const workers = createWorkers<ThreadSettings>({
     count: 2,
     module,
@@ -238,14 +242,18 @@ Deno.test(`a worker that is killed ${KILLS} times in traffic: its sockets come b
   }
   await Promise.all(all.map(({ stop }) => stop()));
   await state.stop();
-  const span = await memory.read("ops");
-  assert(!("refused" in span));
+  const span = await granted(workers.engine.read("ops"));
   for (const { heard } of all) await eventually(() => heard.at(-1)?.seq, (seq) => seq === span.seq);
   for (const { client } of all) client.close();
   await workers.stop();
   await parley[Symbol.asyncDispose]();
   await server.shutdown();
+  await workers.engine.close();
   Math.random = random;
+  const again = await open();
+  assertEquals(await again.read("ops"), span, "what the file has");
+  await again.close();
+  await Deno.remove(folder, { recursive: true });
 
   const kept = new Map(span.chats.map(({ seq, message }) => [seq, JSON.parse(message)]));
   assertEquals(kept.size, span.seq);

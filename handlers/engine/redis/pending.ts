@@ -5,7 +5,7 @@ const TIMEOUT_TICKS = 3;
 /** More commands than this are refused at once, so that a slow Redis is not flooded. */
 const MAX_PENDING = { commands: 10_000, bytes: 64_000_000 };
 /** And so is one more than this where an older one waits for two ticks: taken, it would time out, too. */
-const MAX_PENDING_LATE = 100;
+const MAX_PENDING_LATE = 300;
 
 /** Bounds commands in number, bytes and time. */
 export class PendingCommands {

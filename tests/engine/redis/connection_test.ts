@@ -69,7 +69,7 @@ Deno.test("PendingCommands.hasSpace() bounds number and bytes, until answers com
 Deno.test("PendingCommands.hasSpace() lets no queue grow that could not be answered in time", async () => {
   const { pending, add } = pendingWith();
   const { promise, resolve } = Promise.withResolvers<unknown>();
-  for (let i = 0; i < 100; i++) add(promise);
+  for (let i = 0; i < 300; i++) add(promise);
   pending.tick();
   assertEquals(pending.hasSpace(1), true);
   pending.tick();
