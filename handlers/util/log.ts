@@ -12,10 +12,14 @@ export interface Log {
   readonly droppedCount?: number;
 }
 
-/** What a log says of an error, in one line: where it came from, too. */
+/** What a log says of an error, in one line: where it came from, too. Whatever was thrown, it does not throw. */
 export function errorText(error: unknown): string {
-  const text = error instanceof Error ? error.stack ?? error.message : String(error);
-  return text.replace(/\s*\n\s*/g, " ");
+  try {
+    const text = error instanceof Error ? error.stack ?? error.message : error;
+    return String(text).replace(/\s*\n\s*/g, " ");
+  } catch {
+    return "an error that cannot be shown";
+  }
 }
 
 /** A log that writes nothing. */

@@ -8,9 +8,11 @@
  */
 import { RedisServer } from "../support/redis_server.ts";
 import { freePort } from "../support/process.ts";
+import { readFlags } from "./flags.ts";
 import { ServerProcess } from "./server_process.ts";
 import { parleyCommand } from "./servers.ts";
 
+readFlags(import.meta.url);
 const ROOMS = Array.from({ length: 20 }, (_, i) => `room-${i}`);
 const WARM_UP = 2_000;
 const MESSAGES = 6_000;

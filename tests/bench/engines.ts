@@ -7,7 +7,6 @@
  *
  * @module
  */
-import { parseArgs } from "@std/cli/parse-args";
 import { createDurableEngine } from "../../handlers/engine/durable.ts";
 import { type Engine, isRefusal } from "../../handlers/engine/engine.ts";
 import { createMemoryEngine } from "../../handlers/engine/memory.ts";
@@ -16,12 +15,13 @@ import { systemClock } from "../../handlers/util/clock.ts";
 import { silentLog } from "../../handlers/util/log.ts";
 import { RedisCluster } from "../support/redis_cluster.ts";
 import { RedisServer, type RedisSettings } from "../support/redis_server.ts";
+import { readFlags } from "./flags.ts";
 import { measureRow } from "./measure.ts";
 import { figureOf } from "./results.ts";
 import { ROWS } from "./rows.ts";
 import { parleyCommand, type Server, SERVERS } from "./servers.ts";
 
-const flags = parseArgs(Deno.args, { string: ["folder", "only", "seconds"] });
+const flags = readFlags(import.meta.url, "folder", "only", "seconds");
 const LIMITS = { historySize: 100, historySeconds: 3_600, historyMb: 10_000, maxRooms: 20_000 };
 const ROOMS = Array.from({ length: 20 }, (_, i) => `room-${i}`);
 const MESSAGE = JSON.stringify("x".repeat(100));

@@ -8,13 +8,13 @@
  *
  * @module
  */
-import { parseArgs } from "@std/cli/parse-args";
+import { readFlags } from "./flags.ts";
 import { measureRow } from "./measure.ts";
 import { figureOf } from "./results.ts";
 import { ROWS } from "./rows.ts";
 import { here, type Server } from "./servers.ts";
 
-const flags = parseArgs(Deno.args, { string: ["before", "turns", "seconds"] });
+const flags = readFlags(import.meta.url, "before", "turns", "seconds");
 const turns = Number(flags.turns ?? 5);
 const seconds = Number(flags.seconds ?? 2);
 if (!(turns >= 1 && seconds > 0)) {

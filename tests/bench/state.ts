@@ -9,14 +9,14 @@
  *
  * @module
  */
-import { parseArgs } from "@std/cli/parse-args";
 import { freePort } from "../support/process.ts";
+import { readFlags } from "./flags.ts";
 import { cpuSeconds } from "./proc.ts";
 import { ServerProcess } from "./server_process.ts";
 import { here, installedVersion, SERVERS } from "./servers.ts";
 import { Counter, elapsedMs, quantile, readSlowly, type Value, Viewer } from "./state_viewers.ts";
 
-const flags = parseArgs(Deno.args, { string: ["seconds", "rate", "viewers"] });
+const flags = readFlags(import.meta.url, "seconds", "rate", "viewers");
 const seconds = Number(flags.seconds ?? 5);
 const rate = Number(flags.rate ?? 50_000);
 const viewers = Number(flags.viewers ?? 200);

@@ -7,11 +7,13 @@
  *
  * @module
  */
+import { readFlags } from "./flags.ts";
 import { runLoad } from "./sample.ts";
 import { freePort } from "../support/process.ts";
 import { ANY_CORE, ServerProcess } from "./server_process.ts";
 import { parleyCommand } from "./servers.ts";
 
+readFlags(import.meta.url);
 const TURNS = 3;
 
 /** Rooms with so many listeners, of whom so many talk; each room has a load generator of its own. */

@@ -407,10 +407,20 @@ test("each TypeScript program of a README, and each of a project that links Parl
 });
 
 test("each command tells its flags with --help", async () => {
-  const tasks = ["chat", "bench", "soak", "attack", "faults", "token", "screenshots"].map((task) =>
-    `deno task ${task}`
+  const tasks: Record<string, string> = config.tasks;
+  const names = Object.keys(tasks).filter((name) =>
+    /^deno run .*(tests|start|client)\//.test(tasks[name])
   );
-  await Promise.all(["deno run -A main.ts", ...tasks].map(async (command) => {
-    assertMatch(await run(`${command} --help`), RegExp(`^ *${command}( \\[flags\\]|$)`, "m"));
+  const commands = ["deno run -A main.ts", ...names.map((name) => `deno task ${name}`)];
+  for await (const { name } of Deno.readDir(`${ROOT}tests/bench`)) {
+    if (!name.endsWith(".ts")) continue;
+    const [, command] = /^ \*     (deno run -A tests\/\S+)/m.exec(
+      await Deno.readTextFile(`${ROOT}tests/bench/${name}`),
+    ) ?? [];
+    if (command) commands.push(command);
+  }
+  assert(commands.length > 12);
+  await Promise.all(commands.map(async (command) => {
+    assertMatch(await run(`${command} --help`), RegExp(`^ *${command}( \\[|$)`, "m"));
   }));
 });

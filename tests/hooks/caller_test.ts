@@ -73,6 +73,11 @@ const FAULTS: [string, Hooks, RegExp][] = [
       throw "broken";
     },
   }, /failed in ops: broken/],
+  ["throws what has no text", {
+    onMessage: () => {
+      throw Object.create(null);
+    },
+  }, /failed in ops: an error that cannot be shown/],
   ["rejects", { onMessage: () => Promise.reject(new Error("broken")) }, /failed in ops: .*broken/],
   ["answers no object", { onMessage: () => "text" as never }, /no JSON value/],
   ["answers null", { onMessage: () => null as never }, /failed in ops/],
