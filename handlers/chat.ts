@@ -66,7 +66,7 @@ class ChatSocket extends Connection implements Sender {
 
   tryConsume({ size, frames = 0, opensRoom = false }: Cost): MaybePromise<number> {
     const { clock, limits, load } = this.registry;
-    const now = clock.now();
+    const now = clock.elapsedMs();
     const allowance = this.#allowance ??= new Allowance(limits, now);
     let retry = allowance.tryConsume(size, opensRoom, now);
     if (allowance.isOver(now)) this.close("rateLimited");

@@ -37,7 +37,7 @@ class EchoSocket extends Connection {
   #answer(size: number, frame: string | ArrayBuffer): void {
     const { clock, counters } = this.registry;
     counters.messagesIn++;
-    const now = clock.now();
+    const now = clock.elapsedMs();
     const retry = this.#messages.tryConsume(1, now) + this.#bytes.tryConsume(size, now);
     if (retry > 0) this.close("rateLimited");
     else this.send(frame);
@@ -45,5 +45,5 @@ class EchoSocket extends Connection {
 }
 
 function createBucket({ limits, clock }: Registry, rate: "messageRate" | "byteRate"): TokenBucket {
-  return new TokenBucket(limits[rate], limits[rate], clock.now());
+  return new TokenBucket(limits[rate], limits[rate], clock.elapsedMs());
 }

@@ -432,15 +432,3 @@ Deno.test("what comes while a replay is awaited counts as delivered", async () =
   await new Promise((resolve) => setTimeout(resolve));
   assertEquals(registry.counters.deliveries, 3);
 });
-
-Deno.test("a clock that is set back makes no drain longer", async () => {
-  const test = createTestApp({ settings: { DRAIN_SECONDS: 4 } });
-  const { registry, clock, connect } = test;
-  const sockets = [await connect("/chat"), await connect("/chat")];
-  const now = clock.now.bind(clock);
-  const drained = registry.drain();
-  clock.now = () => now() - 3_600_000;
-  clock.tick(4_000);
-  await drained;
-  assertEquals(sockets.map(({ closes }) => closes.length), [1, 1]);
-});

@@ -29,7 +29,7 @@ const MAX_KID_LENGTH = 200;
 export function keySet(jwks: string, clock: Clock, log: Log, figures: { keyFailures: number }) {
   const kind = /^https?:/.test(jwks) ? "url" : "file";
   const known = kind === "file" ? readAtStart(jwks) : checkUrl(jwks);
-  let loadedAt = known ? clock.now() : -Infinity;
+  let loadedAt = known ? clock.elapsedMs() : -Infinity;
   let loading: Promise<void> | undefined;
   let isFailing = false;
   /** When each unknown key was first asked for. */
@@ -50,7 +50,7 @@ export function keySet(jwks: string, clock: Clock, log: Log, figures: { keyFailu
     let find: JWTVerifyGetKey = createLocalJWKSet(known ?? { keys: [] });
 
     async function load(): Promise<void> {
-      const startedAt = clock.now();
+      const startedAt = clock.elapsedMs();
       try {
         find = createLocalJWKSet(kind === "file" ? readKeys(jwks) : await fetchKeys(jwks));
         if (isFailing) log.info(`Can read the keys at ${jwks} again`, { event: "keys_readable" });
@@ -68,12 +68,12 @@ export function keySet(jwks: string, clock: Clock, log: Log, figures: { keyFailu
       unknown.set(kid, firstAskedAt);
       if (unknown.size > MAX_UNKNOWN) unknown.delete(unknown.keys().next().value!);
       if (loadedAt >= firstAskedAt) return;
-      throw notNow(loadedAt + COOLDOWN_MS[kind] - clock.now());
+      throw notNow(loadedAt + COOLDOWN_MS[kind] - clock.elapsedMs());
     }
 
     return async (header, token) => {
       const { kid } = header;
-      const askedAt = clock.now();
+      const askedAt = clock.elapsedMs();
       const loadOnce = () => loading ??= load().finally(() => loading = undefined);
       if (askedAt - loadedAt >= MAX_AGE_MS[kind]) await loadOnce();
       for (;;) {

@@ -48,16 +48,16 @@ export function guardMemory(
   { registry, maxMb, clock, log, memory = processMemory }: MemoryGuardOptions,
 ): () => void {
   let level = memory.rss();
-  let collectedAt = 0;
+  let collectedAt = -Infinity;
   const isDue = (rss: number) =>
     registry.isOverMemory
-      ? clock.now() - collectedAt >= COLLECT_MS
+      ? clock.elapsedMs() - collectedAt >= COLLECT_MS
       : registry.heldCount === 0 && rss > GROWTH * level;
   const look = async () => {
     const rss = memory.rss();
     registry.isOverMemory = maxMb > 0 && rss > maxMb * 1_000_000;
     if (!isDue(rss)) return;
-    collectedAt = clock.now();
+    collectedAt = clock.elapsedMs();
     await memory.collect();
     level = memory.rss();
     log.debug?.(`Collected garbage: ${rss} bytes resident, now ${level}`, { event: "collected" });

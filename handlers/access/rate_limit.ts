@@ -6,7 +6,7 @@ export class TokenBucket {
   #tokens: number;
   #filledAt: number;
 
-  /** @param now Unix ms */
+  /** @param now ms by {@link Clock.elapsedMs} */
   constructor(readonly rate: number, readonly burst: number, now: number) {
     this.#tokens = burst;
     this.#filledAt = now;
@@ -80,7 +80,7 @@ export class Allowance {
   #refusedSince = 0;
   #isFlooding = false;
 
-  /** @param now Unix ms */
+  /** @param now ms by {@link Clock.elapsedMs} */
   constructor(limits: SocketLimits, now: number) {
     const { messageRate, byteRate, joinRate, maxRoomsPerConnection } = limits;
     this.#messages = new TokenBucket(messageRate, messageRate, now);

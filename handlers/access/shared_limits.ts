@@ -76,11 +76,11 @@ export class LimitTable implements SharedLimits {
   }
 
   trySend(user: string): number {
-    return this.#messages.tryConsume(user, this.clock.now());
+    return this.#messages.tryConsume(user, this.clock.elapsedMs());
   }
 
   tryPublish(key: string, size: number): number {
-    const now = this.clock.now();
+    const now = this.clock.elapsedMs();
     return this.#posts.tryConsume(key, now) || this.#bytes.tryConsume(key, now, size);
   }
 

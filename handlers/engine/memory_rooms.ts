@@ -47,7 +47,7 @@ export interface MemoryRoom {
   host?: Host;
   /** The number of the last event of its members; 0 before the first. */
   eventNumber: number;
-  /** Since when nobody hosts it, or when the last message came after that; Unix ms. */
+  /** Since when nobody hosts it, or when the last message came after that, by {@link Clock.elapsedMs}. */
   emptySince: number;
   readonly opener?: Opener;
 }
@@ -162,7 +162,7 @@ export class MemoryRooms {
 
   /** Makes a room without a host the one that was empty for the shortest time. */
   touch(room: MemoryRoom): void {
-    room.emptySince = this.clock.now();
+    room.emptySince = this.clock.elapsedMs();
     this.#setEmpty(room, false);
     this.#setEmpty(room, true);
   }
@@ -204,8 +204,9 @@ export class MemoryRooms {
   /** Drops what is older than its room's seconds: messages, ids, and rooms that are empty for so long. */
   expire(): void {
     const now = this.clock.now();
+    const elapsedMs = this.clock.elapsedMs();
     for (const room of this.#empty) {
-      const isOver = room.emptySince <= now - room.limits.historySeconds * 1_000;
+      const isOver = room.emptySince <= elapsedMs - room.limits.historySeconds * 1_000;
       if (isOver && room.ids.knownUntil <= now) this.#drop(room);
     }
     for (const { history, ids } of this.#rooms.values()) {
@@ -246,7 +247,7 @@ export class MemoryRooms {
       history: new History(limits, budget, journal),
       ids: new DedupeTable(budget, journal),
       eventNumber: 0,
-      emptySince: clock.now(),
+      emptySince: clock.elapsedMs(),
       opener,
     };
     this.#rooms.set(name, room);

@@ -160,7 +160,7 @@ export class HookCaller {
     onLate: () => void,
   ): Promise<T | HookRejection> {
     const { clock, counters } = this.context;
-    const start = clock.now();
+    const start = clock.elapsedMs();
     const end = Promise.withResolvers<HookRejection>();
     const stopWaiting = () => end.resolve(UNAVAILABLE);
     const cancel = clock.after(MAX_HOOK_MS, () => {
@@ -175,7 +175,7 @@ export class HookCaller {
     this.#waiting.delete(stopWaiting);
     this.#waitingRequests -= requests;
     counters.hookWaiting--;
-    counters.hookSeconds += (clock.now() - start) / 1_000;
+    counters.hookSeconds += (clock.elapsedMs() - start) / 1_000;
     counters.hookCalls[outcomeOf(result)]++;
     return result;
   }

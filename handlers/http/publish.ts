@@ -101,11 +101,11 @@ function senderOf(
   line: Line,
   name = "Anonymous",
 ): Sender & { name: string } {
-  const until = app.clock.now() + SEND_MS;
+  const until = app.clock.elapsedMs() + SEND_MS;
   return {
     via: "http",
     get hasEnded() {
-      return app.clock.now() >= until;
+      return app.clock.elapsedMs() >= until;
     },
     rights,
     address,

@@ -15,7 +15,7 @@ const OBJECT_BYTES = 120;
 /** A second of this process. Who only watches these figures is not in them, but as `watchers`. */
 export type Stats = ReturnType<typeof compare> & { host?: string; lagMs: number; rssMb: number };
 
-/** One look at the process: when, in Unix ms; `ownBytes` is what its stats took for each watcher. */
+/** One look at the process: when, by a clock that nobody can set, in ms; `ownBytes` is what its stats took for each watcher. */
 type Look = { figures: ServerFigures; at: number; cpuSeconds: number; ownBytes: number };
 
 /** Publishes {@link Stats} each second, until the returned function is called. */
@@ -23,7 +23,7 @@ export function publishStats(app: App, machine = thisMachine): () => void {
   const { registry, clock } = app;
   const { host } = machine;
   const look = (figures: ServerFigures): Look => {
-    return { figures, at: clock.now(), cpuSeconds: machine.cpuSeconds(), ownBytes: 0 };
+    return { figures, at: clock.elapsedMs(), cpuSeconds: machine.cpuSeconds(), ownBytes: 0 };
   };
   let last = look(readFigures(app));
   const publish = (figures: ServerFigures, lagMs: number) => {
@@ -35,7 +35,7 @@ export function publishStats(app: App, machine = thisMachine): () => void {
     registry.engineOf(STATS_ROOM).publish(STATS_ROOM, { sender: "parley", message });
   };
   return clock.every(INTERVAL_MS, () => {
-    const lagMs = Math.max(0, Math.round(clock.now() - last.at - INTERVAL_MS));
+    const lagMs = Math.max(0, Math.round(clock.elapsedMs() - last.at - INTERVAL_MS));
     if (app.threads) allFigures(app).then((figures) => publish(figures, lagMs));
     else publish(readFigures(app), lagMs);
   });
@@ -63,7 +63,7 @@ function compare({ registry, limits }: App, before: Look, { figures: now, at, cp
     .map(([kind, count]) => [kind, count - (watching[kind] ?? 0)] as const);
   return {
     version: config.version,
-    upSeconds: Math.max(0, Math.round(at / 1_000 - now.startSeconds)),
+    upSeconds: Math.max(0, Math.round(registry.clock.now() / 1_000 - now.startSeconds)),
     workers: now.workers,
     /** Clients now, by dialect. */
     connections: Object.fromEntries(clients),

@@ -15,7 +15,7 @@ export class Backlog {
   #largest = 0;
 
   /**
-   * @param since when it began, Unix ms
+   * @param since when it began, by {@link Clock.elapsedMs}
    * @param maxBytes how much may be unsent
    */
   constructor(readonly since: number, readonly maxBytes: number) {}

@@ -79,7 +79,7 @@ export abstract class Connection extends Subscriber implements EventListenerObje
 
   #weigh(unsent: number, frame: Frame): void {
     const { clock, queueLimit } = this.registry;
-    const now = clock.now();
+    const now = clock.elapsedMs();
     this.#backlog ??= new Backlog(now, queueLimit);
     if (this.#backlog.weigh(unsent, frame, now) > queueLimit) this.close("tooSlow");
   }

@@ -46,7 +46,7 @@ export class LoadWatch {
   /**
    * Charges a sender for the frames that its message causes; free of charge while the server keeps up.
    *
-   * @param sender has when what it caused before is paid for, Unix ms
+   * @param sender has when what it caused before is paid for, by {@link Clock.elapsedMs}
    * @returns 0, or the ms until it may send that
    */
   charge(frames: number, sender: { paidAt: number }, now: number): number {
@@ -66,7 +66,7 @@ export class LoadWatch {
 
   /** Counts frames that nobody is charged for. */
   add(frames: number): void {
-    this.#look(this.clock.now());
+    this.#look(this.clock.elapsedMs());
     this.#caused += frames;
   }
 
@@ -79,7 +79,7 @@ export class LoadWatch {
   }
 
   #beat(): void {
-    const now = this.clock.now();
+    const now = this.clock.elapsedMs();
     if (now - this.#beatAt > BEAT_MS + LATE_MS) this.#fallBehind(now);
     this.#beatAt = now;
     this.#caused = 0;

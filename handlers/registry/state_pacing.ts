@@ -8,7 +8,7 @@ export class StatePacing {
   readonly #paced = new Map<number, Set<StateListener>>();
   /** Ends the timer that runs, by `every`. */
   readonly #timers = new Map<number, () => void>();
-  /** When something was told last, by `every`; Unix ms. */
+  /** When something was told last, by `every`. */
   readonly #toldAt = new Map<number, number>();
 
   constructor(readonly all: StateListeners) {}
@@ -34,9 +34,8 @@ export class StatePacing {
     for (const every of this.#paced.keys()) {
       if (this.#timers.has(every)) continue;
       const { clock } = this.all.audience.room.registry;
-      const toldAgo = clock.now() - (this.#toldAt.get(every) ?? -Infinity);
-      // The system's clock may be set back.
-      const ms = Math.max(0, Math.min(every, every - toldAgo));
+      const toldAgo = clock.elapsedMs() - (this.#toldAt.get(every) ?? -Infinity);
+      const ms = Math.max(0, every - toldAgo);
       this.#timers.set(every, clock.after(ms, () => this.#tell(every)));
     }
   }
@@ -51,7 +50,7 @@ export class StatePacing {
     this.#timers.delete(every);
     const { audience, map, isReady } = this.all;
     if (!isReady) return;
-    this.#toldAt.set(every, audience.room.registry.clock.now());
+    this.#toldAt.set(every, audience.room.registry.clock.elapsedMs());
     let isDone = true;
     const encoded = new Map<StatefulDialect, Map<unknown, string[]>>();
     for (const listener of [...this.#paced.get(every) ?? []]) {

@@ -2,6 +2,8 @@
 export interface Clock {
   /** Unix time in ms. */
   now(): number;
+  /** Ms since some moment, for durations: nobody can set this clock. */
+  elapsedMs(): number;
   /** Runs `task` once after `ms`; the answer cancels it. */
   after(ms: number, task: () => void): () => void;
   /** Runs `task` each `ms`; the answer ends it. */
@@ -11,6 +13,7 @@ export interface Clock {
 /** The machine's clock. Its timers do not keep the process alive. */
 export const systemClock: Clock = {
   now: Date.now,
+  elapsedMs: () => performance.now(),
   after(ms, task) {
     const timer = setTimeout(task, ms);
     Deno.unrefTimer(timer);

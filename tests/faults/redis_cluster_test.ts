@@ -21,7 +21,7 @@ function fullTest(name: string, fn: () => Promise<void>): void {
 if (IS_FULL) {
   engineContract("redis cluster", async (limits) => {
     const cluster = await RedisCluster.start();
-    const clock = { ...patientClock, now: () => 20 * Date.now() };
+    const clock = { ...patientClock, elapsedMs: () => 20 * performance.now() };
     const make = () => createRedisEngine(cluster.url, limits, clock, silentLog);
     const nodes = [await make(), await make()];
     return { nodes, stop: () => cluster[Symbol.asyncDispose]() };

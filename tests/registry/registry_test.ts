@@ -389,21 +389,30 @@ Deno.test("a message that came while a replay was awaited is a delivery, like th
   assertEquals(counters.deliveries, 2);
 });
 
-Deno.test("a drain is not longer because the clock is set back", async () => {
-  const { connect, clock, registry } = createTestApp({ settings: { DRAIN_SECONDS: 1 } });
-  const sockets = [await connect("/chat"), await connect("/echo")];
-  let setBackMs = 0;
-  const { clients, limits, turn } = registry;
-  const wall = {
-    now: () => clock.now() - setBackMs,
-    after: clock.after.bind(clock),
-    every: clock.every.bind(clock),
-  };
-  drain({ clients, turn, clock: wall } as typeof registry, limits.drainSeconds);
-  setBackMs = 3_600_000;
-  clock.tick(1_100);
-  assertEquals(sockets.map(({ closes }) => closes.length), [1, 1]);
-});
+for (const setByMs of [3_600_000, -3_600_000]) {
+  Deno.test(`a clock that is set by ${setByMs} ms makes no duration longer or shorter`, async () => {
+    const settings = { DRAIN_SECONDS: 1, MESSAGE_RATE: 1 };
+    const { connect, clock, registry } = createTestApp({ settings });
+    const [chatty, echo] = [await connect("/chat"), await connect("/echo")];
+    chatty.say({ type: "join", name: "Ann" });
+    const refused = () => {
+      chatty.take();
+      chatty.say({ type: "chat", message: "too many" });
+      return chatty.take().length;
+    };
+    refused();
+    clock.setByMs = setByMs;
+    // Ten seconds of refusals would end it.
+    assertEquals([refused(), chatty.closes], [1, []]);
+    clock.setByMs = 0;
+    drain(registry, registry.limits.drainSeconds);
+    clock.setByMs = setByMs;
+    clock.tick(400);
+    assertEquals(chatty.closes.length + echo.closes.length, 1);
+    clock.tick(700);
+    assertEquals([chatty, echo].map(({ closes }) => closes.length), [1, 1]);
+  });
+}
 
 // Nothing that one subscriber, a log or a room does costs another its message.
 

@@ -16,6 +16,8 @@ import { Journal } from "./inbox.ts";
 /** Time that stands still until {@link FakeClock.tick} turns its hands. */
 export class FakeClock implements Clock {
   #now: number;
+  /** By how much somebody has set the system's clock, in ms. */
+  setByMs = 0;
   #timers = new Set<{ at: number; everyMs?: number; task: () => void }>();
 
   /** @param now Unix ms */
@@ -29,7 +31,11 @@ export class FakeClock implements Clock {
   }
 
   now(): number {
-    return this.#now;
+    return this.#now + this.setByMs;
+  }
+
+  elapsedMs(): number {
+    return this.now() - this.setByMs;
   }
 
   after(ms: number, task: () => void): () => void {

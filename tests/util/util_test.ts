@@ -22,6 +22,17 @@ Deno.test("systemClock.now() is Unix time in ms", () => {
   assertLess(Math.abs(systemClock.now() - Date.now()), 1_000);
 });
 
+Deno.test("systemClock.elapsedMs() does not jump when the system's clock is set", () => {
+  const [start, { now }] = [systemClock.elapsedMs(), Date];
+  Date.now = () => now() + 3_600_000;
+  try {
+    const elapsedMs = systemClock.elapsedMs() - start;
+    assert(elapsedMs >= 0 && elapsedMs < 3_600_000, `${elapsedMs} ms`);
+  } finally {
+    Date.now = now;
+  }
+});
+
 Deno.test("systemClock.after() runs its task once", async () => {
   let count = 0;
   await awake<void>((resolve) => {

@@ -194,7 +194,7 @@ class RedisEngine implements Engine, RedisNode {
 
   /** A list is shared for a second: it costs Redis much, and is never quite up to date anyway. */
   rooms(after: string, limit: number): Promise<RoomSummary[]> {
-    const now = this.clock.now();
+    const now = this.clock.elapsedMs();
     for (const [key, { until }] of this.#lists) if (until <= now) this.#lists.delete(key);
     const key = `rooms ${limit} ${after}`;
     const read = () => this.#queue.share(key, () => this.#rooms.list.summaries(after, limit));
@@ -249,7 +249,7 @@ class RedisEngine implements Engine, RedisNode {
     const { session, id, digest = "" } = key;
     // A session's ids replace its oldest ones; keys with a digest must stay for their five minutes.
     const bytes = session.length + id.length + digest.length + 200;
-    const hasSpace = digest === "" || this.#keys.tryConsume(bytes, this.clock.now(), address);
+    const hasSpace = digest === "" || this.#keys.tryConsume(bytes, this.clock.elapsedMs(), address);
     return [encodeText(session), encodeText(id), digest, hasSpace ? "1" : "0"];
   }
 

@@ -6,7 +6,7 @@ import { LEASE_MS } from "./scripts/nodes.ts";
 export class Lease {
   /** The nodes with a lease, as one text, and the Unix ms at which that was seen; 0: not to be used. */
   readonly live = { nodes: "", seenAt: 0 };
-  /** Since when every renewal has succeeded, in Unix ms. */
+  /** Since when every renewal has succeeded, by {@link Clock.elapsedMs}. */
   #since?: number;
   #hadOne = false;
   /** The nodes that were seen at the last renewal, if that could be used. */
@@ -34,8 +34,8 @@ export class Lease {
       return { hasEnded: false, isNodeGone: false };
     }
     const [hadNone, now, ...nodes] = answer;
-    this.#since ??= this.clock.now();
-    const isUsable = this.clock.now() - this.#since > LEASE_MS;
+    this.#since ??= this.clock.elapsedMs();
+    const isUsable = this.clock.elapsedMs() - this.#since > LEASE_MS;
     Object.assign(this.live, { nodes: nodes.join(" "), seenAt: isUsable ? now : 0 });
     const hasEnded = this.#hadOne && hadNone === 1;
     this.#hadOne = true;

@@ -19,7 +19,7 @@ export class RedisRoom {
   connection?: RedisConnection;
   /** How many listeners Redis knows of here; -1: the node does not host the room. */
   reportedListeners = -1;
-  /** When the next key of the state ends, in Unix ms. */
+  /** When the next key of the state ends, by {@link Clock.elapsedMs}. */
   endsAt = Infinity;
   /** What the node has received, if it hosts the room. */
   view?: RoomView;
@@ -118,7 +118,7 @@ export class RedisRoom {
   }
 
   #expectEnd(ms: number): void {
-    this.endsAt = Math.min(this.endsAt, this.node.clock.now() + ms);
+    this.endsAt = Math.min(this.endsAt, this.node.clock.elapsedMs() + ms);
     this.node.due.add(this);
   }
 

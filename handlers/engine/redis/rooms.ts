@@ -149,7 +149,7 @@ export class RedisRooms {
     due.clear();
     this.follow(rooms.filter((room) => !room.connection));
     for (const room of rooms) {
-      const isDue = room.endsAt <= clock.now() || room.view!.isStale || !room.connection;
+      const isDue = room.endsAt <= clock.elapsedMs() || room.view!.isStale || !room.connection;
       if (isDue && room.connection?.isConnected) room.sync();
       else if (isDue || room.endsAt < Infinity) due.add(room);
     }

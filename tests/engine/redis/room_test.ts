@@ -257,7 +257,7 @@ Deno.test("RedisRoom has a key's end in mind until a sync has told that it has e
   const answer = (endsInMs: number) => synced(1).with(0, [1, 0, 2, 1, 0, 0, endsInMs]);
   room.open(new Recorder());
   await node.answer(answer(500));
-  const endsAt = node.clock.now() + 500;
+  const endsAt = node.clock.elapsedMs() + 500;
   assert(node.due.delete(room));
   assertEquals([await told(null), room.endsAt], ["0", endsAt]);
   assert(node.due.delete(room));
