@@ -155,8 +155,8 @@ function readClaims({ sub, ...claims }: JWTPayload): Grants {
     rooms: readRooms(claims.rooms, "rooms"),
     speak: readRooms(claims.speak, "speak"),
     listen: readRooms(claims.listen, "listen"),
-    publish: claims.publish === true,
-    admin: claims.admin === true,
+    publish: readFlag(claims.publish, "publish"),
+    admin: readFlag(claims.admin, "admin"),
   };
 }
 
@@ -164,6 +164,11 @@ function readRooms(rooms: unknown, claim: string): string[] | undefined {
   if (rooms === undefined) return undefined;
   if (Array.isArray(rooms) && rooms.every((room) => typeof room === "string")) return rooms;
   throw wrongKind(claim, "a list of texts");
+}
+
+function readFlag(flag: unknown = false, claim: string): boolean {
+  if (typeof flag === "boolean") return flag;
+  throw wrongKind(claim, "true or false");
 }
 
 /** By the code of what `jose` throws. */

@@ -63,7 +63,10 @@ async function measure(label: string, env: Record<string, string>): Promise<void
 
 console.log("| engine | ms until the ack, median | 99 % |\n| --- | --: | --: |");
 await measure("memory", {});
-await measure("workers, WORKERS=2", { WORKERS: "2" });
+await measure("memory, WORKERS=2", { WORKERS: "2" });
+const folder = await Deno.makeTempDir();
+await measure("durable", { DATA_FILE: `${folder}/parley.db` });
+await Deno.remove(folder, { recursive: true });
 for (const appendfsync of ["everysec", "always"]) {
   await using redis = await RedisServer.start({ appendfsync });
   await measure(`redis, appendfsync ${appendfsync}`, { REDIS_URL: redis.url });

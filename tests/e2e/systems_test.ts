@@ -346,4 +346,4 @@ redisTest("two nodes with Redis", async (t) => {
     const [one, two] = [nodes.use(await startNode(settings)), nodes.use(await startNode(settings))];
     return { places: [one, two], [Symbol.asyncDispose]: () => nodes.disposeAsync() };
   });
-}, test);
+});

@@ -5,7 +5,6 @@
  */
 import { type Browser, chromium } from "npm:playwright-core@1.65.1";
 import { cleanEnv } from "./process.ts";
-import { sized } from "./run.ts";
 import { runTogether, type Step } from "./together.ts";
 
 /** Where Debian installs it. */
@@ -29,7 +28,8 @@ export function browserTest(name: string, run: (browser: Browser) => Promise<voi
     async fn(t) {
       browser = await launch();
       try {
-        await runTogether(t, steps, sized(3, 1));
+        // One after the other: a browser slows the pages that are not in front.
+        await runTogether(t, steps, 1);
       } finally {
         await browser.close();
       }
