@@ -414,7 +414,7 @@ test("each command tells its flags with --help", async () => {
   const commands = ["deno run -A main.ts", ...names.map((name) => `deno task ${name}`)];
   for await (const { name } of Deno.readDir(`${ROOT}tests/bench`)) {
     if (!name.endsWith(".ts")) continue;
-    const [, command] = /^ \*     (deno run -A tests\/\S+)/m.exec(
+    const [, command] = /^ \* {5}(deno run -A tests\/\S+)/m.exec(
       await Deno.readTextFile(`${ROOT}tests/bench/${name}`),
     ) ?? [];
     if (command) commands.push(command);
