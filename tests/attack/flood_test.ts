@@ -203,8 +203,7 @@ const SHOUTS: [what: string, headers: Record<string, string>, frame: Uint8Array]
 for (const [what, headers, frame] of SHOUTS) {
   test(`a crowd that shouts ${what} in one room, each within its rates, drowns nobody in another`, async () => {
     await using target = await Target.start();
-    // With 300 beside other work, the pair was refused now and then.
-    const count = sized(20, 100);
+    const count = sized(20, 300);
     await target.endure(`${count} shout ${what}`, async () => {
       const crowd = await gather(target, count, headers);
       await Promise.all(crowd.map((client) => client.send('{"type":"join","name":"x"}')));

@@ -53,12 +53,13 @@ export class ServerNode implements TrafficNode, AsyncDisposable {
     return node;
   }
 
-  /** Starts the server again if it has ended; from now on clients come to it. */
+  /** Starts the server again if it has ended: clients that were elsewhere come back to it. */
   async restart(): Promise<void> {
     if (this.#isRunning) return;
     this.#isRunning = true;
     this.#process = await ServerProcess.start(FLAGS, { env: this.env });
     this.front.targetPort = this.port;
+    this.front.cutAll();
   }
 
   /** Ends the server by a signal; whoever connects from now on comes to `other`, or to nobody. */

@@ -20,6 +20,8 @@ import { Traffic } from "./traffic.ts";
 /** How often Redis is killed, and a server; servers are drained half as often. */
 const ROUNDS = sized(1, 20);
 const ROOMS = ["one", "two"];
+/** Who set keys of a room: two on each server. */
+const SETTERS = 4;
 
 /** A durable Redis, and two servers on it, of which the first reaches it through a proxy. */
 class System implements AsyncDisposable {
@@ -134,17 +136,24 @@ redisTest(
     ) {
       await phase(`clients of a server that ends by ${signal} go on at the other`, async () => {
         await using state = new StateTraffic(system.nodes, ROOMS[first]);
+        const gone: Promise<number>[] = [];
         for (let round = 0; round < rounds; round++) {
+          // One stays long enough to find out that the other's lease has ended.
+          if (round === rounds / 2) await Promise.all(gone);
           await system.restart();
-          const [ends, stays] = round % 2 === first ? [one, other] : [other, one];
+          const [ends, stays] = (round < rounds / 2) === (first === 0)
+            ? [one, other]
+            : [other, one];
           await traffic.flow(100);
+          if (IS_FULL) await eventually(() => state.boundCount, (count) => count === SETTERS);
           const { code } = await ends.end(signal, stays);
           assertEquals(code, signal === "SIGKILL" ? 137 : 0);
           await traffic.flow(100);
           await state.read(stays);
-          // The dead one's lease has to end before.
-          if (IS_FULL) await within(30_000, () => state.untilOnlyLiving(stays));
+          if (IS_FULL) gone.push(within(30_000, () => state.untilDeadAreGone(stays)));
         }
+        const counts = await Promise.all(gone);
+        if (signal === "SIGKILL") assert(counts.every((count) => count > 0), `${counts} keys died`);
         if (IS_FULL) await system.restart();
         if (IS_FULL || signal === "SIGTERM") await state.stop();
       });

@@ -74,6 +74,17 @@ export class StateTraffic implements AsyncDisposable {
     }, ({ left, living }) => left.length === 0 && living === this.#setters.length);
   }
 
+  /** Settles when what is there now of sockets that have ended is gone; tells how much that was. */
+  async untilDeadAreGone(node: StateNode): Promise<number> {
+    const isDead = ({ key }: { key: string }) => key.startsWith("bound") && !this.#living.has(key);
+    const dead = new Set((await this.read(node)).entries.filter(isDead).map(({ key }) => key));
+    await eventually(
+      async () => (await this.read(node)).entries.filter(isDead).filter(({ key }) => dead.has(key)),
+      (left) => left.length === 0,
+    );
+    return dead.size;
+  }
+
   /** Reads the state from a node once it answers, and checks it. */
   async read(node: StateNode): Promise<Answer> {
     const living = new Map(this.#living);
