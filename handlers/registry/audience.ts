@@ -127,15 +127,14 @@ export class Audience implements Host {
     this.#subscriptions.delete(subscription);
     if (subscription.isLive) this.#fanOutOf(subscription.dialect).delete(subscriber);
     else this.#waitingCount--;
-    if (subscription.hasState) this.#endState(subscription);
+    if (subscription.hasState) {
+      this.state.delete(subscription);
+      if (--this.state.count === 0) {
+        this.state.stop();
+        this.#state = undefined;
+      }
+    }
     if (this.listenerCount === 0) this.room.registry.closeAudience(this);
-  }
-
-  #endState(subscription: Subscription): void {
-    this.state.delete(subscription);
-    if (--this.state.count > 0) return;
-    this.state.stop();
-    this.#state = undefined;
   }
 
   /** Delivers an event of the engine. One at a time: everybody sees the same order. */
@@ -218,10 +217,9 @@ export class Audience implements Host {
 
   #fanOutOf(dialect: Dialect): FanOut {
     let fanOut = this.#fanOuts.get(dialect);
-    if (!fanOut) {
-      fanOut = new (dialect.isMerged ? MergedFanOut : DirectFanOut)(this.room.registry);
-      this.#fanOuts.set(dialect, fanOut);
-    }
+    if (fanOut) return fanOut;
+    fanOut = new (dialect.isMerged ? MergedFanOut : DirectFanOut)(this.room.registry);
+    this.#fanOuts.set(dialect, fanOut);
     return fanOut;
   }
 }
