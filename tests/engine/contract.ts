@@ -5,7 +5,7 @@
  */
 import { assert, assertEquals, assertNotEquals } from "@std/assert";
 import type { Draft, Engine, Host, IdempotencyKey, Outcome } from "../../handlers/engine/engine.ts";
-import type { HistoryLimits } from "../../handlers/engine/memory.ts";
+import type { HistoryLimits } from "../../handlers/engine/room_rules.ts";
 import { MEMBER_EVENTS } from "../../handlers/engine/member_events.ts";
 import { BANS_ROOM, EVENTS_ROOM } from "../../handlers/protocol/parse.ts";
 import type { Cursor } from "../../handlers/protocol/position.ts";

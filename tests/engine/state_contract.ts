@@ -5,7 +5,7 @@
  */
 import { assertEquals } from "@std/assert";
 import type { Change, Engine } from "../../handlers/engine/engine.ts";
-import type { HistoryLimits } from "../../handlers/engine/memory.ts";
+import type { HistoryLimits } from "../../handlers/engine/room_rules.ts";
 import { granted, hear, type Recorder } from "../support/recorder.ts";
 import { type Cluster, draft, range, ROOMY } from "./contract.ts";
 
