@@ -11,9 +11,9 @@ import type { Clock } from "../../util/clock.ts";
 import type { Log } from "../../util/log.ts";
 import type { Change, Draft, Engine, EngineStats, Host } from "../engine.ts";
 import type { IdempotencyKey, Outcome, Refusal } from "../engine.ts";
-import { type HistoryLimits, newEpoch } from "../memory.ts";
+import { newEpoch } from "../memory_room.ts";
 import { firstByName } from "../presence.ts";
-import { DEFAULT_MAX_KEYS, DEFAULT_MAX_STATE_BYTES } from "../state_map.ts";
+import type { HistoryLimits } from "../room_rules.ts";
 import type { RunScript, ScriptName } from "./connection.ts";
 import type { ChangedKey, Entry } from "./encoding.ts";
 import { encodeText, pack, toChats, toEntry, toPayload, toPerson } from "./encoding.ts";
@@ -141,8 +141,7 @@ class RedisEngine implements Engine, RedisNode {
   async set(name: string, change: Change): Promise<StateCursor | Refusal> {
     const { id, key, sender, value, ttlSeconds = 0, member, owner } = change;
     const boundTo = member === undefined ? "" : `${this.id}/${member}`;
-    const { maxKeys = DEFAULT_MAX_KEYS, maxStateBytes = DEFAULT_MAX_STATE_BYTES } = this.#rooms
-      .limitsOf(name);
+    const { maxKeys, maxStateBytes } = this.#rooms.limitsOf(name);
     const what = [key, pack(sender), encodeText(value), change.if ?? "", 1_000 * ttlSeconds];
     const bounds = [boundTo, Math.min(maxKeys, LARGE), Math.min(maxStateBytes, LARGE)];
     this.#rooms.used.get(name)?.catchUp();

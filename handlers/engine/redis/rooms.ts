@@ -1,8 +1,7 @@
 /** The rooms of one node: which connection each one is on, and when it is compared with Redis. */
 import type { Buffer } from "node:buffer";
 import { FairShare } from "../budget.ts";
-import type { HistoryLimits } from "../memory_rooms.ts";
-import { type RoomLimits, roomLimits } from "../room_rules.ts";
+import { type HistoryLimits, type RoomLimits, roomLimits } from "../room_rules.ts";
 import type { RedisConnection } from "./connection.ts";
 import { inBatches, RoomList } from "./list.ts";
 import type { RedisNode } from "./node.ts";
@@ -27,7 +26,7 @@ const MAX_SYNCS = 8;
 export class RedisRooms {
   readonly list: RoomList;
   /** How much is kept of a room, and for how long. */
-  readonly limitsOf: (room: string) => RoomLimits;
+  readonly limitsOf: (room: string) => Required<RoomLimits>;
   /** Those that this node uses, by name. */
   readonly used = new Map<string, RedisRoom>();
   /** The rooms by the round in which they are compared. */
