@@ -1,18 +1,16 @@
 /** One chat socket: its frames in, calls to rooms out. `handlers/README.md`, Chat. */
 import { checkHandshake, type Socket } from "./access/handshake.ts";
-import { Allowance } from "./access/rate_limit.ts";
 import type { App, ClientHandler } from "./app.ts";
-import { isRefusal } from "./engine/engine.ts";
-import { ack, type ErrorCode, type ErrorDetails, membersList, pong } from "./protocol/encode.ts";
+import { ack, type ErrorDetails, membersList, pong } from "./protocol/encode.ts";
 import { type ClientMessage, parse } from "./protocol/parse.ts";
 import { type Cursor, readWanted, type StateCursor, type Wanted } from "./protocol/position.ts";
-import { Connection } from "./registry/connection.ts";
+import { join, leave, subscribe } from "./registry/membership.ts";
 import type { Registry } from "./registry/registry.ts";
-import type { Rejection, Room } from "./registry/room.ts";
-import { type Cost, Line, type Sender } from "./registry/sender.ts";
+import type { Room } from "./registry/room.ts";
+import { SenderConnection } from "./registry/sender_connection.ts";
 import type { SubscriberOptions } from "./registry/subscriber.ts";
 import { byteLength } from "./util/bytes.ts";
-import { chain, type MaybePromise } from "./util/maybe_promise.ts";
+import { chain } from "./util/maybe_promise.ts";
 
 /** Makes the handler of chat sockets. */
 export function chat(app: App): ClientHandler {
@@ -29,19 +27,9 @@ export function chat(app: App): ClientHandler {
   };
 }
 
-/** Messages of one socket that wait for the engine. */
-const MAX_PENDING = 1_000;
-
 type Message<Type extends ClientMessage["type"]> = Extract<ClientMessage, { type: Type }>;
 
-class ChatSocket extends Connection implements Sender {
-  readonly via = "socket";
-  readonly line = new Line();
-  /** Made at the first message: an idle socket has none. */
-  #allowance?: Allowance;
-  /** When the frames that it caused are worked off; see the load watch. */
-  paidAt = 0;
-  #waitingCount = 0;
+class ChatSocket extends SenderConnection {
   /** What an `id` counts in: the client's own secret, else this socket. */
   #session = `connection:${this.id}`;
   readonly #renewRights: SubscriberOptions["renew"];
@@ -60,26 +48,6 @@ class ChatSocket extends Connection implements Sender {
     this.#renewRights = options.renew;
   }
 
-  nameIn(room: string): string | undefined {
-    return this.rooms.get(room)?.name;
-  }
-
-  tryConsume({ size, frames = 0, opensRoom = false }: Cost): MaybePromise<number> {
-    const { clock, limits, load } = this.registry;
-    const now = clock.elapsedMs();
-    const allowance = this.#allowance ??= new Allowance(limits, now);
-    let retry = allowance.tryConsume(size, opensRoom, now);
-    if (allowance.isOver(now)) this.close("rateLimited");
-    if (retry === 0 && limits.messageRate > 0) retry = load.charge(frames, this, now);
-    const { user } = this.rights;
-    if (retry > 0 || user === undefined || limits.messageRatePerUser === 0) return retry;
-    return chain(this.registry.sharedLimits.trySend(user), (retry) => {
-      if (retry > 0) allowance.refuse(now);
-      if (allowance.isOver(now)) this.close("rateLimited");
-      return retry;
-    });
-  }
-
   protected override ready(): void {
     this.#subscribe(this.home, this.wanted);
     for (const room of this.rights.listen) this.#subscribe(room, {});
@@ -94,7 +62,7 @@ class ChatSocket extends Connection implements Sender {
   }
 
   protected binary(data: ArrayBuffer): void {
-    this.#call({}, () => this.#room().relay(data, this));
+    this.answer(this.busy ?? this.#room().relay(data, this), {});
   }
 
   #handle(text: string): void {
@@ -117,7 +85,7 @@ class ChatSocket extends Connection implements Sender {
       if (this.hasEnded) return;
       if (retry === 0) return this.#answerHere(message, room);
       const { id, room: named }: ErrorDetails = message as ErrorDetails;
-      this.#fail("rate_limited", { id, room: named }, retry);
+      this.fail("rate_limited", { id, room: named }, retry);
     });
   }
 
@@ -128,9 +96,12 @@ class ChatSocket extends Connection implements Sender {
   ) {
     switch (message.type) {
       case "listen":
-        return this.#call(message, () => this.line.run(() => this.#subscribe(room.name, message)));
+        return this.answer(
+          this.busy ?? this.line.run(() => this.#subscribe(room.name, message)),
+          message,
+        );
       case "leave":
-        return this.#call(message, () => this.line.run(() => room.leave(this)));
+        return this.answer(this.busy ?? this.line.run(() => leave(room, this)), message);
       case "got":
         return room.got(message.rev, this);
       case "members":
@@ -140,7 +111,7 @@ class ChatSocket extends Connection implements Sender {
       case "token":
         return void this.#renew(message.token);
       case "bad":
-        return this.#fail(message.code, message);
+        return this.fail(message.code, message);
     }
   }
 
@@ -153,7 +124,7 @@ class ChatSocket extends Connection implements Sender {
     const id = post.type === "chat" ? post.id : undefined;
     const key = id === undefined ? undefined : { session: this.#session, id };
     const draft = { kind, message, size, key };
-    this.#call(post, () => room.publish(draft, this), this.#acks(id, room));
+    this.answer(this.busy ?? room.publish(draft, this), post, this.#acks(id, room));
   }
 
   #set(message: Message<"set">, room: Room, size: number): void {
@@ -163,7 +134,7 @@ class ChatSocket extends Connection implements Sender {
     const member = bind ? this.id : undefined;
     const once = id === undefined ? undefined : { session, id };
     const change = { key, value, size, if: rev, ttlSeconds, member, id: once };
-    this.#call(message, () => room.set(change, this), this.#acks(id, room));
+    this.answer(this.busy ?? room.set(change, this), message, this.#acks(id, room));
   }
 
   /** What tells the peer where its message or change stands, if it gave an `id`. */
@@ -178,18 +149,18 @@ class ChatSocket extends Connection implements Sender {
     const { name, session, type: _, room: __, ...wanted } = message;
     // At once: messages behind this one have their ids in the session, before the join is answered.
     if (session !== undefined) this.#session = `session:${session}`;
-    this.#call(message, () => room.join({ name, ...wanted, size }, this));
+    this.answer(this.busy ?? join(room, { name, ...wanted, size }, this), message);
   }
 
   #subscribe(name: string, wanted: Wanted): void {
     if (this.rooms.has(name)) return;
-    chain(this.#room(name).subscribe(this, wanted), (refusal) => {
-      if (refusal) this.#refuse(refusal, { room: name });
+    chain(subscribe(this.#room(name), this, wanted), (refusal) => {
+      if (refusal) this.refuse(refusal, { room: name });
     });
   }
 
   #listMembers(room: Room): void {
-    this.#call({ room: room.name }, () => room.members(this), (members) => {
+    this.answer(this.busy ?? room.members(this), { room: room.name }, (members) => {
       this.notify(membersList(room.name, members));
     });
   }
@@ -201,53 +172,15 @@ class ChatSocket extends Connection implements Sender {
     if (this.hasEnded || number < this.#usedToken) return;
     const { user, name } = this.rights;
     if (!rights || rights.user !== user || rights.name !== name) {
-      return this.#fail("forbidden", {});
+      return this.fail("forbidden", {});
     }
     this.#usedToken = number;
     this.rights = rights;
     if (!rights.maySubscribe(this.home)) return this.close("notAllowed");
     for (const { room } of [...this.rooms.values()]) {
       if (rights.maySubscribe(room.name)) continue;
-      room.leave(this);
-      this.#fail("forbidden", { room: room.name });
+      leave(room, this);
+      this.fail("forbidden", { room: room.name });
     }
-  }
-
-  /** Calls a room, if not too many calls wait for its answer. */
-  #call<T>(
-    details: ErrorDetails,
-    call: () => MaybePromise<T | Rejection>,
-    next?: (result: Exclude<T, Rejection>) => void,
-  ): void {
-    if (this.#waitingCount < MAX_PENDING) this.#answer(call(), details, next);
-    else this.#fail("unavailable", details);
-  }
-
-  /** Takes a room's answer, now or later; a refusal becomes an error to the peer. */
-  #answer<T>(
-    answer: MaybePromise<T | Rejection>,
-    details: ErrorDetails,
-    next?: (result: Exclude<T, Rejection>) => void,
-  ): void {
-    if (answer instanceof Promise) {
-      this.#waitingCount++;
-      answer.then((result) => {
-        this.#waitingCount--;
-        this.#answer(result, details, next);
-      });
-    } else if (this.hasEnded) return;
-    else if (isRefusal(answer)) this.#refuse(answer as Rejection, details);
-    else next?.(answer as Exclude<T, Rejection>);
-  }
-
-  #refuse({ refused, retry, text, rev }: Rejection, details: ErrorDetails): void {
-    // Without a digest there is no conflict.
-    this.#fail(refused === "conflict" ? "unavailable" : refused, { ...details, rev }, retry, text);
-  }
-
-  #fail(code: ErrorCode, { id, room, rev }: ErrorDetails, retry?: number, text?: string): void {
-    this.registry.counters.refuse(code);
-    const error = this.dialect.error(code, { id, room, rev, retry, text });
-    if (error !== undefined) this.notify(error);
   }
 }

@@ -13,7 +13,9 @@ import type { HistoryPage, MemberList, RoomObject, StatePage } from "./protocol/
 import { auditSlots } from "./registry/audit.ts";
 import { guardQueues } from "./registry/queue_guard.ts";
 import { Program } from "./registry/stream_subscriber.ts";
-import type { Rejection, Room } from "./registry/room.ts";
+import { subscribe } from "./registry/membership.ts";
+import type { Room } from "./registry/room.ts";
+import type { Rejection } from "./registry/sender.ts";
 import { createRouter, type Fetch } from "./router.ts";
 import { within } from "./util/clock.ts";
 import { sha256 } from "./util/digest.ts";
@@ -155,10 +157,14 @@ export function runApp(app: App): Parley {
       const room = roomOf(name);
       const program = new Program(registry);
       programs.add(program);
-      signal?.addEventListener("abort", () => program.stop(), { once: true });
-      if (signal?.aborted) program.stop();
-      const opened = Promise.resolve(room.subscribe(program, wanted));
-      return objectsOf(program, opened, name, () => programs.delete(program));
+      const stop = () => program.stop();
+      signal?.addEventListener("abort", stop, { once: true });
+      if (signal?.aborted) stop();
+      const opened = Promise.resolve(subscribe(room, program, wanted));
+      return objectsOf(program, opened, name, () => {
+        programs.delete(program);
+        signal?.removeEventListener("abort", stop);
+      });
     },
     async disconnect(user, { seconds = 0 } = {}) {
       if (!isBanTime(seconds)) throw new TypeError(`Cannot ban for ${seconds}: no whole seconds`);

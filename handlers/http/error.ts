@@ -2,7 +2,7 @@
 import { isRefusal } from "../engine/engine.ts";
 import { ERROR_TEXTS, type ErrorCode } from "../protocol/encode.ts";
 import { HttpError } from "../protocol/http_error.ts";
-import type { Rejection } from "../registry/room.ts";
+import type { Rejection } from "../registry/sender.ts";
 
 /** @throws {HttpError} 400 with a code and its text, or a closer one, unless the condition holds */
 export function check(

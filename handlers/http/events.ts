@@ -2,7 +2,8 @@
 import type { App, ClientHandler } from "../app.ts";
 import { events as dialect } from "../protocol/encode.ts";
 import { readWanted } from "../protocol/position.ts";
-import type { Rejection } from "../registry/room.ts";
+import { subscribe } from "../registry/membership.ts";
+import type { Rejection } from "../registry/sender.ts";
 import { StreamSubscriber } from "../registry/stream_subscriber.ts";
 import type { End, Frame } from "../registry/subscriber.ts";
 import { refusalError } from "./error.ts";
@@ -22,7 +23,7 @@ export function events(app: App): ClientHandler {
     if (id !== undefined) Object.assign(wanted, wanted.state ? splitId(id) : { after: id });
     const stream = new EventStream(app.registry, { ...visitor, slot, signal, dialect });
     signal.addEventListener("abort", () => stream.cancel(), { once: true });
-    const opened = app.registry.room(room).subscribe(stream, wanted);
+    const opened = subscribe(app.registry.room(room), stream, wanted);
     const refusal = await Promise.race([opened, stream.gone]);
     if (refusal) {
       stream.cancel();

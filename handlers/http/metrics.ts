@@ -41,7 +41,7 @@ export function readFigures({ registry, threads, authorize, log }: FiguresOf) {
     /** Clients that only watch {@link STATS_ROOM}, by kind, and whether there is any. */
     watchers: registry.rooms.get(STATS_ROOM)?.exclusiveCounts() ?? {},
     watchedRooms: Number(registry.rooms.has(STATS_ROOM)),
-    queueBytes: registry.countQueueBytes(),
+    queueBytes: registry.clients.values().reduce((sum, { unsentBytes }) => sum + unsentBytes, 0),
     engineRooms: rooms,
     historyBytes,
     engine: { commands: 0, reconnects: 0, roundTrips: 0, roundTripSeconds: 0, ...remote },

@@ -6,7 +6,7 @@ import { pageBefore, pageOf } from "../protocol/page.ts";
 import { parseCursor } from "../protocol/position.ts";
 import type { MemberList, RoomSummary } from "../protocol/room_event.ts";
 import type { Registry } from "../registry/registry.ts";
-import type { Rejection } from "../registry/room.ts";
+import type { Rejection } from "../registry/sender.ts";
 import { check, granted } from "./error.ts";
 
 const ROOMS_PER_PAGE = 1_000;

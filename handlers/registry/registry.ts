@@ -148,11 +148,6 @@ export class Registry {
     return (this.#released ??= Promise.withResolvers<void>()).promise;
   }
 
-  /** Unsent bytes of all clients. */
-  countQueueBytes(): number {
-    return this.clients.values().reduce((sum, client) => sum + client.unsentBytes, 0);
-  }
-
   /** Closes the engines; nobody waits for a hook any more. */
   async close(): Promise<void> {
     this.load.stop();
@@ -170,7 +165,7 @@ export class Registry {
     const { remote, kind } = client;
     this.clients.add(client);
     this.counters.connections[kind]++;
-    this.#log("connected", `Client connected: ${remote}.`, { remote, kind });
+    this.logClient("connected", `Client connected: ${remote}.`, { remote, kind });
   }
 
   /** Counts a client out, and says why it went. */
@@ -183,21 +178,7 @@ export class Registry {
     const ended = isClean ? "Client disconnected cleanly" : "Connection closed with error";
     const how = isEvicted ? "Client evicted" : ended;
     const text = `${how}: ${remote}: ${reason || "closed"} (${code}).`;
-    this.#log(isEvicted ? "evicted" : "disconnected", text, { remote, by, code, reason });
-  }
-
-  /** Counts a member in, and logs each name that a member takes. */
-  addMember({ remote }: Subscriber, name: string, room: string, isNew: boolean): void {
-    if (isNew) this.counters.members++;
-    const text = `Client joined: ${remote} is ${JSON.stringify(name)} in ${room}.`;
-    this.#log("joined", text, { remote, name, room });
-  }
-
-  /** Counts a member out. */
-  removeMember({ remote }: Subscriber, name: string, room: string): void {
-    this.counters.members--;
-    const text = `Client left: ${remote} was ${JSON.stringify(name)} in ${room}.`;
-    this.#log("left", text, { remote, name, room });
+    this.logClient(isEvicted ? "evicted" : "disconnected", text, { remote, by, code, reason });
   }
 
   /** Ends a subscriber whose frame could not be sent: it misses a message that the others have. */
@@ -217,7 +198,8 @@ export class Registry {
     return drain(this, seconds);
   }
 
-  #log(event: string, text: string, fields: Record<string, unknown>): void {
+  /** Logs what a client did, with how many there are now. */
+  logClient(event: string, text: string, fields: Record<string, unknown>): void {
     const clients = this.clients.size;
     this.log.info(`${text} Total clients: ${clients}`, { event, ...fields, clients });
   }

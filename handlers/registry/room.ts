@@ -4,26 +4,16 @@
  */
 import type { Change, Draft, Engine, IdempotencyKey, Outcome, Refusal } from "../engine/engine.ts";
 import type { From } from "../hooks/hooks.ts";
-import type { ErrorCode } from "../protocol/encode.ts";
-import { BANS_ROOM, isServerRoom } from "../protocol/parse.ts";
-import type { StateCursor, Wanted } from "../protocol/position.ts";
+import { isServerRoom } from "../protocol/parse.ts";
+import type { StateCursor } from "../protocol/position.ts";
 import type { Members } from "../protocol/room_event.ts";
 import { byteLength } from "../util/bytes.ts";
 import { chain, type MaybePromise } from "../util/maybe_promise.ts";
 import type { Audience } from "./audience.ts";
+import type { Member } from "./membership.ts";
 import type { Registry } from "./registry.ts";
-import type { Cost, Sender } from "./sender.ts";
+import { type Cost, FORBIDDEN, type Rejection, type Sender } from "./sender.ts";
 import type { Subscriber } from "./subscriber.ts";
-
-/** Why something was not done. `retry` is in ms. */
-export interface Rejection {
-  refused: ErrorCode | Refusal["refused"];
-  retry?: number;
-  /** Of `rev_conflict`: the rev of the key. */
-  rev?: number;
-  /** The text of a hook, in place of the code's own. */
-  text?: string;
-}
 
 /** What the hook on messages is told of one: notes are not kept. */
 export type Kind = "chat" | "note";
@@ -47,11 +37,6 @@ export interface StatePost extends Pick<Change, "key" | "if" | "ttlSeconds" | "m
   size: number;
 }
 
-/** A sender that also subscribes: a socket. */
-export type Member = Sender & Subscriber;
-
-const FORBIDDEN: Rejection = { refused: "forbidden" };
-
 /** A room by its name. */
 export class Room {
   constructor(readonly name: string, readonly engine: Engine, readonly registry: Registry) {}
@@ -71,7 +56,7 @@ export class Room {
     // A number like 1e20 is longer as it goes out. Plain sockets hear no notes.
     const frames = kind === "chat" ? this.#audience?.directCount : 0;
     const cost = { size: Math.max(size, byteLength(text)), frames };
-    return this.#charge(from, cost, () => {
+    return this.charge(from, cost, () => {
       const send = (text: string) => this.#send(kind, text, key, from);
       // On a message's way nothing is made for a hook that is not there.
       if (!hooks.has("onMessage")) return from.line.run(() => send(text));
@@ -85,9 +70,11 @@ export class Room {
     hook: (from: From) => MaybePromise<string | Rejection>,
     next: (text: string) => MaybePromise<T | Rejection>,
   ): MaybePromise<T | Rejection> {
-    const asked = from.line.hold<string | Rejection>(() =>
-      this.checkSender(from) ?? hook(this.#from(from, from.nameIn(this.name)!))
-    );
+    const asked = from.line.hold<string | Rejection>(() => {
+      const { via, rights: { user } } = from;
+      return this.checkSender(from) ??
+        hook({ room: this.name, name: from.nameIn(this.name)!, user, via });
+    });
     return chain<string | Rejection, T | Rejection>(asked, (text) => {
       if (typeof text !== "string") return text;
       // The sender may have lost its rights, or left, while the hook took its time.
@@ -130,7 +117,7 @@ export class Room {
     const { hooks } = this.registry;
     const text = JSON.stringify(value);
     const frames = this.#audience?.directStateCount;
-    return this.#charge(from, { size: Math.max(size, byteLength(text)), frames }, () => {
+    return this.charge(from, { size: Math.max(size, byteLength(text)), frames }, () => {
       const set = (value: string) => {
         const sender = from.nameIn(this.name)!;
         const owner = from.rights.user ?? from.address;
@@ -155,7 +142,7 @@ export class Room {
   /** Relays a socket's bytes to the others of the room; they are not kept. */
   relay(bytes: ArrayBuffer, from: Member): MaybePromise<Rejection | undefined> {
     const cost = { size: bytes.byteLength, frames: this.#audience?.listenerCount };
-    return this.#charge(from, cost, () =>
+    return this.charge(from, cost, () =>
       from.line.run(() => {
         // A hook on messages could not read bytes.
         if (this.registry.hooks.has("onMessage")) return FORBIDDEN;
@@ -166,45 +153,10 @@ export class Room {
       }));
   }
 
-  /** Makes a socket a member under a name, subscribed if it was not. Refused, it stays as it was. */
-  join(
-    { name: asked, size, ...wanted }: Wanted & { name?: string; size: number },
-    from: Member,
-  ): MaybePromise<Rejection | undefined> {
-    const enter = () => from.line.hold(() => this.#join(asked, wanted, from));
-    return this.#charge(from, { size, opensRoom: true }, enter);
-  }
-
   /** Who has joined; a socket must be subscribed to ask. */
   members(from?: Member): MaybePromise<Members | Rejection> {
     if (from && !from.rooms.has(this.name)) return { refused: "not_joined" };
     return this.engine.members(this.name);
-  }
-
-  /** Subscribes: `welcome` first, then what was missed, then all that comes. */
-  subscribe(subscriber: Subscriber, wanted: Wanted): MaybePromise<Rejection | undefined> {
-    // What waited behind a join is dropped when its socket ends.
-    if (subscriber.hasEnded) return { refused: "unavailable" };
-    if (subscriber.rooms.size >= this.registry.limits.maxRoomsPerConnection) {
-      return { refused: "too_many_rooms" };
-    }
-    // A process hosts a room once, and this one is hosted by its bans.
-    const mayHear = this.name !== BANS_ROOM && subscriber.rights.maySubscribe(this.name);
-    if (!mayHear) return FORBIDDEN;
-    return this.registry.openAudience(this).subscribe(subscriber, wanted);
-  }
-
-  /** Ends a subscription, and the membership with it. */
-  leave(subscriber: Subscriber): void {
-    const subscription = subscriber.rooms.get(this.name);
-    if (!subscription) return;
-    subscription.audience.unsubscribe(subscription);
-    const { name, isJoining } = subscription;
-    if (name !== undefined || isJoining) this.engine.leave(this.name, subscriber.id);
-    if (name === undefined) return;
-    this.registry.removeMember(subscriber, name, this.name);
-    const { user } = subscriber.rights;
-    this.registry.hooks.leave({ room: this.name, name, user, via: "socket" });
   }
 
   /** Why a sender may not send here now. */
@@ -217,7 +169,7 @@ export class Room {
   }
 
   /** Counts what a client sent, and goes on if the sender may send so much. */
-  #charge<T>(
+  charge<T>(
     from: Sender,
     cost: Cost,
     next: () => MaybePromise<T | Rejection>,
@@ -227,53 +179,5 @@ export class Room {
       from.tryConsume(cost),
       (retry) => retry > 0 ? { refused: "rate_limited", retry } : next(),
     );
-  }
-
-  #from({ via, rights }: Sender, name: string): From {
-    return { room: this.name, name, user: rights.user, via };
-  }
-
-  #join(
-    asked: string | undefined,
-    wanted: Wanted,
-    from: Member,
-  ): MaybePromise<Rejection | undefined> {
-    const { name = asked ?? "Anonymous" } = from.rights;
-    const isOther = asked !== undefined && asked !== name;
-    if (isOther || !this.#mayJoin(from)) return FORBIDDEN;
-    return chain<string | Rejection, Rejection | undefined>(
-      this.registry.hooks.join(this.#from(from, name)),
-      (name) => {
-        if (typeof name !== "string") return name;
-        return this.#mayJoin(from) ? this.#joinAs(name, wanted, from) : FORBIDDEN;
-      },
-    );
-  }
-
-  #mayJoin({ rights, hasEnded }: Member): boolean {
-    return !isServerRoom(this.name) && rights.maySpeak(this.name) && !hasEnded;
-  }
-
-  #joinAs(
-    name: string,
-    wanted: Wanted,
-    subscriber: Subscriber,
-  ): MaybePromise<Rejection | undefined> {
-    const known = subscriber.rooms.get(this.name);
-    const opened = known ? known.refusal : this.subscribe(subscriber, wanted);
-    return chain<Rejection | undefined, Rejection | undefined>(opened, (refusal) => {
-      const subscription = subscriber.rooms.get(this.name);
-      if (refusal || !subscription) return refusal;
-      subscription.isJoining = true;
-      const { user } = subscriber.rights;
-      return chain(this.engine.join(this.name, subscriber.id, name, user), (refusal) => {
-        subscription.isJoining = false;
-        if (refusal && !known) this.leave(subscriber);
-        if (refusal || !subscription.isCurrent) return refusal;
-        const isNew = subscription.name === undefined;
-        subscription.name = name;
-        this.registry.addMember(subscriber, name, this.name, isNew);
-      });
-    });
   }
 }

@@ -1,6 +1,21 @@
 /** Whom a message comes from, as a room sees it: a socket or an HTTP request. */
 import type { Rights } from "../access/grants.ts";
+import type { Refusal } from "../engine/engine.ts";
+import type { ErrorCode } from "../protocol/encode.ts";
 import type { MaybePromise } from "../util/maybe_promise.ts";
+
+/** Why something was not done. `retry` is in ms. */
+export interface Rejection {
+  refused: ErrorCode | Refusal["refused"];
+  retry?: number;
+  /** Of `rev_conflict`: the rev of the key. */
+  rev?: number;
+  /** The text of a hook, in place of the code's own. */
+  text?: string;
+}
+
+/** The sender has no right to it. */
+export const FORBIDDEN: Rejection = { refused: "forbidden" };
 
 /** What a message costs its sender. */
 export interface Cost {

@@ -8,6 +8,7 @@ import { CLOSE, type Close, MAX_REASON_BYTES } from "../protocol/close_codes.ts"
 import type { Dialect } from "../protocol/encode.ts";
 import { cutBytes } from "../util/bytes.ts";
 import { runAt } from "../util/clock.ts";
+import { leave } from "./membership.ts";
 import type { Registry } from "./registry.ts";
 import type { Subscription } from "./subscription.ts";
 
@@ -156,7 +157,7 @@ export abstract class Subscriber {
     if (this.hasEnded) return;
     this.hasEnded = true;
     this.#stopExpiry?.();
-    for (const { room } of [...this.rooms.values()]) room.leave(this);
+    for (const { room } of [...this.rooms.values()]) leave(room, this);
     const reason = cutBytes(end.reason, MAX_REASON_BYTES);
     if (this.#isOpen) this.registry.remove(this, { ...end, reason });
   }

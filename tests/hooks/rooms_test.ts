@@ -3,6 +3,7 @@ import { assertEquals, assertMatch } from "@std/assert";
 import fc from "npm:fast-check@4.10.2";
 import type { AppOptions } from "../../handlers/app.ts";
 import { refuse } from "../../handlers/hooks/hooks.ts";
+import { leave } from "../../handlers/registry/membership.ts";
 import { createTestApp, type FakeSocket, type TestApp } from "../support/fakes.ts";
 import { soon } from "../support/inbox.ts";
 
@@ -207,7 +208,7 @@ Deno.test("what waits for a hook when its socket ends is dropped; a right that w
   ann.say({ type: "chat", message: "lost" });
   ann.end();
   cho.say({ type: "chat", message: "left" });
-  server.registry.room("ops").leave([...server.registry.clients].at(-2)!);
+  leave(server.registry.room("ops"), [...server.registry.clients].at(-2)!);
   bo.take();
   answer.resolve();
   await settle();

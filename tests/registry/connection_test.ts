@@ -5,6 +5,7 @@ import { CLOSE } from "../../handlers/protocol/close_codes.ts";
 import { type Dialect, plain, v1 } from "../../handlers/protocol/encode.ts";
 import { Connection } from "../../handlers/registry/connection.ts";
 import { Turn } from "../../handlers/registry/flush.ts";
+import { subscribe } from "../../handlers/registry/membership.ts";
 import { MAX_FRAME_BYTES } from "../../handlers/registry/pending_frame.ts";
 import type { End } from "../../handlers/registry/subscriber.ts";
 import { RawClient } from "../support/clients.ts";
@@ -35,13 +36,13 @@ function connect({ dialect = plain, maxQueueBytes = 1_000_000, maxMessageBytes =
   }
   const connection = new Route(socket, registry, { ...visitor, slot, dialect });
   /** Makes it hear so many rooms. */
-  const subscribe = (count: number) => {
-    for (let n = 0; n < count; n++) registry.room(`r${n}`).subscribe(connection, {});
+  const subscribeTo = (count: number) => {
+    for (let n = 0; n < count; n++) subscribe(registry.room(`r${n}`), connection, {});
     turn.flush();
     socket.take();
   };
   const { counters } = registry;
-  return { socket, turn, counters, clock, connection, calls, ends, held: () => held, subscribe };
+  return { socket, turn, counters, clock, connection, calls, ends, held: () => held, subscribeTo };
 }
 
 /** A JSON object of so many UTF-8 bytes: its text is Korean, three bytes a character. */
@@ -287,8 +288,8 @@ Deno.test("Connection sends an object that is longer than 64 kB in a frame of it
 });
 
 Deno.test("Connection.enqueue() hands a room's frame on as it is where nothing else is due", () => {
-  const { socket, connection, turn, subscribe } = connect({ dialect: v1 });
-  subscribe(1);
+  const { socket, connection, turn, subscribeTo } = connect({ dialect: v1 });
+  subscribeTo(1);
   connection.enqueue("1\n2", 3);
   assertEquals(socket.take(), ["1\n2"]);
   connection.notify("own");
@@ -296,7 +297,7 @@ Deno.test("Connection.enqueue() hands a room's frame on as it is where nothing e
   assertEquals(socket.take(), []);
   turn.flush();
   assertEquals(socket.take(), ["own\n3"]);
-  subscribe(2);
+  subscribeTo(2);
   connection.enqueue("4", 1);
   connection.enqueue("5\n6", 3);
   assertEquals(socket.take(), []);
@@ -305,8 +306,8 @@ Deno.test("Connection.enqueue() hands a room's frame on as it is where nothing e
 });
 
 Deno.test("Connection.enqueue() keeps the 64 kB bound where own words are due", () => {
-  const { socket, connection, turn, subscribe } = connect({ dialect: v1 });
-  subscribe(1);
+  const { socket, connection, turn, subscribeTo } = connect({ dialect: v1 });
+  subscribeTo(1);
   connection.notify("own");
   connection.enqueue(korean(65_534), 65_534);
   turn.flush();

@@ -2,6 +2,7 @@ import { assert, assertEquals, assertGreaterOrEqual, assertLessOrEqual } from "@
 import { createMemoryEngine } from "../../handlers/engine/memory.ts";
 import { drain } from "../../handlers/registry/drain.ts";
 import { Turn } from "../../handlers/registry/flush.ts";
+import { subscribe } from "../../handlers/registry/membership.ts";
 import {
   createTestApp,
   FakeClock,
@@ -456,7 +457,7 @@ Deno.test("a log that throws mutes no room, whatever it is told of", async () =>
 Deno.test("a subscriber that throws is ended, and the others hear all", async () => {
   const { registry, engine, log } = createTestApp();
   const [broken, good] = [new TestSubscriber(registry), new TestSubscriber(registry)];
-  for (const one of [broken, good]) registry.room("ops").subscribe(one, {});
+  for (const one of [broken, good]) subscribe(registry.room("ops"), one, {});
   broken.send = () => {
     throw new Error("broken");
   };

@@ -4,6 +4,7 @@ import { createMemoryEngine } from "../../handlers/engine/memory.ts";
 import type { Cursor } from "../../handlers/protocol/position.ts";
 import { BATCH_SIZE } from "../../handlers/registry/batch.ts";
 import { Turn } from "../../handlers/registry/flush.ts";
+import { leave, subscribe } from "../../handlers/registry/membership.ts";
 import { MAX_FRAME_BYTES } from "../../handlers/registry/pending_frame.ts";
 import type { Settings } from "../../handlers/start/settings.ts";
 import { createTestApp, FakeClock, type FakeSocket } from "../support/fakes.ts";
@@ -220,7 +221,7 @@ Deno.test("Room tells a stream its welcome and each message with its position, a
   const { epoch } = await engine.read("ops") as Cursor;
   const streams = [{}, { history: 5 }, { after: `${epoch}:0` }].map((wanted) => {
     const stream = createStream();
-    room.subscribe(stream, wanted);
+    subscribe(room, stream, wanted);
     return stream;
   });
   await engine.join("ops", "m", "Ann");
@@ -240,7 +241,7 @@ Deno.test("Room tells a broken order to all who have positions: welcome again, r
   turn.flush();
   v1.take();
   const stream = new TestSubscriber(registry);
-  registry.room("ops").subscribe(stream, {});
+  subscribe(registry.room("ops"), stream, {});
   const audience = registry.rooms.get("ops")!;
   audience.deliver({ type: "reset", epoch: "new", seq: 40, rev: 0, members: 3 });
   const chat = { seq: 41, time: 0, sender: "Ann", message: '"hi"' };
@@ -260,13 +261,13 @@ Deno.test("Room tells a broken order to all who have positions: welcome again, r
 Deno.test("Room goes with its last subscriber", () => {
   const { room, registry, createStream } = createRoom();
   const [first, second] = [createStream(), createStream()];
-  room.subscribe(first, {});
-  room.subscribe(second, {});
+  subscribe(room, first, {});
+  subscribe(room, second, {});
   assertEquals(registry.rooms.get("ops")?.listenerCount, 2);
-  room.leave(first);
+  leave(room, first);
   assertEquals(registry.rooms.get("ops")?.listenerCount, 1);
-  room.leave(second);
-  room.leave(second);
+  leave(room, second);
+  leave(room, second);
   assertEquals(registry.rooms.size, 0);
 });
 
@@ -274,7 +275,7 @@ Deno.test("Room that its engine refuses takes no subscriber, and goes", () => {
   const engine = createMemoryEngine({ ...KEEPS, maxRooms: 0 }, new FakeClock());
   const { room, registry, createStream } = createRoom(engine);
   const stream = createStream();
-  assertEquals(room.subscribe(stream, {}), { refused: "too_many_rooms" });
+  assertEquals(subscribe(room, stream, {}), { refused: "too_many_rooms" });
   assertEquals([registry.rooms.size, stream.rooms.size, stream.sent], [0, 0, []]);
 });
 
@@ -285,11 +286,11 @@ Deno.test("Room waits with a replay for an engine that is away", async () => {
   const read = engine.read.bind(engine);
   engine.read = () => ({ refused: "unavailable" });
   const [stream, gone] = [createStream(), createStream()];
-  for (const one of [stream, gone]) room.subscribe(one, { after: `${epoch}:0` });
+  for (const one of [stream, gone]) subscribe(room, one, { after: `${epoch}:0` });
   await engine.publish("ops", { sender: "Ann", message: "2" });
   clock.tick(250);
   assertEquals(stream.sent, []);
-  room.leave(gone);
+  leave(room, gone);
   engine.read = read;
   clock.tick(250);
   await engine.publish("ops", { sender: "Ann", message: "3" });
@@ -306,8 +307,8 @@ Deno.test("Room waits until it has heard as much as its subscriber did elsewhere
     const chats = [2, 3].map((seq) => ({ seq, time: 0, sender: "Ann", message: `${seq}` }));
     engine.read = (_room, after) => ({ epoch, seq: 3, chats: chats.slice(after!.seq - 1) });
     const [waits, odd] = [createStream(), createStream()];
-    room.subscribe(waits, { after: `${epoch}:2` });
-    room.subscribe(odd, { after: `${epoch}:9` });
+    subscribe(room, waits, { after: `${epoch}:2` });
+    subscribe(room, odd, { after: `${epoch}:9` });
     const audience = registry.rooms.get("ops")!;
     if (others === "new") audience.deliver({ type: "reset", epoch, seq: 1, rev: 0, members: 0 });
     clock.tick(250);
@@ -493,4 +494,42 @@ Deno.test("Room writes to several small groups in one turn", async () => {
   ends.shift()!();
   assertEquals(left.map((socket) => messagesOf(socket)), left.map(() => ["to all"]));
   assertEquals(ends.length, 0);
+});
+
+Deno.test("Room keeps no state for subscribers who did not ask for it", async () => {
+  const engine = createMemoryEngine(KEEPS, new FakeClock());
+  const reads: string[] = [];
+  const read = engine.state.bind(engine);
+  engine.state = (room, since) => {
+    reads.push(room);
+    return read(room, since);
+  };
+  const { connect, registry } = createServer({}, engine);
+  await connect("/chat/ops");
+  await connect("/chat/ops", { dialect: "v1" });
+  const reset = { type: "reset", epoch: "other", seq: 0, rev: 0, members: 0 } as const;
+  registry.rooms.get("ops")!.deliver(reset);
+  assertEquals(reads, []);
+  await connect("/chat/ops?state=1", { dialect: "v1" });
+  assertEquals(reads, ["ops"]);
+});
+
+Deno.test("Room tells a paced subscriber of a change, also where one of another pace has just left", async () => {
+  const { connect, turn, engine, clock } = createServer();
+  const set = (value: string) => engine.set("ops", { key: "a", value, sender: "Ann" });
+  await connect("/chat/ops?state=1", { dialect: "v1" });
+  const ann = await connect("/chat/ops?state=1&every=100", { dialect: "v1" });
+  set("1");
+  clock.tick(0);
+  set("2");
+  ann.end();
+  const bo = await connect("/chat/ops?state=1&every=200", { dialect: "v1" });
+  turn.flush();
+  bo.take();
+  set("3");
+  clock.tick(1_000);
+  turn.flush();
+  assertEquals(bo.objects.map((object) => [(object as Fields).type, (object as Fields).rev]), [
+    ["state", 3],
+  ]);
 });

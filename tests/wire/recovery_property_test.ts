@@ -6,6 +6,7 @@ import { assert, assertEquals } from "@std/assert";
 import fc from "npm:fast-check@4.10.2";
 import type { Cursor } from "../../handlers/protocol/position.ts";
 import { Turn } from "../../handlers/registry/flush.ts";
+import { subscribe } from "../../handlers/registry/membership.ts";
 import { createTestApp } from "../support/fakes.ts";
 import { sized } from "../support/run.ts";
 import { Order, PlainViewer, Viewer } from "./recovery_model.ts";
@@ -65,7 +66,7 @@ class World {
     this.drop(viewer, 0);
     const after = viewer.ask(room, isResuming, (view) => this.isComplete(room, view));
     if (viewer === this.viewers[3]) {
-      this.app.registry.room(room).subscribe(viewer.openStream(this.app.registry), { after });
+      subscribe(this.app.registry.room(room), viewer.openStream(this.app.registry), { after });
       return;
     }
     const query = after === undefined ? "" : `?after=${after}`;
