@@ -157,10 +157,14 @@ export function runApp(app: App): Parley {
       const room = roomOf(name);
       const program = new Program(registry);
       programs.add(program);
-      signal?.addEventListener("abort", () => program.stop(), { once: true });
-      if (signal?.aborted) program.stop();
+      const stop = () => program.stop();
+      signal?.addEventListener("abort", stop, { once: true });
+      if (signal?.aborted) stop();
       const opened = Promise.resolve(subscribe(room, program, wanted));
-      return objectsOf(program, opened, name, () => programs.delete(program));
+      return objectsOf(program, opened, name, () => {
+        programs.delete(program);
+        signal?.removeEventListener("abort", stop);
+      });
     },
     async disconnect(user, { seconds = 0 } = {}) {
       if (!isBanTime(seconds)) throw new TypeError(`Cannot ban for ${seconds}: no whole seconds`);

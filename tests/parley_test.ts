@@ -103,6 +103,23 @@ Deno.test("subscribe() hears welcome, chats and notes in order, and resumes", as
   await events.return?.(undefined);
 });
 
+Deno.test("a subscription that has ended has left its signal", async () => {
+  await using parley = createParley();
+  const { signal } = new AbortController();
+  let count = 0;
+  const counted = (step: number, how: "addEventListener" | "removeEventListener") => {
+    const call = signal[how].bind(signal);
+    signal[how] = (...args: Parameters<AbortSignal["addEventListener"]>) => {
+      count += step;
+      call(...args);
+    };
+  };
+  counted(1, "addEventListener");
+  counted(-1, "removeEventListener");
+  for await (const _ of parley.subscribe("a", { signal })) break;
+  assertEquals(count, 0);
+});
+
 Deno.test("a subscription ends by break, by its signal and by the end of Parley", async () => {
   const parley = create();
   for await (const { type } of parley.subscribe("a")) {

@@ -405,7 +405,9 @@ Deno.test("an `authorize` that throws, rejects or answers nonsense is 500, and o
     },
     () => Promise.reject(new Error("secret cause")),
     () => ({ name: "secret\ncause" }),
-    () => undefined as unknown as Response,
+    ...[undefined, null, true, 7, "ops", ["ops"], new Set(["ops"]), new Error("secret cause")].map(
+      (answer) => () => answer as unknown as Response,
+    ),
   ];
   for (const authorize of faults) {
     const { ask, log } = createTestApp({ authorize });

@@ -2,7 +2,14 @@
 import { HttpError } from "../protocol/http_error.ts";
 import { errorText, type Log } from "../util/log.ts";
 import { addressGroup, clientAddress, isLoopback } from "./address.ts";
-import { type Authorize, type Grants, OPEN_RIGHTS, type Rights, rightsOf } from "./grants.ts";
+import {
+  type Authorize,
+  type Grants,
+  OPEN_RIGHTS,
+  type Rights,
+  rightsOf,
+  unfitRules,
+} from "./grants.ts";
 import { isUpgrade } from "./handshake.ts";
 import { OriginRules } from "./origins.ts";
 
@@ -118,7 +125,7 @@ export class Access {
       const renew = isUpgrade(headers) ? this.#renewal(request, room, visitor) : undefined;
       const grants = await authorize(request, room);
       if (grants instanceof Response) return grants;
-      const rights = this.#rightsOf(grants);
+      const rights = this.#rightsOf(grants, visitor);
       const bansSeen = this.#bans.count;
       if (need === "admin" && !rights.isAdmin) throw forbidden("This needs the right admin.");
       if (need !== "admin" && room !== undefined && !rights.maySubscribe(room)) {
@@ -129,9 +136,17 @@ export class Access {
     });
   }
 
-  #rightsOf(grants: Grants): Rights {
-    if (this.#bans.has(grants.user)) throw forbidden("This user is not allowed now.");
-    return rightsOf(grants);
+  #rightsOf(grants: Grants, { remote }: Visitor): Rights {
+    const rights = rightsOf(grants);
+    if (this.#bans.has(rights.user)) throw forbidden("This user is not allowed now.");
+    const { log } = this.#rules;
+    const unfit = log.debug ? unfitRules(grants) : [];
+    if (unfit.length > 0) {
+      const found = JSON.stringify({ sub: rights.user, rules: unfit }).slice(0, 300);
+      const text = `Rules of ${remote} name no room: ${found}`;
+      log.debug?.(text, { event: "unfit_rules", remote });
+    }
+    return rights;
   }
 
   #checkOrigin(request: Request, info: RequestInfo): void {
@@ -154,7 +169,7 @@ export class Access {
         const headers = new Headers(kept);
         headers.set("authorization", `Bearer ${token}`);
         const grants = await this.#rules.authorize!(new Request(url, { headers }), room);
-        if (!(grants instanceof Response)) return this.#rightsOf(grants);
+        if (!(grants instanceof Response)) return this.#rightsOf(grants, visitor);
         throw new HttpError(grants.status, "forbidden", "The token was refused.");
       }).catch((error) => {
         // A defect of the program's: the client is told `forbidden`, nothing of it.

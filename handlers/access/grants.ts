@@ -61,9 +61,12 @@ export const OPEN_RIGHTS: Rights = {
 /**
  * Reads {@link Grants}.
  *
- * @throws {TypeError} if a name is none
+ * @throws {TypeError} if they are no object, or a name is none
  */
 export function rightsOf(grants: Grants): Rights {
+  // Also `true`, an array or an Error has no `rooms`, which would mean all.
+  const kind = Object.prototype.toString.call(grants);
+  if (kind !== "[object Object]") throw new TypeError(`Cannot use grants: ${kind} is no Grants`);
   const { name, expiresAt, admin, publish, listen = [] } = grants;
   // A user without a name cannot be sent away.
   const user = grants.user || undefined;
@@ -101,6 +104,13 @@ function roomRules(rules = ["*"], user?: string): (room: string) => boolean {
     }
   }
   return (room) => names.has(room) || prefixes.some((prefix) => room.startsWith(prefix));
+}
+
+/** Rules with `{sub}` that name no room, because there is no user or the user's name does not fit. */
+export function unfitRules({ user, rooms = [], speak = [], listen = [] }: Grants): string[] {
+  return [...rooms, ...speak, ...listen].filter((rule) =>
+    rule.includes("{sub}") && !withUser(rule.replace(/\*$/, ""), user || undefined).some(isRoomName)
+  );
 }
 
 /** A rule with the user in it; none where it needs a user and there is none. */

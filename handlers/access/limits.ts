@@ -1,5 +1,5 @@
 /** Every limit of a server, in one flat object. */
-import type { HistoryLimits } from "../engine/memory.ts";
+import type { HistoryLimits } from "../engine/room_rules.ts";
 import { OptionError } from "../util/option_error.ts";
 import { DEFAULT_MAX_KEYS, DEFAULT_MAX_STATE_BYTES } from "../engine/state_map.ts";
 

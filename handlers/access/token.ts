@@ -133,12 +133,12 @@ export function secretBytes(secret: string): Uint8Array<ArrayBuffer> {
 
 /** Unix ms at which a token ends, if it does. */
 function endOf({ exp, iat }: JWTPayload, maxSeconds: number, now: number): number | undefined {
-  if (maxSeconds === 0) return exp === undefined ? undefined : exp * 1_000;
   const nowSeconds = now / 1_000;
+  if (iat !== undefined && iat > nowSeconds + LEEWAY_SECONDS) throw badToken(NOT_YET_VALID);
+  if (maxSeconds === 0) return exp === undefined ? undefined : exp * 1_000;
   if (iat === undefined && (exp === undefined || exp > nowSeconds + maxSeconds)) {
     throw badToken(`The token has no iat, and no exp within ${maxSeconds} seconds.`);
   }
-  if (iat !== undefined && iat > nowSeconds + LEEWAY_SECONDS) throw badToken(NOT_YET_VALID);
   return Math.min(exp ?? Infinity, (iat ?? Infinity) + maxSeconds) * 1_000;
 }
 

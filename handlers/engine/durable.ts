@@ -28,8 +28,9 @@ import {
 import { HostGate } from "./host_gate.ts";
 import { leftBehind } from "./member_events.ts";
 import { MemoryEngine } from "./memory.ts";
-import { type HistoryLimits, MemoryRooms } from "./memory_rooms.ts";
+import { MemoryRooms } from "./memory_rooms.ts";
 import { restoreInto } from "./restore.ts";
+import type { HistoryLimits } from "./room_rules.ts";
 import type { TakeEntry } from "./sqlite.ts";
 import { openStore, type Store } from "./store.ts";
 

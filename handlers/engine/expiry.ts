@@ -43,7 +43,8 @@ export class Expiry<T> {
       this.#steps.delete(step);
       for (const one of ones ?? []) this.end(one);
     }
-    this.#setTimer(Math.min(...this.#steps.keys()));
+    // There may be more of them than a call takes arguments.
+    this.#setTimer(this.#steps.keys().reduce((first, step) => Math.min(first, step), Infinity));
   }
 
   /** Forgets all. */

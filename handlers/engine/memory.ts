@@ -19,11 +19,11 @@ import type {
   Refusal,
 } from "./engine.ts";
 import { EVENTS_SENDER, eventTexts, type MemberChange } from "./member_events.ts";
-import { type HistoryLimits, type MemoryRoom, MemoryRooms, newEpoch } from "./memory_rooms.ts";
+import { type MemoryRoom, newEpoch } from "./memory_room.ts";
+import { MemoryRooms } from "./memory_rooms.ts";
 import { Presence } from "./presence.ts";
+import type { HistoryLimits } from "./room_rules.ts";
 import { REMOVED, StateMap } from "./state_map.ts";
-
-export { type HistoryLimits, newEpoch } from "./memory_rooms.ts";
 
 const SWEEP_MS = 5_000;
 const NO_STATE = { map: new StateMap() };
@@ -99,12 +99,12 @@ export class MemoryEngine implements Engine {
     };
     const isRemoval = value === REMOVED;
     const last = room.state?.get(key);
-    if (last?.expiresAt !== undefined && last.expiresAt <= now) memory.removeKeys(room, [last]);
+    if (last?.expiresAt !== undefined && last.expiresAt <= now) room.removeKeys([last]);
     const rev = room.state?.get(key)?.rev ?? 0;
     if (change.if !== undefined && change.if !== rev) {
       return refuse({ refused: "rev_conflict", rev });
     }
-    const state = memory.stateOf(room);
+    const state = room.openState();
     const draft = state.draft(change, now);
     if (!state.hasSpace(draft)) return refuse({ refused: "too_many_keys" });
     // A member that has ended can't take its key along.
@@ -124,7 +124,7 @@ export class MemoryEngine implements Engine {
 
   state(name: string, since?: StateCursor): StateSpan {
     const room = this.memory.get(name);
-    if (room?.state) this.memory.removeKeys(room, room.state.overdue(this.clock.now()));
+    room?.removeKeys(room.state?.overdue(this.clock.now()));
     const { epoch = newEpoch(), state: { map } = NO_STATE } = room ?? {};
     const isKnown = since?.epoch === epoch && map.knows(since.rev);
     return isKnown
@@ -151,7 +151,7 @@ export class MemoryEngine implements Engine {
     if (!room?.presence) return;
     const status = room.presence.leave(member);
     if (status) room.host?.deliver(status);
-    if (room.state) this.memory.removeKeys(room, room.state.boundTo(member));
+    room.removeKeys(room.state?.boundTo(member));
     if (status) this.tell({ ...status, room: name });
     this.memory.dropIfUnused(room);
   }

@@ -1,86 +1,35 @@
-/**
- * The rooms of the memory engine: which there are, who opened them, and which have to go.
- *
- * @module
- */
-import { isServerRoom, isSharedRoom } from "../protocol/parse.ts";
+/** The rooms of the memory engine: which there are, and how long they and their messages stay. */
+import { isSharedRoom } from "../protocol/parse.ts";
 import type { Clock } from "../util/clock.ts";
 import { Budget } from "./budget.ts";
-import { DedupeTable } from "./dedupe.ts";
 import type { Host } from "./engine.ts";
-import { History } from "./history.ts";
-import { type Journal, RoomJournal } from "./journal.ts";
-import type { MemberEvent } from "./member_events.ts";
-import type { Presence } from "./presence.ts";
-import { type RoomLimits, roomLimits, type RoomRules } from "./room_rules.ts";
 import { Expiry } from "./expiry.ts";
-import { type ExpiringKey, type KeptEntry, RoomState } from "./room_state.ts";
-import { DEFAULT_MAX_KEYS, DEFAULT_MAX_STATE_BYTES } from "./state_map.ts";
-
-/** How much an engine keeps; see the settings of the same names. */
-export interface HistoryLimits extends RoomLimits {
-  /** What is kept of some rooms in place of that. */
-  roomRules?: RoomRules;
-  /** What the room `_events` says of members; nothing if missing. */
-  events?: readonly MemberEvent[];
-  /** Megabytes for all rooms together, remembered ids and state included. */
-  historyMb: number;
-  /** Rooms, empty ones included. */
-  maxRooms: number;
-}
+import { type Journal, RoomJournal } from "./journal.ts";
+import { MemoryRoom, newEpoch, type RoomResources } from "./memory_room.ts";
+import { type HistoryLimits, type RoomLimits, roomLimits } from "./room_rules.ts";
+import { RoomShares } from "./room_shares.ts";
+import type { ExpiringKey } from "./room_state.ts";
 
 /** To whom restored keys are bound: the members themselves are not kept. */
 export const LOST_MEMBER = "";
 
-/** What the engine knows of one room. */
-export interface MemoryRoom {
-  readonly name: string;
-  readonly limits: RoomLimits;
-  readonly epoch: string;
-  readonly journal?: RoomJournal;
-  readonly history: History;
-  readonly ids: DedupeTable;
-  /** There only once a key was set. */
-  state?: RoomState;
-  /** Who has joined; there only once somebody has. */
-  presence?: Presence;
-  host?: Host;
-  /** The number of the last event of its members; 0 before the first. */
-  eventNumber: number;
-  /** Since when nobody hosts it, or when the last message came after that, by {@link Clock.elapsedMs}. */
-  emptySince: number;
-  readonly opener?: Opener;
-}
-
-/** Who opened rooms. */
-interface Opener {
-  address: string;
-  /** How many of them there are. */
-  count: number;
-  /** Those without a host, the longest-empty first. */
-  readonly empty: Set<MemoryRoom>;
-}
-
 /** All rooms, within MAX_ROOMS. */
-export class MemoryRooms {
-  /** Bytes of messages and ids over all rooms. */
+export class MemoryRooms implements RoomResources {
+  /** Bytes of messages, ids and state over all rooms. */
   readonly budget: Budget;
+  readonly expiry: Expiry<ExpiringKey>;
+  /** The highest {@link MemoryRoom.eventNumber} of those that are gone. */
+  lastEventNumber = 0;
   /**
    * The epoch of rooms that are added. It changes when a room with messages goes, so that none
    * returns under its old epoch; a room that went unused does, without a gap for its clients.
    */
   #nextEpoch = newEpoch();
-  #rooms = new Map<string, MemoryRoom>();
-  /** Rooms without a host, the longest-empty first. */
-  #empty = new Set<MemoryRoom>();
-  #openers = new Map<string, Opener>();
+  readonly #rooms = new Map<string, MemoryRoom>();
+  readonly #shares: RoomShares;
   /** The rooms with a host, by name, until a host comes or goes. */
   #hosted?: MemoryRoom[];
-  /** Keys of all rooms that go by themselves. */
-  readonly expiry: Expiry<ExpiringKey>;
-  /** The highest {@link MemoryRoom.eventNumber} of those that are gone. */
-  lastEventNumber = 0;
-  readonly #limitsOf: (room: string) => RoomLimits;
+  readonly #limitsOf: (room: string) => Required<RoomLimits>;
 
   /**
    * @param journal where changes are written down; the memory engine alone has none
@@ -93,11 +42,10 @@ export class MemoryRooms {
   ) {
     this.budget = new Budget(limits.historyMb * 1_000_000);
     this.#limitsOf = roomLimits(limits);
+    this.#shares = new RoomShares(limits.maxRooms, clock, (room) => this.#drop(room));
     this.expiry = new Expiry(clock, ({ state, entry }) => {
       const room = this.#rooms.get(state.name);
-      if (room?.state === state && state.map.get(entry.key) === entry) {
-        this.removeKeys(room, [entry]);
-      }
+      if (room?.state === state && state.map.get(entry.key) === entry) room.removeKeys([entry]);
     });
   }
 
@@ -107,7 +55,7 @@ export class MemoryRooms {
 
   /** Whether no room can be added until a host goes. */
   get isFull(): boolean {
-    return this.size >= this.limits.maxRooms && !this.#findDroppable(this.#empty);
+    return this.#shares.isFull;
   }
 
   get(name: string): MemoryRoom | undefined {
@@ -118,7 +66,7 @@ export class MemoryRooms {
   open(name: string, address?: string): MemoryRoom | undefined {
     const known = this.#rooms.get(name);
     if (known) return known;
-    if (!isSharedRoom(name) && !this.#makeSpace(address)) return undefined;
+    if (!isSharedRoom(name) && !this.#shares.makeSpace(address)) return undefined;
     const row = this.journal && ++this.journal.lastRow;
     const room = this.#add(name, this.#nextEpoch, row, address);
     room.journal?.putRoom(0);
@@ -138,16 +86,14 @@ export class MemoryRooms {
     const room = this.#add(name, epoch, row);
     room.history.seq = seq;
     room.journal?.restore(seq, forgottenRev);
-    if (forgottenRev > 0) this.stateOf(room).map.forgottenRev = forgottenRev;
+    if (forgottenRev > 0) room.openState().map.forgottenRev = forgottenRev;
     return room;
   }
 
   /** Ends what {@link restore} began: drops what is too much or too old by the limits of now. */
   restored(): void {
-    while (this.size > this.limits.maxRooms && this.#dropOneOf(this.#empty));
-    for (const room of this.#rooms.values()) {
-      if (room.state) this.removeKeys(room, room.state.boundTo(LOST_MEMBER));
-    }
+    this.#shares.trim();
+    for (const room of this.#rooms.values()) room.removeKeys(room.state?.boundTo(LOST_MEMBER));
     this.makeSpace();
     this.expire();
   }
@@ -156,41 +102,20 @@ export class MemoryRooms {
   setHost(room: MemoryRoom, host: Host | undefined): void {
     room.host = host;
     this.#hosted = undefined;
-    if (host) this.#setEmpty(room, false);
+    if (host) this.#shares.setEmpty(room, false);
     else this.touch(room);
   }
 
   /** Makes a room without a host the one that was empty for the shortest time. */
   touch(room: MemoryRoom): void {
     room.emptySince = this.clock.elapsedMs();
-    this.#setEmpty(room, false);
-    this.#setEmpty(room, true);
+    this.#shares.setEmpty(room, true);
   }
 
   /** Drops a room that nobody uses and that never had a message, a key or an id. */
   dropIfUnused(room: MemoryRoom): void {
     const isUsed = room.host || room.presence?.count || room.ids.knownUntil > this.clock.now();
-    if (!isUsed && !hasBegun(room)) this.#drop(room);
-  }
-
-  /** The room's state, there from now on. */
-  stateOf(room: MemoryRoom): RoomState {
-    const { maxKeys = DEFAULT_MAX_KEYS, maxStateBytes = DEFAULT_MAX_STATE_BYTES } = room.limits;
-    return room.state ??= new RoomState(
-      room.name,
-      { maxKeys, maxStateBytes },
-      this.budget,
-      this.expiry,
-      room.journal,
-    );
-  }
-
-  /** Removes keys that go by themselves, and tells the host. */
-  removeKeys(room: MemoryRoom, entries: KeptEntry[]): void {
-    for (const entry of entries) {
-      const removal = room.state!.remove(entry, this.clock.now());
-      room.host?.deliver({ type: "set", entry: removal });
-    }
+    if (!isUsed && !room.hasBegun) this.#drop(room);
   }
 
   /** Rooms with a host, by name, those behind `after`, at most `limit`. */
@@ -205,7 +130,7 @@ export class MemoryRooms {
   expire(): void {
     const now = this.clock.now();
     const elapsedMs = this.clock.elapsedMs();
-    for (const room of this.#empty) {
+    for (const room of this.#shares.empty) {
       const isOver = room.emptySince <= elapsedMs - room.limits.historySeconds * 1_000;
       if (isOver && room.ids.knownUntil <= now) this.#drop(room);
     }
@@ -225,92 +150,27 @@ export class MemoryRooms {
   clear(): void {
     this.expiry.clear();
     this.#rooms.clear();
-    this.#empty.clear();
-    this.#openers.clear();
+    this.#shares.clear();
     this.#hosted = undefined;
   }
 
   #add(name: string, epoch: string, row?: number, address?: string): MemoryRoom {
-    const { budget, clock } = this;
-    const limits = this.#limitsOf(name);
     const journal = row === undefined
       ? undefined
       : new RoomJournal(this.journal!, name, epoch, row);
-    const opener = address === undefined
-      ? undefined
-      : this.#openers.get(address) ?? { address, count: 0, empty: new Set() };
-    const room: MemoryRoom = {
-      name,
-      limits,
-      epoch,
-      journal,
-      history: new History(limits, budget, journal),
-      ids: new DedupeTable(budget, journal),
-      eventNumber: 0,
-      emptySince: clock.elapsedMs(),
-      opener,
-    };
+    const opener = address === undefined ? undefined : this.#shares.openedBy(address);
+    const room = new MemoryRoom(name, epoch, this.#limitsOf(name), this, journal, opener);
     this.#rooms.set(name, room);
-    if (opener) {
-      opener.count++;
-      this.#openers.set(opener.address, opener);
-    }
-    this.#setEmpty(room, true);
+    this.#shares.add(room);
+    this.touch(room);
     return room;
   }
 
-  /** Drops an empty room if there must be one; tells whether one more room may be added. */
-  #makeSpace(address?: string): boolean {
-    const opener = address === undefined ? undefined : this.#openers.get(address);
-    if (opener && opener.count >= this.#shareOf(opener)) return this.#dropOneOf(opener.empty);
-    return this.size < this.limits.maxRooms || this.#dropOneOf(this.#empty);
-  }
-
-  /** How many rooms an address may have opened: half of those that no other address has hosts in. */
-  #shareOf({ count, empty }: Opener): number {
-    const hostedByOthers = this.size - this.#empty.size - (count - empty.size);
-    return Math.ceil((this.limits.maxRooms - hostedByOthers) / 2);
-  }
-
-  #dropOneOf(empty: Set<MemoryRoom>): boolean {
-    const room = this.#findDroppable(empty);
-    if (room) this.#drop(room);
-    return room !== undefined;
-  }
-
-  /** The longest-empty room, but none that must know an idempotency key, and none of the server's own. */
-  #findDroppable(empty: Set<MemoryRoom>): MemoryRoom | undefined {
-    const now = this.clock.now();
-    return empty.values().find(({ ids, name }) => ids.pinnedUntil <= now && !isServerRoom(name));
-  }
-
   #drop(room: MemoryRoom): void {
-    if (hasBegun(room)) this.#nextEpoch = newEpoch();
-    room.state?.clear();
-    room.history.clear();
-    room.ids.clear();
-    room.journal?.delete(room.journal.row);
+    if (room.hasBegun) this.#nextEpoch = newEpoch();
+    room.clear();
     this.#rooms.delete(room.name);
     this.lastEventNumber = Math.max(this.lastEventNumber, room.eventNumber);
-    this.#setEmpty(room, false);
-    const { opener } = room;
-    if (opener && --opener.count === 0) this.#openers.delete(opener.address);
+    this.#shares.remove(room);
   }
-
-  #setEmpty(room: MemoryRoom, isEmpty: boolean): void {
-    for (const empty of [this.#empty, room.opener?.empty]) {
-      if (isEmpty) empty?.add(room);
-      else empty?.delete(room);
-    }
-  }
-}
-
-/** Whether a room has numbered anything in its epoch. */
-function hasBegun({ history, state }: MemoryRoom): boolean {
-  return history.seq > 0 || (state?.map.rev ?? 0) > 0;
-}
-
-/** A random name for a history that starts anew. */
-export function newEpoch(): string {
-  return crypto.randomUUID().slice(0, 8);
 }

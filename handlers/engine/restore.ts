@@ -4,7 +4,8 @@
  * @module
  */
 import type { Journal } from "./journal.ts";
-import { LOST_MEMBER, type MemoryRoom, type MemoryRooms } from "./memory_rooms.ts";
+import type { MemoryRoom } from "./memory_room.ts";
+import { LOST_MEMBER, type MemoryRooms } from "./memory_rooms.ts";
 import { encodedBytes, type KeptEntry } from "./room_state.ts";
 import type { TakeEntry } from "./sqlite.ts";
 
@@ -32,7 +33,7 @@ export function restoreInto(rooms: MemoryRooms, journal: Journal): TakeEntry {
       if (expiresAt !== null) kept.expiresAt = expiresAt;
       if (isBound) kept.member = LOST_MEMBER;
       if (typeof owner === "string") kept.owner = owner;
-      rooms.stateOf(room).put(kept);
+      room.openState().put(kept);
       rooms.touch(room);
     } else {
       const [, , session, id, digest, seq, expiresAt] = entry;

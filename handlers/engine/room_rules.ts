@@ -1,6 +1,8 @@
 /** What is kept of each room: the limits of all, or what a rule says of its name. */
 import { isObject, isRoomName, isServerRoom, isSharedRoom } from "../protocol/parse.ts";
 import { OptionError } from "../util/option_error.ts";
+import type { MemberEvent } from "./member_events.ts";
+import { DEFAULT_MAX_KEYS, DEFAULT_MAX_STATE_BYTES } from "./state_map.ts";
 
 /** What is kept of the rooms that a rule names; what is missing is as for all. */
 export interface RoomRule {
@@ -24,10 +26,22 @@ export interface RoomLimits {
   maxStateBytes?: number;
 }
 
+/** How much an engine keeps; see the settings of the same names. */
+export interface HistoryLimits extends RoomLimits {
+  /** What is kept of some rooms in place of that. */
+  roomRules?: RoomRules;
+  /** What the room `_events` says of members; nothing if missing. */
+  events?: readonly MemberEvent[];
+  /** Megabytes for all rooms together, remembered ids and state included. */
+  historyMb: number;
+  /** Rooms, empty ones included. */
+  maxRooms: number;
+}
+
 /** A hundred years. */
 const FOREVER_SECONDS = 3_155_760_000;
 /** What a backend that was away can catch up on. */
-const SHARED_ROOM_LIMITS: RoomLimits = {
+const SHARED_ROOM_LIMITS: Required<RoomLimits> = {
   historySize: 10_000,
   historySeconds: FOREVER_SECONDS,
   maxKeys: Infinity,
@@ -39,25 +53,23 @@ const SHARED_ROOM_LIMITS: RoomLimits = {
  *
  * @throws {OptionError} if a rule is none
  */
-export function roomLimits<L extends RoomLimits & { roomRules?: RoomRules }>(
-  limits: L,
-): (room: string) => RoomLimits {
-  const rules = Object.entries(checkRoomRules(limits.roomRules ?? {})).map(([name, rule]) => {
-    const {
-      history: historySize = limits.historySize,
-      seconds: historySeconds = limits.historySeconds,
-      keys: maxKeys = limits.maxKeys,
-    } = rule;
-    const { maxStateBytes } = limits;
-    return { name, limits: { historySize, historySeconds, maxKeys, maxStateBytes } };
+export function roomLimits(
+  { roomRules = {}, ...limits }: RoomLimits & Pick<HistoryLimits, "roomRules">,
+): (room: string) => Required<RoomLimits> {
+  const { maxKeys = DEFAULT_MAX_KEYS, maxStateBytes = DEFAULT_MAX_STATE_BYTES } = limits;
+  const all = { ...limits, maxKeys, maxStateBytes };
+  const rules = Object.entries(checkRoomRules(roomRules)).map(([name, rule]) => {
+    const { history = all.historySize, seconds = all.historySeconds, keys = maxKeys } = rule;
+    const own = { ...all, historySize: history, historySeconds: seconds, maxKeys: keys };
+    return { name, limits: own };
   });
   return (room) => {
     if (isSharedRoom(room)) return SHARED_ROOM_LIMITS;
-    if (isServerRoom(room)) return limits;
+    if (isServerRoom(room)) return all;
     const rule = rules.find(({ name }) =>
       name.endsWith("*") ? room.startsWith(name.slice(0, -1)) : room === name
     );
-    return rule?.limits ?? limits;
+    return rule?.limits ?? all;
   };
 }
 

@@ -5,6 +5,7 @@ import type { Budget } from "./budget.ts";
 import type { Change } from "./engine.ts";
 import type { Expiry } from "./expiry.ts";
 import type { RoomJournal } from "./journal.ts";
+import type { RoomLimits } from "./room_rules.ts";
 import { REMOVED, StateMap } from "./state_map.ts";
 
 /** An entry, and what the engine alone knows of it. */
@@ -22,12 +23,6 @@ export interface ExpiringKey {
   entry: KeptEntry;
 }
 
-/** How much state a room has at most. */
-export interface StateLimits {
-  /** Keys. */ maxKeys: number;
-  /** Bytes of its keys, encoded. */ maxStateBytes: number;
-}
-
 /** What an entry has beside its key, value and sender: encoded, and in memory. */
 const ENCODED_BYTES = 60;
 const MEMORY_BYTES = 300;
@@ -42,7 +37,7 @@ export class RoomState {
 
   constructor(
     /** Of the room. */ readonly name: string,
-    readonly limits: StateLimits,
+    readonly limits: Required<RoomLimits>,
     readonly budget: Budget,
     readonly expiry: Expiry<ExpiringKey>,
     readonly journal?: RoomJournal,

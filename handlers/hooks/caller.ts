@@ -110,7 +110,7 @@ export class HookCaller {
 
   #encode(value: unknown): string {
     if (!isShallow(value)) {
-      throw new TypeError("the value nests too deep, or a number is too large");
+      throw new TypeError("the value nests too deep, or a number is too large or inexact");
     }
     const text = JSON.stringify(value);
     if (text === undefined) throw new TypeError(`no JSON value: ${String(value)}`);

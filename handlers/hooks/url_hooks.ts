@@ -1,6 +1,6 @@
 /** Hooks that ask a backend by URL. `handlers/README.md`, Hook by URL. */
 import { createHmac } from "node:crypto";
-import { isObject } from "../protocol/parse.ts";
+import { isObject, parseJson } from "../protocol/parse.ts";
 import { type Clock, systemClock } from "../util/clock.ts";
 import type { Log } from "../util/log.ts";
 import {
@@ -115,7 +115,7 @@ class AnswerError extends Error {
 function readAnswer(status: number, text: string): Refused | Record<string, unknown> {
   let answer: unknown;
   try {
-    answer = JSON.parse(text);
+    answer = parseJson(text);
   } catch {
     // It is told below.
   }

@@ -120,7 +120,7 @@ function senderOf(
 }
 
 function readMessage({ message = "", sender = "Anonymous" }: Record<string, unknown>) {
-  check(isShallow(message), "bad_message", "The message nests too deep, or a number is too large.");
+  check(isShallow(message), "bad_message", "The message is too deep, or a number inexact.");
   check(isPersonName(sender), "bad_name");
   return { message, sender };
 }

@@ -39,7 +39,7 @@ export function setKey(app: App): Handler {
       const body = await readBody(call.request, app, app.limits.maxMessageBytes);
       const value = readJson(body);
       const isGood = value !== null && isShallow(value);
-      check(isGood, "bad_message", "The body must be JSON, not null, not too deep.");
+      check(isGood, "bad_message", "The body must be JSON, exact, not null, not too deep.");
       return { value, size: byteLength(body) };
     });
 }

@@ -56,24 +56,36 @@ export function isPersonName(value: unknown): value is string {
   return matches(NAME, value);
 }
 
-/** What a number may not hold: many digits, or a very small exponent. */
-const ODD_NUMBER = /(?:^|[^\d.])\d{16}|\de-\d{3}/i;
+/** Finds the few texts with a number that may need more digits or a smaller exponent than a double has. */
+const MAY_BE_INEXACT = /\b\d[\d.]{15}|\de-\d{3}/i;
+/** These numbers, whole, but for the sign; also what looks like one in a string. */
+const LONG_NUMBERS = /\b\d[\d.]{15,}(?:e[-+]?\d+)?|\b\d[\d.]*e-\d{3,}/gi;
 
 /**
- * `JSON.parse`, but for what a number cannot hold, such as 9007199254740993 or 1e-400: it is NaN,
- * which {@link isShallow} refuses, in place of another number.
+ * `JSON.parse`, but for a number that a double would change, such as 9007199254740993 or 1e-400: it is
+ * NaN, which {@link isShallow} refuses.
  */
 export function parseJson(text: string): unknown {
-  // A reviver is slow: only for the few texts that may need it.
-  return ODD_NUMBER.test(text) ? JSON.parse(text, exactly) : JSON.parse(text);
+  const isExact = !MAY_BE_INEXACT.test(text) || text.match(LONG_NUMBERS)?.every(isDouble);
+  // A reviver is slow: only for a text that will be refused, or has such digits in a string.
+  return isExact ? JSON.parse(text) : JSON.parse(text, exactly);
 }
 
 function exactly(_key: string, value: unknown, { source = "" }: { source?: string } = {}): unknown {
-  if (value === 0) return /[1-9].*e/i.test(source) ? NaN : value;
-  if (typeof value !== "number" || !/^-?\d+$/.test(source)) return value;
-  // A float that is an integer too, 123456789012345680000, has fewer digits than it could.
-  if (String(value) === source) return value;
-  return Number.isFinite(value) && BigInt(source) === BigInt(value) ? value : NaN;
+  return typeof value !== "number" || isDouble(source) ? value : NaN;
+}
+
+/** Whether a number's digits are those of its double: the fewest, as JSON has them, or 17, as C prints. */
+function isDouble(source: string): boolean {
+  const value = Number(source);
+  if (String(value) === source) return true;
+  const digits = digitsOf(source);
+  return digits === digitsOf(String(value)) || digits === digitsOf(value.toPrecision(17));
+}
+
+/** The digits of a number from the first to the last that is not 0. */
+function digitsOf(number: string): string {
+  return /[1-9](?:\d*[1-9])?/.exec(number.replace(/[-.]|e.*/gi, ""))?.[0] ?? "";
 }
 
 /** Reads one object of a client: a whole plain frame, or one line of a `parley.v1` frame. */
@@ -167,7 +179,7 @@ function readMessage(type: "chat" | "note", { message = "" }: Fields, at: At): C
 }
 
 /**
- * Whether a value can go out as it came: its numbers are finite, and it nests at most `depth` deep
+ * Whether a value can go out as it came: its numbers are finite (see {@link parseJson}), and it nests at most `depth` deep
  * (`JSON.stringify` recurses, `JSON.parse` does not).
  */
 export function isShallow(value: unknown, depth: number = MAX_DEPTH): boolean {

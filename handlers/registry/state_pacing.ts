@@ -26,6 +26,9 @@ export class StatePacing {
     if (this.#paced.get(every)?.size !== 0) return;
     this.#paced.delete(every);
     this.#toldAt.delete(every);
+    // Else it would pass for the timer of another `every`.
+    this.#timers.get(every)?.();
+    this.#timers.delete(every);
   }
 
   /** Starts the timers: there is something to tell. Where nothing was told for long it is told at once. */

@@ -116,8 +116,8 @@ export class Subscription {
   #start(span?: Span, state?: StateSpan): void {
     if (!this.isCurrent || this.#held === undefined) return;
     const { audience, subscriber } = this;
-    const isOther = this.#from.epoch !== audience.head.epoch || !audience.state.isReady;
-    if (this.hasState && isOther) return this.begin();
+    const isHere = () => this.#from.epoch === audience.head.epoch && audience.state.isReady;
+    if (this.hasState && !isHere()) return this.begin();
     if (subscriber.dialect.hasPositions) this.#replay(span, state);
     if (subscriber.hasEnded) return;
     const held = this.#held;

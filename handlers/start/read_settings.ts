@@ -116,7 +116,7 @@ function warningsOf(settings: Settings, isDeployed: boolean): Warning[] {
     const text = "Anybody may connect: set AUTH_SECRET or AUTH_JWKS, or a loopback HOST";
     warnings.push({ event: "open", text });
   }
-  if (AUTH_JWKS && !settings.AUTH_ISSUER && !settings.AUTH_AUDIENCE) {
+  if (AUTH_JWKS && !settings.AUTH_AUDIENCE) {
     const text = "Tokens that their issuer made for other services count too: set AUTH_AUDIENCE";
     warnings.push({ event: "any_audience", text });
   }

@@ -190,6 +190,23 @@ Deno.test("a refusal is one line at `debug` with its reason, and never the token
   }]);
 });
 
+Deno.test("rules with {sub} that name no room are one line at `debug`, and never the token", async () => {
+  const lines = async (grants: Grants, headers = { authorization: "Bearer s3cret" }) => {
+    const log = new RecordingLog(true);
+    await visitorOf({ log, headers, authorize: () => grants });
+    return log.lines.map(({ level, text }) => `${level}: ${text}`);
+  };
+  const rules = { rooms: ["ops", "team:{sub}:*"], listen: ["lobby", "user:{sub}"] };
+  for (const user of ["auth0|1", "ann@mail.example", "a".repeat(64), undefined]) {
+    const found = JSON.stringify({ sub: user, rules: ["team:{sub}:*", "user:{sub}"] });
+    assertEquals(await lines({ user, ...rules }), [
+      `debug: Rules of 192.0.2.1:5 name no room: ${found}`,
+    ]);
+  }
+  assertEquals(await lines({ user: "auth0.1", ...rules }), []);
+  assertEquals(await lines({ user: "auth0|1", rooms: ["ops", "user:*"] }), []);
+});
+
 Deno.test("renew() asks `authorize` again with the upgrade's URL and headers, and the new token", async () => {
   const asked: unknown[] = [];
   const authorize: Authorize = ({ url, headers }, room) => {

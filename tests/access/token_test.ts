@@ -98,10 +98,12 @@ Deno.test("a token ends at its `exp`, without leeway", async () => {
   assertEquals(reason(await refuse(claims)), "token_expired: The token has expired.");
 });
 
-Deno.test("a token's `nbf` may be 5 s ahead", async () => {
+Deno.test("a token's `nbf` and `iat` may be 5 s ahead", async () => {
   const { now, check, refuse } = bySecret();
   await check({ nbf: now + 5 });
   assertEquals(reason(await refuse({ nbf: now + 6 })), "bad_token: The token is not valid yet.");
+  await check({ iat: now + 5 });
+  assertEquals(reason(await refuse({ iat: now + 6 })), "bad_token: The token is not valid yet.");
 });
 
 Deno.test("maxTokenSeconds ends a token by its `iat`, and refuses one that would never end", async () => {

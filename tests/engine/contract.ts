@@ -5,7 +5,7 @@
  */
 import { assert, assertEquals, assertNotEquals } from "@std/assert";
 import type { Draft, Engine, Host, IdempotencyKey, Outcome } from "../../handlers/engine/engine.ts";
-import type { HistoryLimits } from "../../handlers/engine/memory.ts";
+import type { HistoryLimits } from "../../handlers/engine/room_rules.ts";
 import { MEMBER_EVENTS } from "../../handlers/engine/member_events.ts";
 import { BANS_ROOM, EVENTS_ROOM } from "../../handlers/protocol/parse.ts";
 import type { Cursor } from "../../handlers/protocol/position.ts";
@@ -36,18 +36,21 @@ export const ROOMY: HistoryLimits = {
 const ROOM = "room.one:A-1_z";
 const SESSION = "a session of 16+";
 
-/** Registers the suite for an engine; `make` builds a system of its own for each test. */
-export function engineContract(
+/** An engine's name, what builds a system of its own for each test, and what registers tests. */
+export type System = [
   name: string,
   make: (limits: HistoryLimits) => Promise<Cluster> | Cluster,
-  register: (name: string, fn: () => Promise<void>) => void = Deno.test,
-): void {
-  function contract(
+  register?: (name: string, fn: () => Promise<void>) => void,
+];
+
+/** Gives what registers one statement of a suite as a test. */
+export function suite(subject: string, [name, make, register = Deno.test]: System) {
+  return (
     statement: string,
     fn: (nodes: Engine[], pass?: (ms: number) => void) => Promise<void>,
     limits: Partial<HistoryLimits> = {},
-  ): void {
-    register(`${name} engine: ${statement}`, async () => {
+  ): void =>
+    register(`${name} ${subject}: ${statement}`, async () => {
       const { nodes, pass, stop } = await make({ ...ROOMY, ...limits });
       try {
         await fn(nodes, pass);
@@ -56,7 +59,11 @@ export function engineContract(
         await stop?.();
       }
     });
-  }
+}
+
+/** Registers the suite for an engine. */
+export function engineContract(...system: System): void {
+  const contract = suite("engine", system);
 
   contract("numbers a room's messages 1, 2, 3 … whatever node they come from", async (nodes) => {
     const places = [];

@@ -2,7 +2,7 @@ import { assert, assertEquals, assertNotEquals } from "@std/assert";
 import { DEDUPE_MS } from "../../handlers/engine/dedupe.ts";
 import { createDurableEngine } from "../../handlers/engine/durable.ts";
 import { type Engine, isRefusal } from "../../handlers/engine/engine.ts";
-import type { HistoryLimits } from "../../handlers/engine/memory.ts";
+import type { HistoryLimits } from "../../handlers/engine/room_rules.ts";
 import type { Cursor } from "../../handlers/protocol/position.ts";
 import { silentLog } from "../../handlers/util/log.ts";
 import { FakeClock, RecordingLog } from "../support/fakes.ts";

@@ -1,7 +1,8 @@
 import { assert, assertEquals, assertLess, assertNotEquals } from "@std/assert";
 import { DEDUPE_MS } from "../../handlers/engine/dedupe.ts";
 import { isRefusal } from "../../handlers/engine/engine.ts";
-import { createMemoryEngine, type HistoryLimits } from "../../handlers/engine/memory.ts";
+import { createMemoryEngine } from "../../handlers/engine/memory.ts";
+import type { HistoryLimits } from "../../handlers/engine/room_rules.ts";
 import type { Head } from "../../handlers/protocol/position.ts";
 import { draft, engineContract, range, ROOMY } from "./contract.ts";
 import { stateContract } from "./state_contract.ts";

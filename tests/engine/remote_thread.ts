@@ -3,7 +3,8 @@
  *
  * @module
  */
-import { createMemoryEngine, type HistoryLimits } from "../../handlers/engine/memory.ts";
+import { createMemoryEngine } from "../../handlers/engine/memory.ts";
+import type { HistoryLimits } from "../../handlers/engine/room_rules.ts";
 import { remoteEngine } from "../../handlers/engine/remote.ts";
 import { shareEngine } from "../../handlers/engine/shared.ts";
 import { FakeClock } from "../support/fakes.ts";

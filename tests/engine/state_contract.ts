@@ -5,30 +5,16 @@
  */
 import { assertEquals } from "@std/assert";
 import type { Change, Engine } from "../../handlers/engine/engine.ts";
-import type { HistoryLimits } from "../../handlers/engine/memory.ts";
 import { granted, hear, type Recorder } from "../support/recorder.ts";
-import { type Cluster, draft, range, ROOMY } from "./contract.ts";
+import { draft, range, suite, type System } from "./contract.ts";
 
-/** Registers the suite for an engine; `make` builds a system of its own for each test. */
-export function stateContract(
-  name: string,
-  make: (limits: HistoryLimits) => Promise<Cluster> | Cluster,
-  register: (name: string, fn: () => Promise<void>) => void = Deno.test,
-): void {
-  function contract(
+/** Registers the suite for an engine. */
+export function stateContract(...system: System): void {
+  const stated = suite("engine's state", system);
+  const contract = (
     statement: string,
     fn: (one: Engine, two: Engine, pass?: (ms: number) => void) => Promise<void>,
-  ): void {
-    register(`${name} engine's state: ${statement}`, async () => {
-      const { nodes, pass, stop } = await make(ROOMY);
-      try {
-        await fn(nodes[0], nodes.at(-1)!, pass);
-      } finally {
-        for (const node of new Set(nodes)) await node.close();
-        await stop?.();
-      }
-    });
-  }
+  ) => stated(statement, (nodes, pass) => fn(nodes[0], nodes.at(-1)!, pass));
 
   contract("changes have numbers of their own, and one order with messages", async (one, two) => {
     const { recorder, head } = await hear(two, "r");

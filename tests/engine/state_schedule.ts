@@ -6,7 +6,7 @@
  */
 import { assert, assertEquals } from "@std/assert";
 import { type Change, type Engine, isRefusal, type Refusal } from "../../handlers/engine/engine.ts";
-import type { HistoryLimits } from "../../handlers/engine/memory.ts";
+import type { HistoryLimits } from "../../handlers/engine/room_rules.ts";
 import type { StateCursor } from "../../handlers/protocol/position.ts";
 import type { Entry, RoomEvent, StateSpan } from "../../handlers/protocol/room_event.ts";
 import type { FakeClock } from "../support/fakes.ts";

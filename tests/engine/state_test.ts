@@ -1,7 +1,8 @@
 /** A room's state in the memory engine: what it costs, when it goes, and any schedule of it against a model. */
 import { assert, assertEquals } from "@std/assert";
 import { type Change, isRefusal } from "../../handlers/engine/engine.ts";
-import { createMemoryEngine, type HistoryLimits } from "../../handlers/engine/memory.ts";
+import { createMemoryEngine } from "../../handlers/engine/memory.ts";
+import type { HistoryLimits } from "../../handlers/engine/room_rules.ts";
 import { createDurableEngine } from "../../handlers/engine/durable.ts";
 import { createRedisEngine } from "../../handlers/engine/redis/engine.ts";
 import { remoteEngine } from "../../handlers/engine/remote.ts";

@@ -120,6 +120,11 @@ const GARBAGE: [string, () => Response, RegExp][] = [
   ["a list", () => Response.json([]), /answered 200 with \[\]/],
   ["another status", () => Response.json({}, { status: 404 }), /answered 404/],
   ["a redirect", () => new Response(null, { status: 302, headers: { location: "/x" } }), /302/],
+  [
+    "a number that no double holds",
+    () => new Response('{"message":0.1000000000000000056}'),
+    /inexact/,
+  ],
   ["403 without a text", () => Response.json({}, { status: 403 }), /answered 403/],
   ["too much", () => new Response(new Uint8Array(300_000)), /over 197632 bytes/],
   [

@@ -85,6 +85,7 @@ Deno.test("POST refuses what is no message", async () => {
     ["null", "bad_message"],
     ['"text"', "bad_message"],
     [`{"message":${deep}}`, "bad_message"],
+    ['{"message":12345678901234567.89}', "bad_message"],
     [{ message: 1, sender: "" }, "bad_name"],
     [{ message: 1, sender: 7 }, "bad_name"],
     [{ message: 1, sender: "a\u2028b" }, "bad_name"],

@@ -8,6 +8,7 @@ import {
   isServerRoom,
   isShallow,
   parse,
+  parseJson,
 } from "../../handlers/protocol/parse.ts";
 
 /** Reads an object without the keys that are not there. */
@@ -163,9 +164,30 @@ Deno.test("parse() tells what an error of parley.v1 is about", () => {
 });
 
 Deno.test("parse() refuses what a number cannot hold, and keeps all others", () => {
-  for (const number of ["9007199254740993", "-9007199254740993", "1".repeat(400), "-1.5E-400"]) {
+  for (
+    const number of [
+      "9007199254740993",
+      "-9007199254740993",
+      "9007199254740993.0",
+      "9.007199254740993e15",
+      "9223372036854775808",
+      "12345678901234567.89",
+      "1234567890.123456789",
+      "0.1000000000000000055511151231257827",
+      "0.0123456789012345678",
+      "0.12345678901234567",
+      "1.23456e-322",
+      "1".repeat(400),
+      "1e400",
+      "-1.5E-400",
+      `0.${"0".repeat(400)}1`,
+    ]
+  ) {
     for (const message of [number, `[{"a":${number}}]`]) {
       assertEquals(read(`{"type":"chat","message":${message}}`, v1), bad("bad_message"));
+      assertEquals(read(`{"type":"note","message":${message}}`, v1), bad("bad_message"));
+      const set = `{"type":"set","key":"k","value":${message}}`;
+      assertEquals(read(set, v1), bad("bad_message"));
     }
   }
   for (
@@ -176,10 +198,27 @@ Deno.test("parse() refuses what a number cannot hold, and keeps all others", () 
       "1e-300",
       "0e-400",
       "0.12345678901234568",
+      "0.10000000000000001",
+      "-1.2345678901234566e+25",
+      "1.2345678901234566E-07",
+      "5e-324",
+      "123456789012345680000",
+      "100000000000000000000.000",
+      "0.000000000000000000000",
     ]
   ) {
     assertEquals(read(`{"type":"chat","message":${text}}`, v1).message, Number(text));
   }
-  const text = { type: "chat", message: "9007199254740993" };
+  const texts = ["9007199254740993", "1.5e-400", "1.1.1.1.1.1.1.1.1.1.1", "4111 1111 1111 1111.00"];
+  const text = { type: "chat", message: texts, id: "12345678901234567.89" };
   assertEquals(read(text, v1), text);
+});
+
+Deno.test("parse() keeps every double, as JSON prints it and in 17 digits", () => {
+  const bits = crypto.getRandomValues(new BigUint64Array(8_000));
+  const doubles = [...new Float64Array(bits.buffer)].filter(Number.isFinite);
+  doubles.push(...bits.subarray(0, 2_000).toString().split(",").map((text) => Number(`0.${text}`)));
+  assertEquals(parseJson(JSON.stringify(doubles)), doubles);
+  const seventeen = doubles.map((double) => double.toPrecision(17));
+  assertEquals(parseJson(`[${seventeen}]`), doubles);
 });

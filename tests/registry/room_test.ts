@@ -495,3 +495,41 @@ Deno.test("Room writes to several small groups in one turn", async () => {
   assertEquals(left.map((socket) => messagesOf(socket)), left.map(() => ["to all"]));
   assertEquals(ends.length, 0);
 });
+
+Deno.test("Room keeps no state for subscribers who did not ask for it", async () => {
+  const engine = createMemoryEngine(KEEPS, new FakeClock());
+  const reads: string[] = [];
+  const read = engine.state.bind(engine);
+  engine.state = (room, since) => {
+    reads.push(room);
+    return read(room, since);
+  };
+  const { connect, registry } = createServer({}, engine);
+  await connect("/chat/ops");
+  await connect("/chat/ops", { dialect: "v1" });
+  const reset = { type: "reset", epoch: "other", seq: 0, rev: 0, members: 0 } as const;
+  registry.rooms.get("ops")!.deliver(reset);
+  assertEquals(reads, []);
+  await connect("/chat/ops?state=1", { dialect: "v1" });
+  assertEquals(reads, ["ops"]);
+});
+
+Deno.test("Room tells a paced subscriber of a change, also where one of another pace has just left", async () => {
+  const { connect, turn, engine, clock } = createServer();
+  const set = (value: string) => engine.set("ops", { key: "a", value, sender: "Ann" });
+  await connect("/chat/ops?state=1", { dialect: "v1" });
+  const ann = await connect("/chat/ops?state=1&every=100", { dialect: "v1" });
+  set("1");
+  clock.tick(0);
+  set("2");
+  ann.end();
+  const bo = await connect("/chat/ops?state=1&every=200", { dialect: "v1" });
+  turn.flush();
+  bo.take();
+  set("3");
+  clock.tick(1_000);
+  turn.flush();
+  assertEquals(bo.objects.map((object) => [(object as Fields).type, (object as Fields).rev]), [
+    ["state", 3],
+  ]);
+});

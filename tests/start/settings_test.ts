@@ -250,7 +250,7 @@ Deno.test("readSettings() warns when keys are trusted for tokens of other servic
   const keys = ["--auth-jwks", "keys.json"];
   assertEquals(warned(keys), ["any_audience"]);
   assertEquals(warned([...keys, "--auth-audience", "parley"]), []);
-  assertEquals(warned([...keys, "--auth-issuer", "https://id.example"]), []);
+  assertEquals(warned([...keys, "--auth-issuer", "https://id.example"]), ["any_audience"]);
 });
 
 Deno.test("readSettings() warns when instances of Deno Deploy share no rooms, and only then", () => {

@@ -317,6 +317,12 @@ Deno.test("state over HTTP: read, set, remove, conditions, errors, preflight", a
     assertEquals(await answer(request("PUT", `/a${bad}`, 6)), [400, "bad_message", undefined]);
   }
   assertEquals(await answer(request("PUT", "/a", null)), [400, "bad_message", undefined]);
+  const inexact = {
+    method: "PUT",
+    body: "9007199254740993.0",
+    headers: { "content-type": "application/json" },
+  };
+  assertEquals(await answer(ask("/rooms/ops/state/a", inexact)), [400, "bad_message", undefined]);
   assertEquals(await answer(request("PUT", "/a", 1, { "if-match": "1" })), [
     400,
     "bad_message",

@@ -1,5 +1,5 @@
 import { assert, assertEquals, assertNotEquals, assertObjectMatch } from "@std/assert";
-import type { HistoryLimits } from "../../../handlers/engine/memory.ts";
+import type { HistoryLimits } from "../../../handlers/engine/room_rules.ts";
 import { type Engine, isRefusal } from "../../../handlers/engine/engine.ts";
 import { createRedisEngine } from "../../../handlers/engine/redis/engine.ts";
 import { MEMBER_EVENTS } from "../../../handlers/engine/member_events.ts";
