@@ -75,7 +75,7 @@ export interface Host {
 /** Figures of an engine, for the metrics. */
 export interface EngineStats {
   /** Rooms known, empty ones with history included. */ rooms: number;
-  /** Bytes that history and remembered ids are counted with. */ historyBytes: number;
+  /** Bytes that history, remembered ids and state are counted with. */ historyBytes: number;
   /** Whether `maxRooms` are in use, so that no room can be added until a host goes. */
   isFull?: boolean;
   /** Of an engine that talks to servers. */ remote?: RemoteStats;

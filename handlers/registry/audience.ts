@@ -45,18 +45,11 @@ export class Audience implements Host {
     return this.#subscriptions.size;
   }
 
-  /** How many get each message by a frame of their own. */
-  get directCount(): number {
-    let count = 0;
-    for (const [{ isMerged }, { size }] of this.#fanOuts) if (!isMerged) count += size;
-    return count;
-  }
-
-  /** How many get each change of the state by a frame of their own. */
-  get directStateCount(): number {
+  /** How many get each message, or each change of the state, by a frame of their own. */
+  countDirect(ofState = false): number {
     let count = 0;
     for (const [dialect, { size }] of this.#fanOuts) {
-      if (!dialect.isMerged && "set" in dialect) count += size;
+      if (!dialect.isMerged && (!ofState || "set" in dialect)) count += size;
     }
     return count;
   }
@@ -127,15 +120,14 @@ export class Audience implements Host {
     this.#subscriptions.delete(subscription);
     if (subscription.isLive) this.#fanOutOf(subscription.dialect).delete(subscriber);
     else this.#waitingCount--;
-    if (subscription.hasState) this.#endState(subscription);
+    if (subscription.hasState) {
+      this.state.delete(subscription);
+      if (--this.state.count === 0) {
+        this.state.stop();
+        this.#state = undefined;
+      }
+    }
     if (this.listenerCount === 0) this.room.registry.closeAudience(this);
-  }
-
-  #endState(subscription: Subscription): void {
-    this.state.delete(subscription);
-    if (--this.state.count > 0) return;
-    this.state.stop();
-    this.#state = undefined;
   }
 
   /** Delivers an event of the engine. One at a time: everybody sees the same order. */
@@ -185,7 +177,7 @@ export class Audience implements Host {
     // Joins are n² frames in a room of n: a server that is behind leaves them out where it may.
     const isSpared = event.type === "status" && this.listenerCount > MAX_STATUS_LISTENERS &&
       load.isBehind;
-    if (event.type === "status" && !isSpared) load.add(this.directCount);
+    if (event.type === "status" && !isSpared) load.add(this.countDirect());
     for (const [dialect, fanOut] of this.#fanOuts) {
       if (fanOut.size === 0 || (isSpared && !dialect.isMerged)) continue;
       const object = encodeEvent(dialect, this.room.name, this.head, event);
@@ -218,10 +210,9 @@ export class Audience implements Host {
 
   #fanOutOf(dialect: Dialect): FanOut {
     let fanOut = this.#fanOuts.get(dialect);
-    if (!fanOut) {
-      fanOut = new (dialect.isMerged ? MergedFanOut : DirectFanOut)(this.room.registry);
-      this.#fanOuts.set(dialect, fanOut);
-    }
+    if (fanOut) return fanOut;
+    fanOut = new (dialect.isMerged ? MergedFanOut : DirectFanOut)(this.room.registry);
+    this.#fanOuts.set(dialect, fanOut);
     return fanOut;
   }
 }

@@ -9,7 +9,7 @@ import type { Log } from "../../util/log.ts";
 import type { RemoteStats } from "../engine.ts";
 import { PendingCommands } from "./pending.ts";
 import { inspect, type RedisProcess } from "./process.ts";
-import * as SCRIPTS from "./scripts/scripts.ts";
+import { LoadedScripts, type RunScript } from "./run_script.ts";
 
 /** Time limits for the TCP connection, and for everything until the connection is usable. */
 const CONNECT_MS = { tcp: 1_500, all: 2_000 };
@@ -18,17 +18,6 @@ const BACKOFF_MS = { first: 50, last: 1_000 };
 const TICK_MS = 200;
 /** The server's settings and role are read again every 5 s. */
 const INSPECT_TICKS = 25;
-
-/** The name of a script: a doc comment in `scripts/` says what each one takes and answers. */
-export type ScriptName = keyof typeof SCRIPTS;
-
-/** Runs a script; resolves to `undefined` if no answer came. */
-export type RunScript = (
-  script: ScriptName,
-  keys: readonly string[],
-  args: readonly (string | number)[],
-  hasTimeout?: boolean,
-) => Promise<unknown>;
 
 /** What a connection needs, and what it calls. */
 export interface ConnectionOptions {
@@ -60,7 +49,7 @@ export class RedisConnection {
   /** Host and port of the last attempt. */
   address = "";
   #client?: RedisClientType;
-  #shas = new Map<string, string>();
+  readonly #scripts = new LoadedScripts();
   readonly #pending = new PendingCommands();
   #tick = 0;
   #lastWarningTick = -1;
@@ -98,14 +87,9 @@ export class RedisConnection {
     return this.#pending.add(client.sendCommand(command), bytes, hasTimeout, onError);
   }
 
-  /** Runs a script, like {@link send}; `args` follow the server's run id and whether it is durable. */
-  readonly run: RunScript = (script, keys, args, hasTimeout) => {
-    const { runId, isDurable } = this.server;
-    const command = ["EVALSHA", this.#shas.get(script) ?? "", `${keys.length}`, ...keys];
-    command.push(runId, isDurable ? "1" : "0");
-    for (const argument of args) command.push(`${argument}`);
-    return this.send(command, hasTimeout);
-  };
+  /** Runs a script, like {@link send}. */
+  readonly run: RunScript = (script, keys, args, hasTimeout) =>
+    this.send(this.#scripts.toCommand(this.server, script, keys, args), hasTimeout);
 
   /** Subscribes to channels for as long as the connection lasts. */
   subscribe(channels: string[]): void {
@@ -198,11 +182,7 @@ export class RedisConnection {
     if (server.runId === this.server.runId) {
       await client.sendCommand(["CLIENT", "KILL", "ID", this.server.clientId]).catch(() => {});
     }
-    await Promise.all(
-      Object.entries(SCRIPTS).map(async ([name, source]) => {
-        this.#shas.set(name, await client.sendCommand<string>(["SCRIPT", "LOAD", source]));
-      }),
-    );
+    await this.#scripts.load(client);
     return server;
   }
 

@@ -9,29 +9,23 @@ import type { Cursor, Head, StateCursor } from "../../protocol/position.ts";
 import type { Members, RoomSummary, StateSpan, Transient } from "../../protocol/room_event.ts";
 import type { Clock } from "../../util/clock.ts";
 import type { Log } from "../../util/log.ts";
-import type { Change, Draft, Engine, EngineStats, Host } from "../engine.ts";
-import type { IdempotencyKey, Outcome, Refusal } from "../engine.ts";
+import type { Change, Draft, Engine, EngineStats, Host, Outcome, Refusal } from "../engine.ts";
 import { newEpoch } from "../memory_room.ts";
 import { firstByName } from "../presence.ts";
 import type { HistoryLimits } from "../room_rules.ts";
-import type { RunScript, ScriptName } from "./connection.ts";
 import type { ChangedKey, Entry } from "./encoding.ts";
 import { encodeText, pack, toChats, toEntry, toPayload, toPerson } from "./encoding.ts";
 import { KeyBudget } from "./key_budget.ts";
-import { Lease } from "./lease.ts";
-import type { RedisNode } from "./node.ts";
-import { Outbox } from "./outbox.ts";
+import { LocalNode } from "./local_node.ts";
 import { ReadQueue } from "./reads.ts";
-import type { RedisRoom } from "./room.ts";
-import { RedisRooms, TICK_MS } from "./rooms.ts";
-import { type ShardOptions, Shards } from "./shards.ts";
+import type { RedisRooms } from "./rooms.ts";
+import type { ScriptName } from "./run_script.ts";
+import type { ShardOptions } from "./shards.ts";
 import { parseRedisUrl } from "./url.ts";
 
 const UNAVAILABLE: Refusal = { refused: "unavailable" };
 /** In place of infinity, which Lua does not read. */
 const LARGE = 1e15;
-/** The node renews its lease every 5 s. */
-const LEASE_TICKS = 25;
 /** How long a list of rooms is shared, in ms. */
 const LIST_MS = 1_000;
 
@@ -51,68 +45,29 @@ export async function createRedisEngine(
   const parsed = parseRedisUrl(url);
   const { createClient } = await import("@redis/client");
   const engine = new RedisEngine({ createClient, url: parsed, clock, log }, limits);
-  await engine.shards.firstAttempt;
+  await engine.node.shards.firstAttempt;
   return engine;
 }
 
 type StateAnswer = [epoch: string, rev: number, from: number, changed: ChangedKey[]];
 type LogAnswer = [epoch: string, seq: number, now: number, entries: Entry[]];
 
-class RedisEngine implements Engine, RedisNode {
+class RedisEngine implements Engine {
   readonly name = "redis";
-  readonly id = newEpoch() + newEpoch();
-  readonly clock: Clock;
-  readonly events: string;
-  readonly shards: Shards;
-  readonly due = new Set<RedisRoom>();
+  readonly node: LocalNode;
   readonly #rooms: RedisRooms;
-  readonly #outbox = new Outbox(this);
-  readonly #lease: Lease;
-  readonly #leaseKey: string;
   readonly #queue = new ReadQueue();
   readonly #keys: KeyBudget;
   readonly #lists = new Map<string, { until: number; rooms: Promise<RoomSummary[]> }>();
-  readonly #stopTicks: () => void;
-  #tick = 0;
 
   constructor(
     options: Pick<ShardOptions, "createClient" | "url" | "clock" | "log">,
     readonly limits: HistoryLimits,
   ) {
-    const { clock, url: { database } } = options;
-    const prefix = database === 0 ? "parley" : `parley/${database}`;
-    this.clock = clock;
-    this.events = limits.events?.join() ?? "";
+    this.node = new LocalNode(options, limits, (room, draft) => this.publish(room, draft));
+    this.#rooms = this.node.rooms;
     this.#keys = new KeyBudget(limits.historyMb * 250_000);
-    this.#leaseKey = `${prefix}:nodes`;
-    this.#lease = new Lease(clock, () => this.run("renew", [this.#leaseKey], [this.id]));
-    this.shards = new Shards({
-      ...options,
-      onConnect: (connection, isSameServer) => {
-        if (connection === this.shards.of(this.#leaseKey)) this.#renew();
-        this.#rooms.resume(connection, isSameServer);
-      },
-      onPush: (...push) => this.#rooms.push(...push),
-      onTopology: () => this.#rooms.follow(),
-      onUnsubscribed: (channel) => this.#rooms.onUnsubscribed(channel),
-    });
-    this.#rooms = new RedisRooms(this, this.shards, prefix, limits);
-    this.#stopTicks = clock.every(TICK_MS, () => this.#onTick());
   }
-
-  get live(): Lease["live"] {
-    return this.#lease.live;
-  }
-
-  async flush(room: RedisRoom): Promise<void> {
-    if (this.events) await this.#outbox.flush(room);
-  }
-
-  readonly run: RunScript = (script, keys, args, hasTimeout) => {
-    const all = [this.#rooms.keepMsOf(keys[0]), ...args];
-    return this.shards.of(keys[0])?.run(script, keys, all, hasTimeout) ??
-      Promise.resolve(undefined);
-  };
 
   host(name: string, host: Host, address?: string): Promise<Head | Refusal> {
     const room = this.#rooms.open(name, address);
@@ -133,19 +88,23 @@ class RedisEngine implements Engine, RedisNode {
 
   publish(name: string, { sender, message, key, address }: Draft): Promise<Outcome> {
     const { historySize } = this.#rooms.limitsOf(name);
-    const args = [...this.#toArgs(key, address), historySize, pack(sender) + encodeText(message)];
+    const args = [
+      ...this.#keys.toArgs(this.node.clock, key, address),
+      historySize,
+      pack(sender) + encodeText(message),
+    ];
     this.#rooms.used.get(name)?.catchUp();
     return this.#run("publish", name, args).then((answer) => toPlace(answer, "seq"));
   }
 
   async set(name: string, change: Change): Promise<StateCursor | Refusal> {
     const { id, key, sender, value, ttlSeconds = 0, member, owner } = change;
-    const boundTo = member === undefined ? "" : `${this.id}/${member}`;
+    const boundTo = member === undefined ? "" : `${this.node.id}/${member}`;
     const { maxKeys, maxStateBytes } = this.#rooms.limitsOf(name);
     const what = [key, pack(sender), encodeText(value), change.if ?? "", 1_000 * ttlSeconds];
     const bounds = [boundTo, Math.min(maxKeys, LARGE), Math.min(maxStateBytes, LARGE)];
     this.#rooms.used.get(name)?.catchUp();
-    const args = [...this.#toArgs(id, owner), ...what, ...bounds];
+    const args = [...this.#keys.toArgs(this.node.clock, id, owner), ...what, ...bounds];
     return toPlace(await this.#run("set", name, args), "rev");
   }
 
@@ -161,7 +120,7 @@ class RedisEngine implements Engine, RedisNode {
 
   relay(name: string, event: Transient): void {
     const channel = this.#rooms.keysOf(name)[0];
-    this.shards.of(channel)?.send(["SPUBLISH", channel, toPayload(event)]);
+    this.node.shards.of(channel)?.send(["SPUBLISH", channel, toPayload(event)]);
   }
 
   join(name: string, member: string, as: string, user?: string): Promise<Refusal | undefined> {
@@ -193,7 +152,7 @@ class RedisEngine implements Engine, RedisNode {
 
   /** A list is shared for a second: it costs Redis much, and is never quite up to date anyway. */
   rooms(after: string, limit: number): Promise<RoomSummary[]> {
-    const now = this.clock.elapsedMs();
+    const now = this.node.clock.elapsedMs();
     for (const [key, { until }] of this.#lists) if (until <= now) this.#lists.delete(key);
     const key = `rooms ${limit} ${after}`;
     const read = () => this.#queue.share(key, () => this.#rooms.list.summaries(after, limit));
@@ -203,24 +162,21 @@ class RedisEngine implements Engine, RedisNode {
   }
 
   isReady(): boolean {
-    return this.shards.all.some((connection) => connection.isConnected);
+    return this.node.shards.all.some((connection) => connection.isConnected);
   }
 
   stats(): EngineStats {
     const rooms = this.#rooms.used.size;
     const isFull = rooms >= this.limits.maxRooms;
-    return { rooms, historyBytes: 0, isFull, remote: this.shards.stats };
+    return { rooms, historyBytes: 0, isFull, remote: this.node.shards.stats };
   }
 
-  async close(): Promise<void> {
-    this.#stopTicks();
-    await this.#rooms.end();
-    await this.shards.of(this.#leaseKey)?.send(["ZREM", this.#leaseKey, this.id]);
-    await this.shards.close();
+  close(): Promise<void> {
+    return this.node.close();
   }
 
   #run(script: ScriptName, room: string, args: (string | number)[]): Promise<unknown> {
-    return this.run(script, this.#rooms.keysOf(room), args);
+    return this.node.run(script, this.#rooms.keysOf(room), args);
   }
 
   /** A read, shared by all who wait for the same. The answer is `null` if Redis does not have the room. */
@@ -234,28 +190,6 @@ class RedisEngine implements Engine, RedisNode {
       const answer = await this.#run(script, room, args);
       return answer === undefined ? UNAVAILABLE : toResult(answer);
     });
-  }
-
-  #onTick(): void {
-    if (this.#lease.isLost || this.#tick++ % LEASE_TICKS === 0) this.#renew();
-    this.#rooms.onTick();
-    this.#outbox.retry();
-  }
-
-  /** The arguments for an id, or for none. */
-  #toArgs(key?: IdempotencyKey, address?: string): string[] {
-    if (!key) return ["", "", "", ""];
-    const { session, id, digest = "" } = key;
-    // A session's ids replace its oldest ones; keys with a digest must stay for their five minutes.
-    const bytes = session.length + id.length + digest.length + 200;
-    const hasSpace = digest === "" || this.#keys.tryConsume(bytes, this.clock.elapsedMs(), address);
-    return [encodeText(session), encodeText(id), digest, hasSpace ? "1" : "0"];
-  }
-
-  async #renew(): Promise<void> {
-    const { hasEnded, isNodeGone } = await this.#lease.keep();
-    if (hasEnded) this.#rooms.registerAll();
-    if (isNodeGone) await this.#rooms.bury();
   }
 }
 

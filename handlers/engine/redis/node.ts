@@ -1,7 +1,7 @@
 /** What the rooms of a node need of it. */
 import type { Clock } from "../../util/clock.ts";
-import type { RunScript } from "./connection.ts";
 import type { RedisRoom } from "./room.ts";
+import type { RunScript } from "./run_script.ts";
 
 /** The node that a room is on. */
 export interface RedisNode {

@@ -16,7 +16,7 @@ export class Outbox {
   /** Rooms whose outbox could not be read or published. */
   readonly #failed = new Map<string, RedisRoom>();
 
-  constructor(readonly node: Pick<RedisNode, "run"> & Pick<Engine, "publish">) {}
+  constructor(readonly node: Pick<RedisNode, "run">, readonly publish: Engine["publish"]) {}
 
   flush(room: RedisRoom): Promise<void> {
     const running = this.#running.get(room.name);
@@ -54,7 +54,7 @@ export class Outbox {
       const packed = entry.slice(`${n} ${event} ${members} `.length);
       const [name, user] = unpackAll(packed);
       const message = { event, room, n: Number(n), name, user, members: Number(members) };
-      const outcome = await this.node.publish(EVENTS_ROOM, {
+      const outcome = await this.publish(EVENTS_ROOM, {
         sender: EVENTS_SENDER,
         message: JSON.stringify(message),
         // It counts once, however many nodes publish it.

@@ -1,24 +1,15 @@
-/** The rooms of one node: which connection each one is on, and when it is compared with Redis. */
+/** The rooms of one node: which there are, and which connection each one is on. */
 import type { Buffer } from "node:buffer";
 import { FairShare } from "../budget.ts";
 import { type HistoryLimits, type RoomLimits, roomLimits } from "../room_rules.ts";
+import { Comparison, MIN_KEEP_MS, ROUND_TICKS } from "./comparison.ts";
 import type { RedisConnection } from "./connection.ts";
-import { inBatches, RoomList } from "./list.ts";
+import { RoomList } from "./list.ts";
 import type { RedisNode } from "./node.ts";
-import { type CompareAnswer, RedisRoom } from "./room.ts";
+import { RedisRoom } from "./room.ts";
 import { keysOf } from "./scripts/room.ts";
 import type { Shards } from "./shards.ts";
 
-/** How often `onTick` is called, in ms. */
-export const TICK_MS = 200;
-/** How often rooms are compared with Redis, in ticks. */
-const ROUND_TICKS = 5;
-/** Each room is compared every 55 rounds (55 s), even if nothing points to a loss. */
-const COMPARE_ROUNDS = 55;
-/** Redis learns within 5 rounds (5 s) that a room has more or fewer listeners. */
-const REPORT_ROUNDS = 5;
-/** Redis keeps a hosted room at least this long without a sign of use, in ms: three comparisons. */
-const MIN_KEEP_MS = 3 * COMPARE_ROUNDS * ROUND_TICKS * TICK_MS;
 /** Few syncs at once: Redis drops a connection to which it has too much to send. */
 const MAX_SYNCS = 8;
 
@@ -29,11 +20,9 @@ export class RedisRooms {
   readonly limitsOf: (room: string) => Required<RoomLimits>;
   /** Those that this node uses, by name. */
   readonly used = new Map<string, RedisRoom>();
-  /** The rooms by the round in which they are compared. */
-  readonly #slots = Array.from({ length: COMPARE_ROUNDS }, () => new Set<RedisRoom>());
+  readonly #comparison: Comparison;
   /** Shares MAX_ROOMS out, so that no address can use up all. */
   readonly #share: FairShare;
-  #nextSlot = 0;
   #tick = 0;
 
   /** @param prefix what all keys start with */
@@ -46,6 +35,7 @@ export class RedisRooms {
     this.list = new RoomList(node, shards, prefix, this.used);
     this.#share = new FairShare(limits.maxRooms);
     this.limitsOf = roomLimits(limits);
+    this.#comparison = new Comparison(node, (head) => this.keepMsOf(head));
   }
 
   /** The keys of any room. */
@@ -63,20 +53,19 @@ export class RedisRooms {
     let room = this.used.get(name);
     if (!room && this.#share.hasSpace(1, address)) {
       this.#share.count(1, address);
-      const slot = this.#nextSlot++ % COMPARE_ROUNDS;
+      const slot = this.#comparison.nextSlot();
       room = new RedisRoom(name, keysOf(this.prefix, name), slot, this.node, address);
       room.connection = this.shards.of(room.keys[0]);
       this.used.set(name, room);
-      this.#slots[slot].add(room);
+      this.#comparison.add(room);
     }
     return room;
   }
 
   /** Forgets a room that nobody here uses; returns whether it did. */
   dropIfIdle(room: RedisRoom): boolean {
-    if (!room.isIdle || !this.#isHere(room)) return false;
+    if (!room.isIdle || !this.#comparison.delete(room)) return false;
     this.used.delete(room.name);
-    this.#slots[room.slot].delete(room);
     this.#share.count(-1, room.openedBy);
     this.#release(room);
     return true;
@@ -101,7 +90,7 @@ export class RedisRooms {
     const hosted = rooms.filter((room) => room.view);
     connection.subscribe(hosted.map((room) => room.keys[0]));
     for (const room of hosted) room.view!.pause();
-    if (isSameServer) return this.#compare(rooms, () => true);
+    if (isSameServer) return this.#comparison.compare(rooms, () => true);
     this.list.add(hosted);
     await inParallel(rooms, (room) => {
       room.members.forget();
@@ -144,7 +133,7 @@ export class RedisRooms {
   /** Compares the rooms that are due, tries failed syncs again, and has keys removed that have ended. */
   onTick(): void {
     const { clock, due } = this.node;
-    const rooms = [...due].filter((room) => room.view && this.#isHere(room));
+    const rooms = [...due].filter((room) => room.view && this.#comparison.has(room));
     due.clear();
     this.follow(rooms.filter((room) => !room.connection));
     for (const room of rooms) {
@@ -153,22 +142,9 @@ export class RedisRooms {
       else if (isDue || room.endsAt < Infinity) due.add(room);
     }
     const round = this.#tick++ / ROUND_TICKS;
-    if (Number.isInteger(round)) this.#onRound(round);
-  }
-
-  #onRound(round: number): void {
-    const comparedSlot = round % COMPARE_ROUNDS;
-    const due: RedisRoom[] = [];
-    for (let slot = round % REPORT_ROUNDS; slot < COMPARE_ROUNDS; slot += REPORT_ROUNDS) {
-      for (const room of this.#slots[slot]) {
-        if (this.dropIfIdle(room)) continue;
-        if (slot === comparedSlot || room.listeners !== room.reportedListeners) due.push(room);
-      }
-    }
-    // Rooms that are kept long need not be kept anew at each comparison.
-    const keepRound = Math.floor(round / COMPARE_ROUNDS);
-    this.#compare(due, (keepMs) => keepRound % Math.floor(keepMs / MIN_KEEP_MS) === 0);
-    this.list.add(due.filter((room) => room.view && room.slot === comparedSlot));
+    if (!Number.isInteger(round)) return;
+    for (const room of this.#comparison.roomsIn(round)) this.dropIfIdle(room);
+    this.list.add(this.#comparison.startRound(round).filter((room) => room.view));
   }
 
   /** Removes what dead nodes have left, also in rooms that nobody hosts any more, and publishes their events. */
@@ -188,7 +164,7 @@ export class RedisRooms {
   async end(): Promise<void> {
     const rooms = [...this.used.values()];
     this.used.clear();
-    for (const slot of this.#slots) slot.clear();
+    for (const room of rooms) this.#comparison.delete(room);
     await Promise.all(rooms.map(async (room) => {
       room.close();
       room.members.clear();
@@ -199,34 +175,6 @@ export class RedisRooms {
 
   #nameOf(head: string): string {
     return head.slice(this.prefix.length + ":{".length, -1);
-  }
-
-  #isHere(room: RedisRoom): boolean {
-    return this.used.get(room.name) === room;
-  }
-
-  /** One command after the other for each server, so that many rooms hold up no message. */
-  #compare(rooms: RedisRoom[], mustKeep: (keepMs: number) => boolean): void {
-    for (const [connection, own] of Map.groupBy(rooms, (room) => room.connection)) {
-      if (connection?.isConnected) this.#compareOn(own, mustKeep);
-    }
-  }
-
-  async #compareOn(rooms: RedisRoom[], mustKeep: (keepMs: number) => boolean): Promise<void> {
-    const { id, live } = this.node;
-    for (const batch of inBatches(rooms)) {
-      const own = batch.filter((room) => this.#isHere(room));
-      if (own.length === 0) continue;
-      const args = own.flatMap(({ keys: [head], listeners }) => {
-        const keepMs = this.keepMsOf(head);
-        return [head, listeners, mustKeep(keepMs) ? keepMs : 0];
-      });
-      const onAnswers = own.map((room) => room.compare());
-      const all = [id, live.nodes, live.seenAt, ...args];
-      const answer = await this.node.run("compare", [own[0].keys[0]], all, false);
-      const answers = (answer ?? []) as CompareAnswer[];
-      own.forEach((room, index) => this.#isHere(room) && onAnswers[index](answers[index]));
-    }
   }
 
   async #release({ name, keys }: RedisRoom): Promise<void> {
