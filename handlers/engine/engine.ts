@@ -56,6 +56,9 @@ export interface Refusal {
   rev?: number;
 }
 
+/** Nobody knows whether it was done. */
+export const UNAVAILABLE: Refusal = { refused: "unavailable" };
+
 /** What became of a message: its place in the order, the first one's for a repeat. */
 export type Outcome = Cursor | Refusal;
 
