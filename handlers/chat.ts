@@ -105,7 +105,9 @@ class ChatSocket extends SenderConnection {
       case "got":
         return room.got(message.rev, this);
       case "members":
-        return this.#listMembers(room);
+        return this.answer(this.busy ?? room.members(this), { room: room.name }, (members) => {
+          this.notify(membersList(room.name, members));
+        });
       case "ping":
         return this.notify(pong(message.id));
       case "token":
@@ -156,12 +158,6 @@ class ChatSocket extends SenderConnection {
     if (this.rooms.has(name)) return;
     chain(subscribe(this.#room(name), this, wanted), (refusal) => {
       if (refusal) this.refuse(refusal, { room: name });
-    });
-  }
-
-  #listMembers(room: Room): void {
-    this.answer(this.busy ?? room.members(this), { room: room.name }, (members) => {
-      this.notify(membersList(room.name, members));
     });
   }
 

@@ -58,7 +58,7 @@ export class FairShare {
 /** This share of all bytes histories never use: there is always space for some state. */
 const STATE_SHARE = 8;
 
-/** Bytes in use by all rooms of an engine; histories and dedupe tables count themselves in and out. */
+/** Bytes in use by all rooms of an engine; histories, dedupe tables and states count themselves in and out. */
 export class Budget {
   /** Ids that may be forgotten early (those of sockets): at most an eighth of `maxBytes`. */
   readonly ids: FairShare;

@@ -6,7 +6,7 @@
  */
 import { setImmediate } from "node:timers";
 import { chain } from "../util/maybe_promise.ts";
-import type { Refusal } from "./engine.ts";
+import { type Refusal, UNAVAILABLE } from "./engine.ts";
 
 /** Functions that the other side may call. Arguments and answers are copied (structured clone). */
 export type Calls<T> = { [Name in keyof T]: (...args: never[]) => unknown };
@@ -23,7 +23,6 @@ export interface ChannelOptions<Ours> {
   onClose?(): void;
 }
 
-const UNAVAILABLE: Refusal = { refused: "unavailable" };
 const MAX_UNCONFIRMED_BYTES = 64 * 1024 * 1024;
 /** What is received is confirmed in steps of so many bytes. */
 const CONFIRM_BYTES = 256 * 1024;

@@ -22,6 +22,7 @@ import {
   isRefusal,
   type Outcome,
   type Refusal,
+  UNAVAILABLE,
 } from "./engine.ts";
 import { HostGate } from "./host_gate.ts";
 import { leftBehind } from "./member_events.ts";
@@ -36,8 +37,6 @@ import { openStore, type Store } from "./store.ts";
 const MAX_WAITING_BYTES = 64_000_000;
 /** What an answer or an event is counted with beside its text. */
 const EFFECT_BYTES = 300;
-
-const UNAVAILABLE: Refusal = { refused: "unavailable" };
 
 /**
  * Makes the durable engine over a file, with everything that the file has.

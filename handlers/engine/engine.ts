@@ -54,6 +54,9 @@ export interface Refusal {
   rev?: number;
 }
 
+/** Nobody knows whether it was done. */
+export const UNAVAILABLE: Refusal = { refused: "unavailable" };
+
 /** What became of a message: its place in the order, the first one's for a repeat. */
 export type Outcome = Cursor | Refusal;
 
@@ -73,7 +76,7 @@ export interface Host {
 /** Figures of an engine, for the metrics. */
 export interface EngineStats {
   /** Rooms known, empty ones with history included. */ rooms: number;
-  /** Bytes that history and remembered ids are counted with. */ historyBytes: number;
+  /** Bytes that history, remembered ids and state are counted with. */ historyBytes: number;
   /** Whether `maxRooms` are in use, so that no room can be added until a host goes. */
   isFull?: boolean;
   /** Of an engine that talks to servers. */ remote?: RemoteStats;

@@ -15,7 +15,7 @@ export const LOST_MEMBER = "";
 
 /** All rooms, within MAX_ROOMS. */
 export class MemoryRooms implements RoomResources {
-  /** Bytes of messages and ids over all rooms. */
+  /** Bytes of messages, ids and state over all rooms. */
   readonly budget: Budget;
   readonly expiry: Expiry<ExpiringKey>;
   /** The highest {@link MemoryRoom.eventNumber} of those that are gone. */

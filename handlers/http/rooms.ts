@@ -3,6 +3,7 @@ import type { App, Handler } from "../app.ts";
 import { isRefusal, type Refusal } from "../engine/engine.ts";
 import { v1 } from "../protocol/encode.ts";
 import { pageBefore, pageOf } from "../protocol/page.ts";
+import { isServerRoom, SHARED_ROOMS } from "../protocol/parse.ts";
 import { parseCursor } from "../protocol/position.ts";
 import type { MemberList, RoomSummary } from "../protocol/room_event.ts";
 import type { Registry } from "../registry/registry.ts";
@@ -24,7 +25,8 @@ export function listRooms({ registry }: App): Handler {
     // Reads on for a visitor who may hear few of many rooms: in larger steps, which are cheaper.
     while (rooms.length < ROOMS_PER_PAGE && !isLast) {
       const limit = after === first ? ROOMS_PER_PAGE : ROOMS_AT_ONCE;
-      const found = await registry.listRooms(after, limit);
+      const all = await registry.engineOf("").rooms(after, limit + SHARED_ROOMS.length);
+      const found = all.filter(({ room }) => !isServerRoom(room)).slice(0, limit);
       rooms.push(...found.filter(({ room }) => visitor.rights.maySubscribe(room)));
       after = found.at(-1)?.room ?? after;
       isLast = found.length < limit;

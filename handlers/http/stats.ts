@@ -4,9 +4,7 @@ import { unavailableReason } from "../access/access.ts";
 import type { App } from "../app.ts";
 import { allFigures, readFigures, type ServerFigures, STATS_ROOM, thisMachine } from "./metrics.ts";
 
-export { STATS_ROOM };
-
-/** Keeps rates sane when the clock was set back. */
+/** Keeps rates sane where one look comes right behind a late one. */
 const MIN_SECONDS = 0.1;
 const INTERVAL_MS = 1_000;
 /** About the size of a `parley.v1` object around a message of the server's own. */

@@ -73,7 +73,7 @@ export const plain: Dialect = {
   isMerged: false,
   hasPositions: false,
   welcome: () => undefined,
-  chat: (_room, _epoch, chat) => `{"type":"chat",${bodyOf(chat)}`,
+  chat: (_room, _at, chat) => `{"type":"chat",${bodyOf(chat)}`,
   note: () => undefined,
   status: (_room, { event, name }) =>
     JSON.stringify({ type: "status", message: statusText(event, name) }),
@@ -92,7 +92,7 @@ const v1Only: Dialect = {
   hasPositions: true,
   welcome: (room, { epoch, seq, members }, recovered, limits) =>
     JSON.stringify({ type: "welcome", room, epoch, seq, members, recovered, limits }),
-  chat: (room, _epoch, chat) =>
+  chat: (room, _at, chat) =>
     `{"type":"chat","room":"${room}","seq":${chat.seq},"time":${chat.time},${bodyOf(chat)}`,
   note: (room, note) => `{"type":"note","room":"${room}","time":${note.time},${bodyOf(note)}`,
   status: (room, { event, name, user, was, members }) => {

@@ -12,27 +12,15 @@ export type FanOut = DirectFanOut | MergedFanOut;
 export type FanOutOptions = Pick<Registry, "counters" | "turn" | "fail">;
 
 /** Subscribers that get each object as a frame of its own, at once. */
-export class DirectFanOut {
-  readonly #subscribers = new Set<Subscriber>();
-
-  constructor(readonly options: FanOutOptions) {}
-
-  get size(): number {
-    return this.#subscribers.size;
-  }
-
-  add(subscriber: Subscriber): void {
-    this.#subscribers.add(subscriber);
-  }
-
-  delete(subscriber: Subscriber): void {
-    this.#subscribers.delete(subscriber);
+export class DirectFanOut extends Set<Subscriber> {
+  constructor(readonly options: FanOutOptions) {
+    super();
   }
 
   /** Gives all of them an object in their dialect. */
   push(object: string): void {
     this.options.counters.deliveries += this.size;
-    for (const subscriber of this.#subscribers) {
+    for (const subscriber of this) {
       try {
         subscriber.send(object);
       } catch (error) {

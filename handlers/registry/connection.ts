@@ -64,7 +64,7 @@ export abstract class Connection extends Subscriber implements EventListenerObje
 
   send(frame: Frame): void {
     if (this.hasEnded) return;
-    const { counters, queueLimit } = this.registry;
+    const { clock, counters, queueLimit } = this.registry;
     counters.framesOut++;
     counters.bytesOut += typeof frame === "string" ? frame.length : frame.byteLength;
     try {
@@ -73,15 +73,13 @@ export abstract class Connection extends Subscriber implements EventListenerObje
       return this.end({ by: "error", code: 1006, reason: String(error) });
     }
     const { bufferedAmount } = this.#socket;
-    if (bufferedAmount < queueLimit / BEHIND_SHARE) this.#backlog = undefined;
-    else this.#weigh(bufferedAmount, frame);
-  }
-
-  #weigh(unsent: number, frame: Frame): void {
-    const { clock, queueLimit } = this.registry;
+    if (bufferedAmount < queueLimit / BEHIND_SHARE) {
+      this.#backlog = undefined;
+      return;
+    }
     const now = clock.elapsedMs();
     this.#backlog ??= new Backlog(now, queueLimit);
-    if (this.#backlog.weigh(unsent, frame, now) > queueLimit) this.close("tooSlow");
+    if (this.#backlog.weigh(bufferedAmount, frame, now) > queueLimit) this.close("tooSlow");
   }
 
   override firstLimits(): { messageBytes: number } | undefined {

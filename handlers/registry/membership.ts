@@ -3,6 +3,7 @@ import type { Refusal } from "../engine/engine.ts";
 import { BANS_ROOM, isServerRoom } from "../protocol/parse.ts";
 import type { Wanted } from "../protocol/position.ts";
 import { chain, type MaybePromise } from "../util/maybe_promise.ts";
+import { Audience } from "./audience.ts";
 import type { Room } from "./room.ts";
 import { FORBIDDEN, type Rejection, type Sender } from "./sender.ts";
 import type { Subscriber } from "./subscriber.ts";
@@ -22,7 +23,10 @@ export function subscribe(room: Room, subscriber: Subscriber, wanted: Wanted): A
   // A process hosts a room once, and this one is hosted by its bans.
   const mayHear = room.name !== BANS_ROOM && subscriber.rights.maySubscribe(room.name);
   if (!mayHear) return FORBIDDEN;
-  return room.registry.openAudience(room).subscribe(subscriber, wanted);
+  const { rooms } = room.registry;
+  const audience = rooms.get(room.name) ?? new Audience(room);
+  rooms.set(room.name, audience);
+  return audience.subscribe(subscriber, wanted);
 }
 
 /** Makes a socket a member under a name, subscribed if it was not. Refused, it stays as it was. */
@@ -67,7 +71,9 @@ function joinAs(room: Room, name: string, wanted: Wanted, subscriber: Subscriber
       if (refusal || !subscription.isCurrent) return refusal;
       if (subscription.name === undefined) room.registry.counters.members++;
       subscription.name = name;
-      log("joined", "is", room, name, subscriber);
+      const { remote } = subscriber;
+      const text = `Client joined: ${remote} is ${JSON.stringify(name)} in ${room.name}.`;
+      room.registry.logClient("joined", text, { remote, name, room: room.name });
     });
   });
 }
@@ -81,18 +87,8 @@ export function leave(room: Room, subscriber: Subscriber): void {
   if (name !== undefined || isJoining) room.engine.leave(room.name, subscriber.id);
   if (name === undefined) return;
   room.registry.counters.members--;
-  log("left", "was", room, name, subscriber);
-  const { user } = subscriber.rights;
+  const { remote, rights: { user } } = subscriber;
+  const text = `Client left: ${remote} was ${JSON.stringify(name)} in ${room.name}.`;
+  room.registry.logClient("left", text, { remote, name, room: room.name });
   room.registry.hooks.leave({ room: room.name, name, user, via: "socket" });
-}
-
-function log(
-  event: "joined" | "left",
-  verb: string,
-  { name: room, registry }: Room,
-  name: string,
-  { remote }: Subscriber,
-): void {
-  const text = `Client ${event}: ${remote} ${verb} ${JSON.stringify(name)} in ${room}.`;
-  registry.logClient(event, text, { remote, name, room });
 }

@@ -6,12 +6,11 @@ import type { Engine } from "../engine/engine.ts";
 import { HookCaller } from "../hooks/caller.ts";
 import type { Hooks } from "../hooks/hooks.ts";
 import { CLOSE } from "../protocol/close_codes.ts";
-import { isServerRoom, isSharedRoom, SHARED_ROOMS } from "../protocol/parse.ts";
-import type { RoomSummary } from "../protocol/room_event.ts";
+import { isServerRoom, isSharedRoom } from "../protocol/parse.ts";
 import type { Clock } from "../util/clock.ts";
 import type { Log } from "../util/log.ts";
 import { chain, type MaybePromise } from "../util/maybe_promise.ts";
-import { Audience } from "./audience.ts";
+import type { Audience } from "./audience.ts";
 import { Bans } from "./bans.ts";
 import { Counters } from "./counters.ts";
 import { drain } from "./drain.ts";
@@ -89,15 +88,6 @@ export class Registry {
     return this.rooms.get(name)?.room ?? new Room(name, this.engineOf(name), this);
   }
 
-  /** The audience of a room, made for its first subscriber here. It goes with the last one. */
-  openAudience(room: Room): Audience {
-    const known = this.rooms.get(room.name);
-    if (known) return known;
-    const audience = new Audience(room);
-    this.rooms.set(room.name, audience);
-    return audience;
-  }
-
   /** Forgets an audience whose last subscriber has left. */
   closeAudience(audience: Audience): void {
     const { name, engine } = audience.room;
@@ -109,12 +99,6 @@ export class Registry {
   /** The engine that orders a room. */
   engineOf(room: string): Engine {
     return isServerRoom(room) && !isSharedRoom(room) ? this.#localEngine : this.#engine;
-  }
-
-  /** Rooms with listeners over all processes, by name, those behind `after`, at most `limit`. */
-  listRooms(after: string, limit: number): MaybePromise<RoomSummary[]> {
-    const rooms = this.#engine.rooms(after, limit + SHARED_ROOMS.length);
-    return chain(rooms, (rooms) => rooms.filter(({ room }) => !isServerRoom(room)).slice(0, limit));
   }
 
   /** Whether the process takes no client more. A peer that was evicted but never reads counts until it is gone. */
@@ -129,17 +113,14 @@ export class Registry {
       this.heldCount++;
       let isHeld = true;
       const release = () => {
-        if (isHeld) this.#release(address, user);
+        if (!isHeld) return;
         isHeld = false;
+        this.heldCount--;
+        this.sharedLimits.release(address, user);
+        if (this.heldCount === 0) this.#released?.resolve();
       };
       return { release };
     });
-  }
-
-  #release(address: string, user?: string): void {
-    this.heldCount--;
-    this.sharedLimits.release(address, user);
-    if (this.heldCount === 0) this.#released?.resolve();
   }
 
   /** Done when no slot is held any more. */

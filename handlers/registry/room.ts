@@ -54,10 +54,16 @@ export class Room {
     const { hooks } = this.registry;
     const text = JSON.stringify(message);
     // A number like 1e20 is longer as it goes out. Plain sockets hear no notes.
-    const frames = kind === "chat" ? this.#audience?.directCount : 0;
+    const frames = kind === "chat" ? this.#audience?.countDirect() : 0;
     const cost = { size: Math.max(size, byteLength(text)), frames };
     return this.charge(from, cost, () => {
-      const send = (text: string) => this.#send(kind, text, key, from);
+      const send = (text: string) => {
+        const sender = from.nameIn(this.name)!;
+        return this.checkSender(from) ??
+          (kind === "note"
+            ? this.submitNote(sender, text)
+            : this.submit({ sender, message: text, key, address: from.address }));
+      };
       // On a message's way nothing is made for a hook that is not there.
       if (!hooks.has("onMessage")) return from.line.run(() => send(text));
       return this.#ask(from, (as) => hooks.message(as, message, kind), send);
@@ -76,23 +82,9 @@ export class Room {
         hook({ room: this.name, name: from.nameIn(this.name)!, user, via });
     });
     return chain<string | Rejection, T | Rejection>(asked, (text) => {
-      if (typeof text !== "string") return text;
-      // The sender may have lost its rights, or left, while the hook took its time.
-      return this.checkSender(from) ?? next(text);
+      // It checks the sender again, who may have left while the hook took its time.
+      return typeof text === "string" ? next(text) : text;
     });
-  }
-
-  #send(
-    kind: Kind,
-    message: string,
-    key: IdempotencyKey | undefined,
-    from: Sender,
-  ): MaybePromise<Outcome | Rejection | undefined> {
-    const refusal = this.checkSender(from);
-    if (refusal) return refusal;
-    const sender = from.nameIn(this.name)!;
-    if (kind === "note") return this.submitNote(sender, message);
-    return this.submit({ sender, message, key, address: from.address });
   }
 
   /** Publishes what the server's own code says: here no right, rate or hook is asked. */
@@ -116,7 +108,7 @@ export class Room {
   ): MaybePromise<StateCursor | Rejection> {
     const { hooks } = this.registry;
     const text = JSON.stringify(value);
-    const frames = this.#audience?.directStateCount;
+    const frames = this.#audience?.countDirect(true);
     return this.charge(from, { size: Math.max(size, byteLength(text)), frames }, () => {
       const set = (value: string) => {
         const sender = from.nameIn(this.name)!;

@@ -11,6 +11,8 @@ export const MAX_UNDER_WAY_BYTES = 65_536;
 
 /** A subscription to the state, from when it is live. */
 export class StateListener {
+  /** It gets changes together, at most each so many ms. */
+  readonly every?: number;
   /** Whether it gets each change at once; otherwise it is withheld or paced. */
   isDirect: boolean;
   /** The rev that it was told last while it is not direct; nothing: it needs the whole state. */
@@ -32,16 +34,12 @@ export class StateListener {
     bytes: number,
   ) {
     const { rev } = all.map;
+    this.every = subscription.wanted.every;
     this.isDirect = this.every === undefined;
     this.toldRev = rev;
     this.#gotBytes = all.bytes;
     this.#heldBytes = this.isDirect ? undefined : all.bytes;
     this.#told = [{ rev, bytes }];
-  }
-
-  /** It gets changes together, at most each so many ms. */
-  get every(): number | undefined {
-    return this.subscription.wanted.every;
   }
 
   /** Takes what it says that it has applied. */

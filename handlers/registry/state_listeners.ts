@@ -1,4 +1,4 @@
-/** A room's subscribers to its state in this process: who gets each change, and who the latest values when it is their time. */
+/** A room's state as this process knows it, and who subscribes to it. */
 import { isRefusal } from "../engine/engine.ts";
 import { StateMap } from "../engine/state_map.ts";
 import type { StatefulDialect } from "../protocol/encode.ts";
@@ -7,21 +7,17 @@ import type { Entry, StateSpan } from "../protocol/room_event.ts";
 import { byteLength } from "../util/bytes.ts";
 import { chain, type MaybePromise } from "../util/maybe_promise.ts";
 import type { Audience } from "./audience.ts";
-import type { PendingRoom } from "./flush.ts";
 import { MAX_UNDER_WAY_BYTES, StateListener } from "./state_listener.ts";
 import { StatePacing } from "./state_pacing.ts";
+import { StateWithholding } from "./state_withholding.ts";
 import type { Subscription } from "./subscription.ts";
 
 /** What a change has beside its key, value and sender, in bytes. */
 const CHANGE_BYTES = 90;
-/** Within a turn, subscribers are looked at again after so many bytes. */
-const LOOK_BYTES = 4_096;
-/** No event tells that a peer has read: those who wait are looked at so often, in ms. */
-const LOOK_MS = 50;
 const RETRY_MS = 250;
 
 /** The state of a room as this process knows it, and who subscribes to it. */
-export class StateListeners implements PendingRoom {
+export class StateListeners {
   readonly map: StateMap = new StateMap();
   /** Whether the map is the room's. */
   isReady = false;
@@ -30,19 +26,13 @@ export class StateListeners implements PendingRoom {
   /** Bytes of all changes so far. */
   bytes = 0;
   readonly #listeners = new Map<Subscription, StateListener>();
-  /** Who gets no changes for a while. */
-  readonly #withheld = new Set<StateListener>();
-  /** Who gets each change at once. */
-  readonly #direct = new Set<StateListener>();
+  readonly #withholding = new StateWithholding(this);
   readonly #pacing = new StatePacing(this);
-  #stopLook?: () => void;
   #loading?: MaybePromise<void>;
   /** Changes that came while the state was read. */
   #early: Entry[] = [];
   /** At which rev there were how many bytes. */
   #marks: { rev: number; bytes: number }[] = [];
-  #lookedAt = -Infinity;
-  #isMarked = false;
 
   constructor(readonly audience: Audience) {}
 
@@ -59,7 +49,7 @@ export class StateListeners implements PendingRoom {
       else for (const entry of span.entries) this.#put(entry);
       this.isReady = true;
       for (const entry of this.#early.splice(0)) this.#apply(entry);
-      this.#look();
+      this.#withholding.look();
       this.#pacing.start();
     });
     if (!(loaded instanceof Promise)) return;
@@ -74,7 +64,7 @@ export class StateListeners implements PendingRoom {
 
   /** Ends its timers: nobody subscribes to the state any more. */
   stop(): void {
-    this.#stopLook?.();
+    this.#withholding.stop();
     this.#pacing.stop();
   }
 
@@ -82,8 +72,7 @@ export class StateListeners implements PendingRoom {
   add(subscription: Subscription, dialect: StatefulDialect, bytes: number): void {
     const listener = new StateListener(this, subscription, dialect, bytes);
     this.#listeners.set(subscription, listener);
-    if (listener.isDirect) this.#direct.add(listener);
-    else this.#pacing.add(listener);
+    this.#groupOf(listener).add(listener);
     subscription.dialect = listener.isDirect ? dialect : dialect.withheld;
   }
 
@@ -92,16 +81,19 @@ export class StateListeners implements PendingRoom {
     const listener = this.#listeners.get(subscription);
     if (!listener) return;
     this.#listeners.delete(subscription);
-    this.#withheld.delete(listener);
-    this.#direct.delete(listener);
-    if (listener.every !== undefined) this.#pacing.delete(listener);
+    this.#groupOf(listener).delete(listener);
+  }
+
+  #groupOf({ every }: StateListener): StateWithholding | StatePacing {
+    return every === undefined ? this.#withholding : this.#pacing;
   }
 
   /** Takes what a subscriber says that it has applied. */
   got(subscription: Subscription, rev: number): void {
     const listener = this.#listeners.get(subscription);
-    listener?.got(rev);
-    if (listener && this.#withheld.has(listener)) this.#release(listener);
+    if (!listener) return;
+    listener.got(rev);
+    this.#withholding.release(listener);
   }
 
   /** Takes a change of the room's state, and gives it to whom it is for. */
@@ -112,17 +104,15 @@ export class StateListeners implements PendingRoom {
 
   /** The room has begun anew: everybody gets the whole state once it is known. */
   reset(): void {
-    for (const listener of this.#listeners.values()) {
-      this.#withhold(listener);
-      listener.reset();
-    }
+    this.#withholding.withholdAll();
+    for (const listener of this.#listeners.values()) listener.reset();
     this.#reload();
   }
 
   /** Changes were missed: everybody gets what they made of the state once it is known. */
   catchUp(): void {
     if (!this.isReady) return this.#reload();
-    for (const listener of this.#direct) this.#withhold(listener);
+    this.#withholding.withholdAll();
     this.#reload({ epoch: this.audience.head.epoch, rev: this.map.rev });
   }
 
@@ -134,15 +124,6 @@ export class StateListeners implements PendingRoom {
     });
   }
 
-  flush(): void {}
-
-  /** A turn has ended: what was sent in it is with the peers now. */
-  flushSome(): boolean {
-    this.#isMarked = false;
-    this.#lookedAt = -Infinity;
-    return false;
-  }
-
   #apply(entry: Entry): void {
     const { audience, map } = this;
     // It was in the state when that was read.
@@ -150,20 +131,21 @@ export class StateListeners implements PendingRoom {
     if (entry.rev > map.rev + 1) return this.catchUp();
     const { key, value, sender } = entry;
     const size = key.length + byteLength(value) + sender.length + CHANGE_BYTES;
-    if (this.bytes + size - this.#lookedAt > LOOK_BYTES) {
+    if (this.#withholding.isDue(size)) {
       this.#marks.push({ rev: map.rev, bytes: this.bytes });
       if (this.bytes - this.#marks[0].bytes > 4 * MAX_UNDER_WAY_BYTES) {
         this.#marks.splice(0, this.#marks.length >> 1);
       }
-      this.#look(size);
+      this.#withholding.look(size);
     }
     this.#put(entry);
     this.bytes += size;
-    audience.pushChange(entry);
+    for (const [dialect, fanOut] of audience.fanOuts) {
+      if (fanOut.size === 0 || !("set" in dialect)) continue;
+      fanOut.push((dialect as StatefulDialect).set(audience.room.name, audience.head, entry));
+    }
     this.#pacing.start();
-    if (this.#isMarked) return;
-    this.#isMarked = true;
-    audience.room.registry.turn.addRoom(this);
+    this.#withholding.mark();
   }
 
   #put(entry: Entry): void {
@@ -174,43 +156,6 @@ export class StateListeners implements PendingRoom {
   /** How many bytes of changes there were at a rev, at least. */
   bytesAt(rev: number): number {
     return this.#marks.findLast((mark) => mark.rev <= rev)?.bytes ?? 0;
-  }
-
-  /** Looks at who is behind, before so many bytes more, and at who has caught up. */
-  #look(size = 0): void {
-    this.#lookedAt = this.bytes;
-    for (const listener of this.#withheld) this.#release(listener);
-    for (const listener of this.#direct) {
-      if (listener.isBehind(size)) this.#withhold(listener);
-    }
-    this.#watch();
-  }
-
-  /** Looks again soon, as long as somebody is withheld. */
-  #watch(): void {
-    if (this.#withheld.size === 0 || this.#stopLook || !this.isReady) return;
-    this.#stopLook = this.audience.room.registry.clock.after(LOOK_MS, () => {
-      this.#stopLook = undefined;
-      this.#look();
-    });
-  }
-
-  /** From now on it stands where changes are not heard. */
-  #withhold(listener: StateListener): void {
-    if (!this.#direct.delete(listener)) return;
-    listener.withhold();
-    this.#withheld.add(listener);
-    this.audience.move(listener.subscription, listener.dialect.withheld);
-  }
-
-  /** Gives one that has caught up what it missed, and each change from now on. */
-  #release(listener: StateListener): void {
-    const frames = this.isReady && listener.isCaughtUp ? listener.missed() : undefined;
-    if (!frames) return;
-    this.#withheld.delete(listener);
-    listener.isDirect = true;
-    this.#direct.add(listener);
-    this.audience.move(listener.subscription, listener.dialect, () => listener.tell(frames));
   }
 
   /** What changed behind a rev, or the whole state where that is not known. */

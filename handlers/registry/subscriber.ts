@@ -55,10 +55,11 @@ export abstract class Subscriber {
   /** Its subscriptions, by the name of the room; those that are still being opened, too. */
   readonly rooms: Map<string, Subscription> = new Map();
   hasEnded = false;
+  /** Whether it was counted in. */
+  isOpen = false;
   #rights: Rights;
   readonly #bansSeen?: number;
   #slot: Slot;
-  #isOpen = false;
   #stopExpiry?: () => void;
   /** Ends the watch over a slot whose owner is not open yet, or not any more. */
   #stopWatch?: () => void;
@@ -88,11 +89,6 @@ export abstract class Subscriber {
   /** Ends the transport, behind the end of the subscriber. */
   protected abstract closeTransport(why: keyof typeof CLOSE): void;
 
-  /** Whether it was counted in. */
-  get isOpen(): boolean {
-    return this.#isOpen;
-  }
-
   /** What it may do. Fresh rights end it when they expire, no longer when the old ones do. */
   get rights(): Rights {
     return this.#rights;
@@ -100,7 +96,7 @@ export abstract class Subscriber {
 
   set rights(rights: Rights) {
     this.#rights = rights;
-    if (this.#isOpen) this.#watchExpiry();
+    if (this.isOpen) this.#watchExpiry();
   }
 
   /** The limits that its first `welcome` names; nothing at later calls. */
@@ -144,7 +140,7 @@ export abstract class Subscriber {
   protected open(): boolean {
     this.#stopWatch?.();
     this.#stopWatch = undefined;
-    this.#isOpen = true;
+    this.isOpen = true;
     this.registry.add(this);
     if (this.registry.isDraining) this.close("goingAway");
     else if (this.registry.bans.has(this.#rights.user, this.#bansSeen)) this.close("notAllowed");
@@ -159,7 +155,7 @@ export abstract class Subscriber {
     this.#stopExpiry?.();
     for (const { room } of [...this.rooms.values()]) leave(room, this);
     const reason = cutBytes(end.reason, MAX_REASON_BYTES);
-    if (this.#isOpen) this.registry.remove(this, { ...end, reason });
+    if (this.isOpen) this.registry.remove(this, { ...end, reason });
   }
 
   /** Gives the slot back. Only the first call does something. */

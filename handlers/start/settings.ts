@@ -62,7 +62,10 @@ export const SETTINGS = {
     meaning: 'what some rooms keep: {"user:*":{"history":9,"seconds":60,"keys":5}}',
     kind: "a JSON object",
     limit: "roomRules" as const,
-    read: (text: string) => isJson(text) ? checkRoomRules(JSON.parse(text)) : undefined,
+    read(text: string) {
+      const rules = readJson(text);
+      return rules === undefined ? undefined : checkRoomRules(rules);
+    },
   },
   MAX_ROOMS: limit("maxRooms", "rooms, empty ones with history included"),
   DATA_FILE: text("file that rooms are kept in over restarts, also if the machine fails"),
@@ -70,8 +73,8 @@ export const SETTINGS = {
   HOOK_URL: text("URL that is asked before a join, message or change", "", HTTP_URL, "a URL"),
   HOOK_EVENTS: someOf(["join", "chat", "set"], HOOK_EVENTS, "what it is asked about"),
   HOOK_MS: number(1_000, "ms that it may take", 10_000, 1),
-  EVENTS: { ...someOf([], MEMBER_EVENTS, "what the room _events says"), limit: "events" as const },
   HOOK_SECRET: text("secret that signs what it is asked"),
+  EVENTS: { ...someOf([], MEMBER_EVENTS, "what the room _events says"), limit: "events" as const },
   LOG_LEVEL: oneOf("info", LOG_LEVELS, "least severe level that is logged"),
   LOG_FORMAT: oneOf("text", ["text", "json"], "lines of text, or of JSON"),
   WORKERS: {
@@ -127,11 +130,10 @@ export function limitsAndAccess(settings: Settings) {
   };
 }
 
-function isJson(text: string): boolean {
+function readJson(text: string): unknown {
   try {
-    JSON.parse(text);
-    return true;
+    return JSON.parse(text);
   } catch {
-    return false;
+    return undefined;
   }
 }

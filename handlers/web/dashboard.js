@@ -168,7 +168,7 @@ function show({ time, message: stats }) {
   const stoodMs = 1_000 * (at - (seconds.at(-1)?.at ?? at));
   if (stoodMs > STANDSTILL_MS) seconds.push({ at: at - 1 });
   seconds.push({ at, stats });
-  if (seconds.length > KEPT_SECONDS) seconds.shift();
+  while (seconds.length > KEPT_SECONDS) seconds.shift();
   FIGURES.forEach(([, read], i) => {
     const [value, more] = read(stats);
     values[i].replaceChildren(value, element("small", {}, more));

@@ -8,8 +8,8 @@ import {
 } from "@std/assert";
 import process from "node:process";
 import { isRefusal } from "../../handlers/engine/engine.ts";
-import { readFigures } from "../../handlers/http/metrics.ts";
-import { publishStats, type Stats, STATS_ROOM } from "../../handlers/http/stats.ts";
+import { readFigures, STATS_ROOM } from "../../handlers/http/metrics.ts";
+import { publishStats, type Stats } from "../../handlers/http/stats.ts";
 import { addUp } from "../../handlers/registry/counters.ts";
 import { Turn } from "../../handlers/registry/flush.ts";
 import {

@@ -186,3 +186,19 @@ redisTest(
     for (const parley of [one, two, three]) await parley[Symbol.asyncDispose]();
   },
 );
+
+Deno.test("Bans that are read again look at each client once, however many they are", async () => {
+  const { app: { registry }, parley, ask } = start();
+  for (let i = 0; i < 20; i++) await parley.disconnect(`user ${i}`, { seconds: 60 });
+  const stream = await ask("ann", "/rooms/ops/events");
+  const [client] = registry.holders;
+  const { rights } = client;
+  let looks = 0;
+  Object.defineProperty(client, "rights", { get: () => (looks++, rights) });
+  registry.bans.deliver({ type: "reset", epoch: "other", seq: 0, rev: 0, members: 0 });
+  await settle();
+  assertEquals([looks, registry.bans.has("user 19"), registry.bans.has("ann")], [1, true, false]);
+  await parley.disconnect("ann");
+  await stream.text();
+  await parley[Symbol.asyncDispose]();
+});

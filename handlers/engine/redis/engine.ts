@@ -8,6 +8,7 @@ import type { Members, RoomSummary, StateSpan, Transient } from "../../protocol/
 import type { Clock } from "../../util/clock.ts";
 import type { Log } from "../../util/log.ts";
 import type { Change, Draft, Engine, EngineStats, Host, Outcome, Refusal } from "../engine.ts";
+import { UNAVAILABLE } from "../engine.ts";
 import { newEpoch } from "../memory_room.ts";
 import { firstByName } from "../presence.ts";
 import type { HistoryLimits } from "../room_rules.ts";
@@ -21,7 +22,6 @@ import type { ScriptName } from "./run_script.ts";
 import type { ShardOptions } from "./shards.ts";
 import { parseRedisUrl } from "./url.ts";
 
-const UNAVAILABLE: Refusal = { refused: "unavailable" };
 /** In place of infinity, which Lua does not read. */
 const LARGE = 1e15;
 /** How long a list of rooms is shared, in ms. */

@@ -7,9 +7,7 @@ import { Random } from "../support/random.ts";
 import { IS_FULL, SEED, sized } from "../support/run.ts";
 import { requestAndReset, upgradeOf } from "./strangers.ts";
 import { Target } from "./target.ts";
-import { together } from "../support/together.ts";
-
-const test = together("many clients, rooms and addresses");
+import { test } from "./attack_step.ts";
 
 const encoder = new TextEncoder();
 const V1 = { "sec-websocket-protocol": "parley.v1" };

@@ -5,7 +5,7 @@ import { eventually, soon } from "../support/inbox.ts";
 import { RedisServer, redisTest } from "../support/redis_server.ts";
 import { IS_FULL, sized } from "../support/run.ts";
 import { ServerProcess } from "../support/process.ts";
-import { together } from "../support/together.ts";
+import { test } from "./attack_step.ts";
 
 const CLIENTS = sized(100, 2_000);
 const DRAIN_SECONDS = sized(1, 3);
@@ -26,8 +26,6 @@ const sockets: AsyncDisposable = {
     await soon(Promise.all(ends), "the end of all sockets");
   },
 };
-
-const test = together("a server is stopped and started again");
 
 /** How many of these times lie in the fullest part, as a multiple of an even spread. */
 function spikeOf(times: number[]): number {

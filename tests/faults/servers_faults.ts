@@ -16,6 +16,7 @@ import { IS_FULL, sized } from "../support/run.ts";
 import { ServerNode } from "./server_node.ts";
 import { StateTraffic } from "./state_traffic.ts";
 import { Traffic } from "./traffic.ts";
+import { addFault } from "./add_fault.ts";
 
 /** How often Redis is killed, and a server; servers are drained half as often. */
 const ROUNDS = sized(1, 20);
@@ -162,6 +163,7 @@ redisTest(
     await traffic.stop();
     await traffic.check({ mayReset: false });
   },
+  addFault,
 );
 
 /** Redis ends, and comes back without its last messages. */

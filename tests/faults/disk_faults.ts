@@ -2,7 +2,7 @@
 import { assert, assertEquals, assertMatch } from "@std/assert";
 import { eventually } from "../support/recorder.ts";
 import { freePort, TestProcess } from "../support/process.ts";
-import { together } from "../support/together.ts";
+import { addFault } from "./add_fault.ts";
 
 interface Place {
   epoch: string;
@@ -85,9 +85,7 @@ async function surviveFailure(
   }
 }
 
-const test = together("a disk that takes no writes costs no message that was acked");
-
-test("a disk that is full refuses messages until there is space, and loses none", async () => {
+addFault("a disk that is full refuses messages until there is space, and loses none", async () => {
   const folder = await Deno.makeTempDir();
   const mount = `mount -t tmpfs -o size=1m tmpfs ${folder}`;
   const line =
@@ -98,7 +96,7 @@ test("a disk that is full refuses messages until there is space, and loses none"
   await Deno.remove(folder, { recursive: true });
 });
 
-test("a write that fails refuses messages until writes succeed, and loses none", async () => {
+addFault("a write that fails refuses messages until writes succeed, and loses none", async () => {
   const folder = await Deno.makeTempDir();
   const line = `trap "" XFSZ; ulimit -S -f 400; {start}`;
   await surviveFailure(folder, line, /I\/O error/, async ({ process }) => {
@@ -117,7 +115,7 @@ test("a write that fails refuses messages until writes succeed, and loses none",
   await Deno.remove(folder, { recursive: true });
 });
 
-test("a file or a folder that may not be written ends the start with one line", async () => {
+addFault("a file or a folder that may not be written ends the start with one line", async () => {
   // Root may write everything, but not as somebody else.
   const prefix = Deno.uid() === 0 ? "exec unshare --user --map-user=1 " : "";
   const folder = await Deno.makeTempDir();

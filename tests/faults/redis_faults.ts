@@ -21,9 +21,9 @@ import {
 } from "../support/redis_server.ts";
 import { Proxy } from "../support/proxy.ts";
 import { IS_FULL, sized } from "../support/run.ts";
-import { together } from "../support/together.ts";
 import { moveSlots } from "./moving_slots.ts";
 import { Traffic } from "./traffic.ts";
+import { addFault } from "./add_fault.ts";
 
 /** How often Redis is killed in each test. */
 const ROUNDS = sized(2, 20);
@@ -93,9 +93,7 @@ async function loseWay(fault: "cut" | "swallow"): Promise<void> {
   assert(traffic.refusals > 0, "Redis was never missed");
 }
 
-/** What takes long to be noticed comes first. */
-const test = together("Redis fails in the middle of traffic", 8);
-const faultTest = (name: string, fn: () => Promise<void>) => redisTest(name, fn, test);
+const faultTest = (name: string, fn: () => Promise<void>) => redisTest(name, fn, addFault);
 
 faultTest(
   "a node whose way to Redis is cut catches up without gap or repeat",

@@ -4,9 +4,7 @@ import { maskedFrame, OPCODE, type RawClient } from "../support/clients.ts";
 import { eventually, soon } from "../support/inbox.ts";
 import { IS_FULL, sized } from "../support/run.ts";
 import { Target, weigh } from "./target.ts";
-import { together } from "../support/together.ts";
-
-const test = together("bytes below WebSocket");
+import { test } from "./attack_step.ts";
 
 /** A client's frame with an empty mask, its header as it is given. RFC 6455, 5.2. */
 function frame(first: number, lengthBytes: number[], payload: number[] = []): Uint8Array {

@@ -10,11 +10,11 @@ import { draft, range } from "../engine/contract.ts";
 import { TestProcess } from "../support/process.ts";
 import { eventually, granted } from "../support/recorder.ts";
 import { sized } from "../support/run.ts";
-import { together } from "../support/together.ts";
 import { TIGHT } from "./busy_engine.ts";
 import { ServerNode } from "./server_node.ts";
 import { StateTraffic } from "./state_traffic.ts";
 import { Traffic } from "./traffic.ts";
+import { addFault } from "./add_fault.ts";
 
 /** How often the server ends. */
 const ROUNDS = sized(1, 20);
@@ -130,13 +130,15 @@ async function killBusyEngine(): Promise<void> {
   await Deno.remove(folder, { recursive: true });
 }
 
-const test = together("a DATA_FILE keeps what was acked");
-
-test("a server that ends by SIGKILL comes back with all that was acked or heard", () =>
-  endInTraffic("SIGKILL", 1));
-test("a server that ends by SIGTERM comes back with all that was acked or heard (WORKERS 2)", () =>
-  endInTraffic("SIGTERM", 2));
-test(
+addFault(
+  "a server that ends by SIGKILL comes back with all that was acked or heard",
+  () => endInTraffic("SIGKILL", 1),
+);
+addFault(
+  "a server that ends by SIGTERM comes back with all that was acked or heard (WORKERS 2)",
+  () => endInTraffic("SIGTERM", 2),
+);
+addFault(
   "an engine that drops much and is killed keeps what was acked without a gap, and leaves no row behind",
   killBusyEngine,
 );

@@ -11,9 +11,7 @@ import { fuzzFrame, fuzzRawFrame, fuzzRequest, ROOMS } from "./fuzz.ts";
 import { Random } from "../support/random.ts";
 import { SEED, sized } from "../support/run.ts";
 import { Target } from "./target.ts";
-import { together } from "../support/together.ts";
-
-const test = together("a fuzzer");
+import { test } from "./attack_step.ts";
 
 const MESSAGES = sized(4_000, 100_000);
 const RAW_FRAMES = sized(1_500, 20_000);

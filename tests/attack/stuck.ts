@@ -4,9 +4,7 @@ import { OPCODE, type RawClient } from "../support/clients.ts";
 import { soon } from "../support/inbox.ts";
 import { IS_FULL, sized } from "../support/run.ts";
 import { Target, weigh } from "./target.ts";
-import { together } from "../support/together.ts";
-
-const test = together("peers that stop reading");
+import { test } from "./attack_step.ts";
 
 /** Rates of no limit; who is stuck goes by its queue, however long that takes, and not by a ping. */
 const PATIENT = ["--post-rate", "0", "--byte-rate", "0", "--idle-timeout", "0"];
