@@ -72,7 +72,7 @@ export class MemoryEngine implements Engine {
     if (key) room.ids.remember(key, chat.seq, now, address);
     this.memory.makeSpace();
     if (room.host) room.host.deliver({ type: "chat", chat });
-    else this.memory.touch(room);
+    else this.memory.shares.setEmpty(room, true);
     return { epoch: room.epoch, seq: chat.seq };
   }
 
@@ -113,7 +113,7 @@ export class MemoryEngine implements Engine {
     if (id) ids.remember(id, state.map.rev, now, owner);
     memory.makeSpace();
     if (entry) room.host?.deliver({ type: "set", entry });
-    if (!room.host) memory.touch(room);
+    if (!room.host) memory.shares.setEmpty(room, true);
     if (!entry && !id) memory.dropIfUnused(room);
     return { epoch, rev: state.map.rev };
   }

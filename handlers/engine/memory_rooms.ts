@@ -5,7 +5,7 @@ import { Budget } from "./budget.ts";
 import type { Host } from "./engine.ts";
 import { Expiry } from "./expiry.ts";
 import { type Journal, RoomJournal } from "./journal.ts";
-import { MemoryRoom, newEpoch, type RoomResources } from "./memory_room.ts";
+import { MemoryRoom, newEpoch } from "./memory_room.ts";
 import { type HistoryLimits, type RoomLimits, roomLimits } from "./room_rules.ts";
 import { RoomShares } from "./room_shares.ts";
 import type { ExpiringKey } from "./room_state.ts";
@@ -14,9 +14,10 @@ import type { ExpiringKey } from "./room_state.ts";
 export const LOST_MEMBER = "";
 
 /** All rooms, within MAX_ROOMS. */
-export class MemoryRooms implements RoomResources {
+export class MemoryRooms {
   /** Bytes of messages, ids and state over all rooms. */
   readonly budget: Budget;
+  /** Keys of all rooms that go by themselves. */
   readonly expiry: Expiry<ExpiringKey>;
   /** The highest {@link MemoryRoom.eventNumber} of those that are gone. */
   lastEventNumber = 0;
@@ -87,14 +88,7 @@ export class MemoryRooms implements RoomResources {
   setHost(room: MemoryRoom, host: Host | undefined): void {
     room.host = host;
     this.#hosted = undefined;
-    if (host) this.shares.setEmpty(room, false);
-    else this.touch(room);
-  }
-
-  /** Makes a room without a host the one that was empty for the shortest time. */
-  touch(room: MemoryRoom): void {
-    room.emptySince = this.clock.elapsedMs();
-    this.shares.setEmpty(room, true);
+    this.shares.setEmpty(room, !host);
   }
 
   /** Drops a room that nobody uses and that never had a message, a key or an id. */
@@ -143,11 +137,12 @@ export class MemoryRooms implements RoomResources {
     const journal = row === undefined
       ? undefined
       : new RoomJournal(this.journal!, name, epoch, row);
+    const { budget, expiry } = this;
+    const limits = this.#limitsOf(name);
     const opener = this.shares.openedBy(address);
-    const room = new MemoryRoom(name, epoch, this.#limitsOf(name), this, journal, opener);
+    const room = new MemoryRoom(name, epoch, limits, budget, expiry, journal, opener);
     this.#rooms.set(name, room);
     this.shares.add(room);
-    this.touch(room);
     return room;
   }
 

@@ -199,12 +199,10 @@ export class RedisConnection {
   }
 
   async #inspectAgain(client: RedisClientType): Promise<void> {
-    try {
-      const server = await inspect(client);
-      if (client === this.#client) this.server = server;
-    } catch (error) {
-      if (client === this.#client) this.#interrupt(reasonOf(error));
-    }
+    const server = await inspect(client).catch(reasonOf);
+    if (client !== this.#client) return;
+    if (typeof server === "string") this.#interrupt(server);
+    else this.server = server;
   }
 
   #onErrorAnswer(client: RedisClientType, { message }: Error): void {
