@@ -3,12 +3,10 @@
  * array a turn of the event loop however many calls it brings.
  *
  * A port has no backpressure, so what the other side has not confirmed yet is counted.
- *
- * @module
  */
 import { setImmediate } from "node:timers";
 import { chain } from "../util/maybe_promise.ts";
-import type { Refusal } from "./engine.ts";
+import { type Refusal, UNAVAILABLE } from "./engine.ts";
 
 /** Functions that the other side may call. Arguments and answers are copied (structured clone). */
 export type Calls<T> = { [Name in keyof T]: (...args: never[]) => unknown };
@@ -25,7 +23,6 @@ export interface ChannelOptions<Ours> {
   onClose?(): void;
 }
 
-const UNAVAILABLE: Refusal = { refused: "unavailable" };
 const MAX_UNCONFIRMED_BYTES = 64 * 1024 * 1024;
 /** What is received is confirmed in steps of so many bytes. */
 const CONFIRM_BYTES = 256 * 1024;
@@ -56,10 +53,7 @@ export class Channel<Ours extends Calls<Ours>, Theirs extends Calls<Theirs>> {
   }
 
   /** Calls without waiting for an answer. */
-  notify<Name extends keyof Theirs & string>(
-    name: Name,
-    ...args: Parameters<Theirs[Name]>
-  ): void {
+  notify<Name extends keyof Theirs & string>(name: Name, ...args: Parameters<Theirs[Name]>): void {
     this.#enqueue(name, 0, args);
   }
 

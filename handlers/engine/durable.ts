@@ -3,8 +3,6 @@
  *
  * The memory engine decides at once. What changed is committed to the file, and nobody is answered
  * or hears of anything before: what was seen or acked survives the end of the process.
- *
- * @module
  */
 import type { Span } from "../protocol/page.ts";
 import { EVENTS_ROOM } from "../protocol/parse.ts";
@@ -24,6 +22,7 @@ import {
   isRefusal,
   type Outcome,
   type Refusal,
+  UNAVAILABLE,
 } from "./engine.ts";
 import { HostGate } from "./host_gate.ts";
 import { leftBehind } from "./member_events.ts";
@@ -38,8 +37,6 @@ import { openStore, type Store } from "./store.ts";
 const MAX_WAITING_BYTES = 64_000_000;
 /** What an answer or an event is counted with beside its text. */
 const EFFECT_BYTES = 300;
-
-const UNAVAILABLE: Refusal = { refused: "unavailable" };
 
 /**
  * Makes the durable engine over a file, with everything that the file has.

@@ -4,8 +4,6 @@
  * An engine numbers a room's messages, keeps them, and hands them to every process that hosts the
  * room. All engines pass the same suite (`tests/engine/contract.ts`). The memory engine answers at
  * once; the others answer with a promise. No method throws or rejects: a {@link Refusal} says why.
- *
- * @module
  */
 import type { Span } from "../protocol/page.ts";
 import type { Cursor, Head, StateCursor } from "../protocol/position.ts";
@@ -55,6 +53,9 @@ export interface Refusal {
   /** Of `rev_conflict`: the rev that the key has, 0 if it is not there. */
   rev?: number;
 }
+
+/** Nobody knows whether it was done. */
+export const UNAVAILABLE: Refusal = { refused: "unavailable" };
 
 /** What became of a message: its place in the order, the first one's for a repeat. */
 export type Outcome = Cursor | Refusal;

@@ -1,8 +1,4 @@
-/**
- * The memory engine: a room's order and history in this process, all of it synchronous.
- *
- * @module
- */
+/** The memory engine: a room's order and history in this process, all of it synchronous. */
 import type { Span } from "../protocol/page.ts";
 import { EVENTS_ROOM } from "../protocol/parse.ts";
 import type { Cursor, Head, StateCursor } from "../protocol/position.ts";
@@ -183,7 +179,7 @@ export class MemoryEngine implements Engine {
   }
 
   stats(): EngineStats {
-    const { size, budget, isFull } = this.memory;
+    const { size, budget, shares: { isFull } } = this.memory;
     return { rooms: size, historyBytes: budget.bytes, isFull };
   }
 

@@ -1,8 +1,4 @@
-/**
- * What a store has, made rooms again.
- *
- * @module
- */
+/** What a store has, made rooms again. */
 import type { Journal } from "./journal.ts";
 import type { MemoryRoom } from "./memory_room.ts";
 import { LOST_MEMBER, type MemoryRooms } from "./memory_rooms.ts";

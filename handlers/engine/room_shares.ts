@@ -26,7 +26,8 @@ export class RoomShares {
   }
 
   /** The group of an address, for the room that it opens next. */
-  openedBy(address: string): RoomGroup {
+  openedBy(address?: string): RoomGroup | undefined {
+    if (address === undefined) return undefined;
     return this.#openers.get(address) ?? { address, count: 0, empty: new Set() };
   }
 

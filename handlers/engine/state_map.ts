@@ -6,7 +6,7 @@ export const DEFAULT_MAX_KEYS = 1_000;
 /** Bytes of a room's keys, encoded, where nothing else is set. */
 export const DEFAULT_MAX_STATE_BYTES = 262_144;
 /** How many removals a room knows: behind them a subscriber gets the whole state. */
-const MAX_REMOVALS = 1_000;
+export const MAX_REMOVALS = 1_000;
 /** The value of a removed key. */
 export const REMOVED = "null";
 

@@ -1,8 +1,6 @@
 /**
  * The Redis engine: many processes and machines, one order per room. Redis numbers and keeps; each
  * node (a process) subscribes to the channels of its rooms, and reads what it missed from the log.
- *
- * @module
  */
 import type { Span } from "../../protocol/page.ts";
 import type { Cursor, Head, StateCursor } from "../../protocol/position.ts";
@@ -10,6 +8,7 @@ import type { Members, RoomSummary, StateSpan, Transient } from "../../protocol/
 import type { Clock } from "../../util/clock.ts";
 import type { Log } from "../../util/log.ts";
 import type { Change, Draft, Engine, EngineStats, Host, Outcome, Refusal } from "../engine.ts";
+import { UNAVAILABLE } from "../engine.ts";
 import { newEpoch } from "../memory_room.ts";
 import { firstByName } from "../presence.ts";
 import type { HistoryLimits } from "../room_rules.ts";
@@ -23,7 +22,6 @@ import type { ScriptName } from "./run_script.ts";
 import type { ShardOptions } from "./shards.ts";
 import { parseRedisUrl } from "./url.ts";
 
-const UNAVAILABLE: Refusal = { refused: "unavailable" };
 /** In place of infinity, which Lua does not read. */
 const LARGE = 1e15;
 /** How long a list of rooms is shared, in ms. */
@@ -88,11 +86,8 @@ class RedisEngine implements Engine {
 
   publish(name: string, { sender, message, key, address }: Draft): Promise<Outcome> {
     const { historySize } = this.#rooms.limitsOf(name);
-    const args = [
-      ...this.#keys.toArgs(this.node.clock, key, address),
-      historySize,
-      pack(sender) + encodeText(message),
-    ];
+    const id = this.#keys.toArgs(this.node.clock, key, address);
+    const args = [...id, historySize, pack(sender) + encodeText(message)];
     this.#rooms.used.get(name)?.catchUp();
     return this.#run("publish", name, args).then((answer) => toPlace(answer, "seq"));
   }

@@ -16,7 +16,10 @@ export class ReadQueue {
     this.#waiting.set(key, async () => {
       this.#shared.delete(key);
       this.#running++;
-      resolve(await read());
+      const result = read();
+      resolve(result);
+      // One that fails is its callers' to handle: the next must come all the same.
+      await result.catch(() => {});
       this.#running--;
       this.#next();
     });

@@ -41,3 +41,17 @@ Deno.test("KeyBudget.tryConsume() leaves an address no more than half of what th
     range(1, 20).filter(() => budget.tryConsume(50, 0, address)).length;
   assertEquals([count("192.0.2.1"), count("192.0.2.2"), count("192.0.2.1")], [10, 5, 0]);
 });
+
+Deno.test("ReadQueue goes on behind reads that fail", async () => {
+  const queue = new ReadQueue();
+  const failing = Array.from(
+    { length: 4 },
+    (_, i) => queue.share(`bad ${i}`, () => Promise.reject(new Error("It cannot be read"))),
+  );
+  const next = queue.share("good", () => Promise.resolve(1));
+  assertEquals(
+    (await Promise.allSettled(failing)).map(({ status }) => status),
+    Array(4).fill("rejected"),
+  );
+  assertEquals(await next, 1);
+});

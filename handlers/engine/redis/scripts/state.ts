@@ -1,9 +1,7 @@
 /** Scripts that change and read a room's state. */
+import { MAX_REMOVALS } from "../../state_map.ts";
 import { IDS } from "./messages.ts";
 import { OPEN } from "./room.ts";
-
-/** The most removed keys that a room remembers. */
-const MAX_REMOVALS = 1_000;
 
 /**
  * For the scripts that change or read the state. `change` numbers a change and publishes it, `expire`
