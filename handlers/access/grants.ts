@@ -61,18 +61,22 @@ export const OPEN_RIGHTS: Rights = {
 /**
  * Reads {@link Grants}.
  *
- * @throws {TypeError} if they are no object, or a name is none
+ * @throws {TypeError} if they are no object, or one of them is of the wrong kind
  */
 export function rightsOf(grants: Grants): Rights {
   // Also `true`, an array or an Error has no `rooms`, which would mean all.
   const kind = Object.prototype.toString.call(grants);
-  if (kind !== "[object Object]") throw new TypeError(`Cannot use grants: ${kind} is no Grants`);
+  check(kind === "[object Object]", kind, "Grants");
   const { name, expiresAt, admin, publish, listen = [] } = grants;
+  check(["string", "undefined"].includes(typeof grants.user), grants.user, "user");
+  check(name === undefined || isPersonName(name), name, "name");
+  check(
+    expiresAt === undefined || Number(expiresAt) === expiresAt,
+    expiresAt,
+    "time",
+  );
   // A user without a name cannot be sent away.
   const user = grants.user || undefined;
-  if (name !== undefined && !isPersonName(name)) {
-    throw new TypeError(`Cannot use grants: ${JSON.stringify(name)} is no name`);
-  }
   const isAdmin = admin === true;
   // A user whose name is no room's has none.
   const mine = new Set(listen.flatMap((rule) => withUser(rule, user)).filter(isRoomName));
@@ -91,10 +95,16 @@ export function rightsOf(grants: Grants): Rights {
   };
 }
 
+function check(isGood: boolean, value: unknown, what: string): void {
+  if (!isGood) throw new TypeError(`Cannot use grants: ${JSON.stringify(value)} is no ${what}`);
+}
+
 /** Makes the function that tells whether rules name a room; `["*"]`, all, if they are missing. */
 function roomRules(rules = ["*"], user?: string): (room: string) => boolean {
   const names = new Set<string>();
   const prefixes: string[] = [];
+  // The last letter of the text `user:*` would be a rule that names all rooms.
+  check(Array.isArray(rules), rules, "list of rooms");
   for (const rule of rules) {
     // The star is looked for before the user is filled in, who may be called `*`.
     const isPrefix = rule.endsWith("*");

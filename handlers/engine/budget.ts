@@ -1,8 +1,4 @@
-/**
- * The bytes that all rooms of an engine may use together, and who has to give some back.
- *
- * @module
- */
+/** The bytes that all rooms of an engine may use together, and who has to give some back. */
 
 /** Something that gives bytes back by dropping its oldest entry. */
 export interface Droppable {

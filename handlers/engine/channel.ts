@@ -3,8 +3,6 @@
  * array a turn of the event loop however many calls it brings.
  *
  * A port has no backpressure, so what the other side has not confirmed yet is counted.
- *
- * @module
  */
 import { setImmediate } from "node:timers";
 import { chain } from "../util/maybe_promise.ts";
@@ -55,10 +53,7 @@ export class Channel<Ours extends Calls<Ours>, Theirs extends Calls<Theirs>> {
   }
 
   /** Calls without waiting for an answer. */
-  notify<Name extends keyof Theirs & string>(
-    name: Name,
-    ...args: Parameters<Theirs[Name]>
-  ): void {
+  notify<Name extends keyof Theirs & string>(name: Name, ...args: Parameters<Theirs[Name]>): void {
     this.#enqueue(name, 0, args);
   }
 

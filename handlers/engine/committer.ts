@@ -3,8 +3,6 @@
  *
  * One batch is being committed; all that comes meanwhile is the next one. So the batches grow with
  * the load, and one commit of the disk serves all who wait.
- *
- * @module
  */
 import { setImmediate } from "node:timers";
 import type { Clock } from "../util/clock.ts";

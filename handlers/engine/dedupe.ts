@@ -1,8 +1,4 @@
-/**
- * Which ids a room has seen, by session, so that a message that is sent again counts once.
- *
- * @module
- */
+/** Which ids a room has seen, by session, so that a message that is sent again counts once. */
 import type { Budget, Droppable, FairShare } from "./budget.ts";
 import type { IdempotencyKey } from "./engine.ts";
 import type { RoomJournal } from "./journal.ts";

@@ -3,8 +3,6 @@
  *
  * The memory engine decides at once. What changed is committed to the file, and nobody is answered
  * or hears of anything before: what was seen or acked survives the end of the process.
- *
- * @module
  */
 import type { Span } from "../protocol/page.ts";
 import { EVENTS_ROOM } from "../protocol/parse.ts";

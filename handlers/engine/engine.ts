@@ -4,8 +4,6 @@
  * An engine numbers a room's messages, keeps them, and hands them to every process that hosts the
  * room. All engines pass the same suite (`tests/engine/contract.ts`). The memory engine answers at
  * once; the others answer with a promise. No method throws or rejects: a {@link Refusal} says why.
- *
- * @module
  */
 import type { Span } from "../protocol/page.ts";
 import type { Cursor, Head, StateCursor } from "../protocol/position.ts";

@@ -1,8 +1,4 @@
-/**
- * The kept messages of one room: bounded in count, age and bytes.
- *
- * @module
- */
+/** The kept messages of one room: bounded in count, age and bytes. */
 import type { Chat } from "../protocol/room_event.ts";
 import type { Budget, Droppable } from "./budget.ts";
 import type { RoomJournal } from "./journal.ts";

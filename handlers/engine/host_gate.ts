@@ -1,8 +1,4 @@
-/**
- * What stands between an engine and a host while the head that `host` answers with is on its way.
- *
- * @module
- */
+/** What stands between an engine and a host while the head that `host` answers with is on its way. */
 import { setImmediate } from "node:timers";
 import type { RoomEvent } from "../protocol/room_event.ts";
 import type { Host } from "./engine.ts";

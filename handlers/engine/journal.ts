@@ -3,8 +3,6 @@
  *
  * An entry is put, replaced or deleted by its number, its row, which no other entry ever has. So a
  * batch of changes can be repeated, and the log needs no index.
- *
- * @module
  */
 import type { Chat } from "../protocol/room_event.ts";
 import type { IdempotencyKey } from "./engine.ts";

@@ -1,8 +1,4 @@
-/**
- * The memory engine: a room's order and history in this process, all of it synchronous.
- *
- * @module
- */
+/** The memory engine: a room's order and history in this process, all of it synchronous. */
 import type { Span } from "../protocol/page.ts";
 import { EVENTS_ROOM } from "../protocol/parse.ts";
 import type { Cursor, Head, StateCursor } from "../protocol/position.ts";
@@ -76,7 +72,7 @@ export class MemoryEngine implements Engine {
     if (key) room.ids.remember(key, chat.seq, now, address);
     this.memory.makeSpace();
     if (room.host) room.host.deliver({ type: "chat", chat });
-    else this.memory.touch(room);
+    else this.memory.shares.setEmpty(room, true);
     return { epoch: room.epoch, seq: chat.seq };
   }
 
@@ -117,7 +113,7 @@ export class MemoryEngine implements Engine {
     if (id) ids.remember(id, state.map.rev, now, owner);
     memory.makeSpace();
     if (entry) room.host?.deliver({ type: "set", entry });
-    if (!room.host) memory.touch(room);
+    if (!room.host) memory.shares.setEmpty(room, true);
     if (!entry && !id) memory.dropIfUnused(room);
     return { epoch, rev: state.map.rev };
   }
@@ -183,7 +179,7 @@ export class MemoryEngine implements Engine {
   }
 
   stats(): EngineStats {
-    const { size, budget, isFull } = this.memory;
+    const { size, budget, shares: { isFull } } = this.memory;
     return { rooms: size, historyBytes: budget.bytes, isFull };
   }
 

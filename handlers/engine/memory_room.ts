@@ -1,5 +1,4 @@
 /** One room of the memory engine. */
-import type { Clock } from "../util/clock.ts";
 import type { Budget } from "./budget.ts";
 import { DedupeTable } from "./dedupe.ts";
 import type { Host } from "./engine.ts";
@@ -9,14 +8,6 @@ import type { RoomJournal } from "./journal.ts";
 import type { Presence } from "./presence.ts";
 import type { RoomLimits } from "./room_rules.ts";
 import { type ExpiringKey, type KeptEntry, RoomState } from "./room_state.ts";
-
-/** What all rooms of an engine use together. */
-export interface RoomResources {
-  readonly budget: Budget;
-  readonly clock: Clock;
-  /** Keys of all rooms that go by themselves. */
-  readonly expiry: Expiry<ExpiringKey>;
-}
 
 /** Rooms that are counted together. */
 export interface RoomGroup {
@@ -46,12 +37,13 @@ export class MemoryRoom {
     readonly name: string,
     readonly epoch: string,
     readonly limits: Required<RoomLimits>,
-    readonly resources: RoomResources,
+    readonly budget: Budget,
+    /** Of keys that go by themselves. */ readonly expiry: Expiry<ExpiringKey>,
     /** Where its changes are written down. */ readonly journal?: RoomJournal,
     /** All rooms of the address that opened it. */ readonly opener?: RoomGroup,
   ) {
-    this.history = new History(limits, resources.budget, journal);
-    this.ids = new DedupeTable(resources.budget, journal);
+    this.history = new History(limits, budget, journal);
+    this.ids = new DedupeTable(budget, journal);
   }
 
   /** Whether it has numbered anything in its epoch. */
@@ -61,14 +53,14 @@ export class MemoryRoom {
 
   /** The state, there from now on. */
   openState(): RoomState {
-    const { name, limits, resources: { budget, expiry }, journal } = this;
+    const { name, limits, budget, expiry, journal } = this;
     return this.state ??= new RoomState(name, limits, budget, expiry, journal);
   }
 
   /** Removes keys that go by themselves, and tells the host. */
   removeKeys(entries: KeptEntry[] = []): void {
     for (const entry of entries) {
-      const removal = this.state!.remove(entry, this.resources.clock.now());
+      const removal = this.state!.remove(entry, this.expiry.clock.now());
       this.host?.deliver({ type: "set", entry: removal });
     }
   }

@@ -5,7 +5,7 @@ import { Budget } from "./budget.ts";
 import type { Host } from "./engine.ts";
 import { Expiry } from "./expiry.ts";
 import { type Journal, RoomJournal } from "./journal.ts";
-import { MemoryRoom, newEpoch, type RoomResources } from "./memory_room.ts";
+import { MemoryRoom, newEpoch } from "./memory_room.ts";
 import { type HistoryLimits, type RoomLimits, roomLimits } from "./room_rules.ts";
 import { RoomShares } from "./room_shares.ts";
 import type { ExpiringKey } from "./room_state.ts";
@@ -14,9 +14,10 @@ import type { ExpiringKey } from "./room_state.ts";
 export const LOST_MEMBER = "";
 
 /** All rooms, within MAX_ROOMS. */
-export class MemoryRooms implements RoomResources {
+export class MemoryRooms {
   /** Bytes of messages, ids and state over all rooms. */
   readonly budget: Budget;
+  /** Keys of all rooms that go by themselves. */
   readonly expiry: Expiry<ExpiringKey>;
   /** The highest {@link MemoryRoom.eventNumber} of those that are gone. */
   lastEventNumber = 0;
@@ -26,7 +27,7 @@ export class MemoryRooms implements RoomResources {
    */
   #nextEpoch = newEpoch();
   readonly #rooms = new Map<string, MemoryRoom>();
-  readonly #shares: RoomShares;
+  readonly shares: RoomShares;
   /** The rooms with a host, by name, until a host comes or goes. */
   #hosted?: MemoryRoom[];
   readonly #limitsOf: (room: string) => Required<RoomLimits>;
@@ -35,14 +36,10 @@ export class MemoryRooms implements RoomResources {
    * @param journal where changes are written down; the memory engine alone has none
    * @throws {OptionError} if a rule of the limits is none
    */
-  constructor(
-    readonly limits: HistoryLimits,
-    readonly clock: Clock,
-    readonly journal?: Journal,
-  ) {
+  constructor(readonly limits: HistoryLimits, readonly clock: Clock, readonly journal?: Journal) {
     this.budget = new Budget(limits.historyMb * 1_000_000);
     this.#limitsOf = roomLimits(limits);
-    this.#shares = new RoomShares(limits.maxRooms, clock, (room) => this.#drop(room));
+    this.shares = new RoomShares(limits.maxRooms, clock, (room) => this.#drop(room));
     this.expiry = new Expiry(clock, ({ state, entry }) => {
       const room = this.#rooms.get(state.name);
       if (room?.state === state && state.map.get(entry.key) === entry) room.removeKeys([entry]);
@@ -53,11 +50,6 @@ export class MemoryRooms implements RoomResources {
     return this.#rooms.size;
   }
 
-  /** Whether no room can be added until a host goes. */
-  get isFull(): boolean {
-    return this.#shares.isFull;
-  }
-
   get(name: string): MemoryRoom | undefined {
     return this.#rooms.get(name);
   }
@@ -66,7 +58,7 @@ export class MemoryRooms implements RoomResources {
   open(name: string, address?: string): MemoryRoom | undefined {
     const known = this.#rooms.get(name);
     if (known) return known;
-    if (!isSharedRoom(name) && !this.#shares.makeSpace(address)) return undefined;
+    if (!isSharedRoom(name) && !this.shares.makeSpace(address)) return undefined;
     const row = this.journal && ++this.journal.lastRow;
     const room = this.#add(name, this.#nextEpoch, row, address);
     room.journal?.putRoom(0);
@@ -74,13 +66,7 @@ export class MemoryRooms implements RoomResources {
   }
 
   /** Adds a room that was kept before; an older one of this name is dropped. */
-  restore(
-    name: string,
-    epoch: string,
-    seq: number,
-    row: number,
-    forgottenRev = 0,
-  ): MemoryRoom {
+  restore(name: string, epoch: string, seq: number, row: number, forgottenRev = 0): MemoryRoom {
     const older = this.#rooms.get(name);
     if (older) this.#drop(older);
     const room = this.#add(name, epoch, row);
@@ -92,7 +78,7 @@ export class MemoryRooms implements RoomResources {
 
   /** Ends what {@link restore} began: drops what is too much or too old by the limits of now. */
   restored(): void {
-    this.#shares.trim();
+    this.shares.trim();
     for (const room of this.#rooms.values()) room.removeKeys(room.state?.boundTo(LOST_MEMBER));
     this.makeSpace();
     this.expire();
@@ -102,14 +88,7 @@ export class MemoryRooms implements RoomResources {
   setHost(room: MemoryRoom, host: Host | undefined): void {
     room.host = host;
     this.#hosted = undefined;
-    if (host) this.#shares.setEmpty(room, false);
-    else this.touch(room);
-  }
-
-  /** Makes a room without a host the one that was empty for the shortest time. */
-  touch(room: MemoryRoom): void {
-    room.emptySince = this.clock.elapsedMs();
-    this.#shares.setEmpty(room, true);
+    this.shares.setEmpty(room, !host);
   }
 
   /** Drops a room that nobody uses and that never had a message, a key or an id. */
@@ -130,7 +109,7 @@ export class MemoryRooms implements RoomResources {
   expire(): void {
     const now = this.clock.now();
     const elapsedMs = this.clock.elapsedMs();
-    for (const room of this.#shares.empty) {
+    for (const room of this.shares.empty) {
       const isOver = room.emptySince <= elapsedMs - room.limits.historySeconds * 1_000;
       if (isOver && room.ids.knownUntil <= now) this.#drop(room);
     }
@@ -150,7 +129,7 @@ export class MemoryRooms implements RoomResources {
   clear(): void {
     this.expiry.clear();
     this.#rooms.clear();
-    this.#shares.clear();
+    this.shares.clear();
     this.#hosted = undefined;
   }
 
@@ -158,11 +137,12 @@ export class MemoryRooms implements RoomResources {
     const journal = row === undefined
       ? undefined
       : new RoomJournal(this.journal!, name, epoch, row);
-    const opener = address === undefined ? undefined : this.#shares.openedBy(address);
-    const room = new MemoryRoom(name, epoch, this.#limitsOf(name), this, journal, opener);
+    const { budget, expiry } = this;
+    const limits = this.#limitsOf(name);
+    const opener = this.shares.openedBy(address);
+    const room = new MemoryRoom(name, epoch, limits, budget, expiry, journal, opener);
     this.#rooms.set(name, room);
-    this.#shares.add(room);
-    this.touch(room);
+    this.shares.add(room);
     return room;
   }
 
@@ -171,6 +151,6 @@ export class MemoryRooms implements RoomResources {
     room.clear();
     this.#rooms.delete(room.name);
     this.lastEventNumber = Math.max(this.lastEventNumber, room.eventNumber);
-    this.#shares.remove(room);
+    this.shares.remove(room);
   }
 }

@@ -1,8 +1,4 @@
-/**
- * What a store has, made rooms again.
- *
- * @module
- */
+/** What a store has, made rooms again. */
 import type { Journal } from "./journal.ts";
 import type { MemoryRoom } from "./memory_room.ts";
 import { LOST_MEMBER, type MemoryRooms } from "./memory_rooms.ts";
@@ -24,7 +20,7 @@ export function restoreInto(rooms: MemoryRooms, journal: Journal): TakeEntry {
     if (entry[0] === "chat") {
       const [, , seq, time, sender, message] = entry;
       room.history.restore({ seq, time, sender, message }, row);
-      rooms.touch(room);
+      rooms.shares.setEmpty(room, true);
       rooms.makeSpace();
     } else if (entry[0] === "key") {
       const [, , key, value, sender, time, rev, expiresAt, isBound, owner] = entry;
@@ -34,7 +30,7 @@ export function restoreInto(rooms: MemoryRooms, journal: Journal): TakeEntry {
       if (isBound) kept.member = LOST_MEMBER;
       if (typeof owner === "string") kept.owner = owner;
       room.openState().put(kept);
-      rooms.touch(room);
+      rooms.shares.setEmpty(room, true);
     } else {
       const [, , session, id, digest, seq, expiresAt] = entry;
       room.ids.restore({ session, id, digest: digest ?? undefined }, seq, expiresAt, row);

@@ -26,13 +26,16 @@ export class RoomShares {
   }
 
   /** The group of an address, for the room that it opens next. */
-  openedBy(address: string): RoomGroup {
+  openedBy(address?: string): RoomGroup | undefined {
+    if (address === undefined) return undefined;
     return this.#openers.get(address) ?? { address, count: 0, empty: new Set() };
   }
 
+  /** Counts a room in, one without a host. */
   add(room: MemoryRoom): void {
     for (const group of this.#groupsOf(room)) group.count++;
     if (room.opener) this.#openers.set(room.opener.address, room.opener);
+    this.setEmpty(room, true);
   }
 
   remove(room: MemoryRoom): void {
@@ -41,8 +44,9 @@ export class RoomShares {
     if (room.opener?.count === 0) this.#openers.delete(room.opener.address);
   }
 
-  /** Tells whether a room has no host; it becomes the one that was empty for the shortest time. */
+  /** Takes a room as one without a host, from now on the one that was empty for the shortest time, or not. */
   setEmpty(room: MemoryRoom, isEmpty: boolean): void {
+    if (isEmpty) room.emptySince = this.clock.elapsedMs();
     for (const { empty } of this.#groupsOf(room)) {
       empty.delete(room);
       if (isEmpty) empty.add(room);

@@ -1,8 +1,6 @@
 /**
  * The durable engine's file: one SQLite database, used by one process at a time. Synchronous, so
  * it belongs in a thread of its own.
- *
- * @module
  */
 import { existsSync } from "node:fs";
 import { DatabaseSync, type StatementSync } from "node:sqlite";

@@ -2,8 +2,6 @@
  * The store of the durable engine: a Worker that has the file, and its end in the main thread.
  *
  * This module is the Worker's, too, so that a bundle, where all modules are one, can start it.
- *
- * @module
  */
 import type { Changes } from "./journal.ts";
 import { SqliteFile, type TakeEntry } from "./sqlite.ts";

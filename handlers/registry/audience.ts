@@ -1,8 +1,8 @@
 /** A room's subscribers in this process: every event reaches all of them in one order. */
 import { type Host, isRefusal, type Refusal } from "../engine/engine.ts";
-import { type Dialect, encodeEvent, type StatefulDialect } from "../protocol/encode.ts";
+import { type Dialect, encodeEvent } from "../protocol/encode.ts";
 import type { Head, Wanted } from "../protocol/position.ts";
-import type { Entry, RoomEvent } from "../protocol/room_event.ts";
+import type { RoomEvent } from "../protocol/room_event.ts";
 import { chain, type MaybePromise } from "../util/maybe_promise.ts";
 import { DirectFanOut, type FanOut, MergedFanOut } from "./batch.ts";
 import type { Room } from "./room.ts";
@@ -22,7 +22,7 @@ export class Audience implements Host {
   /** How many of them wait. */
   #waitingCount = 0;
   /** Those who are live, by dialect. */
-  readonly #fanOuts = new Map<Dialect, FanOut>();
+  readonly fanOuts: Map<Dialect, FanOut> = new Map();
   /** Events that a delivery itself caused: they wait until everybody has the one before. */
   readonly #queue: RoomEvent[] = [];
   #isDelivering = false;
@@ -48,7 +48,7 @@ export class Audience implements Host {
   /** How many get each message, or each change of the state, by a frame of their own. */
   countDirect(ofState = false): number {
     let count = 0;
-    for (const [dialect, { size }] of this.#fanOuts) {
+    for (const [dialect, { size }] of this.fanOuts) {
       if (!dialect.isMerged && (!ofState || "set" in dialect)) count += size;
     }
     return count;
@@ -88,29 +88,7 @@ export class Audience implements Host {
   /** Gives a subscription what comes from now on, along with the others of its dialect. */
   makeLive({ subscriber, dialect }: Subscription): void {
     this.#waitingCount--;
-    this.#fanOutOf(dialect).add(subscriber);
-  }
-
-  /** Moves a live subscription to where another dialect is spoken: it gets what was pending, then what `between` gives it. */
-  move(subscription: Subscription, to: Dialect, between?: () => void): void {
-    const { subscriber } = subscription;
-    this.#fanOutOf(subscription.dialect).delete(subscriber);
-    subscription.dialect = to;
-    between?.();
-    if (subscription.isCurrent) this.#fanOutOf(to).add(subscriber);
-  }
-
-  /** Sends what is pending in a dialect. */
-  flush(dialect: Dialect): void {
-    this.#fanOuts.get(dialect)?.flush();
-  }
-
-  /** Gives a change to all who get each. */
-  pushChange(entry: Entry): void {
-    for (const [dialect, fanOut] of this.#fanOuts) {
-      if (fanOut.size === 0 || !("set" in dialect)) continue;
-      fanOut.push((dialect as StatefulDialect).set(this.room.name, this.head, entry));
-    }
+    this.fanOutOf(dialect).add(subscriber);
   }
 
   /** Takes a subscription out; its subscriber still gets what was pending before. */
@@ -118,7 +96,7 @@ export class Audience implements Host {
     const { subscriber } = subscription;
     subscriber.rooms.delete(this.room.name);
     this.#subscriptions.delete(subscription);
-    if (subscription.isLive) this.#fanOutOf(subscription.dialect).delete(subscriber);
+    if (subscription.isLive) this.fanOutOf(subscription.dialect).delete(subscriber);
     else this.#waitingCount--;
     if (subscription.hasState) {
       this.state.delete(subscription);
@@ -178,7 +156,7 @@ export class Audience implements Host {
     const isSpared = event.type === "status" && this.listenerCount > MAX_STATUS_LISTENERS &&
       load.isBehind;
     if (event.type === "status" && !isSpared) load.add(this.countDirect());
-    for (const [dialect, fanOut] of this.#fanOuts) {
+    for (const [dialect, fanOut] of this.fanOuts) {
       if (fanOut.size === 0 || (isSpared && !dialect.isMerged)) continue;
       const object = encodeEvent(dialect, this.room.name, this.head, event);
       if (object !== undefined) fanOut.push(object);
@@ -190,14 +168,14 @@ export class Audience implements Host {
   #tell(event: RoomEvent, to: string): void {
     for (const subscription of this.#subscriptions) {
       if (subscription.subscriber.id !== to || !subscription.isLive) continue;
-      this.flush(subscription.dialect);
+      this.fanOutOf(subscription.dialect).flush();
       subscription.give(event, this.head);
     }
   }
 
   #relay(bytes: Uint8Array, from: string): void {
     // The text before goes out before, in this room alone.
-    for (const fanOut of this.#fanOuts.values()) fanOut.flush();
+    for (const fanOut of this.fanOuts.values()) fanOut.flush();
     for (const subscription of this.#subscriptions) {
       if (!subscription.isLive) continue;
       try {
@@ -208,11 +186,12 @@ export class Audience implements Host {
     }
   }
 
-  #fanOutOf(dialect: Dialect): FanOut {
-    let fanOut = this.#fanOuts.get(dialect);
+  /** What reaches those who are live in a dialect, made for the first of them. */
+  fanOutOf(dialect: Dialect): FanOut {
+    let fanOut = this.fanOuts.get(dialect);
     if (fanOut) return fanOut;
     fanOut = new (dialect.isMerged ? MergedFanOut : DirectFanOut)(this.room.registry);
-    this.#fanOuts.set(dialect, fanOut);
+    this.fanOuts.set(dialect, fanOut);
     return fanOut;
   }
 }

@@ -140,7 +140,10 @@ export class StateListeners {
     }
     this.#put(entry);
     this.bytes += size;
-    audience.pushChange(entry);
+    for (const [dialect, fanOut] of audience.fanOuts) {
+      if (fanOut.size === 0 || !("set" in dialect)) continue;
+      fanOut.push((dialect as StatefulDialect).set(audience.room.name, audience.head, entry));
+    }
     this.#pacing.start();
     this.#withholding.mark();
   }

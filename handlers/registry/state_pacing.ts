@@ -62,7 +62,7 @@ export class StatePacing {
       if (!encoded.has(dialect)) {
         encoded.set(dialect, new Map());
         // What was said in the room before goes out before.
-        audience.flush(dialect.withheld);
+        audience.fanOuts.get(dialect.withheld)?.flush();
       }
       if (!this.#paced.get(every)?.has(listener)) continue;
       const frames = listener.isCaughtUp ? listener.missed(encoded.get(dialect)) : undefined;

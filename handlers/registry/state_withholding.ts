@@ -1,4 +1,5 @@
 /** Those of a room's state listeners that are to get each change at once: one that is behind gets none for a while. */
+import type { Dialect } from "../protocol/encode.ts";
 import type { PendingRoom } from "./flush.ts";
 import type { StateListener } from "./state_listener.ts";
 import type { StateListeners } from "./state_listeners.ts";
@@ -71,7 +72,17 @@ export class StateWithholding implements PendingRoom {
     this.#direct.delete(listener);
     listener.withhold();
     this.#withheld.add(listener);
-    this.all.audience.move(listener.subscription, listener.dialect.withheld);
+    this.#move(listener, listener.dialect.withheld);
+  }
+
+  /** Moves it to those who are spoken to in another dialect: it gets what was pending, then what it missed. */
+  #move(listener: StateListener, to: Dialect, missed?: string[]): void {
+    const { all: { audience } } = this;
+    const { subscription } = listener;
+    audience.fanOutOf(subscription.dialect).delete(subscription.subscriber);
+    subscription.dialect = to;
+    if (missed) listener.tell(missed);
+    if (subscription.isCurrent) audience.fanOutOf(to).add(subscription.subscriber);
   }
 
   /** Gives one that has caught up what it missed, and each change from now on. */
@@ -82,7 +93,7 @@ export class StateWithholding implements PendingRoom {
     this.#withheld.delete(listener);
     listener.isDirect = true;
     this.#direct.add(listener);
-    this.all.audience.move(listener.subscription, listener.dialect, () => listener.tell(frames));
+    this.#move(listener, listener.dialect, frames);
   }
 
   /** A change was sent: after the turn it is with the peers. */

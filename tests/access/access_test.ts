@@ -300,8 +300,23 @@ Deno.test("rightsOf() counts idempotency keys by user, else by name", () => {
   assertEquals(rightsOf({}).subject, "");
 });
 
-Deno.test("rightsOf() refuses a name that is none", () => {
-  assertThrows(() => rightsOf({ name: "Ann\nBob" }), TypeError, '"Ann\\nBob" is no name');
+Deno.test("rightsOf() refuses what is of the wrong kind", () => {
+  const wrong: [unknown, string][] = [
+    [{ name: "Ann\nBob" }, '"Ann\\nBob" is no name'],
+    [{ user: 7 }, "7 is no user"],
+    [{ user: null }, "null is no user"],
+    [{ expiresAt: "2030-01-01" }, '"2030-01-01" is no time'],
+    [{ expiresAt: NaN }, "null is no time"],
+    [{ rooms: "user:*" }, '"user:*" is no list of rooms'],
+    [{ speak: "*" }, '"*" is no list of rooms'],
+    [["ops"], '"[object Array]" is no Grants'],
+  ];
+  for (const [grants, text] of wrong) {
+    assertThrows(() => rightsOf(grants as Grants), TypeError, text);
+  }
+  for (const grants of [{ rooms: [7] }, { rooms: null }, { listen: "ops" }]) {
+    assertThrows(() => rightsOf(grants as unknown as Grants), TypeError);
+  }
 });
 
 function requestOf(headers: Record<string, string>, method = "GET"): Request {

@@ -23,12 +23,8 @@ export class Comparison {
   /** @param keepMsOf how long a room is kept after a sign of use, in ms, by its head key */
   constructor(readonly node: RedisNode, readonly keepMsOf: (head: string) => number) {}
 
-  /** The slot of the room that is added next. */
-  nextSlot(): number {
-    return this.#nextSlot++ % COMPARE_ROUNDS;
-  }
-
   add(room: RedisRoom): void {
+    room.slot = this.#nextSlot++ % COMPARE_ROUNDS;
     this.#slots[room.slot].add(room);
   }
 

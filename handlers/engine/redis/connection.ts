@@ -9,7 +9,7 @@ import type { Log } from "../../util/log.ts";
 import type { RemoteStats } from "../engine.ts";
 import { PendingCommands } from "./pending.ts";
 import { inspect, type RedisProcess } from "./process.ts";
-import { LoadedScripts, type RunScript } from "./run_script.ts";
+import { loadScripts, type RunScript } from "./run_script.ts";
 
 /** Time limits for the TCP connection, and for everything until the connection is usable. */
 const CONNECT_MS = { tcp: 1_500, all: 2_000 };
@@ -44,12 +44,15 @@ export interface ConnectionOptions {
 export class RedisConnection {
   /** The server, or the last one if the connection is lost. */
   server: RedisProcess = { runId: "", isDurable: false, clientId: "" };
+  readonly #attempted = Promise.withResolvers<void>();
   /** Settles when the first attempt to connect has succeeded or failed. */
-  readonly firstAttempt: Promise<void>;
+  readonly firstAttempt = this.#attempted.promise;
   /** Host and port of the last attempt. */
-  address = "";
+  #address = "";
+  /** The last pause between two attempts; 0 once one succeeds. */
+  #backoffMs = 0;
   #client?: RedisClientType;
-  readonly #scripts = new LoadedScripts();
+  #shas = new Map<string, string>();
   readonly #pending = new PendingCommands();
   #tick = 0;
   #lastWarningTick = -1;
@@ -61,9 +64,7 @@ export class RedisConnection {
 
   constructor(readonly options: ConnectionOptions) {
     this.#stopTicks = options.clock.every(TICK_MS, () => this.#onTick());
-    const { promise, resolve } = Promise.withResolvers<void>();
-    this.firstAttempt = promise;
-    this.#ended = this.#run(resolve);
+    this.#ended = this.#run();
   }
 
   get isConnected(): boolean {
@@ -87,9 +88,14 @@ export class RedisConnection {
     return this.#pending.add(client.sendCommand(command), bytes, hasTimeout, onError);
   }
 
-  /** Runs a script, like {@link send}. */
-  readonly run: RunScript = (script, keys, args, hasTimeout) =>
-    this.send(this.#scripts.toCommand(this.server, script, keys, args), hasTimeout);
+  /** Runs a script, like {@link send}; `args` follow the server's run id and whether it is durable. */
+  readonly run: RunScript = (script, keys, args, hasTimeout) => {
+    const { runId, isDurable } = this.server;
+    const command = ["EVALSHA", this.#shas.get(script) ?? "", `${keys.length}`, ...keys];
+    command.push(runId, isDurable ? "1" : "0");
+    for (const argument of args) command.push(`${argument}`);
+    return this.send(command, hasTimeout);
+  };
 
   /** Subscribes to channels for as long as the connection lasts. */
   subscribe(channels: string[]): void {
@@ -113,34 +119,28 @@ export class RedisConnection {
 
   #onPush = (payload: Buffer, channel: Buffer) => this.options.onPush(this, payload, channel);
 
-  async #run(onAttempt: () => void): Promise<void> {
+  async #run(): Promise<void> {
     const { log, clock } = this.options;
-    let backoffMs = 0;
     while (!this.#isClosed) {
-      const reason = await this.#connect(() => {
-        const redis = this.address;
-        if (backoffMs > 0) log.info(`Redis is back at ${redis}`, { redis });
-        backoffMs = 0;
-        onAttempt();
-      }).catch(reasonOf);
-      onAttempt();
+      const reason = await this.#connect().catch(reasonOf);
+      this.#attempted.resolve();
       if (this.#isClosed) return;
-      const redis = this.address;
-      if (backoffMs === 0) log.error(`Cannot reach Redis at ${redis}: ${reason}`, { redis });
+      const redis = this.#address;
+      if (this.#backoffMs === 0) log.error(`Cannot reach Redis at ${redis}: ${reason}`, { redis });
       this.options.onLost();
-      backoffMs = Math.min(BACKOFF_MS.last, backoffMs * 2 || BACKOFF_MS.first);
+      this.#backoffMs = Math.min(BACKOFF_MS.last, this.#backoffMs * 2 || BACKOFF_MS.first);
       await new Promise<void>((resolve) => {
-        const cancel = clock.after(backoffMs * (0.5 + Math.random() / 2), resolve);
+        const cancel = clock.after(this.#backoffMs * (0.5 + Math.random() / 2), resolve);
         this.#interrupt = () => resolve(cancel());
       });
     }
   }
 
   /** One connection from beginning to end; returns why it ended. */
-  async #connect(onConnect: () => void): Promise<string> {
-    const { createClient, clock, findUrl, onUnsubscribed, stats } = this.options;
+  async #connect(): Promise<string> {
+    const { createClient, clock, log, findUrl, onUnsubscribed, stats } = this.options;
     const url = await findUrl();
-    this.address = new URL(url).host;
+    const redis = this.#address = new URL(url).host;
     const client = createClient({
       url,
       RESP: 3,
@@ -160,13 +160,19 @@ export class RedisConnection {
     const cancel = clock.after(CONNECT_MS.all, () => interrupt("no answer"));
     try {
       await client.connect();
-      const server = await this.#prepare(client);
+      const server = await inspect(client);
+      const isSameServer = server.runId === this.server.runId;
+      // Our last connection may still live there.
+      const last = ["CLIENT", "KILL", "ID", this.server.clientId];
+      if (isSameServer) await client.sendCommand(last).catch(() => {});
+      this.#shas = await loadScripts(client);
       if (client.isReady && !this.#isClosed) {
-        const isSameServer = server.runId === this.server.runId;
         this.#client = client;
         if (this.server.runId) stats.reconnects++;
         this.server = server;
-        onConnect();
+        if (this.#backoffMs > 0) log.info(`Redis is back at ${redis}`, { redis });
+        this.#backoffMs = 0;
+        this.#attempted.resolve();
         this.options.onConnect(this, isSameServer);
       }
     } catch (error) {
@@ -174,16 +180,6 @@ export class RedisConnection {
     }
     cancel();
     return await promise;
-  }
-
-  /** Inspects the server, kills our last connection if it still lives there, and loads the scripts. */
-  async #prepare(client: RedisClientType): Promise<RedisProcess> {
-    const server = await inspect(client);
-    if (server.runId === this.server.runId) {
-      await client.sendCommand(["CLIENT", "KILL", "ID", this.server.clientId]).catch(() => {});
-    }
-    await this.#scripts.load(client);
-    return server;
   }
 
   /** Times out old commands, and the connection if it is silent. */
@@ -203,12 +199,10 @@ export class RedisConnection {
   }
 
   async #inspectAgain(client: RedisClientType): Promise<void> {
-    try {
-      const server = await inspect(client);
-      if (client === this.#client) this.server = server;
-    } catch (error) {
-      if (client === this.#client) this.#interrupt(reasonOf(error));
-    }
+    const server = await inspect(client).catch(reasonOf);
+    if (client !== this.#client) return;
+    if (typeof server === "string") this.#interrupt(server);
+    else this.server = server;
   }
 
   #onErrorAnswer(client: RedisClientType, { message }: Error): void {

@@ -1,8 +1,6 @@
 /**
  * The Redis engine: many processes and machines, one order per room. Redis numbers and keeps; each
  * node (a process) subscribes to the channels of its rooms, and reads what it missed from the log.
- *
- * @module
  */
 import type { Span } from "../../protocol/page.ts";
 import type { Cursor, Head, StateCursor } from "../../protocol/position.ts";
@@ -88,11 +86,8 @@ class RedisEngine implements Engine {
 
   publish(name: string, { sender, message, key, address }: Draft): Promise<Outcome> {
     const { historySize } = this.#rooms.limitsOf(name);
-    const args = [
-      ...this.#keys.toArgs(this.node.clock, key, address),
-      historySize,
-      pack(sender) + encodeText(message),
-    ];
+    const id = this.#keys.toArgs(this.node.clock, key, address);
+    const args = [...id, historySize, pack(sender) + encodeText(message)];
     this.#rooms.used.get(name)?.catchUp();
     return this.#run("publish", name, args).then((answer) => toPlace(answer, "seq"));
   }

@@ -20,6 +20,7 @@ export class LocalNode implements RedisNode {
   readonly id = newEpoch() + newEpoch();
   readonly clock: Clock;
   readonly events: string;
+  readonly live: Lease["live"];
   readonly due = new Set<RedisRoom>();
   readonly shards: Shards;
   readonly rooms: RedisRooms;
@@ -42,6 +43,7 @@ export class LocalNode implements RedisNode {
     this.#outbox = new Outbox(this, publish);
     this.#leaseKey = `${prefix}:nodes`;
     this.#lease = new Lease(clock, () => this.run("renew", [this.#leaseKey], [this.id]));
+    this.live = this.#lease.live;
     this.shards = new Shards({
       ...options,
       onConnect: (connection, isSameServer) => {
@@ -54,10 +56,6 @@ export class LocalNode implements RedisNode {
     });
     this.rooms = new RedisRooms(this, this.shards, prefix, limits);
     this.#stopTicks = clock.every(TICK_MS, () => this.#onTick());
-  }
-
-  get live(): Lease["live"] {
-    return this.#lease.live;
   }
 
   readonly run: RunScript = (script, keys, args, hasTimeout) => {

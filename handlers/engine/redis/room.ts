@@ -23,17 +23,15 @@ export class RedisRoom {
   endsAt = Infinity;
   /** What the node has received, if it hosts the room. */
   view?: RoomView;
+  /** The round in which it is compared with Redis. */
+  slot = 0;
   readonly members: LocalMembers;
   #opened?: (head: Head | Refusal) => void;
 
-  /**
-   * @param slot the round in which the room is compared with Redis
-   * @param openedBy the address of whoever opened it
-   */
+  /** @param openedBy the address of whoever opened it */
   constructor(
     readonly name: string,
     readonly keys: readonly string[],
-    readonly slot: number,
     readonly node: RedisNode,
     readonly openedBy?: string,
   ) {

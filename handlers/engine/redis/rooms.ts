@@ -53,8 +53,7 @@ export class RedisRooms {
     let room = this.used.get(name);
     if (!room && this.#share.hasSpace(1, address)) {
       this.#share.count(1, address);
-      const slot = this.#comparison.nextSlot();
-      room = new RedisRoom(name, keysOf(this.prefix, name), slot, this.node, address);
+      room = new RedisRoom(name, keysOf(this.prefix, name), this.node, address);
       room.connection = this.shards.of(room.keys[0]);
       this.used.set(name, room);
       this.#comparison.add(room);
@@ -152,7 +151,7 @@ export class RedisRooms {
     for await (const names of this.list.pages()) {
       const due = (await this.list.read(names ?? [], false)).filter(({ isLeft }) => isLeft);
       await inParallel(due, async ({ room: name }) => {
-        const room = this.used.get(name) ?? new RedisRoom(name, this.keysOf(name), 0, this.node);
+        const room = this.used.get(name) ?? new RedisRoom(name, this.keysOf(name), this.node);
         await room.sync();
         // Somebody may have come since.
         if (!this.used.has(name)) await this.#release(room);

@@ -1,6 +1,5 @@
 /** How scripts are run: by their hashes, once the server has loaded them. */
 import type { RedisClientType } from "@redis/client";
-import type { RedisProcess } from "./process.ts";
 import * as SCRIPTS from "./scripts/scripts.ts";
 
 /** The name of a script: a doc comment in `scripts/` says what each one takes and answers. */
@@ -14,27 +13,10 @@ export type RunScript = (
   hasTimeout?: boolean,
 ) => Promise<unknown>;
 
-/** The hashes of the scripts. */
-export class LoadedScripts {
-  readonly #shas = new Map<string, string>();
-
-  /** Has the server load all scripts. @throws {Error} if it does not */
-  async load(client: RedisClientType): Promise<void> {
-    await Promise.all(
-      Object.entries(SCRIPTS).map(async ([name, source]) => {
-        this.#shas.set(name, await client.sendCommand<string>(["SCRIPT", "LOAD", source]));
-      }),
-    );
-  }
-
-  /** The command that runs a script; `args` follow the server's run id and whether it is durable. */
-  toCommand(
-    { runId, isDurable }: RedisProcess,
-    ...[script, keys, args]: Parameters<RunScript>
-  ): string[] {
-    const command = ["EVALSHA", this.#shas.get(script) ?? "", `${keys.length}`, ...keys];
-    command.push(runId, isDurable ? "1" : "0");
-    for (const argument of args) command.push(`${argument}`);
-    return command;
-  }
+/** Has the server load all scripts; resolves to their hashes by name. @throws {Error} if it does not */
+export async function loadScripts(client: RedisClientType): Promise<Map<string, string>> {
+  const loaded = Object.entries(SCRIPTS).map(async ([name, source]) => {
+    return [name, await client.sendCommand<string>(["SCRIPT", "LOAD", source])] as const;
+  });
+  return new Map(await Promise.all(loaded));
 }

@@ -47,7 +47,7 @@ class FakeNode implements RedisNode {
 
 function openRoom() {
   const node = new FakeNode();
-  const room = new RedisRoom("r", ["head"], 0, node);
+  const room = new RedisRoom("r", ["head"], node);
   /** Has a sync answered, and gives what it told of the members: "0", or "1" and each one. */
   const told = async (answer: unknown = synced(1)) => {
     room.sync();
