@@ -155,16 +155,15 @@ export function runApp(app: App): Parley {
     },
     subscribe(name, { signal, ...wanted } = {}) {
       const room = roomOf(name);
-      const program = new Program(registry);
-      programs.add(program);
       const stop = () => program.stop();
-      signal?.addEventListener("abort", stop, { once: true });
-      if (signal?.aborted) stop();
-      const opened = Promise.resolve(subscribe(room, program, wanted));
-      return objectsOf(program, opened, name, () => {
+      const program = new Program(registry, () => {
         programs.delete(program);
         signal?.removeEventListener("abort", stop);
       });
+      programs.add(program);
+      signal?.addEventListener("abort", stop, { once: true });
+      if (signal?.aborted) stop();
+      return objectsOf(program, Promise.resolve(subscribe(room, program, wanted)), name);
     },
     async disconnect(user, { seconds = 0 } = {}) {
       if (!isBanTime(seconds)) throw new TypeError(`Cannot ban for ${seconds}: no whole seconds`);
@@ -185,7 +184,6 @@ async function* objectsOf(
   program: Program,
   opened: Promise<Rejection | undefined>,
   name: string,
-  onEnd: () => void,
 ): AsyncGenerator<RoomObject> {
   try {
     const refusal = await opened;
@@ -195,7 +193,6 @@ async function* objectsOf(
     for await (const object of program.frames) yield JSON.parse(object);
   } finally {
     program.stop();
-    onEnd();
   }
 }
 

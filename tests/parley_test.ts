@@ -103,8 +103,8 @@ Deno.test("subscribe() hears welcome, chats and notes in order, and resumes", as
   await events.return?.(undefined);
 });
 
-Deno.test("a subscription that has ended has left its signal", async () => {
-  await using parley = createParley();
+Deno.test("a subscription that has ended has left its signal, read or not", async () => {
+  await using parley = createParley({ limits: { maxMessageBytes: 1_000, maxQueueBytes: 2_000 } });
   const { signal } = new AbortController();
   let count = 0;
   const counted = (step: number, how: "addEventListener" | "removeEventListener") => {
@@ -117,6 +117,10 @@ Deno.test("a subscription that has ended has left its signal", async () => {
   counted(1, "addEventListener");
   counted(-1, "removeEventListener");
   for await (const _ of parley.subscribe("a", { signal })) break;
+  assertEquals(count, 0);
+  parley.subscribe("b", { signal });
+  assertEquals(count, 1);
+  for (let i = 0; i < 3; i++) await parley.publish("b", "x".repeat(900));
   assertEquals(count, 0);
 });
 

@@ -4,7 +4,7 @@ import { CLOSE } from "../protocol/close_codes.ts";
 import { type Dialect, v1 } from "../protocol/encode.ts";
 import { byteLength } from "../util/bytes.ts";
 import type { Registry } from "./registry.ts";
-import { type Frame, Subscriber, type SubscriberOptions } from "./subscriber.ts";
+import { type End, type Frame, Subscriber, type SubscriberOptions } from "./subscriber.ts";
 
 /** A subscriber whose transport is a stream of text. */
 export class StreamSubscriber extends Subscriber {
@@ -65,7 +65,8 @@ const ONE_BY_ONE: Dialect = {
 
 /** A program that subscribes by `parley.subscribe`: it takes no slot, and hears the objects of `parley.v1` one by one. */
 export class Program extends StreamSubscriber {
-  constructor(registry: Registry) {
+  /** @param onEnd called when it ends, whether its frames were read or not */
+  constructor(registry: Registry, readonly onEnd: () => void) {
     const visitor = { remote: "program", address: "", rights: OPEN_RIGHTS };
     super(registry, { ...visitor, slot: { release() {} }, dialect: ONE_BY_ONE });
     // There is no peer that could fail to open.
@@ -77,6 +78,11 @@ export class Program extends StreamSubscriber {
     if (this.hasEnded) return;
     this.cancel();
     this.controller.close();
+  }
+
+  protected override end(end: End): void {
+    super.end(end);
+    this.onEnd();
   }
 
   protected override closeTransport(why: keyof typeof CLOSE): void {
