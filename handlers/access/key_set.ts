@@ -16,6 +16,8 @@ const TOO_LONG = `it is longer than ${MAX_BYTES} bytes`;
 /** So many unknown keys are remembered, of names this long. */
 const MAX_UNKNOWN = 1_000;
 const MAX_KID_LENGTH = 200;
+/** The parts of a URL that may be secret: user and password, and the query. */
+const SECRET = /(?<=:\/\/)[^/?#\s]*@|\?[^\s);:]*/g;
 
 /**
  * Makes the function that finds a token's key, and tells the log when the keys cannot be read: those of
@@ -35,12 +37,17 @@ export function keySet(jwks: string, clock: Clock, log: Log, figures: { keyFailu
   /** When each unknown key was first asked for. */
   const unknown = new Map<string, number>();
 
+  /** A text for the log, without the password that the URL may have. */
+  const shown = (text: string) => kind === "url" ? text.replace(SECRET, "") : text;
+
   /** Tells the log; the answer is for the token, whose fault it is not. */
-  function fail({ message }: Error): HttpError {
+  function fail({ message, cause }: Error): HttpError {
     figures.keyFailures++;
     const meanwhile = kind === "file" ? "the known keys stay in use" : "tokens get 503";
-    const text = `Cannot read the keys at ${jwks}: ${message}; ${meanwhile}`;
-    if (!isFailing) log.error(text, { event: "keys_unreadable" });
+    // Of a failed fetch the message alone tells nothing.
+    const reason = cause instanceof Error ? cause.message : message;
+    const text = `Cannot read the keys at ${jwks}: ${reason}; ${meanwhile}`;
+    if (!isFailing) log.error(shown(text), { event: "keys_unreadable" });
     isFailing = true;
     return notNow(5_000);
   }
@@ -53,7 +60,8 @@ export function keySet(jwks: string, clock: Clock, log: Log, figures: { keyFailu
       const startedAt = clock.elapsedMs();
       try {
         find = createLocalJWKSet(kind === "file" ? readKeys(jwks) : await fetchKeys(jwks));
-        if (isFailing) log.info(`Can read the keys at ${jwks} again`, { event: "keys_readable" });
+        const text = shown(`Can read the keys at ${jwks} again`);
+        if (isFailing) log.info(text, { event: "keys_readable" });
         isFailing = false;
       } catch (error) {
         const refusal = fail(error as Error);

@@ -448,6 +448,20 @@ Deno.test("keys of a URL are read again after ten minutes: one that left is refu
   assertEquals(await user(await fresh.sign({ sub: "Ann" })), "Ann");
 });
 
+Deno.test("the log tells why a URL's keys cannot be read, but not its password", async () => {
+  const key = await namedKey("k1");
+  const { url } = await (async () => {
+    await using server = keyServer([]);
+    return server;
+  })();
+  const { log, refusal } = byKeys(`${url.replace("//", "//parley:secret@")}?key=secret`);
+  assertEquals(await refusal(await key.sign({})), later(5));
+  const [{ text }] = log.lines;
+  assertStringIncludes(text, `Cannot read the keys at ${url}: `);
+  assertStringIncludes(text, "refused");
+  assertEquals(text.includes("secret"), false);
+});
+
 Deno.test("a key that cannot be used is no fault of the token: 503", async () => {
   const key = await namedKey("k1", "ES256");
   await using file = await keyFile({ ...key.jwk, x: "*" });
