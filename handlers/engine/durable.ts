@@ -13,17 +13,8 @@ import type { Log } from "../util/log.ts";
 import { chain, type MaybePromise } from "../util/maybe_promise.ts";
 import { OptionError } from "../util/option_error.ts";
 import { Committer } from "./committer.ts";
-import {
-  type Change,
-  type Draft,
-  type Engine,
-  type EngineStats,
-  type Host,
-  isRefusal,
-  type Outcome,
-  type Refusal,
-  UNAVAILABLE,
-} from "./engine.ts";
+import type { Change, Draft, Engine, EngineStats, Host, Outcome, Refusal } from "./engine.ts";
+import { isRefusal, UNAVAILABLE } from "./engine.ts";
 import { HostGate } from "./host_gate.ts";
 import { leftBehind } from "./member_events.ts";
 import { MemoryEngine } from "./memory.ts";

@@ -4,16 +4,8 @@ import { EVENTS_ROOM } from "../protocol/parse.ts";
 import type { Cursor, Head, StateCursor } from "../protocol/position.ts";
 import type { Members, RoomSummary, StateSpan, Transient } from "../protocol/room_event.ts";
 import type { Clock } from "../util/clock.ts";
-import type {
-  Change,
-  Draft,
-  Engine,
-  EngineStats,
-  Host,
-  IdempotencyKey,
-  Outcome,
-  Refusal,
-} from "./engine.ts";
+import type { Change, Draft, Engine, EngineStats, Host } from "./engine.ts";
+import type { IdempotencyKey, Outcome, Refusal } from "./engine.ts";
 import { EVENTS_SENDER, eventTexts, type MemberChange } from "./member_events.ts";
 import { type MemoryRoom, newEpoch } from "./memory_room.ts";
 import { MemoryRooms } from "./memory_rooms.ts";

@@ -3,13 +3,8 @@ import type { Head } from "../protocol/position.ts";
 import { type Clock, systemClock } from "../util/clock.ts";
 import type { MaybePromise } from "../util/maybe_promise.ts";
 import { Channel } from "./channel.ts";
-import {
-  type Engine,
-  type IdempotencyKey,
-  isRefusal,
-  type Outcome,
-  type Refusal,
-} from "./engine.ts";
+import { type Engine, isRefusal } from "./engine.ts";
+import type { IdempotencyKey, Outcome, Refusal } from "./engine.ts";
 import { type FlatEvent, flatten, unflatten } from "./flat_event.ts";
 import { HostGate } from "./host_gate.ts";
 

@@ -1,7 +1,6 @@
 /** The comparison of a node's rooms with Redis: which are due in a round, and how they are asked for. */
 import { inBatches } from "./list.ts";
-import type { RedisNode } from "./node.ts";
-import type { CompareAnswer, RedisRoom } from "./room.ts";
+import type { CompareAnswer, RedisNode, RedisRoom } from "./room.ts";
 
 /** How often a node's `onTick` is called, in ms. */
 export const TICK_MS = 200;

@@ -1,12 +1,7 @@
 /** How a room's channel, log and state carry texts of any content: packed as `{length} {text}`. */
 import { Buffer } from "node:buffer";
-import type {
-  Chat,
-  Entry as StateEntry,
-  Note,
-  Person,
-  Transient,
-} from "../../protocol/room_event.ts";
+import type { Chat, Entry as StateEntry, Note } from "../../protocol/room_event.ts";
+import type { Person, Transient } from "../../protocol/room_event.ts";
 
 /** An entry of a room's log as Redis gives it: its id `{seq}-{run}`, a field's name and its value. */
 export type Entry = [id: string, field: [name: string, value: string]];

@@ -1,7 +1,6 @@
 /** The list of hosted rooms in Redis, and what Redis tells of them. */
 import type { RoomSummary } from "../../protocol/room_event.ts";
-import type { RedisNode } from "./node.ts";
-import type { RedisRoom } from "./room.ts";
+import type { RedisNode, RedisRoom } from "./room.ts";
 import { keysOf } from "./scripts/room.ts";
 import type { Shards } from "./shards.ts";
 

@@ -2,8 +2,7 @@
 import { byteLength } from "../../util/bytes.ts";
 import type { Refusal } from "../engine.ts";
 import { pack } from "./encoding.ts";
-import type { RedisNode } from "./node.ts";
-import type { RedisRoom } from "./room.ts";
+import type { RedisNode, RedisRoom } from "./room.ts";
 
 /** A member as Redis keeps it: by the last join, and by the last one that was confirmed. */
 interface Member {

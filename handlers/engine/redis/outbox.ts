@@ -6,8 +6,7 @@ import { EVENTS_ROOM } from "../../protocol/parse.ts";
 import { type Engine, isRefusal } from "../engine.ts";
 import { EVENTS_SENDER } from "../member_events.ts";
 import { unpackAll } from "./encoding.ts";
-import type { RedisNode } from "./node.ts";
-import type { RedisRoom } from "./room.ts";
+import type { RedisNode, RedisRoom } from "./room.ts";
 
 /** Publishes what rooms have in their outboxes: a room's events in order, at least once. */
 export class Outbox {

@@ -1,10 +1,11 @@
 /** A room that a node hosts, or in which it has members. */
 import type { Head } from "../../protocol/position.ts";
+import type { Clock } from "../../util/clock.ts";
 import type { Host, Refusal } from "../engine.ts";
 import type { RedisConnection } from "./connection.ts";
 import { type ChangedKey, type Entry, toChats, toEntry } from "./encoding.ts";
 import { LocalMembers } from "./members.ts";
-import type { RedisNode } from "./node.ts";
+import type { RunScript } from "./run_script.ts";
 import { RoomView } from "./view.ts";
 
 /** What `compare` says of a room: its head, and whether it needs a sync in any case. */
@@ -12,6 +13,20 @@ export type CompareAnswer = [epoch: string, seq: number, isDue: number, rev: num
 
 /** What `sync` answers with. */
 type SyncAnswer = [numbers: number[], epoch: string, entries: Entry[], changes: ChangedKey[]];
+
+/** The node that a room is on. */
+export interface RedisNode {
+  /** Identifies it among all nodes. */ readonly id: string;
+  readonly clock: Clock;
+  /** The nodes with a lease, as one text, and the Unix ms at which that was seen; 0: not to be used. */
+  readonly live: { nodes: string; seenAt: number };
+  /** What `_events` is to hear; empty for nothing. */ readonly events: string;
+  readonly run: RunScript;
+  /** Publishes what the room's outbox has. */
+  flush(room: RedisRoom): Promise<void>;
+  /** Rooms that must be synced: at once if they deliver nothing before, else at their `endsAt`. */
+  readonly due: Set<RedisRoom>;
+}
 
 /** Keeps what a node knows of a room in step with Redis. */
 export class RedisRoom {

@@ -5,8 +5,7 @@ import { type HistoryLimits, type RoomLimits, roomLimits } from "../room_rules.t
 import { Comparison, MIN_KEEP_MS, ROUND_TICKS } from "./comparison.ts";
 import type { RedisConnection } from "./connection.ts";
 import { RoomList } from "./list.ts";
-import type { RedisNode } from "./node.ts";
-import { RedisRoom } from "./room.ts";
+import { type RedisNode, RedisRoom } from "./room.ts";
 import { keysOf } from "./scripts/room.ts";
 import type { Shards } from "./shards.ts";
 

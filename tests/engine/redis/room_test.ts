@@ -1,8 +1,7 @@
 import { assert, assertEquals } from "@std/assert";
 import { Buffer } from "node:buffer";
 import type { Refusal } from "../../../handlers/engine/engine.ts";
-import type { RedisNode } from "../../../handlers/engine/redis/node.ts";
-import { RedisRoom } from "../../../handlers/engine/redis/room.ts";
+import { type RedisNode, RedisRoom } from "../../../handlers/engine/redis/room.ts";
 import { FakeClock } from "../../support/fakes.ts";
 import { Recorder } from "../../support/recorder.ts";
 
