@@ -72,7 +72,7 @@ async function phase(name: string, work: () => Promise<void>): Promise<void> {
 }
 
 redisTest(
-  "whatever ends, pauses or is cut off, two servers lose no ack and repeat nothing",
+  "whatever becomes of Redis and the way to it, two servers lose no ack and repeat nothing",
   async () => {
     await using system = await System.start();
     const { nodes: [one, other], redis, way } = system;
@@ -117,6 +117,19 @@ redisTest(
     }
     assert(traffic.refusals > 0, "Redis was never missed");
     assertEquals(system.nodes.map(({ reconnects }) => reconnects), [0, 0]);
+    await traffic.stop();
+    await traffic.check({ mayReset: false });
+  },
+  addFault,
+);
+
+redisTest(
+  "whichever server ends, its clients go on at the other, and no ack is lost or repeated",
+  async () => {
+    await using system = await System.start();
+    const { nodes: [one, other], way } = system;
+    await system.until(200);
+    await using traffic = await Traffic.start(system.nodes, ROOMS);
 
     await phase(
       "clients go on at a server that has heard less and cannot reach Redis",
