@@ -12,6 +12,7 @@ import {
   type Wanted,
 } from "../protocol/position.ts";
 import type { RoomEvent, StateSpan } from "../protocol/room_event.ts";
+import { byteLength } from "../util/bytes.ts";
 import { chain, type MaybePromise } from "../util/maybe_promise.ts";
 import type { Audience } from "./audience.ts";
 import type { Room } from "./room.ts";
@@ -157,7 +158,7 @@ export class Subscription {
       span = { epoch: head.epoch, rev: state.map.rev, since: older.since, entries };
     }
     for (const frame of this.subscriber.dialect.stateful!.state(room.name, seq, span)) {
-      this.#stateBytes += frame.length;
+      this.#stateBytes += byteLength(frame);
       this.subscriber.notify(frame);
     }
   }
