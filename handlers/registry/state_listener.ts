@@ -123,6 +123,7 @@ export class StateListener {
   }
 }
 
-function bytesOf(frames: string[]): number {
+/** The bytes of frames together. */
+export function bytesOf(frames: string[]): number {
   return frames.reduce((sum, frame) => sum + byteLength(frame), 0);
 }

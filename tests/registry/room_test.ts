@@ -534,8 +534,8 @@ Deno.test("Room tells a paced subscriber of a change, also where one of another 
   ]);
 });
 
-Deno.test("Room tells a paced subscriber the whole state where what was removed fits no queue", async () => {
-  const { connect, turn, engine, clock } = createServer({ MAX_QUEUE_BYTES: 65_536 });
+Deno.test("Room tells the whole state where what was removed fits no queue", async () => {
+  const { connect, turn, engine, clock, ask } = createServer({ MAX_QUEUE_BYTES: 65_536 });
   const set = (key: string, value: string) => engine.set("ops", { key, value, sender: "Ann" });
   const ann = await connect("/chat/ops?state=1&every=100", { dialect: "v1" });
   set("kept", "1");
@@ -550,4 +550,11 @@ Deno.test("Room tells a paced subscriber the whole state where what was removed 
   turn.flush();
   const [{ type, since, entries }] = ann.objects as Fields[];
   assertEquals([type, since, (entries as unknown[]).length], ["state", undefined, 1]);
+  const { epoch } = (await (await ask("/rooms/ops/state")).json()) as Fields;
+  const bo = await connect(`/chat/ops?state=1&since=${epoch}:1`, { dialect: "v1" });
+  turn.flush();
+  assertEquals((bo.objects as Fields[]).map(({ type, since }) => [type, since]), [
+    ["welcome", undefined],
+    ["state", undefined],
+  ]);
 });
