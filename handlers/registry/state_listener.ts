@@ -1,5 +1,6 @@
 /** One subscription to a room's state, and how far behind it is. */
 import type { StatefulDialect } from "../protocol/encode.ts";
+import { byteLength } from "../util/bytes.ts";
 import type { StateListeners } from "./state_listeners.ts";
 import type { Subscription } from "./subscription.ts";
 
@@ -98,8 +99,13 @@ export class StateListener {
       frames = dialect.state(room.name, head.seq, all.spanSince(toldRev));
       encoded.set(toldRev, frames);
     }
-    const isFitting = subscriber.unsentBytes + lengthOf(frames) <= room.registry.queueLimit;
-    return isFitting ? frames : undefined;
+    const bytes = bytesOf(frames);
+    const { queueLimit, limits: { maxQueueBytes } } = room.registry;
+    if (subscriber.unsentBytes + bytes <= queueLimit) return frames;
+    if (toldRev === undefined || bytes <= maxQueueBytes) return undefined;
+    // Many removals never fit. The whole state does: it is at most a quarter of the queue.
+    this.toldRev = undefined;
+    return this.missed(encoded);
   }
 
   /** Tells it what it missed. */
@@ -109,7 +115,7 @@ export class StateListener {
     // Of one that has never said what it got nothing is counted.
     if (this.#gotRev === undefined) this.#told = [];
     else this.#told.push({ rev: toldRev ?? 0, bytes: direct });
-    this.#told.push({ rev: all.map.rev, bytes: lengthOf(frames) });
+    this.#told.push({ rev: all.map.rev, bytes: bytesOf(frames) });
     this.toldRev = all.map.rev;
     this.#gotBytes = all.bytes;
     this.#heldBytes = this.isDirect ? undefined : all.bytes;
@@ -117,6 +123,7 @@ export class StateListener {
   }
 }
 
-function lengthOf(frames: string[]): number {
-  return frames.reduce((sum, { length }) => sum + length, 0);
+/** The bytes of frames together. */
+export function bytesOf(frames: string[]): number {
+  return frames.reduce((sum, frame) => sum + byteLength(frame), 0);
 }

@@ -15,6 +15,7 @@ import type { RoomEvent, StateSpan } from "../protocol/room_event.ts";
 import { chain, type MaybePromise } from "../util/maybe_promise.ts";
 import type { Audience } from "./audience.ts";
 import type { Room } from "./room.ts";
+import { bytesOf } from "./state_listener.ts";
 import type { Subscriber } from "./subscriber.ts";
 
 /** How long a subscriber waits before its replay is read again, in ms. */
@@ -156,10 +157,13 @@ export class Subscription {
       const entries = [...older.entries.filter(({ key }) => !keys.has(key)), ...newer];
       span = { epoch: head.epoch, rev: state.map.rev, since: older.since, entries };
     }
-    for (const frame of this.subscriber.dialect.stateful!.state(room.name, seq, span)) {
-      this.#stateBytes += frame.length;
-      this.subscriber.notify(frame);
-    }
+    const { stateful } = this.subscriber.dialect;
+    let frames = stateful!.state(room.name, seq, span);
+    // Many removals fit no queue: whoever asked for them would be closed again and again.
+    const isTooLong = bytesOf(frames) > room.registry.limits.maxQueueBytes;
+    if (isTooLong) frames = stateful!.state(room.name, seq, state.spanSince());
+    this.#stateBytes = bytesOf(frames);
+    for (const frame of frames) this.subscriber.notify(frame);
   }
 
   /** The part of a span that ends where the subscriber began to wait. */

@@ -533,3 +533,28 @@ Deno.test("Room tells a paced subscriber of a change, also where one of another 
     ["state", 3],
   ]);
 });
+
+Deno.test("Room tells the whole state where what was removed fits no queue", async () => {
+  const { connect, turn, engine, clock, ask } = createServer({ MAX_QUEUE_BYTES: 65_536 });
+  const set = (key: string, value: string) => engine.set("ops", { key, value, sender: "Ann" });
+  const ann = await connect("/chat/ops?state=1&every=100", { dialect: "v1" });
+  set("kept", "1");
+  clock.tick(100);
+  turn.flush();
+  ann.take();
+  for (let i = 0; i < 600; i++) {
+    set(`${i}`.padStart(100, "k"), "1");
+    set(`${i}`.padStart(100, "k"), "null");
+  }
+  clock.tick(1_000);
+  turn.flush();
+  const [{ type, since, entries }] = ann.objects as Fields[];
+  assertEquals([type, since, (entries as unknown[]).length], ["state", undefined, 1]);
+  const { epoch } = (await (await ask("/rooms/ops/state")).json()) as Fields;
+  const bo = await connect(`/chat/ops?state=1&since=${epoch}:1`, { dialect: "v1" });
+  turn.flush();
+  assertEquals((bo.objects as Fields[]).map(({ type, since }) => [type, since]), [
+    ["welcome", undefined],
+    ["state", undefined],
+  ]);
+});
