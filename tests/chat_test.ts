@@ -241,6 +241,18 @@ Deno.test("an engine that fails is told as a server error, never as what went wr
   assertEquals(heard(all), [[SERVER_ERROR], [SERVER_ERROR], [SERVER_ERROR]]);
 });
 
+Deno.test("an engine of a program's own that rejects is a server error, and a line in the log", async () => {
+  const engine = createMemoryEngine(
+    { historySize: 9, historySeconds: 9, historyMb: 9, maxRooms: 9 },
+    new FakeClock(),
+  );
+  const { ann, bo, log } = await createRoom(createTestApp({ engine }));
+  engine.publish = () => Promise.reject(new Error("the secret table is gone"));
+  ann.say({ type: "chat", message: "hi" });
+  await log.when("error");
+  assertEquals(heard([ann, bo]), [[SERVER_ERROR], []]);
+});
+
 Deno.test("a room that cannot be opened is a server error, and the socket stays", async () => {
   const { connect } = createTestApp({ settings: { MAX_ROOMS: 1 } });
   const ann = await connect("/chat/a");

@@ -2,6 +2,7 @@
 import { Allowance } from "../access/rate_limit.ts";
 import { isRefusal } from "../engine/engine.ts";
 import type { ErrorCode, ErrorDetails } from "../protocol/encode.ts";
+import { errorText } from "../util/log.ts";
 import { chain, type MaybePromise } from "../util/maybe_promise.ts";
 import { Connection } from "./connection.ts";
 import { type Cost, Line, type Rejection, type Sender } from "./sender.ts";
@@ -53,9 +54,14 @@ export abstract class SenderConnection extends Connection implements Sender {
   ): void {
     if (answer instanceof Promise) {
       this.#waitingCount++;
-      answer.then((result) => {
+      const take = (result: T | Rejection) => {
         this.#waitingCount--;
         this.answer(result, details, next);
+      };
+      // No engine of Parley's rejects; a program's own might.
+      answer.then(take, (error) => {
+        this.registry.log.error(`Cannot answer: ${errorText(error)}`, { event: "error" });
+        take(BUSY);
       });
     } else if (this.hasEnded) return;
     else if (isRefusal(answer)) this.refuse(answer as Rejection, details);
