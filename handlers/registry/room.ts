@@ -91,7 +91,9 @@ export class Room {
   submit(draft: Draft): MaybePromise<Outcome> {
     const written = this.registry.counters.timeFanOut();
     const outcome = this.engine.publish(this.name, draft);
-    if (written) chain(outcome, written);
+    if (!written) return outcome;
+    if (outcome instanceof Promise) outcome.then(written, written);
+    else written();
     return outcome;
   }
 
