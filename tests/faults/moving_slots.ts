@@ -10,7 +10,7 @@ import { createRedisEngine } from "../../handlers/engine/redis/engine.ts";
 import { systemClock } from "../../handlers/util/clock.ts";
 import { silentLog } from "../../handlers/util/log.ts";
 import { draft, range, ROOMY } from "../engine/contract.ts";
-import { eventually, granted, hear, untilGranted } from "../support/recorder.ts";
+import { eventually, hear, untilGranted } from "../support/recorder.ts";
 import { RedisCluster } from "../support/redis_cluster.ts";
 import { sized } from "../support/run.ts";
 import { Traffic } from "./traffic.ts";
@@ -66,7 +66,7 @@ export async function moveSlots(): Promise<void> {
   await traffic.stop();
   await traffic.check({ mayReset: false, withinMs: 10_000 });
   const acked = await setter.stop();
-  const { rev, entries } = await granted(two.state("keys"));
+  const { rev, entries } = await untilGranted(() => two.state("keys"));
   assertEquals(new Map(entries.map(({ key, value }) => [key, value])), acked);
   await keys.until(({ events }) => revOf(events.at(-1)) === rev);
   for (const [index, event] of keys.events.entries()) {
