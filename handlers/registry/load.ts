@@ -36,7 +36,8 @@ export class LoadWatch {
   #usedAt = 0;
   #stop?: () => void;
 
-  constructor(readonly clock: Clock) {}
+  /** @param isOn whether a sender's messages are limited at all */
+  constructor(readonly clock: Clock, readonly isOn: boolean) {}
 
   /** Whether the server is behind, or was a moment ago. */
   get isBehind(): boolean {
@@ -50,6 +51,7 @@ export class LoadWatch {
    * @returns 0, or the ms until it may send that
    */
   charge(frames: number, sender: { paidAt: number }, now: number): number {
+    if (!this.isOn) return 0;
     this.#look(now);
     if (frames <= FREE_FRAMES) return 0;
     const most = this.#share < 1 ? MAX_BEAT_FRAMES_BEHIND : MAX_BEAT_FRAMES;
@@ -66,6 +68,7 @@ export class LoadWatch {
 
   /** Counts frames that nobody is charged for. */
   add(frames: number): void {
+    if (!this.isOn) return;
     this.#look(this.clock.elapsedMs());
     this.#caused += frames;
   }

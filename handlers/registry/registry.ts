@@ -75,7 +75,7 @@ export class Registry {
     this.#localEngine = localEngine;
     this.log = log;
     this.clock = clock;
-    this.load = new LoadWatch(clock);
+    this.load = new LoadWatch(clock, limits.messageRate > 0);
     this.limits = limits;
     this.queueLimit = limits.maxQueueBytes;
     this.sharedLimits = sharedLimits;

@@ -31,7 +31,7 @@ export abstract class SenderConnection extends Connection implements Sender {
     const allowance = this.#allowance ??= new Allowance(limits, now);
     let retry = allowance.tryConsume(size, opensRoom, now);
     if (allowance.isOver(now)) this.close("rateLimited");
-    if (retry === 0 && limits.messageRate > 0) retry = load.charge(frames, this, now);
+    if (retry === 0) retry = load.charge(frames, this, now);
     const { user } = this.rights;
     if (retry > 0 || user === undefined || limits.messageRatePerUser === 0) return retry;
     return chain(this.registry.sharedLimits.trySend(user), (retry) => {

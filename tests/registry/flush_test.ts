@@ -207,7 +207,7 @@ class BusyClock extends FakeClock {
 
 Deno.test("LoadWatch charges nothing while the loop is in time", () => {
   const clock = new FakeClock();
-  const load = new LoadWatch(clock);
+  const load = new LoadWatch(clock, true);
   const sender = { paidAt: 0 };
   for (let n = 0; n < 1_000; n++) {
     assertEquals(load.charge(1_000_000, sender, clock.now()), 0);
@@ -218,7 +218,7 @@ Deno.test("LoadWatch charges nothing while the loop is in time", () => {
 
 Deno.test("LoadWatch lets a beat of the loop have only so many frames, before the loop can be late", () => {
   const clock = new FakeClock();
-  const load = new LoadWatch(clock);
+  const load = new LoadWatch(clock, true);
   load.add(10_001);
   assertEquals(load.isBehind, true, "frames that nobody pays for count, too");
   clock.tick(20);
@@ -236,7 +236,7 @@ Deno.test("LoadWatch lets a beat of the loop have only so many frames, before th
 
 Deno.test("LoadWatch sees on a message's way that the loop is late, and bounds what a sender causes", () => {
   const clock = new BusyClock();
-  const load = new LoadWatch(clock);
+  const load = new LoadWatch(clock, true);
   const [loud, quiet] = [{ paidAt: 0 }, { paidAt: 0 }];
   load.charge(1, quiet, clock.now());
   for (let n = 0; n < 5; n++) {
@@ -262,7 +262,7 @@ Deno.test("LoadWatch sees on a message's way that the loop is late, and bounds w
 
 Deno.test("LoadWatch recovers step by step, and ends its timer when nobody sends", () => {
   const clock = new BusyClock();
-  const load = new LoadWatch(clock);
+  const load = new LoadWatch(clock, true);
   load.charge(1, { paidAt: 0 }, clock.now());
   clock.work(51);
   load.charge(1, { paidAt: 0 }, clock.now());
@@ -273,6 +273,17 @@ Deno.test("LoadWatch recovers step by step, and ends its timer when nobody sends
   assertEquals(load.isBehind, false);
   clock.tick(10_000);
   assertEquals(clock.timerCount, 0);
+});
+
+Deno.test("LoadWatch refuses and leaves out nothing where MESSAGE_RATE is 0", () => {
+  const clock = new BusyClock();
+  const load = new LoadWatch(clock, false);
+  for (let n = 0; n < 100; n++) {
+    load.add(1_000);
+    assertEquals(load.charge(1_000, { paidAt: 0 }, clock.now()), 0);
+    clock.work(100);
+  }
+  assertEquals([load.isBehind, clock.timerCount], [false, 0]);
 });
 
 /** A room of `count` plain sockets in a server that is behind. */
