@@ -64,48 +64,48 @@ export class HookCaller {
     });
   }
 
-  /** The message to publish, as JSON text. */
+  /**
+   * The message to publish, as JSON text.
+   *
+   * @param text the message as it is
+   */
   message(
     from: From,
     message: unknown,
     kind: "chat" | "note",
+    text = JSON.stringify(message),
   ): MaybePromise<string | HookRejection> {
     const { onMessage } = this.#hooks;
-    const call = onMessage && (() => onMessage({ ...from, message, kind }));
-    return this.#replace("onMessage", "message", message, from, call);
+    if (!onMessage) return text;
+    const { room, name, user, via } = from;
+    const call = () => onMessage({ room, name, user, via, message, kind });
+    return this.#call("onMessage", from, call, (answer) => {
+      return answer === undefined ? text : this.#encode((answer as { message: unknown }).message);
+    });
   }
 
-  /** The value to set, as JSON text. */
-  set(from: From, key: string, value: unknown): MaybePromise<string | HookRejection> {
+  /**
+   * The value to set, as JSON text.
+   *
+   * @param text the value as it is
+   */
+  set(
+    from: From,
+    key: string,
+    value: unknown,
+    text = JSON.stringify(value),
+  ): MaybePromise<string | HookRejection> {
     const { onSet } = this.#hooks;
-    const call = onSet && (() => onSet({ ...from, key, value }));
-    return this.#replace("onSet", "value", value, from, call);
+    if (!onSet) return text;
+    return this.#call("onSet", from, () => onSet({ ...from, key, value }), (answer) => {
+      return answer === undefined ? text : this.#encode((answer as { value: unknown }).value);
+    });
   }
 
   /** Tells that a member has left. */
   leave(from: From): void {
     const { onLeave } = this.#hooks;
     if (onLeave) this.#call("onLeave", from, () => onLeave(from), () => undefined);
-  }
-
-  /** JSON text of a value, or of what a hook answers in its place under `key`. */
-  #replace(
-    hook: keyof Hooks,
-    key: string,
-    value: unknown,
-    from: From,
-    call?: () => MaybePromise<unknown>,
-  ): MaybePromise<string | HookRejection> {
-    if (!call) return JSON.stringify(value);
-    return this.#call(
-      hook,
-      from,
-      call,
-      (answer) =>
-        answer === undefined
-          ? JSON.stringify(value)
-          : this.#encode((answer as Record<string, unknown>)[key]),
-    );
   }
 
   #encode(value: unknown): string {
@@ -131,26 +131,27 @@ export class HookCaller {
     const isRequest = via === "http";
     const isBusy = isRequest && this.#waitingRequests >= MAX_WAITING_REQUESTS;
     if (isBusy || this.#isClosed && hook !== "onLeave") return UNAVAILABLE;
-    const settle = (answer: unknown) => {
-      return answer instanceof Refused
-        ? { refused: "refused", text: String(answer.text) } as const
-        : read(answer);
-    };
-    const log = (what: string) =>
-      this.context.log.error(`Hook ${hook} ${what}`, { event: "hook", hook, room });
-    const fail = (error: unknown) => {
-      if (error instanceof HookUnavailable) return UNAVAILABLE;
-      log(`failed in ${room}: ${errorText(error)}`);
-      return FAULT;
-    };
     try {
       const answer = call();
-      if (!isThenable(answer)) return settle(answer);
-      const settled = Promise.resolve(answer).then(settle).catch(fail);
-      return this.#wait(settled, Number(isRequest), () => log(`did not answer in ${room}`));
+      if (!isThenable(answer)) return settle(answer, read);
+      const settled = Promise.resolve(answer)
+        .then((answer) => settle(answer, read))
+        .catch((error) => this.#fail(hook, room, error));
+      const onLate = () => this.#log(hook, room, `did not answer in ${room}`);
+      return this.#wait(settled, Number(isRequest), onLate);
     } catch (error) {
-      return fail(error);
+      return this.#fail(hook, room, error);
     }
+  }
+
+  #fail(hook: keyof Hooks, room: string, error: unknown): HookRejection {
+    if (error instanceof HookUnavailable) return UNAVAILABLE;
+    this.#log(hook, room, `failed in ${room}: ${errorText(error)}`);
+    return FAULT;
+  }
+
+  #log(hook: keyof Hooks, room: string, what: string): void {
+    this.context.log.error(`Hook ${hook} ${what}`, { event: "hook", hook, room });
   }
 
   /** Waits for an answer, but no longer than {@link MAX_HOOK_MS} or until {@link close}. */
@@ -179,6 +180,11 @@ export class HookCaller {
     counters.hookCalls[outcomeOf(result)]++;
     return result;
   }
+}
+
+function settle<T>(answer: unknown, read: (answer: unknown) => T): T | HookRejection {
+  if (answer instanceof Refused) return { refused: "refused", text: String(answer.text) };
+  return read(answer);
 }
 
 function outcomeOf(result: unknown): string {

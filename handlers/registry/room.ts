@@ -66,7 +66,7 @@ export class Room {
       };
       // On a message's way nothing is made for a hook that is not there.
       if (!hooks.has("onMessage")) return from.line.run(() => send(text));
-      return this.#ask(from, (as) => hooks.message(as, message, kind), send);
+      return this.#ask(from, (as) => hooks.message(as, message, kind, text), send);
     });
   }
 
@@ -118,7 +118,7 @@ export class Room {
         return this.checkSender(from) ?? this.change({ ...change, value, sender, owner });
       };
       if (!hooks.has("onSet")) return from.line.run(() => set(text));
-      return this.#ask(from, (as) => hooks.set(as, change.key, value), set);
+      return this.#ask(from, (as) => hooks.set(as, change.key, value, text), set);
     });
   }
 
