@@ -41,7 +41,10 @@ export class StateTraffic implements AsyncDisposable {
   readonly #errors: string[] = [];
   #epoch = "";
   #rev = 0;
+  /** No new changes; those that are not acked are repeated. */
   #isOver = false;
+  /** Nothing is repeated any more. */
+  #isDisposed = false;
 
   /** Has `setters` a node begin, and one viewer a node. */
   constructor(readonly nodes: StateNode[], readonly room: string, setters = 2) {
@@ -134,6 +137,7 @@ export class StateTraffic implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     this.#isOver = true;
+    this.#isDisposed = true;
     for (const viewer of this.#viewers) viewer.close();
     await Promise.all(this.#setters);
   }
@@ -152,7 +156,7 @@ export class StateTraffic implements AsyncDisposable {
     /** Not acked yet: repeated with its id. */
     let change: Fields | undefined;
     let count = 0;
-    for (let life = 0; !this.#isOver; life++) {
+    for (let life = 0; !this.#isOver || (change && !this.#isDisposed); life++) {
       const bound = `bound/${name}/${life}`;
       let client: Client | undefined;
       try {
