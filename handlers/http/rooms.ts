@@ -25,7 +25,8 @@ export function listRooms({ registry }: App): Handler {
     // Reads on for a visitor who may hear few of many rooms: in larger steps, which are cheaper.
     while (rooms.length < ROOMS_PER_PAGE && !isLast) {
       const limit = after === first ? ROOMS_PER_PAGE : ROOMS_AT_ONCE;
-      const all = await registry.engineOf("").rooms(after, limit + SHARED_ROOMS.length);
+      const most = limit + SHARED_ROOMS.length;
+      const all = granted(await registry.engineOf("").rooms(after, most));
       const found = all.filter(({ room }) => !isServerRoom(room)).slice(0, limit);
       rooms.push(...found.filter(({ room }) => visitor.rights.maySubscribe(room)));
       after = found.at(-1)?.room ?? after;
@@ -39,7 +40,7 @@ export function listRooms({ registry }: App): Handler {
 export function readRoom({ registry }: App): Handler {
   return async ({ room }) => {
     const engine = registry.engineOf(room);
-    const [found] = await engine.rooms(nameBefore(room), 1);
+    const [found] = granted(await engine.rooms(nameBefore(room), 1));
     if (found?.room === room) return Response.json(found);
     // Without subscribers it is in no list, but may have messages.
     const { seq } = granted(await engine.read(room));
