@@ -24,7 +24,8 @@ export const listRooms: Handler = async ({ url, visitor }, { registry }) => {
   // Reads on for a visitor who may hear few of many rooms: in larger steps, which are cheaper.
   while (rooms.length < ROOMS_PER_PAGE && !isLast) {
     const limit = after === first ? ROOMS_PER_PAGE : ROOMS_AT_ONCE;
-    const all = await registry.engineOf("").rooms(after, limit + SHARED_ROOMS.length);
+    const most = limit + SHARED_ROOMS.length;
+    const all = granted(await registry.engineOf("").rooms(after, most));
     const found = all.filter(({ room }) => !isServerRoom(room)).slice(0, limit);
     rooms.push(...found.filter(({ room }) => visitor.rights.maySubscribe(room)));
     after = found.at(-1)?.room ?? after;
@@ -38,7 +39,7 @@ export const readRoom: Handler = async ({ room }, { registry }) => {
   const engine = registry.engineOf(room);
   // The last text before the name that could be a name: `~` is behind all letters of names.
   const before = String.fromCharCode(room.charCodeAt(room.length - 1) - 1);
-  const [found] = await engine.rooms(`${room.slice(0, -1)}${before}~`, 1);
+  const [found] = granted(await engine.rooms(`${room.slice(0, -1)}${before}~`, 1));
   if (found?.room === room) return Response.json(found);
   // Without subscribers it is in no list, but may have messages.
   const { seq } = granted(await engine.read(room));
