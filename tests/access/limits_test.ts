@@ -6,7 +6,7 @@ import { guardMemory, processMemory } from "../../handlers/access/memory_guard.t
 import { Allowance, RateTable, TokenBucket } from "../../handlers/access/rate_limit.ts";
 import { LimitTable } from "../../handlers/access/shared_limits.ts";
 import { type Slot, type SlotHandler, withSlot } from "../../handlers/access/slot.ts";
-import type { Call } from "../../handlers/app.ts";
+import type { App, Call } from "../../handlers/app.ts";
 import { HttpError } from "../../handlers/protocol/http_error.ts";
 import type { Settings } from "../../handlers/start/settings.ts";
 import { createTestApp, FakeClock } from "../support/fakes.ts";
@@ -168,16 +168,16 @@ Deno.test("Allowance.isOver() after ten seconds of refusals that no message inte
 /** A handler behind {@link withSlot} that keeps its slots. */
 function makeHandler(
   settings: Partial<Settings>,
-  inner: SlotHandler<Call> = () => new Response("in"),
+  inner: SlotHandler<Call, App> = () => new Response("in"),
 ) {
   const { app, registry } = createTestApp({ settings });
   const slots: Slot[] = [];
-  const handler = withSlot<Call>(app, (call, slot) => {
+  const handler = withSlot<Call, App>((call, app, slot) => {
     slots.push(slot);
-    return inner(call, slot);
+    return inner(call, app, slot);
   });
   const ask = async (address: string) =>
-    await handler({ visitor: { address, rights: OPEN_RIGHTS } } as Call);
+    await handler({ visitor: { address, rights: OPEN_RIGHTS } } as Call, app);
   return { ask, registry, slots };
 }
 
@@ -210,7 +210,7 @@ Deno.test("withSlot<Call>() answers 429 to an address that has MAX_CONNECTIONS_P
 
 Deno.test("withSlot<Call>() takes the slot back from a handler that throws, once", async () => {
   for (const isReleased of [false, true]) {
-    const { ask, registry } = makeHandler({ MAX_CONNECTIONS: 1 }, (_, slot) => {
+    const { ask, registry } = makeHandler({ MAX_CONNECTIONS: 1 }, (_call, _app, slot) => {
       if (isReleased) slot.release();
       return Promise.reject(new HttpError(426, "upgrade_required", "Upgrade."));
     });

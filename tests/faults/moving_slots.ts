@@ -10,7 +10,7 @@ import { createRedisEngine } from "../../handlers/engine/redis/engine.ts";
 import { systemClock } from "../../handlers/util/clock.ts";
 import { silentLog } from "../../handlers/util/log.ts";
 import { draft, range, ROOMY } from "../engine/contract.ts";
-import { eventually, hear, untilGranted } from "../support/recorder.ts";
+import { eventually, granted, hear, untilGranted } from "../support/recorder.ts";
 import { RedisCluster } from "../support/redis_cluster.ts";
 import { sized } from "../support/run.ts";
 import { Traffic } from "./traffic.ts";
@@ -85,7 +85,7 @@ export async function moveSlots(hasReplicas: boolean): Promise<void> {
   }
   await eventually(() => two.publish("quiet", draft("heard")), (place) => !isRefusal(place));
   await quiet.until(({ messages }) => messages.at(-1) === "heard");
-  const rooms = await eventually(() => one.rooms("", 10), ({ length }) => length === 7);
+  const rooms = await eventually(() => granted(one.rooms("", 10)), ({ length }) => length === 7);
   assertEquals(rooms.map(({ room }) => room), [...ROOMS, "keys", "quiet"].sort());
 }
 
