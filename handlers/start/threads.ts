@@ -8,12 +8,9 @@ import type { Clock } from "../util/clock.ts";
 
 /** The threads of the process, as one of them sees the others. */
 export interface Threads {
-  /** Which of them this one is; the main thread is 0. */
-  readonly index: number;
-  /** The engine that all of them use. */
-  readonly engine: Engine;
-  /** The limits that count for all of them. */
-  readonly limits: SharedLimits;
+  /** Which of them this one is; the main thread is 0. */ readonly index: number;
+  /** The engine that all of them use. */ readonly engine: Engine;
+  /** The limits that count for all of them. */ readonly limits: SharedLimits;
   /**
    * Reports what this one counts, once a second at least: it is its sign of life. Answers the sum of
    * all, of the others as they reported last.
