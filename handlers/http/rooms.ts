@@ -69,7 +69,7 @@ export function readMessages({ registry }: App): Handler {
     const page = await historyOf(registry, room, {
       after: searchParams.get("after") ?? undefined,
       before: searchParams.get("before") ?? undefined,
-      limit: readLimit(searchParams.get("limit")),
+      limit: Number(searchParams.get("limit") ?? DEFAULT_LIMIT),
     });
     return new Response(granted(page), { headers: { "content-type": "application/json" } });
   };
@@ -83,12 +83,14 @@ export interface HistoryQuery {
   limit?: number;
 }
 
-/** A page of history as JSON text. @throws {HttpError} 400 for a bad `before`, or one beside `after` */
+/** A page of history as JSON text. @throws {HttpError} 400 for a bad `limit` or `before`, or one beside `after` */
 export async function historyOf(
   registry: Registry,
   room: string,
   { after, before, limit = DEFAULT_LIMIT }: HistoryQuery,
 ): Promise<string | Refusal> {
+  const isCount = Number.isInteger(limit) && limit > 0;
+  check(isCount, "bad_limit", "limit must be a whole number above 0.");
   const cursor = parseCursor(after);
   const end = parseCursor(before);
   const isGood = before === undefined || end !== undefined && after === undefined;
@@ -103,11 +105,4 @@ export async function historyOf(
   const head = JSON.stringify({ room, epoch: page.epoch, seq: page.seq, recovered });
   const messages = page.chats.map((chat) => v1.chat(room, { epoch: page.epoch, rev: 0 }, chat));
   return `${head.slice(0, -1)},"messages":[${messages.join(",")}]}`;
-}
-
-function readLimit(text: string | null): number {
-  const limit = text === null ? DEFAULT_LIMIT : Number(text);
-  const isGood = Number.isInteger(limit) && limit > 0;
-  check(isGood, "bad_limit", "limit must be a whole number above 0.");
-  return Math.min(limit, MAX_LIMIT);
 }
