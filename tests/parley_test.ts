@@ -2,6 +2,7 @@
 import { assert, assertEquals, assertRejects, assertThrows } from "@std/assert";
 import { configureSync, getConfig, getLogger, type LogRecord, resetSync } from "@logtape/logtape";
 import { createParley, memoryEngine, ParleyError, refuse } from "../handlers/parley.ts";
+import { nextTurn } from "./support/inbox.ts";
 
 /** A Parley that goes in no time. */
 function create(options: Parameters<typeof createParley>[0] = {}) {
@@ -135,7 +136,7 @@ Deno.test("a subscription ends by break, by its signal and by the end of Parley"
   const aborted = parley.subscribe("c", { signal: AbortSignal.abort() });
   assertEquals(await Array.fromAsync(aborted), []);
   const ended = Array.fromAsync(parley.subscribe("d"));
-  await new Promise((resolve) => setTimeout(resolve, 0));
+  await nextTurn();
   stop.abort();
   assertEquals((await stopped).map(({ type }) => type), ["welcome"]);
   await parley[Symbol.asyncDispose]();
