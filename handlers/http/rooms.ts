@@ -38,13 +38,18 @@ export function listRooms({ registry }: App): Handler {
 /** Makes the handler of `GET /rooms/{room}`: what the list says of it; zeros where nobody knows it. */
 export function readRoom({ registry }: App): Handler {
   return async ({ room }) => {
-    const engine = registry.engineOf(room);
-    const [found] = await engine.rooms(nameBefore(room), 1);
-    if (found?.room === room) return Response.json(found);
+    const found = await findRoom(registry, room);
+    if (found) return Response.json(found);
     // Without subscribers it is in no list, but may have messages.
-    const { seq } = granted(await engine.read(room));
+    const { seq } = granted(await registry.engineOf(room).read(room));
     return Response.json({ room, members: 0, listeners: 0, seq });
   };
+}
+
+/** What the list of rooms says of one: it has subscribers. */
+export async function findRoom(registry: Registry, name: string): Promise<RoomSummary | undefined> {
+  const [found] = await registry.engineOf(name).rooms(nameBefore(name), 1);
+  return found?.room === name ? found : undefined;
 }
 
 /** The last text before a room's name that could be a name: `~` is behind all letters of names. */
