@@ -15,6 +15,7 @@ import type { Hooks } from "./hooks/hooks.ts";
 import { Registry } from "./registry/registry.ts";
 import type { Threads } from "./start/threads.ts";
 import { type Clock, systemClock } from "./util/clock.ts";
+import type { MaybePromise } from "./util/maybe_promise.ts";
 import { guardLog, silentLog } from "./util/log.ts";
 import { OptionError } from "./util/option_error.ts";
 
@@ -112,7 +113,7 @@ export interface Call {
 }
 
 /** Answers a call. */
-export type Handler = (call: Call) => Response | Promise<Response>;
+export type Handler = (call: Call, app: App) => MaybePromise<Response>;
 
 /** Answers a call of a client that stays. */
-export type ClientHandler = SlotHandler<Call>;
+export type ClientHandler = SlotHandler<Call, App>;

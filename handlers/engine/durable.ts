@@ -139,9 +139,7 @@ class DurableEngine implements Engine {
   }
 
   rooms(after: string, limit: number): ReturnType<Engine["rooms"]> {
-    if (this.#isBusy) return [];
-    const answer = this.#answer(this.memory.rooms(after, limit));
-    return chain(answer, (rooms) => isRefusal(rooms) ? [] : rooms);
+    return this.#isBusy ? UNAVAILABLE : this.#answer(this.memory.rooms(after, limit));
   }
 
   isReady(): boolean {

@@ -145,7 +145,7 @@ export interface Engine {
   read(room: string, after?: Cursor): MaybePromise<Span | Refusal>;
 
   /** Rooms with listeners, by name, those behind `after`, at most `limit`. */
-  rooms(after: string, limit: number): MaybePromise<RoomSummary[]>;
+  rooms(after: string, limit: number): MaybePromise<RoomSummary[] | Refusal>;
 
   /** Whether it can take messages now: `/readyz`. */
   isReady(): boolean;

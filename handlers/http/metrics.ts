@@ -33,7 +33,7 @@ export function readFigures({ registry, threads, authorize, log }: FiguresOf) {
   const { rooms, historyBytes, remote } = engine.stats();
   return {
     ...structuredClone(counts),
-    batchMessages: readHistogram(batchSizes),
+    batchSizes: readHistogram(batchSizes),
     fanOutSeconds: readHistogram(fanOutSeconds),
     held: registry.heldCount,
     /** A room counts once in each worker that has subscribers of it. */
@@ -44,9 +44,8 @@ export function readFigures({ registry, threads, authorize, log }: FiguresOf) {
     queueBytes: registry.clients.values().reduce((sum, { unsentBytes }) => sum + unsentBytes, 0),
     engineRooms: rooms,
     historyBytes,
-    engine: { commands: 0, reconnects: 0, roundTrips: 0, roundTripSeconds: 0, ...remote },
-    /** Threads whose own engine talks to servers: the main one, or none. */
-    remoteEngines: Number(remote !== undefined),
+    // Of threads whose own engine talks to servers: the main one, or none.
+    ...remote,
     keyFailures: authorize?.figures?.keyFailures ?? 0,
     logDropped: log.droppedCount ?? 0,
     workers: 1,
@@ -59,18 +58,53 @@ export function readFigures({ registry, threads, authorize, log }: FiguresOf) {
 /** The figures of one worker, or of all. */
 export type ServerFigures = ReturnType<typeof readFigures>;
 
-/** The figures that only grow. */
-const TOTALS = new Set<string>(
-  [
-    ...["messagesIn", "bytesIn", "framesOut", "bytesOut", "deliveries", "keyFailures"] as const,
-    ...["logDropped", "closes", "refusals", "recoveries", "hookCalls", "hookSeconds"] as const,
-    ...["batchMessages", "fanOutSeconds"] as const,
-  ] satisfies (keyof ServerFigures)[],
-);
+/** Each figure's metric: its name, its help, and the label of its values. */
+const METRICS: {
+  [Name in keyof ServerFigures | "cpuSeconds" | "rssBytes"]?: [string, string, string?];
+} = {
+  connections: ["connections", "Clients now.", "dialect"],
+  held: ["held_connections", "Clients that the runtime holds."],
+  rooms: ["rooms", "Rooms with subscribers, in each worker."],
+  members: ["members", "Sockets that have joined, a room each."],
+  queueBytes: ["queue_bytes", "Unsent bytes of all sockets."],
+  workers: ["workers", "Workers that answer."],
+  messagesIn: ["received_messages_total", "Objects received."],
+  bytesIn: ["received_bytes_total", "Bytes received, of text its length."],
+  framesOut: ["sent_frames_total", "Frames sent."],
+  bytesOut: ["sent_bytes_total", "Bytes sent, of text its length."],
+  deliveries: ["deliveries_total", "Messages, once a subscriber."],
+  closes: ["closes_total", "Closes by the server.", "reason"],
+  refusals: ["refusals_total", "Errors sent.", "code"],
+  recoveries: ["recoveries_total", "Rooms resumed.", "result"],
+  keyFailures: ["key_failures_total", "Reads of the public keys that failed."],
+  logDropped: ["log_dropped_total", "Lines of the log that nobody read."],
+  hookCalls: ["hook_calls_total", "Hooks that answered later.", "outcome"],
+  hookSeconds: ["hook_seconds_total", "Seconds that they took."],
+  hookWaiting: ["hook_waiting", "Hooks that have not answered."],
+  engineReady: ["engine_ready", "Workers whose engine takes messages.", "engine"],
+  engineRooms: ["engine_rooms", "Rooms known, empty ones too."],
+  historyBytes: ["history_bytes", "Bytes of history."],
+  commands: ["engine_commands_total", "Commands sent."],
+  reconnects: ["engine_reconnects_total", "Reconnects."],
+  roundTrips: ["engine_round_trips_total", "Round trips measured."],
+  roundTripSeconds: ["engine_round_trip_seconds_total", "Seconds of the measured round trips."],
+  // What prom-client itself measures of a Node process is wrong or missing in Deno.
+  cpuSeconds: ["process_cpu_seconds_total", "CPU time, user and system."],
+  startSeconds: ["process_start_time_seconds", "Start, in Unix time."],
+  rssBytes: ["process_resident_memory_bytes", "Memory of the process."],
+  batchSizes: ["batch_messages", "Objects in a merged frame."],
+  fanOutSeconds: [
+    "fan_out_seconds",
+    "From a message's arrival until it was written, of one in 64.",
+  ],
+};
 
-/** The figures of an ended thread that still count: a total must not fall. */
+/** The figures of an ended thread that still count: a total, or a histogram, must not fall. */
 export function totalsOf(figures: Figures): Figures {
-  return Object.fromEntries(Object.entries(figures).filter(([name]) => TOTALS.has(name)));
+  const isTotal = (name: string) =>
+    name === "batchSizes" || name === "fanOutSeconds" ||
+    METRICS[name as keyof typeof METRICS]?.[0].endsWith("_total");
+  return Object.fromEntries(Object.entries(figures).filter(([name]) => isTotal(name)));
 }
 
 /** The figures of the whole process. */
@@ -86,73 +120,34 @@ function readHistogram({ counts, sum }: Histogram) {
 /** One number, one for each value of a label, or a histogram. */
 type Values = number | Record<string, number> | ReturnType<typeof readHistogram>;
 
-/** A metric. One whose name ends in `_total` only grows. */
-type Metric = [name: string, help: string, values: Values, labelOrBounds?: string | number[]];
-
-function metricsOf(all: ServerFigures, { registry }: App): Metric[] {
-  const engine = registry.engineOf("");
-  const { batchSizes, fanOutSeconds } = registry.counters;
-  const closes = Object.entries(CLOSE).map(([why, { reason }]) =>
-    [reason.replaceAll(" ", "_"), all.closes[why as keyof typeof CLOSE]] as const
-  );
-  const { commands, reconnects, roundTrips, roundTripSeconds } = all.engine;
-  const remote: Metric[] = [
-    ["engine_commands_total", "Commands sent.", commands],
-    ["engine_reconnects_total", "Reconnects.", reconnects],
-    ["engine_round_trips_total", "Round trips measured.", roundTrips],
-    ["engine_round_trip_seconds_total", "Seconds of the measured round trips.", roundTripSeconds],
-  ];
-  const ready = { [engine.name]: all.engineReady };
-  const fanOutHelp = "From a message's arrival until it was written, of one in 64.";
-  return [
-    ["connections", "Clients now.", all.connections, "dialect"],
-    ["held_connections", "Clients that the runtime holds.", all.held],
-    ["rooms", "Rooms with subscribers, in each worker.", all.rooms],
-    ["members", "Sockets that have joined, a room each.", all.members],
-    ["queue_bytes", "Unsent bytes of all sockets.", all.queueBytes],
-    ["workers", "Workers that answer.", all.workers],
-    ["received_messages_total", "Objects received.", all.messagesIn],
-    ["received_bytes_total", "Bytes received, of text its length.", all.bytesIn],
-    ["sent_frames_total", "Frames sent.", all.framesOut],
-    ["sent_bytes_total", "Bytes sent, of text its length.", all.bytesOut],
-    ["deliveries_total", "Messages, once a subscriber.", all.deliveries],
-    ["closes_total", "Closes by the server.", Object.fromEntries(closes), "reason"],
-    ["refusals_total", "Errors sent.", all.refusals, "code"],
-    ["recoveries_total", "Rooms resumed.", all.recoveries, "result"],
-    ["key_failures_total", "Reads of the public keys that failed.", all.keyFailures],
-    ["log_dropped_total", "Lines of the log that nobody read.", all.logDropped],
-    ["hook_calls_total", "Hooks that answered later.", all.hookCalls, "outcome"],
-    ["hook_seconds_total", "Seconds that they took.", all.hookSeconds],
-    ["hook_waiting", "Hooks that have not answered.", all.hookWaiting],
-    ["engine_ready", "Workers whose engine takes messages.", ready, "engine"],
-    ["engine_rooms", "Rooms known, empty ones too.", all.engineRooms],
-    ["history_bytes", "Bytes of history.", all.historyBytes],
-    ...all.remoteEngines > 0 ? remote : [],
-    // What prom-client itself measures of a Node process is wrong or missing in Deno.
-    ["process_cpu_seconds_total", "CPU time, user and system.", thisMachine.cpuSeconds()],
-    ["process_start_time_seconds", "Start, in Unix time.", all.startSeconds],
-    ["process_resident_memory_bytes", "Memory of the process.", thisMachine.rssBytes()],
-    ["batch_messages", "Objects in a merged frame.", all.batchMessages, batchSizes.bounds],
-    ["fan_out_seconds", fanOutHelp, all.fanOutSeconds, fanOutSeconds.bounds],
-  ];
-}
-
-/** Makes the handler of `/metrics`. */
-export function metrics(app: App): Handler {
-  return async () => {
-    const [prom, figures] = await Promise.all([import("prom-client"), allFigures(app)]);
-    const register = new prom.Registry();
-    for (const [title, help, values, by] of metricsOf(figures, app)) {
-      const name = title.startsWith("process_") ? title : `parley_${title}`;
-      const type = Array.isArray(by) ? "histogram" : name.endsWith("_total") ? "counter" : "gauge";
-      const get = () => ({ name, help, type, values: samplesOf(name, values, by) });
-      // prom-client's own classes do the counting; these are counted already.
-      register.registerMetric({ name, get } as unknown as Gauge);
-    }
-    const headers = { "content-type": register.contentType };
-    return new Response(await register.metrics(), { headers });
+/** Answers `/metrics`. */
+export const metrics: Handler = async (_call, app) => {
+  const [prom, figures] = await Promise.all([import("prom-client"), allFigures(app)]);
+  const register = new prom.Registry();
+  const { counters } = app.registry;
+  const closes = Object.entries(CLOSE).map((
+    [why, { reason }],
+  ) => [reason.replaceAll(" ", "_"), figures.closes[why as keyof typeof CLOSE]]);
+  const all: Record<string, Values | undefined> = {
+    ...figures,
+    closes: Object.fromEntries(closes),
+    engineReady: { [app.registry.engineOf("").name]: figures.engineReady },
+    cpuSeconds: thisMachine.cpuSeconds(),
+    rssBytes: thisMachine.rssBytes(),
   };
-}
+  for (const [figure, [title, help, label]] of Object.entries(METRICS)) {
+    const values = all[figure];
+    if (values === undefined) continue;
+    const name = title.startsWith("process_") ? title : `parley_${title}`;
+    const { bounds } = counters[figure as "batchSizes"] ?? {};
+    const type = bounds ? "histogram" : name.endsWith("_total") ? "counter" : "gauge";
+    const get = () => ({ name, help, type, values: samplesOf(name, values, bounds ?? label) });
+    // prom-client's own classes do the counting; these are counted already.
+    register.registerMetric({ name, get } as unknown as Gauge);
+  }
+  const headers = { "content-type": register.contentType };
+  return new Response(await register.metrics(), { headers });
+};
 
 function samplesOf(name: string, values: Values, by: string | number[] = "") {
   if (typeof values === "number") return [{ value: values }];

@@ -1,5 +1,5 @@
 /** Rooms over HTTP: the list, one of them, its members, its history. `handlers/README.md`, HTTP. */
-import type { App, Handler } from "../app.ts";
+import type { Handler } from "../app.ts";
 import { isRefusal, type Refusal } from "../engine/engine.ts";
 import { v1 } from "../protocol/encode.ts";
 import { pageBefore, pageOf } from "../protocol/page.ts";
@@ -15,47 +15,40 @@ const ROOMS_AT_ONCE = 10_000;
 const DEFAULT_LIMIT = 100;
 const MAX_LIMIT = 1_000;
 
-/** Makes the handler of `GET /rooms`: by name, 1,000 a page, those behind `?after=name`. */
-export function listRooms({ registry }: App): Handler {
-  return async ({ url, visitor }) => {
-    const rooms: RoomSummary[] = [];
-    const first = url.searchParams.get("after") ?? "";
-    let after = first;
-    let isLast = false;
-    // Reads on for a visitor who may hear few of many rooms: in larger steps, which are cheaper.
-    while (rooms.length < ROOMS_PER_PAGE && !isLast) {
-      const limit = after === first ? ROOMS_PER_PAGE : ROOMS_AT_ONCE;
-      const all = await registry.engineOf("").rooms(after, limit + SHARED_ROOMS.length);
-      const found = all.filter(({ room }) => !isServerRoom(room)).slice(0, limit);
-      rooms.push(...found.filter(({ room }) => visitor.rights.maySubscribe(room)));
-      after = found.at(-1)?.room ?? after;
-      isLast = found.length < limit;
-    }
-    return Response.json({ rooms: rooms.slice(0, ROOMS_PER_PAGE) });
-  };
-}
+/** Answers `GET /rooms`: by name, 1,000 a page, those behind `?after=name`. */
+export const listRooms: Handler = async ({ url, visitor }, { registry }) => {
+  const rooms: RoomSummary[] = [];
+  const first = url.searchParams.get("after") ?? "";
+  let after = first;
+  let isLast = false;
+  // Reads on for a visitor who may hear few of many rooms: in larger steps, which are cheaper.
+  while (rooms.length < ROOMS_PER_PAGE && !isLast) {
+    const limit = after === first ? ROOMS_PER_PAGE : ROOMS_AT_ONCE;
+    const most = limit + SHARED_ROOMS.length;
+    const all = granted(await registry.engineOf("").rooms(after, most));
+    const found = all.filter(({ room }) => !isServerRoom(room)).slice(0, limit);
+    rooms.push(...found.filter(({ room }) => visitor.rights.maySubscribe(room)));
+    after = found.at(-1)?.room ?? after;
+    isLast = found.length < limit;
+  }
+  return Response.json({ rooms: rooms.slice(0, ROOMS_PER_PAGE) });
+};
 
-/** Makes the handler of `GET /rooms/{room}`: what the list says of it; zeros where nobody knows it. */
-export function readRoom({ registry }: App): Handler {
-  return async ({ room }) => {
-    const engine = registry.engineOf(room);
-    const [found] = await engine.rooms(nameBefore(room), 1);
-    if (found?.room === room) return Response.json(found);
-    // Without subscribers it is in no list, but may have messages.
-    const { seq } = granted(await engine.read(room));
-    return Response.json({ room, members: 0, listeners: 0, seq });
-  };
-}
+/** Answers `GET /rooms/{room}`: what the list says of it; zeros where nobody knows it. */
+export const readRoom: Handler = async ({ room }, { registry }) => {
+  const engine = registry.engineOf(room);
+  // The last text before the name that could be a name: `~` is behind all letters of names.
+  const before = String.fromCharCode(room.charCodeAt(room.length - 1) - 1);
+  const [found] = granted(await engine.rooms(`${room.slice(0, -1)}${before}~`, 1));
+  if (found?.room === room) return Response.json(found);
+  // Without subscribers it is in no list, but may have messages.
+  const { seq } = granted(await engine.read(room));
+  return Response.json({ room, members: 0, listeners: 0, seq });
+};
 
-/** The last text before a room's name that could be a name: `~` is behind all letters of names. */
-function nameBefore(name: string): string {
-  return name.slice(0, -1) + String.fromCharCode(name.charCodeAt(name.length - 1) - 1) + "~";
-}
-
-/** Makes the handler of `GET /rooms/{room}/members`: who has joined, by name. */
-export function listMembers({ registry }: App): Handler {
-  return async ({ room }) => Response.json(granted(await membersOf(registry, room)));
-}
+/** Answers `GET /rooms/{room}/members`: who has joined, by name. */
+export const listMembers: Handler = async ({ room }, { registry }) =>
+  Response.json(granted(await membersOf(registry, room)));
 
 /** Who has joined, as it is shown. */
 export async function membersOf(registry: Registry, room: string): Promise<MemberList | Rejection> {
@@ -63,17 +56,15 @@ export async function membersOf(registry: Registry, room: string): Promise<Membe
   return "refused" in members ? members : { room, ...members };
 }
 
-/** Makes the handler of `GET /rooms/{room}/messages`: forward by `?after=`, backward by `?before=`. */
-export function readMessages({ registry }: App): Handler {
-  return async ({ url: { searchParams }, room }) => {
-    const page = await historyOf(registry, room, {
-      after: searchParams.get("after") ?? undefined,
-      before: searchParams.get("before") ?? undefined,
-      limit: readLimit(searchParams.get("limit")),
-    });
-    return new Response(granted(page), { headers: { "content-type": "application/json" } });
-  };
-}
+/** Answers `GET /rooms/{room}/messages`: forward by `?after=`, backward by `?before=`. */
+export const readMessages: Handler = async ({ url: { searchParams }, room }, { registry }) => {
+  const page = await historyOf(registry, room, {
+    after: searchParams.get("after") ?? undefined,
+    before: searchParams.get("before") ?? undefined,
+    limit: readLimit(searchParams.get("limit")),
+  });
+  return new Response(granted(page), { headers: { "content-type": "application/json" } });
+};
 
 /** Which part of a room's history: forward behind `after`, backward below `before`, else the newest. */
 export interface HistoryQuery {

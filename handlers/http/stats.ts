@@ -55,8 +55,8 @@ function compare({ registry, limits }: App, before: Look, { figures: now, at, cp
   );
   const watching: Record<string, number> = now.watchers;
   const watchers = total(watching);
-  const trips = since(last.engine.roundTrips, now.engine.roundTrips);
-  const tripSeconds = since(last.engine.roundTripSeconds, now.engine.roundTripSeconds);
+  const trips = since(last.roundTrips ?? 0, now.roundTrips ?? 0);
+  const tripSeconds = since(last.roundTripSeconds ?? 0, now.roundTripSeconds ?? 0);
   const clients = Object.entries(now.connections)
     .map(([kind, count]) => [kind, count - (watching[kind] ?? 0)] as const);
   return {

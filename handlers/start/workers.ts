@@ -95,10 +95,13 @@ export function createWorkers<Settings>(
     const served = Promise.withResolvers<void>();
     const death = Promise.withResolvers<string>();
     const worker = new Worker(module, { type: "module", name: WORKER_NAME + index });
-    const clients = limits.share();
+    const clients = new LimitTable(limits.limits, clock, limits);
     const channel = new Channel<MainCalls, WorkerCalls>(control.port1, {
       calls: {
-        ...clients,
+        acquire: (...client) => clients.acquire(...client),
+        release: (...client) => clients.release(...client),
+        trySend: (user) => clients.trySend(user),
+        tryPublish: (...post) => clients.tryPublish(...post),
         ready() {
           life.isReady = true;
           served.resolve();

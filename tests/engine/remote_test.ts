@@ -68,8 +68,11 @@ stateContract("shared memory", shareMemory);
 engineContract("remote memory (threads)", startOwner);
 stateContract("remote memory (threads)", startOwner);
 engineContract("shared durable", shareDurable);
+stateContract("shared durable", shareDurable);
 const step = together("a Redis engine that threads share");
-engineContract("shared redis", shareRedis, (name, fn) => redisTest(name, fn, step));
+for (const contract of [engineContract, stateContract]) {
+  contract("shared redis", shareRedis, (name, fn) => redisTest(name, fn, step));
+}
 
 /** An engine that answers `host` when it is told to, with events as they are delivered by hand. */
 function makeSlowEngine() {
