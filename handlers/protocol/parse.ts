@@ -41,8 +41,12 @@ export function isServerRoom(room: string): boolean {
 export const EVENTS_ROOM = "_events";
 /** The server's own room of users who were sent away. */
 export const BANS_ROOM = "_bans";
+/** The server's own room of what this process does, for the dashboard. */
+export const STATS_ROOM = "_stats";
+/** The server's own room of what the threads of all processes do. */
+export const NODES_ROOM = "_nodes";
 /** The server's own rooms that all of its processes share; the others are of one process. */
-export const SHARED_ROOMS: readonly string[] = [EVENTS_ROOM, BANS_ROOM];
+export const SHARED_ROOMS: readonly string[] = [EVENTS_ROOM, BANS_ROOM, NODES_ROOM];
 
 /** Whether a room of the server's own is one for all processes. */
 export function isSharedRoom(room: string): boolean {

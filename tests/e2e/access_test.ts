@@ -281,7 +281,9 @@ Deno.test("/metrics and the dashboard's data need `admin` where tokens are on, i
   const server = createGuarded();
   const admin = await bearer({ sub: "Ann", admin: true });
   const nobody = await bearer({ sub: "Bob", rooms: ["*", "_stats"] });
-  for (const path of ["/metrics", "/rooms/_stats/messages", "/rooms/_stats/events"]) {
+  for (
+    const path of ["/metrics", "/rooms/_stats/state", "/rooms/_nodes/state", "/rooms/_stats/events"]
+  ) {
     const answers = [
       await server.ask(path),
       await server.ask(path, { headers: nobody }),
