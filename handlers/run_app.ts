@@ -7,7 +7,8 @@ import { HttpError } from "./protocol/http_error.ts";
 import { stateOf } from "./http/state.ts";
 import { isBanTime } from "./http/users.ts";
 import { publishStats } from "./http/stats.ts";
-import { isPersonName, isRoomName, isShallow } from "./protocol/parse.ts";
+import { encodeJson, isShallow } from "./protocol/json.ts";
+import { isPersonName, isRoomName } from "./protocol/parse.ts";
 import type { Cursor, StateCursor } from "./protocol/position.ts";
 import { areConditions, isStateKey } from "./protocol/state.ts";
 import type { HistoryPage, MemberList, RoomObject, StatePage } from "./protocol/room_event.ts";
@@ -205,7 +206,7 @@ function senderOf(sender = "Anonymous"): string {
 }
 
 function encode(message: unknown): string {
-  const text = isShallow(message) ? JSON.stringify(message) : undefined;
+  const text = isShallow(message) ? encodeJson(message) : undefined;
   if (text === undefined) throw new TypeError("Cannot send the message: it is no JSON value");
   return text;
 }

@@ -8,6 +8,7 @@ import {
   ParleyError,
   refuse,
 } from "../handlers/parley.ts";
+import { nextTurn } from "./support/inbox.ts";
 
 /** A Parley that goes in no time. */
 function create(options: Parameters<typeof createParley>[0] = {}) {
@@ -147,7 +148,7 @@ Deno.test("a subscription ends by break, by its signal and by the end of Parley"
   const aborted = parley.subscribe("c", { signal: AbortSignal.abort() });
   assertEquals(await Array.fromAsync(aborted), []);
   const ended = Array.fromAsync(parley.subscribe("d"));
-  await new Promise((resolve) => setTimeout(resolve, 0));
+  await nextTurn();
   stop.abort();
   assertEquals((await stopped).map(({ type }) => type), ["welcome"]);
   await parley[Symbol.asyncDispose]();

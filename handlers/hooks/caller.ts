@@ -1,5 +1,6 @@
 /** Calls the hooks of a program: what they answer is checked, and their faults stay with their sender. */
-import { isPersonName, isShallow } from "../protocol/parse.ts";
+import { encodeJson, isShallow } from "../protocol/json.ts";
+import { isPersonName } from "../protocol/parse.ts";
 import { byteLength } from "../util/bytes.ts";
 import type { Clock } from "../util/clock.ts";
 import { errorText, type Log } from "../util/log.ts";
@@ -73,7 +74,7 @@ export class HookCaller {
     from: From,
     message: unknown,
     kind: "chat" | "note",
-    text = JSON.stringify(message),
+    text = encodeJson(message),
   ): MaybePromise<string | HookRejection> {
     if (!this.has("onMessage")) return text;
     const { room, name, user, via } = from;
@@ -92,7 +93,7 @@ export class HookCaller {
     from: From,
     key: string,
     value: unknown,
-    text = JSON.stringify(value),
+    text = encodeJson(value),
   ): MaybePromise<string | HookRejection> {
     if (!this.has("onSet")) return text;
     const call = (hooks: Hooks) => hooks.onSet!({ ...from, key, value });
@@ -110,7 +111,7 @@ export class HookCaller {
     if (!isShallow(value)) {
       throw new TypeError("the value nests too deep, or a number is too large or inexact");
     }
-    const text = JSON.stringify(value);
+    const text = encodeJson(value);
     if (text === undefined) throw new TypeError(`no JSON value: ${String(value)}`);
     const { maxMessageBytes } = this.context.limits;
     const size = byteLength(text);

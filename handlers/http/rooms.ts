@@ -36,15 +36,20 @@ export const listRooms: Handler = async ({ url, visitor }, { registry }) => {
 
 /** Answers `GET /rooms/{room}`: what the list says of it; zeros where nobody knows it. */
 export const readRoom: Handler = async ({ room }, { registry }) => {
-  const engine = registry.engineOf(room);
-  // The last text before the name that could be a name: `~` is behind all letters of names.
-  const before = String.fromCharCode(room.charCodeAt(room.length - 1) - 1);
-  const [found] = granted(await engine.rooms(`${room.slice(0, -1)}${before}~`, 1));
-  if (found?.room === room) return Response.json(found);
+  const found = await findRoom(registry, room);
+  if (found) return Response.json(found);
   // Without subscribers it is in no list, but may have messages.
-  const { seq } = granted(await engine.read(room));
+  const { seq } = granted(await registry.engineOf(room).read(room));
   return Response.json({ room, members: 0, listeners: 0, seq });
 };
+
+/** What the list of rooms says of one; nothing if it has no subscribers. */
+export async function findRoom(registry: Registry, name: string): Promise<RoomSummary | undefined> {
+  // The last text before the name that could be a name: `~` is behind all letters of names.
+  const before = String.fromCharCode(name.charCodeAt(name.length - 1) - 1);
+  const rooms = await registry.engineOf(name).rooms(`${name.slice(0, -1)}${before}~`, 1);
+  return granted(rooms).find(({ room }) => room === name);
+}
 
 /** Answers `GET /rooms/{room}/members`: who has joined, by name. */
 export const listMembers: Handler = async ({ room }, { registry }) =>

@@ -109,7 +109,7 @@ export function createWorkers<Settings>(
         report(figures) {
           life.figures = figures;
           life.missedBeats = 0;
-          return { sum: sum(), isFull: limits.isFull };
+          return { all: all(), isFull: limits.isFull };
         },
       },
     });
@@ -167,8 +167,8 @@ export function createWorkers<Settings>(
     });
   }
 
-  function sum(): Figures {
-    return addUp([lostTotals, mainFigures, ...lives.map((life) => life.figures)]);
+  function all(): Figures[] {
+    return [mainFigures, ...lives.map((life) => life.figures), lostTotals];
   }
 
   return {
@@ -177,7 +177,7 @@ export function createWorkers<Settings>(
     limits,
     report(figures) {
       mainFigures = figures;
-      return Promise.resolve(sum());
+      return Promise.resolve(all());
     },
     async launch(settings) {
       for (let index = 1; index < count; index++) lives.push(start(index, settings));

@@ -20,6 +20,7 @@ import {
 } from "../../handlers/access/grants.ts";
 import { checkHandshake, isUpgrade, offeredProtocols } from "../../handlers/access/handshake.ts";
 import { HttpError } from "../../handlers/protocol/http_error.ts";
+import { nextTurn } from "../support/inbox.ts";
 import { createTestApp, handshakeHeaders, infoOf, RecordingLog } from "../support/fakes.ts";
 
 Deno.test("unavailableReason() tells why nobody new should come", async () => {
@@ -224,7 +225,7 @@ Deno.test("an `authorize` that does not answer has 30 s, at the door and for a f
   const visitor = await access.authorize({ request, info: infoOf("192.0.2.1", 5), need: "grants" });
   isAnswering = false;
   const renewed = (visitor as Visitor).renew!("fresh");
-  await new Promise((resolve) => setImmediate(resolve));
+  await nextTurn();
   clock.tick(30_000);
   await assertRejects(() => renewed, Error, "authorize did not answer");
 });

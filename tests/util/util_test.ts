@@ -4,6 +4,7 @@ import { byteLength, cutBytes, exceedsBytes } from "../../handlers/util/bytes.ts
 import { runAt, systemClock } from "../../handlers/util/clock.ts";
 import { guardLog } from "../../handlers/util/log.ts";
 import { chain } from "../../handlers/util/maybe_promise.ts";
+import { nextTurn } from "../support/inbox.ts";
 import { FakeClock } from "../support/fakes.ts";
 import { run } from "../support/process.ts";
 
@@ -175,5 +176,5 @@ Deno.test("guardLog() lets no failure of a log out, now or later", async () => {
     for (const level of ["debug", "info", "warn", "error"] as const) log[level]?.("text");
   }
   // A rejection that nobody took would fail the test now.
-  await new Promise((resolve) => setImmediate(resolve));
+  await nextTurn();
 });
