@@ -89,7 +89,7 @@ export function createWorkers<Settings>({ count, module, shared, limits, log, cl
         report(figures) {
           life.figures = figures;
           life.missedBeats = 0;
-          return { sum: sum(), isFull: limits.isFull };
+          return { all: all(), isFull: limits.isFull };
         },
       },
     });
@@ -144,8 +144,8 @@ export function createWorkers<Settings>({ count, module, shared, limits, log, cl
     });
   }
 
-  function sum(): Figures {
-    return addUp([lostTotals, mainFigures, ...lives.map((life) => life.figures)]);
+  function all(): Figures[] {
+    return [mainFigures, ...lives.map((life) => life.figures), lostTotals];
   }
 
   const threads: Threads = {
@@ -154,7 +154,7 @@ export function createWorkers<Settings>({ count, module, shared, limits, log, cl
     limits,
     report(figures) {
       mainFigures = figures;
-      return Promise.resolve(sum());
+      return Promise.resolve(all());
     },
   };
   return {
