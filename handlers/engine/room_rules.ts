@@ -1,5 +1,6 @@
 /** What is kept of each room: the limits of all, or what a rule says of its name. */
-import { isObject, isRoomName, isServerRoom, isSharedRoom } from "../protocol/parse.ts";
+import { isObject } from "../protocol/json.ts";
+import { isRoomName, isServerRoom, isSharedRoom } from "../protocol/parse.ts";
 import { OptionError } from "../util/option_error.ts";
 import type { MemberEvent } from "./member_events.ts";
 import { DEFAULT_MAX_KEYS, DEFAULT_MAX_STATE_BYTES } from "./state_map.ts";

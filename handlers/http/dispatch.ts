@@ -74,13 +74,8 @@ export function dispatcher(app: App, routes: Record<string, Route>): Fetch {
     const need = typeof route.need === "function" ? route.need(request) : route.need;
     const visitor = await access.authorize({ request, info, need, room });
     if (visitor instanceof Response) return new Response(visitor.body, visitor);
-    const response = await handlerOf(route, method)!({
-      request,
-      url,
-      room: room ?? "",
-      key: key && decode(key),
-      visitor,
-    });
+    const call = { request, url, room: room ?? "", key: key && decode(key), visitor };
+    const response = await handlerOf(route, method)!(call, app);
     return method === "HEAD" ? withoutBody(response) : response;
   }
 

@@ -1,5 +1,5 @@
 /** `GET /rooms/{room}/events`: a room as Server-Sent Events. `handlers/README.md`, HTTP. */
-import type { App, ClientHandler } from "../app.ts";
+import type { ClientHandler } from "../app.ts";
 import { events as dialect } from "../protocol/encode.ts";
 import { readWanted } from "../protocol/position.ts";
 import { subscribe } from "../registry/membership.ts";
@@ -15,32 +15,34 @@ const encoder = new TextEncoder();
 /** `lastEventId` of event-source-polyfill, `evs_last_event_id` of eventsource-polyfill, and their like. */
 const QUERY_ID = /^(?:evs_)?last[-_]?event[-_]?id$/i;
 
-/** Makes the handler of event streams; `Last-Event-ID` or `?after=` resumes. */
-export function events(app: App): ClientHandler {
-  return async ({ request, url, room, visitor }, slot) => {
-    const { signal } = request;
-    const wanted = readWanted(url.searchParams);
-    const id = lastEventId(request.headers, url.searchParams);
-    if (id !== undefined) Object.assign(wanted, wanted.state ? splitId(id) : { after: id });
-    const stream = new EventStream(app.registry, { ...visitor, slot, signal, dialect });
-    signal.addEventListener("abort", () => stream.cancel(), { once: true });
-    const opened = subscribe(app.registry.room(room), stream, wanted);
-    const refusal = await (opened instanceof Promise ? stream.unlessGone(opened) : opened);
-    if (refusal) {
-      stream.cancel();
-      throw refusalError(refusal);
-    }
-    stream.start();
-    return new Response(stream.frames, {
-      headers: {
-        "content-type": "text/event-stream",
-        // A proxy that compresses would hold events back.
-        "cache-control": "no-store, no-transform",
-        "x-accel-buffering": "no",
-      },
-    });
-  };
-}
+/** Answers with an event stream; `Last-Event-ID` or `?after=` resumes. */
+export const events: ClientHandler = async (
+  { request, url, room, visitor },
+  { registry },
+  slot,
+) => {
+  const { signal } = request;
+  const wanted = readWanted(url.searchParams);
+  const id = lastEventId(request.headers, url.searchParams);
+  if (id !== undefined) Object.assign(wanted, wanted.state ? splitId(id) : { after: id });
+  const stream = new EventStream(registry, { ...visitor, slot, signal, dialect });
+  signal.addEventListener("abort", () => stream.cancel(), { once: true });
+  const opened = subscribe(registry.room(room), stream, wanted);
+  const refusal = await (opened instanceof Promise ? stream.unlessGone(opened) : opened);
+  if (refusal) {
+    stream.cancel();
+    throw refusalError(refusal);
+  }
+  stream.start();
+  return new Response(stream.frames, {
+    headers: {
+      "content-type": "text/event-stream",
+      // A proxy that compresses would hold events back.
+      "cache-control": "no-store, no-transform",
+      "x-accel-buffering": "no",
+    },
+  });
+};
 
 /** Where a reader was in messages and state; an id of two parts tells nothing of the state. */
 function splitId(id: string): { after: string; since?: string } {

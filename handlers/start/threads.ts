@@ -15,10 +15,10 @@ export interface Threads {
   /** The limits that count for all of them. */
   readonly limits: SharedLimits;
   /**
-   * Reports what this one counts, once a second at least: it is its sign of life. Answers the sum of
-   * all, of the others as they reported last.
+   * Reports what this one counts, once a second at least: it is its sign of life. Answers what each
+   * counted when it reported last, by index, and behind that what those counted that have ended.
    */
-  report(figures: Figures): Promise<Figures>;
+  report(figures: Figures): Promise<Figures[]>;
 }
 
 /** A server that listens. */
@@ -41,7 +41,7 @@ export interface WorkerCalls {
 export interface MainCalls
   extends Pick<SharedLimits, "acquire" | "release" | "trySend" | "tryPublish"> {
   ready(): void;
-  report(figures: Figures): { sum: Figures; isFull: boolean };
+  report(figures: Figures): { all: Figures[]; isFull: boolean };
 }
 
 /** What the names of the workers begin with; their index follows. */
@@ -89,9 +89,9 @@ export async function joinThreads<Settings>(clock: Clock): Promise<Place<Setting
   };
   const report = async (figures: Figures) => {
     const answer = await channel.call("report", figures);
-    if (isRefusal(answer)) return figures;
+    if (isRefusal(answer)) return [figures];
     isFull = answer.isFull;
-    return answer.sum;
+    return answer.all;
   };
   const index = Number(self.name.slice(WORKER_NAME.length));
   return {

@@ -95,10 +95,13 @@ export function createWorkers<Settings>(
     const served = Promise.withResolvers<void>();
     const death = Promise.withResolvers<string>();
     const worker = new Worker(module, { type: "module", name: WORKER_NAME + index });
-    const clients = limits.share();
+    const clients = new LimitTable(limits.limits, clock, limits);
     const channel = new Channel<MainCalls, WorkerCalls>(control.port1, {
       calls: {
-        ...clients,
+        acquire: (...client) => clients.acquire(...client),
+        release: (...client) => clients.release(...client),
+        trySend: (user) => clients.trySend(user),
+        tryPublish: (...post) => clients.tryPublish(...post),
         ready() {
           life.isReady = true;
           served.resolve();
@@ -106,7 +109,7 @@ export function createWorkers<Settings>(
         report(figures) {
           life.figures = figures;
           life.missedBeats = 0;
-          return { sum: sum(), isFull: limits.isFull };
+          return { all: all(), isFull: limits.isFull };
         },
       },
     });
@@ -164,8 +167,8 @@ export function createWorkers<Settings>(
     });
   }
 
-  function sum(): Figures {
-    return addUp([lostTotals, mainFigures, ...lives.map((life) => life.figures)]);
+  function all(): Figures[] {
+    return [mainFigures, ...lives.map((life) => life.figures), lostTotals];
   }
 
   return {
@@ -174,7 +177,7 @@ export function createWorkers<Settings>(
     limits,
     report(figures) {
       mainFigures = figures;
-      return Promise.resolve(sum());
+      return Promise.resolve(all());
     },
     async launch(settings) {
       for (let index = 1; index < count; index++) lives.push(start(index, settings));

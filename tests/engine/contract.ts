@@ -373,14 +373,18 @@ export function engineContract(...system: System): void {
       for (const [index, text] of texts.entries()) {
         const key = { session: `${SESSION}${texts.at(-1 - index)}`, id: text };
         places.push(await granted(node.publish(ROOM, draft(text, key, text))));
+        const change = { key: `${index}`, value: text, sender: text, id: key };
+        assertEquals((await granted(node.set(ROOM, change))).rev, index + 1);
       }
     }
     const seqs = range(1, texts.length);
     assertEquals(places.map(({ seq }) => seq), [...seqs, ...seqs]);
-    await recorder.until(({ chats }) => chats.length === texts.length);
+    await recorder.until(({ events }) => events.length === 2 * texts.length);
     for (const chats of [recorder.chats, (await granted(nodes[0].read(ROOM))).chats]) {
       assertEquals(chats.map(({ message, sender }) => [message, sender]), texts.map((t) => [t, t]));
     }
+    const { entries } = await granted(nodes.at(-1)!.state(ROOM));
+    assertEquals(entries.map(({ value, sender }) => [value, sender]), texts.map((t) => [t, t]));
     assertEquals(await nodes[0].join(ROOM, "m1", texts[0]), undefined);
     assertEquals(await nodes.at(-1)!.members(ROOM), people(texts[0]));
   });

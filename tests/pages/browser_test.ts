@@ -424,8 +424,9 @@ pageDetail("the dashboard tells what the server does, and when it is gone", asyn
   await viewer.finds(`${figure("Rooms")} === "11 joined"`);
   await viewer.finds(`/^\\d+\\.\\d MBof the process$/.test(${figure("Memory")})`);
   await viewer.finds(`/^\\d+ (s|min)Parley \\d+\\.\\d/.test(${figure("Up")})`);
-  await viewer.sees("#list tr", /^#lobby11\d+$/);
-  assertEquals(await viewer.page.getAttribute("#list a", "href"), "./?room=lobby");
+  await viewer.sees("#nodes tr", / · 01 of 10K\d+\/s\d+ %\d+ ms\d+\/s\d+\.\d MB–\d+ \w+0\./);
+  await viewer.sees("#rooms tr", /^#lobby11\d+$/);
+  assertEquals(await viewer.page.getAttribute("#rooms a", "href"), "./?room=lobby");
   for (const number of range(1, 20)) await ann.say(`message ${number}`);
   await viewer.finds(`parseInt(${figure("Messages in")}) > 0`);
   await viewer.finds(`${figure("Engine")}.startsWith("memory")`);
@@ -726,8 +727,8 @@ pageDetail("who is refused learns why, and can go on", async ({ visit }) => {
   await viewer.sees("#health[data-state=bad]", /A token is needed.*#token=/);
   const admin = `#token=${await sign({ sub: "x", admin: true })}`;
   await viewer.page.goto(`${server.url}/dashboard${admin}`);
-  await viewer.sees("#list a", "#ops");
-  assertEquals(await viewer.page.getAttribute("#list a", "href"), `./?room=ops${admin}`);
+  await viewer.sees("#rooms a", "#ops");
+  assertEquals(await viewer.page.getAttribute("#rooms a", "href"), `./?room=ops${admin}`);
   for (const [link, text] of [["metrics", "parley_connections"], ["chat", "Your name"]]) {
     await viewer.page.goto(`${server.url}/dashboard${admin}`);
     await viewer.page.click(`#${link}`);
