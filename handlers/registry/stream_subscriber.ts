@@ -2,6 +2,7 @@
 import { OPEN_RIGHTS } from "../access/grants.ts";
 import { CLOSE } from "../protocol/close_codes.ts";
 import { type Dialect, v1 } from "../protocol/encode.ts";
+import type { RoomObject } from "../protocol/room_event.ts";
 import { byteLength } from "../util/bytes.ts";
 import type { Registry } from "./registry.ts";
 import { type End, type Frame, Subscriber, type SubscriberOptions } from "./subscriber.ts";
@@ -78,6 +79,29 @@ export class Program extends StreamSubscriber {
     if (this.hasEnded) return;
     this.cancel();
     this.controller.close();
+  }
+
+  /** Ends the subscription with an error for its reader, if there is one. */
+  fail(error: unknown): void {
+    if (this.hasEnded) return;
+    this.cancel();
+    this.controller.error(error);
+  }
+
+  /** What it hears. Unlike a generator this ends while somebody waits for it, and before it has begun. */
+  objects(): AsyncIterableIterator<RoomObject> {
+    const reader = this.frames.getReader();
+    const end = () => ({ value: undefined, done: true as const });
+    return {
+      async next() {
+        const { value, done } = await reader.read();
+        return done ? end() : { value: JSON.parse(value) };
+      },
+      return: () => reader.cancel().then(end, end),
+      [Symbol.asyncIterator]() {
+        return this;
+      },
+    };
   }
 
   protected override end(end: End): void {

@@ -1,5 +1,5 @@
-// What is promised over several processes: one process, two workers, and two nodes with Redis do the same.
-import { assertEquals, assertMatch } from "@std/assert";
+// What is promised over several processes: one process, one with a file, two workers, and two nodes with Redis do the same.
+import { assert, assertEquals, assertMatch } from "@std/assert";
 import type { JWTPayload } from "jose";
 import { Client, type Fields } from "../support/clients.ts";
 import { type EventBlock, EventReader } from "../support/event_source.ts";
@@ -158,6 +158,27 @@ async function note({ one, two, ask, admin, tokenOf }: System): Promise<void> {
   for (const client of [watcher, plain, ann, events]) await client[Symbol.asyncDispose]();
 }
 
+/** What a number is reaches all, whoever wrote it; what a double cannot hold is refused. */
+async function numbers({ one, two, admin, tokenOf }: System): Promise<void> {
+  const plain = await Client.open(`${two.ws}/chat/numbers?${admin}`);
+  const { client: watcher } = await hear(`${two.ws}/chat/numbers?state=1&${admin}`);
+  const ann = await joinAs("Ann", `${one.ws}/chat/numbers?${await tokenOf({ sub: "Ann" })}`);
+  ann.send('{"type":"chat","message":[-0.0,1e-7,{"0":-0}],"id":"1"}');
+  ann.send('{"type":"set","key":"k","value":{"x":-0.0},"id":"2"}');
+  ann.send('{"type":"chat","message":9007199254740993,"id":"3"}');
+  assertEquals((await nextOf(ann, "error")).id, "3");
+  assertMatch(`${await plain.next()}`, /"Ann joined the chat."/);
+  assertMatch(`${await plain.next()}`, /"message":\[-0,1e-7,\{"0":-0\}\]/);
+  assert(Object.is(((await nextOf(watcher, "chat")).message as number[])[0], -0));
+  assert(Object.is(((await nextOf(watcher, "set")).value as { x: number }).x, -0));
+  const query = `?${admin}`;
+  const kept = await (await fetch(`${two.url}/rooms/numbers/messages${query}`)).text();
+  assertMatch(kept, /"message":\[-0,1e-7,\{"0":-0\}\]/);
+  const entries = await (await fetch(`${two.url}/rooms/numbers/state${query}`)).text();
+  assertMatch(entries, /"value":\{"x":-0\}/);
+  for (const client of [plain, watcher, ann]) await client[Symbol.asyncDispose]();
+}
+
 async function state({ one, two, ask, admin, tokenOf }: System): Promise<void> {
   const { client: watcher, welcome } = await hear(`${two.ws}/chat/map?state=1&${admin}`);
   assertEquals(welcome.rev, 0);
@@ -279,6 +300,7 @@ const SCENARIOS = {
   "a user's sockets are one person, in each dialect and in _events": comeAndGo,
   "many messages at once, and history backwards": publishMany,
   "notes, by socket and HTTP": note,
+  "numbers, as they were sent or refused": numbers,
   "state, by socket, HTTP and event stream": state,
   "rooms of a user that a token names": listen,
   "a backend that is asked": decide,
@@ -331,6 +353,15 @@ test("one process", (t) =>
     const node = await startNode(env);
     return { places: [node, node], [Symbol.asyncDispose]: () => node[Symbol.asyncDispose]() };
   }));
+
+test("one process with a file", async (t) => {
+  const folder = await Deno.makeTempDir();
+  await tryAll(t, async (env) => {
+    const node = await startNode({ ...env, DATA_FILE: `${folder}/parley.db` });
+    return { places: [node, node], [Symbol.asyncDispose]: () => node[Symbol.asyncDispose]() };
+  });
+  await Deno.remove(folder, { recursive: true });
+});
 
 test("two workers", (t) =>
   tryAll(t, async (env) => {
