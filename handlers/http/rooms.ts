@@ -75,8 +75,7 @@ export const readMessages: Handler = async ({ url: { searchParams }, room }, { r
 export interface HistoryQuery {
   /** Forward, from behind this cursor. */ after?: string;
   /** Backward, from below this cursor. */ before?: string;
-  /** At most so many, up to 1,000. @default 100 */
-  limit?: number;
+  /** At most so many, up to 1,000. @default 100 */ limit?: number;
 }
 
 /** A page of history as JSON text. @throws {HttpError} 400 for a bad `limit` or `before`, or one beside `after` */
