@@ -5,7 +5,7 @@ import { jwtAuthorizer } from "../../handlers/access/token.ts";
 import type { Settings } from "../../handlers/start/settings.ts";
 import { Client, RawClient } from "../support/clients.ts";
 import { createTestApp, type FakeSocket, type TestApp } from "../support/fakes.ts";
-import { eventually } from "../support/inbox.ts";
+import { eventually, nextTurn } from "../support/inbox.ts";
 import { SECRET, sign } from "../support/jwt.ts";
 import { ServerProcess } from "../support/process.ts";
 import { startServer } from "../support/servers.ts";
@@ -395,7 +395,7 @@ Deno.test("of two fresh tokens the one that was sent later counts, whichever is 
   checks[1].resolve({ user: "Ann", name: "Ann", expiresAt });
   await eventually(() => client.rights.expiresAt, (at) => at === expiresAt);
   checks[0].resolve({ user: "Ann", name: "Ann", expiresAt: expiresAt + 60_000 });
-  await new Promise((resolve) => setTimeout(resolve));
+  await nextTurn();
   assertEquals(client.rights.expiresAt, expiresAt);
 });
 

@@ -6,6 +6,7 @@ import { createMemoryEngine } from "../../handlers/engine/memory.ts";
 import { auditSlots, findDifference } from "../../handlers/registry/audit.ts";
 import { SLOT_MS } from "../../handlers/registry/subscriber.ts";
 import { createTestApp, FakeClock, FakeSocket, handshakeHeaders } from "../support/fakes.ts";
+import { nextTurn } from "../support/inbox.ts";
 import { TestSubscriber } from "../support/subscriber.ts";
 
 const KEEPS = { historySize: 10, historySeconds: 60, historyMb: 1, maxRooms: 10 };
@@ -107,7 +108,7 @@ Deno.test("an event stream that waits for the engine sees the abort of its reque
     const { registry, clock, ask } = createTestApp({ engine: createSilentEngine() });
     const client = new AbortController();
     const answer = ask("/rooms/ops/events", { signal: client.signal });
-    await new Promise((resolve) => setTimeout(resolve));
+    await nextTurn();
     assertEquals([registry.heldCount, registry.rooms.size], [1, 1]);
     if (isAborted) client.abort();
     clock.tick(isAborted ? 1_000 : SLOT_MS);
