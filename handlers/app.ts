@@ -15,6 +15,7 @@ import type { Hooks } from "./hooks/hooks.ts";
 import { Registry } from "./registry/registry.ts";
 import type { Threads } from "./start/threads.ts";
 import { type Clock, systemClock } from "./util/clock.ts";
+import type { MaybePromise } from "./util/maybe_promise.ts";
 import { guardLog, silentLog } from "./util/log.ts";
 import { OptionError } from "./util/option_error.ts";
 
@@ -59,8 +60,8 @@ export interface App extends AccessRules, Pick<AppOptions, "threads">, Required<
 
 type Given = Pick<AppOptions, "clock" | "health" | "prefix" | "pages" | "upgrade">;
 
-/** Five minutes of the server's own figures. */
-const STATS_HISTORY = 300;
+/** What five minutes of the server's own figures need. */
+const STATS_LIMITS = { historyMb: 4, maxKeys: 1_000 };
 
 /** Puts an app together. @throws {OptionError} if an option cannot be used; nothing runs then */
 export function createApp(options: AppOptions = {}): App {
@@ -70,12 +71,13 @@ export function createApp(options: AppOptions = {}): App {
   }
   // Throws where no browser sends such an origin.
   new OriginRules(allowedOrigins);
+  const { authorize } = options;
   const log = guardLog(options.log ?? silentLog);
   const limits = fullLimits(options.limits);
   const sharedLimits = options.threads?.limits ?? new LimitTable(limits, clock);
   const registry = new Registry({
     engine: options.engine ?? createMemoryEngine(limits, clock),
-    localEngine: createMemoryEngine({ ...limits, historySize: STATS_HISTORY }, clock),
+    localEngine: createMemoryEngine({ ...limits, ...STATS_LIMITS }, clock),
     log,
     clock,
     limits,
@@ -90,7 +92,8 @@ export function createApp(options: AppOptions = {}): App {
     limits,
     allowedOrigins,
     trustedProxies: options.trustedProxies ?? 0,
-    authorize: options.authorize,
+    // It may be a method of the options, and has figures.
+    authorize: authorize && Object.assign(authorize.bind(options), authorize),
     sharedLimits,
     threads: options.threads,
     health: options.health ?? {},
@@ -112,7 +115,7 @@ export interface Call {
 }
 
 /** Answers a call. */
-export type Handler = (call: Call) => Response | Promise<Response>;
+export type Handler = (call: Call, app: App) => MaybePromise<Response>;
 
 /** Answers a call of a client that stays. */
-export type ClientHandler = SlotHandler<Call>;
+export type ClientHandler = SlotHandler<Call, App>;

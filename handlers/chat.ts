@@ -1,6 +1,6 @@
 /** One chat socket: its frames in, calls to rooms out. `handlers/README.md`, Chat. */
 import { checkHandshake, type Socket } from "./access/handshake.ts";
-import type { App, ClientHandler } from "./app.ts";
+import type { ClientHandler } from "./app.ts";
 import { ack, type ErrorDetails, membersList, pong } from "./protocol/encode.ts";
 import { type ClientMessage, parse } from "./protocol/parse.ts";
 import { type Cursor, readWanted, type StateCursor, type Wanted } from "./protocol/position.ts";
@@ -12,20 +12,18 @@ import type { SubscriberOptions } from "./registry/subscriber.ts";
 import { byteLength } from "./util/bytes.ts";
 import { chain } from "./util/maybe_promise.ts";
 
-/** Makes the handler of chat sockets. */
-export function chat(app: App): ClientHandler {
-  return ({ request, url, room, visitor }, slot) => {
-    const dialect = checkHandshake(request);
-    const { idleTimeoutSeconds } = app.limits;
-    const { signal } = request;
-    // In the plain dialect the query belongs to the program.
-    const wanted = dialect.stateful ? readWanted(url.searchParams) : {};
-    const { socket, response } = app.upgrade(request, { dialect, idleTimeoutSeconds });
-    const options = { ...visitor, slot, signal, dialect, homeRoom: room };
-    new ChatSocket(socket, app.registry, options, room, wanted);
-    return response;
-  };
-}
+/** Opens a chat socket. @throws {HttpError} if the request is no handshake */
+export const chat: ClientHandler = ({ request, url, room, visitor }, app, slot) => {
+  const dialect = checkHandshake(request);
+  const { idleTimeoutSeconds } = app.limits;
+  const { signal } = request;
+  // In the plain dialect the query belongs to the program.
+  const wanted = dialect.stateful ? readWanted(url.searchParams) : {};
+  const { socket, response } = app.upgrade(request, { dialect, idleTimeoutSeconds });
+  const options = { ...visitor, slot, signal, dialect, homeRoom: room };
+  new ChatSocket(socket, app.registry, options, room, wanted);
+  return response;
+};
 
 type Message<Type extends ClientMessage["type"]> = Extract<ClientMessage, { type: Type }>;
 

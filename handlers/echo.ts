@@ -1,25 +1,23 @@
 /** `/echo`: what comes in goes back. `handlers/README.md`, Echo. */
 import { checkHandshake } from "./access/handshake.ts";
 import { TokenBucket } from "./access/rate_limit.ts";
-import type { App, ClientHandler } from "./app.ts";
+import type { ClientHandler } from "./app.ts";
 import { plain } from "./protocol/encode.ts";
 import { Connection } from "./registry/connection.ts";
 import type { Registry } from "./registry/registry.ts";
 import { byteLength } from "./util/bytes.ts";
 
-/** Makes the handler of echo sockets. Text comes back behind `?prefix=` (`Echo: `), binary as it is. */
-export function echo(app: App): ClientHandler {
-  return ({ request, url, visitor }, slot) => {
-    checkHandshake(request);
-    const { idleTimeoutSeconds } = app.limits;
-    const { signal } = request;
-    const { socket, response } = app.upgrade(request, { dialect: plain, idleTimeoutSeconds });
-    const options = { ...visitor, slot, signal, dialect: plain, kind: "echo" } as const;
-    const echoSocket = new EchoSocket(socket, app.registry, options);
-    echoSocket.prefix = url.searchParams.get("prefix") ?? "Echo: ";
-    return response;
-  };
-}
+/** Opens an echo socket: text comes back behind `?prefix=` (`Echo: `), binary as it is. */
+export const echo: ClientHandler = ({ request, url, visitor }, app, slot) => {
+  checkHandshake(request);
+  const { idleTimeoutSeconds } = app.limits;
+  const { signal } = request;
+  const { socket, response } = app.upgrade(request, { dialect: plain, idleTimeoutSeconds });
+  const options = { ...visitor, slot, signal, dialect: plain, kind: "echo" } as const;
+  const echoSocket = new EchoSocket(socket, app.registry, options);
+  echoSocket.prefix = url.searchParams.get("prefix") ?? "Echo: ";
+  return response;
+};
 
 class EchoSocket extends Connection {
   readonly #messages = createBucket(this.registry, "messageRate");

@@ -19,29 +19,30 @@ export type { Fetch };
 /** Makes the server's one function. A REST app can call it, a middleware can wrap it. */
 export function createRouter(app: App): Fetch {
   const { "/": page, ...files } = pages();
-  const echoSocket = withSlot(app, echo(app));
-  const chatSocket = withSlot(app, chat(app));
+  const echoSocket = withSlot(echo);
+  const chatSocket = withSlot(chat);
   const routes: Record<string, Route> = {
     "/": {
       need: ({ headers }) => isUpgrade(headers) ? "grants" : "nothing",
-      GET: (call) => !app.pages || isUpgrade(call.request.headers) ? echoSocket(call) : page(call),
+      GET: (call) =>
+        !app.pages || isUpgrade(call.request.headers) ? echoSocket(call, app) : page(call, app),
     },
     "/echo": { need: "grants", GET: echoSocket },
     "/chat": { need: "grants", room: "lobby", GET: chatSocket },
     "/chat/{room}": { need: "grants", GET: chatSocket },
-    "/rooms": { need: "grants", GET: listRooms(app) },
-    "/rooms/messages": { need: "grants", POST: publishMessages(app) },
-    "/rooms/{room}": { need: "grants", GET: readRoom(app) },
-    "/rooms/{room}/members": { need: "grants", GET: listMembers(app) },
-    "/rooms/{room}/messages": { need: "grants", GET: readMessages(app), POST: publishMessage(app) },
-    "/rooms/{room}/notes": { need: "grants", POST: publishMessage(app, "note") },
-    "/rooms/{room}/state": { need: "grants", GET: readState(app) },
-    "/rooms/{room}/state/{key}": { need: "grants", PUT: setKey(app), DELETE: removeKey(app) },
-    "/rooms/{room}/events": { need: "grants", GET: withSlot(app, events(app)) },
-    "/users/{user}": { need: "admin", DELETE: disconnectUser(app) },
-    "/healthz": { need: "nothing", GET: health() },
-    "/readyz": { need: "nothing", GET: readiness(app) },
-    "/metrics": { need: "admin", GET: metrics(app) },
+    "/rooms": { need: "grants", GET: listRooms },
+    "/rooms/messages": { need: "grants", POST: publishMessages },
+    "/rooms/{room}": { need: "grants", GET: readRoom },
+    "/rooms/{room}/members": { need: "grants", GET: listMembers },
+    "/rooms/{room}/messages": { need: "grants", GET: readMessages, POST: publishMessage("chat") },
+    "/rooms/{room}/notes": { need: "grants", POST: publishMessage("note") },
+    "/rooms/{room}/state": { need: "grants", GET: readState },
+    "/rooms/{room}/state/{key}": { need: "grants", PUT: setKey, DELETE: removeKey },
+    "/rooms/{room}/events": { need: "grants", GET: withSlot(events) },
+    "/users/{user}": { need: "admin", DELETE: disconnectUser },
+    "/healthz": { need: "nothing", GET: health },
+    "/readyz": { need: "nothing", GET: readiness },
+    "/metrics": { need: "admin", GET: metrics },
   };
   for (const [path, GET] of Object.entries(files)) {
     if (app.pages || path.startsWith("/client.")) routes[path] = { need: "nothing", GET };

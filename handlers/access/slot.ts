@@ -17,7 +17,7 @@ export interface Slot {
 }
 
 /** Answers a call of a client that stays. From its answer on, the slot is its to release. */
-export type SlotHandler<Call> = (call: Call, slot: Slot) => MaybePromise<Response>;
+export type SlotHandler<Call, App> = (call: Call, app: App, slot: Slot) => MaybePromise<Response>;
 
 /** What slots need to know of the server. */
 export interface SlotSource {
@@ -34,19 +34,18 @@ const FULL_RETRY_SECONDS = 5;
  * @throws {HttpError} 503 with `Retry-After` while the server drains or is full, 429 for an address
  * or a user that has too many
  */
-export function withSlot<Call extends { visitor: Visitor }>(
-  app: SlotSource,
-  handler: SlotHandler<Call>,
-): (call: Call) => Promise<Response> {
-  const { registry } = app;
-  return async (call) => {
+export function withSlot<Call extends { visitor: Visitor }, App extends SlotSource>(
+  handler: SlotHandler<Call, App>,
+): (call: Call, app: App) => Promise<Response> {
+  return async (call, app) => {
+    const { registry } = app;
     if (registry.isDraining) throw noSlotError(app, "draining");
     if (registry.isOverMemory) throw noSlotError(app, "overloaded");
     const { address, rights } = call.visitor;
     const slot = await registry.acquire(address, rights.user);
     if (typeof slot === "string") throw noSlotError(app, slot);
     try {
-      return await handler(call, slot);
+      return await handler(call, app, slot);
     } catch (error) {
       slot.release();
       throw error;

@@ -16,8 +16,7 @@ const METHODS = ["GET", "HEAD", "POST", "PUT", "DELETE"] as const;
 export interface Route extends Partial<Record<"GET" | "POST" | "PUT" | "DELETE", Handler>> {
   /** What its visitors must have where access is restricted. */
   need: Need | ((request: Request) => Need);
-  /** The room of a path that names none. */
-  room?: string;
+  /** The room of a path that names none. */ room?: string;
 }
 
 /** The longest URL that is read, in characters. */
@@ -74,13 +73,8 @@ export function dispatcher(app: App, routes: Record<string, Route>): Fetch {
     const need = typeof route.need === "function" ? route.need(request) : route.need;
     const visitor = await access.authorize({ request, info, need, room });
     if (visitor instanceof Response) return new Response(visitor.body, visitor);
-    const response = await handlerOf(route, method)!({
-      request,
-      url,
-      room: room ?? "",
-      key: key && decode(key),
-      visitor,
-    });
+    const call = { request, url, room: room ?? "", key: key && decode(key), visitor };
+    const response = await handlerOf(route, method)!(call, app);
     return method === "HEAD" ? withoutBody(response) : response;
   }
 

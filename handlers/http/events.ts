@@ -1,5 +1,5 @@
 /** `GET /rooms/{room}/events`: a room as Server-Sent Events. `handlers/README.md`, HTTP. */
-import type { App, ClientHandler } from "../app.ts";
+import type { ClientHandler } from "../app.ts";
 import { events as dialect } from "../protocol/encode.ts";
 import { readWanted } from "../protocol/position.ts";
 import { subscribe } from "../registry/membership.ts";
@@ -11,35 +11,38 @@ import { refusalError } from "./error.ts";
 /** A comment that often keeps proxies from ending a quiet stream. */
 const KEEP_ALIVE_MS = 15_000;
 const KEEP_ALIVE = ":\n\n";
+const encoder = new TextEncoder();
 /** `lastEventId` of event-source-polyfill, `evs_last_event_id` of eventsource-polyfill, and their like. */
 const QUERY_ID = /^(?:evs_)?last[-_]?event[-_]?id$/i;
 
-/** Makes the handler of event streams; `Last-Event-ID` or `?after=` resumes. */
-export function events(app: App): ClientHandler {
-  return async ({ request, url, room, visitor }, slot) => {
-    const { signal } = request;
-    const wanted = readWanted(url.searchParams);
-    const id = lastEventId(request.headers, url.searchParams);
-    if (id !== undefined) Object.assign(wanted, wanted.state ? splitId(id) : { after: id });
-    const stream = new EventStream(app.registry, { ...visitor, slot, signal, dialect });
-    signal.addEventListener("abort", () => stream.cancel(), { once: true });
-    const opened = subscribe(app.registry.room(room), stream, wanted);
-    const refusal = await Promise.race([opened, stream.gone]);
-    if (refusal) {
-      stream.cancel();
-      throw refusalError(refusal);
-    }
-    stream.start();
-    return new Response(stream.frames.pipeThrough(new TextEncoderStream()), {
-      headers: {
-        "content-type": "text/event-stream",
-        // A proxy that compresses would hold events back.
-        "cache-control": "no-store, no-transform",
-        "x-accel-buffering": "no",
-      },
-    });
-  };
-}
+/** Answers with an event stream; `Last-Event-ID` or `?after=` resumes. */
+export const events: ClientHandler = async (
+  { request, url, room, visitor },
+  { registry },
+  slot,
+) => {
+  const { signal } = request;
+  const wanted = readWanted(url.searchParams);
+  const id = lastEventId(request.headers, url.searchParams);
+  if (id !== undefined) Object.assign(wanted, wanted.state ? splitId(id) : { after: id });
+  const stream = new EventStream(registry, { ...visitor, slot, signal, dialect });
+  signal.addEventListener("abort", () => stream.cancel(), { once: true });
+  const opened = subscribe(registry.room(room), stream, wanted);
+  const refusal = await (opened instanceof Promise ? stream.unlessGone(opened) : opened);
+  if (refusal) {
+    stream.cancel();
+    throw refusalError(refusal);
+  }
+  stream.start();
+  return new Response(stream.frames, {
+    headers: {
+      "content-type": "text/event-stream",
+      // A proxy that compresses would hold events back.
+      "cache-control": "no-store, no-transform",
+      "x-accel-buffering": "no",
+    },
+  });
+};
 
 /** Where a reader was in messages and state; an id of two parts tells nothing of the state. */
 function splitId(id: string): { after: string; since?: string } {
@@ -55,16 +58,25 @@ function lastEventId(headers: Headers, query: URLSearchParams): string | undefin
 }
 
 /** A subscriber over one HTTP response. */
-class EventStream extends StreamSubscriber {
-  readonly #gone = Promise.withResolvers<Rejection>();
-  /** Settles when the stream ends before it has begun. */
-  readonly gone: Promise<Rejection> = this.#gone.promise;
+class EventStream extends StreamSubscriber<Uint8Array<ArrayBuffer>> {
+  #gone?: PromiseWithResolvers<Rejection>;
   #stopKeepAlive?: () => void;
+
+  /** Waits for the room's answer, but no longer than the client does. */
+  unlessGone(opened: Promise<Rejection | undefined>): Promise<Rejection | undefined> {
+    this.#gone = Promise.withResolvers();
+    return Promise.race([opened, this.#gone.promise]);
+  }
 
   /** Counts the client in, once the room is open. */
   start(): void {
     if (this.hasEnded || !this.open()) return;
     this.#stopKeepAlive = this.registry.clock.every(KEEP_ALIVE_MS, () => this.send(KEEP_ALIVE));
+  }
+
+  // A stream of the runtime's that encodes would cost each client seven kilobytes.
+  protected encode(frame: string): Uint8Array<ArrayBuffer> {
+    return encoder.encode(frame);
   }
 
   override send(frame: Frame): void {
@@ -76,7 +88,7 @@ class EventStream extends StreamSubscriber {
 
   protected override end(end: End): void {
     this.#stopKeepAlive?.();
-    this.#gone.resolve({ refused: "unavailable" });
+    this.#gone?.resolve({ refused: "unavailable" });
     super.end(end);
     this.release();
   }

@@ -1,23 +1,16 @@
 /** Whether the server is well: `/healthz` and `/readyz`. */
 import { unavailableReason } from "../access/access.ts";
-import type { App, Handler } from "../app.ts";
+import type { Handler } from "../app.ts";
 
 const HEADERS = { "cache-control": "no-store", "content-type": "text/plain; charset=utf-8" };
 
-/** Makes the handler of `/healthz`: 200 while the process lives. */
-export function health(): Handler {
-  return () => new Response("ok\n", { headers: HEADERS });
-}
+/** Answers `/healthz`: 200 while the process lives. */
+export const health: Handler = () => new Response("ok\n", { headers: HEADERS });
 
-/** Makes the handler of `/readyz`: 503, with the reason, when no new client should come here. */
-export function readiness({ registry, health }: App): Handler {
-  return () => {
-    const engine = registry.engineOf("");
-    const reason = unavailableReason(registry) ?? health.problem ??
-      (!engine.isReady() ? "engine unreachable" : engine.stats().isFull ? "rooms full" : undefined);
-    return new Response(`${reason ?? "ready"}\n`, {
-      status: reason ? 503 : 200,
-      headers: HEADERS,
-    });
-  };
-}
+/** Answers `/readyz`: 503, with the reason, when no new client should come here. */
+export const readiness: Handler = (_call, { registry, health }) => {
+  const engine = registry.engineOf("");
+  const reason = unavailableReason(registry) ?? health.problem ??
+    (!engine.isReady() ? "engine unreachable" : engine.stats().isFull ? "rooms full" : undefined);
+  return new Response(`${reason ?? "ready"}\n`, { status: reason ? 503 : 200, headers: HEADERS });
+};

@@ -3,25 +3,25 @@ import process from "node:process";
 import type { Gauge } from "prom-client";
 import type { App, Handler } from "../app.ts";
 import { CLOSE } from "../protocol/close_codes.ts";
-import type { Figures, Histogram } from "../registry/counters.ts";
-
-/** The server's own room that carries what the dashboard shows. */
-export const STATS_ROOM = "_stats";
+import { NODES_ROOM, STATS_ROOM } from "../protocol/parse.ts";
+import { addUp, type Figures, type Histogram } from "../registry/counters.ts";
 
 /** The process that runs this. */
 export const thisMachine = {
   rssBytes: () => Deno.memoryUsage().rss,
   /** Processor time since the start. */
-  cpuSeconds() {
-    const { user, system } = process.cpuUsage();
-    return (user + system) / 1e6;
-  },
+  cpuSeconds: () => secondsOf(process.cpuUsage()),
   get host(): string | undefined {
     // Without the permission this would prompt whoever started the server.
     const { state } = Deno.permissions.querySync({ name: "sys", kind: "hostname" });
     return state === "granted" ? Deno.hostname() : undefined;
   },
 };
+
+/** Processor time of user and system; none where an older runtime does not tell it. */
+function secondsOf({ user, system } = { user: 0, system: 0 }): number {
+  return (user + system) / 1e6;
+}
 
 /** The parts of an app that have figures. */
 type FiguresOf = Pick<App, "registry" | "threads" | "authorize" | "log">;
@@ -31,25 +31,29 @@ export function readFigures({ registry, threads, authorize, log }: FiguresOf) {
   const { batchSizes, fanOutSeconds, ...counts } = registry.counters;
   const engine = registry.engineOf("");
   const { rooms, historyBytes, remote } = engine.stats();
+  const watchers: Record<string, number> = registry.rooms.get(STATS_ROOM)?.exclusiveCounts() ?? {};
+  const rows = registry.rooms.get(NODES_ROOM)?.state.map.size ?? 0;
   return {
     ...structuredClone(counts),
-    batchMessages: readHistogram(batchSizes),
+    batchSizes: readHistogram(batchSizes),
     fanOutSeconds: readHistogram(fanOutSeconds),
     held: registry.heldCount,
     /** A room counts once in each worker that has subscribers of it. */
     rooms: registry.rooms.size,
     /** Clients that only watch {@link STATS_ROOM}, by kind, and whether there is any. */
-    watchers: registry.rooms.get(STATS_ROOM)?.exclusiveCounts() ?? {},
-    watchedRooms: Number(registry.rooms.has(STATS_ROOM)),
+    watchers,
+    /** What they get of {@link NODES_ROOM} in a second. */
+    watchedRows: total(watchers) * rows,
+    watchedRooms: [STATS_ROOM, NODES_ROOM].filter((room) => registry.rooms.has(room)).length,
     queueBytes: registry.clients.values().reduce((sum, { unsentBytes }) => sum + unsentBytes, 0),
     engineRooms: rooms,
     historyBytes,
-    engine: { commands: 0, reconnects: 0, roundTrips: 0, roundTripSeconds: 0, ...remote },
-    /** Threads whose own engine talks to servers: the main one, or none. */
-    remoteEngines: Number(remote !== undefined),
+    // Of threads whose own engine talks to servers: the main one, or none.
+    ...remote,
     keyFailures: authorize?.figures?.keyFailures ?? 0,
     logDropped: log.droppedCount ?? 0,
     workers: 1,
+    threadCpuSeconds: secondsOf(process.threadCpuUsage?.()),
     /** Of the process, in Unix time; only the main thread has it. */
     startSeconds: threads && threads.index > 0 ? 0 : performance.timeOrigin / 1_000,
     engineReady: Number(engine.isReady()),
@@ -59,24 +63,64 @@ export function readFigures({ registry, threads, authorize, log }: FiguresOf) {
 /** The figures of one worker, or of all. */
 export type ServerFigures = ReturnType<typeof readFigures>;
 
-/** The figures that only grow. */
-const TOTALS = new Set<string>(
-  [
-    ...["messagesIn", "bytesIn", "framesOut", "bytesOut", "deliveries", "keyFailures"] as const,
-    ...["logDropped", "closes", "refusals", "recoveries", "hookCalls", "hookSeconds"] as const,
-    ...["batchMessages", "fanOutSeconds"] as const,
-  ] satisfies (keyof ServerFigures)[],
-);
+/** Each figure's metric: its name, its help, and the label of its values. */
+const METRICS: {
+  [Name in keyof ServerFigures | "cpuSeconds" | "rssBytes"]?: [string, string, string?];
+} = {
+  connections: ["connections", "Clients now.", "dialect"],
+  held: ["held_connections", "Clients that the runtime holds."],
+  rooms: ["rooms", "Rooms with subscribers, in each worker."],
+  members: ["members", "Sockets that have joined, a room each."],
+  queueBytes: ["queue_bytes", "Unsent bytes of all sockets."],
+  workers: ["workers", "Workers that answer."],
+  messagesIn: ["received_messages_total", "Objects received."],
+  bytesIn: ["received_bytes_total", "Bytes received, of text its length."],
+  framesOut: ["sent_frames_total", "Frames sent."],
+  bytesOut: ["sent_bytes_total", "Bytes sent, of text its length."],
+  deliveries: ["deliveries_total", "Messages, once a subscriber."],
+  closes: ["closes_total", "Closes by the server.", "reason"],
+  refusals: ["refusals_total", "Errors sent.", "code"],
+  recoveries: ["recoveries_total", "Rooms resumed.", "result"],
+  keyFailures: ["key_failures_total", "Reads of the public keys that failed."],
+  logDropped: ["log_dropped_total", "Lines of the log that nobody read."],
+  hookCalls: ["hook_calls_total", "Hooks that answered later.", "outcome"],
+  hookSeconds: ["hook_seconds_total", "Seconds that they took."],
+  hookWaiting: ["hook_waiting", "Hooks that have not answered."],
+  engineReady: ["engine_ready", "Workers whose engine takes messages.", "engine"],
+  engineRooms: ["engine_rooms", "Rooms known, empty ones too."],
+  historyBytes: ["history_bytes", "Bytes of history."],
+  commands: ["engine_commands_total", "Commands sent."],
+  reconnects: ["engine_reconnects_total", "Reconnects."],
+  roundTrips: ["engine_round_trips_total", "Round trips measured."],
+  roundTripSeconds: ["engine_round_trip_seconds_total", "Seconds of the measured round trips."],
+  // What prom-client itself measures of a Node process is wrong or missing in Deno.
+  cpuSeconds: ["process_cpu_seconds_total", "CPU time, user and system."],
+  startSeconds: ["process_start_time_seconds", "Start, in Unix time."],
+  rssBytes: ["process_resident_memory_bytes", "Memory of the process."],
+  batchSizes: ["batch_messages", "Objects in a merged frame."],
+  fanOutSeconds: [
+    "fan_out_seconds",
+    "From a message's arrival until it was written, of one in 64.",
+  ],
+};
 
-/** The figures of an ended thread that still count: a total must not fall. */
+/** The figures of an ended thread that still count: a total, or a histogram, must not fall. */
 export function totalsOf(figures: Figures): Figures {
-  return Object.fromEntries(Object.entries(figures).filter(([name]) => TOTALS.has(name)));
+  const isTotal = (name: string) =>
+    name === "batchSizes" || name === "fanOutSeconds" ||
+    METRICS[name as keyof typeof METRICS]?.[0].endsWith("_total");
+  return Object.fromEntries(Object.entries(figures).filter(([name]) => isTotal(name)));
 }
 
-/** The figures of the whole process. */
-export async function allFigures(app: FiguresOf): Promise<ServerFigures> {
+/** The figures of each thread, by its index, and behind them what those counted that have ended. */
+export async function eachFigures(app: FiguresOf): Promise<ServerFigures[]> {
   const own = readFigures(app);
-  return app.threads ? await app.threads.report(own) as Figures & ServerFigures : own;
+  return app.threads ? await app.threads.report(own) as ServerFigures[] : [own];
+}
+
+/** The sum of some counts. */
+export function total(counts: Record<string, number> | number[]): number {
+  return Object.values(counts).reduce((sum, count) => sum + count, 0);
 }
 
 function readHistogram({ counts, sum }: Histogram) {
@@ -86,73 +130,35 @@ function readHistogram({ counts, sum }: Histogram) {
 /** One number, one for each value of a label, or a histogram. */
 type Values = number | Record<string, number> | ReturnType<typeof readHistogram>;
 
-/** A metric. One whose name ends in `_total` only grows. */
-type Metric = [name: string, help: string, values: Values, labelOrBounds?: string | number[]];
-
-function metricsOf(all: ServerFigures, { registry }: App): Metric[] {
-  const engine = registry.engineOf("");
-  const { batchSizes, fanOutSeconds } = registry.counters;
-  const closes = Object.entries(CLOSE).map(([why, { reason }]) =>
-    [reason.replaceAll(" ", "_"), all.closes[why as keyof typeof CLOSE]] as const
-  );
-  const { commands, reconnects, roundTrips, roundTripSeconds } = all.engine;
-  const remote: Metric[] = [
-    ["engine_commands_total", "Commands sent.", commands],
-    ["engine_reconnects_total", "Reconnects.", reconnects],
-    ["engine_round_trips_total", "Round trips measured.", roundTrips],
-    ["engine_round_trip_seconds_total", "Seconds of the measured round trips.", roundTripSeconds],
-  ];
-  const ready = { [engine.name]: all.engineReady };
-  const fanOutHelp = "From a message's arrival until it was written, of one in 64.";
-  return [
-    ["connections", "Clients now.", all.connections, "dialect"],
-    ["held_connections", "Clients that the runtime holds.", all.held],
-    ["rooms", "Rooms with subscribers, in each worker.", all.rooms],
-    ["members", "Sockets that have joined, a room each.", all.members],
-    ["queue_bytes", "Unsent bytes of all sockets.", all.queueBytes],
-    ["workers", "Workers that answer.", all.workers],
-    ["received_messages_total", "Objects received.", all.messagesIn],
-    ["received_bytes_total", "Bytes received, of text its length.", all.bytesIn],
-    ["sent_frames_total", "Frames sent.", all.framesOut],
-    ["sent_bytes_total", "Bytes sent, of text its length.", all.bytesOut],
-    ["deliveries_total", "Messages, once a subscriber.", all.deliveries],
-    ["closes_total", "Closes by the server.", Object.fromEntries(closes), "reason"],
-    ["refusals_total", "Errors sent.", all.refusals, "code"],
-    ["recoveries_total", "Rooms resumed.", all.recoveries, "result"],
-    ["key_failures_total", "Reads of the public keys that failed.", all.keyFailures],
-    ["log_dropped_total", "Lines of the log that nobody read.", all.logDropped],
-    ["hook_calls_total", "Hooks that answered later.", all.hookCalls, "outcome"],
-    ["hook_seconds_total", "Seconds that they took.", all.hookSeconds],
-    ["hook_waiting", "Hooks that have not answered.", all.hookWaiting],
-    ["engine_ready", "Workers whose engine takes messages.", ready, "engine"],
-    ["engine_rooms", "Rooms known, empty ones too.", all.engineRooms],
-    ["history_bytes", "Bytes of history.", all.historyBytes],
-    ...all.remoteEngines > 0 ? remote : [],
-    // What prom-client itself measures of a Node process is wrong or missing in Deno.
-    ["process_cpu_seconds_total", "CPU time, user and system.", thisMachine.cpuSeconds()],
-    ["process_start_time_seconds", "Start, in Unix time.", all.startSeconds],
-    ["process_resident_memory_bytes", "Memory of the process.", thisMachine.rssBytes()],
-    ["batch_messages", "Objects in a merged frame.", all.batchMessages, batchSizes.bounds],
-    ["fan_out_seconds", fanOutHelp, all.fanOutSeconds, fanOutSeconds.bounds],
-  ];
-}
-
-/** Makes the handler of `/metrics`. */
-export function metrics(app: App): Handler {
-  return async () => {
-    const [prom, figures] = await Promise.all([import("prom-client"), allFigures(app)]);
-    const register = new prom.Registry();
-    for (const [title, help, values, by] of metricsOf(figures, app)) {
-      const name = title.startsWith("process_") ? title : `parley_${title}`;
-      const type = Array.isArray(by) ? "histogram" : name.endsWith("_total") ? "counter" : "gauge";
-      const get = () => ({ name, help, type, values: samplesOf(name, values, by) });
-      // prom-client's own classes do the counting; these are counted already.
-      register.registerMetric({ name, get } as unknown as Gauge);
-    }
-    const headers = { "content-type": register.contentType };
-    return new Response(await register.metrics(), { headers });
+/** Answers `/metrics`. */
+export const metrics: Handler = async (_call, app) => {
+  const [prom, threads] = await Promise.all([import("prom-client"), eachFigures(app)]);
+  const figures = addUp(threads) as ServerFigures;
+  const register = new prom.Registry();
+  const { counters } = app.registry;
+  const closes = Object.entries(CLOSE).map((
+    [why, { reason }],
+  ) => [reason.replaceAll(" ", "_"), figures.closes[why as keyof typeof CLOSE]]);
+  const all: Record<string, Values | undefined> = {
+    ...figures,
+    closes: Object.fromEntries(closes),
+    engineReady: { [app.registry.engineOf("").name]: figures.engineReady },
+    cpuSeconds: thisMachine.cpuSeconds(),
+    rssBytes: thisMachine.rssBytes(),
   };
-}
+  for (const [figure, [title, help, label]] of Object.entries(METRICS)) {
+    const values = all[figure];
+    if (values === undefined) continue;
+    const name = title.startsWith("process_") ? title : `parley_${title}`;
+    const { bounds } = counters[figure as "batchSizes"] ?? {};
+    const type = bounds ? "histogram" : name.endsWith("_total") ? "counter" : "gauge";
+    const get = () => ({ name, help, type, values: samplesOf(name, values, bounds ?? label) });
+    // prom-client's own classes do the counting; these are counted already.
+    register.registerMetric({ name, get } as unknown as Gauge);
+  }
+  const headers = { "content-type": register.contentType };
+  return new Response(await register.metrics(), { headers });
+};
 
 function samplesOf(name: string, values: Values, by: string | number[] = "") {
   if (typeof values === "number") return [{ value: values }];

@@ -3,7 +3,8 @@ import { noSlotError } from "../access/slot.ts";
 import type { App, Call, Handler, Visitor } from "../app.ts";
 import type { IdempotencyKey } from "../engine/engine.ts";
 import { HttpError } from "../protocol/http_error.ts";
-import { isObject, isPersonName, isRoomName, isShallow } from "../protocol/parse.ts";
+import { encodeJson, isObject, isShallow } from "../protocol/json.ts";
+import { isPersonName, isRoomName } from "../protocol/parse.ts";
 import type { Kind } from "../registry/room.ts";
 import { Line, type Sender } from "../registry/sender.ts";
 import { byteLength } from "../util/bytes.ts";
@@ -20,8 +21,8 @@ const MAX_BATCH_BYTES = 1_048_576;
 const SEND_MS = 60_000;
 
 /** Makes the handler of `POST /rooms/{room}/messages`, or of `…/notes`, which have no key and no position. */
-export function publishMessage(app: App, kind: Kind = "chat"): Handler {
-  return async (call) => {
+export function publishMessage(kind: Kind): Handler {
+  return async (call, app) => {
     const { room, from } = senderTo(call, app);
     const body = await readBody(call.request, app, app.limits.maxMessageBytes);
     const fields = readObject(body, "The body must be an object with a message.");
@@ -35,40 +36,38 @@ export function publishMessage(app: App, kind: Kind = "chat"): Handler {
   };
 }
 
-/** Makes the handler of `POST /rooms/messages`: many messages, in order, each as if it came alone. */
-export function publishMessages(app: App): Handler {
-  return async ({ request, visitor }) => {
-    if (app.registry.isDraining) throw noSlotError(app, "draining");
-    if (!visitor.rights.mayPublish) throw refusalError({ refused: "forbidden" });
-    const body = await readBody(request, app, MAX_BATCH_BYTES);
-    const expected = "The body must be an object with a list of messages.";
-    const { messages } = readObject(body, expected);
-    check(Array.isArray(messages), "bad_message", expected);
-    if (messages.length > MAX_ENTRIES) {
-      throw new HttpError(413, "too_big", `A batch has at most ${MAX_ENTRIES} messages.`);
+/** Answers `POST /rooms/messages`: many messages, in order, each as if it came alone. */
+export const publishMessages: Handler = async ({ request, visitor }, app) => {
+  if (app.registry.isDraining) throw noSlotError(app, "draining");
+  if (!visitor.rights.mayPublish) throw refusalError({ refused: "forbidden" });
+  const body = await readBody(request, app, MAX_BATCH_BYTES);
+  const expected = "The body must be an object with a list of messages.";
+  const { messages } = readObject(body, expected);
+  check(Array.isArray(messages), "bad_message", expected);
+  if (messages.length > MAX_ENTRIES) {
+    throw new HttpError(413, "too_big", `A batch has at most ${MAX_ENTRIES} messages.`);
+  }
+  const line = new Line();
+  const { subject } = visitor.rights;
+  // All are read before the first is published: hashing a key is asynchronous and must not reorder them.
+  const entries = await Promise.all(
+    messages.map((entry) => readEntry(entry, subject, app).catch((error: Error) => error)),
+  );
+  const results = await Promise.all(entries.map(async (entry, index) => {
+    const room = messages[index]?.room;
+    try {
+      if (entry instanceof Error) throw entry;
+      const from = senderOf(visitor, app, line, entry.sender);
+      return { room, ...granted(await app.registry.room(entry.room).publish(entry.post, from)) };
+    } catch (error) {
+      if (!(error instanceof HttpError)) throw error;
+      const { code, message } = error;
+      app.registry.counters.refuse(code);
+      return { room: typeof room === "string" ? room : "", error: { code, message } };
     }
-    const line = new Line();
-    const { subject } = visitor.rights;
-    // All are read before the first is published: hashing a key is asynchronous and must not reorder them.
-    const entries = await Promise.all(
-      messages.map((entry) => readEntry(entry, subject, app).catch((error: Error) => error)),
-    );
-    const results = await Promise.all(entries.map(async (entry, index) => {
-      const room = messages[index]?.room;
-      try {
-        if (entry instanceof Error) throw entry;
-        const from = senderOf(visitor, app, line, entry.sender);
-        return { room, ...granted(await app.registry.room(entry.room).publish(entry.post, from)) };
-      } catch (error) {
-        if (!(error instanceof HttpError)) throw error;
-        const { code, message } = error;
-        app.registry.counters.refuse(code);
-        return { room: typeof room === "string" ? room : "", error: { code, message } };
-      }
-    }));
-    return Response.json({ results });
-  };
-}
+  }));
+  return Response.json({ results });
+};
 
 /** One message of a batch. @throws {HttpError} if it cannot be one */
 async function readEntry(entry: unknown, subject: string, { limits }: App) {
@@ -80,7 +79,7 @@ async function readEntry(entry: unknown, subject: string, { limits }: App) {
   if (size > limits.maxMessageBytes) {
     throw new HttpError(413, "too_big", `A message has at most ${limits.maxMessageBytes} bytes.`);
   }
-  const body = JSON.stringify([sender, message]);
+  const body = encodeJson([sender, message]);
   const known = key === undefined ? undefined : await readKey(key, subject, body);
   return { room, sender, post: { message, size, key: known } };
 }

@@ -1,7 +1,8 @@
 /** A room's state over HTTP: read, set a key, remove one. `handlers/README.md`, HTTP. */
 import type { App, Call, Handler } from "../app.ts";
 import type { Refusal } from "../engine/engine.ts";
-import { isPersonName, isShallow } from "../protocol/parse.ts";
+import { isShallow } from "../protocol/json.ts";
+import { isPersonName } from "../protocol/parse.ts";
 import { parseStateCursor } from "../protocol/position.ts";
 import { areConditions, encodeEntry, isStateKey } from "../protocol/state.ts";
 import type { Registry } from "../registry/registry.ts";
@@ -10,14 +11,12 @@ import { readBody, readJson } from "./body.ts";
 import { check, granted } from "./error.ts";
 import { senderTo } from "./publish.ts";
 
-/** Makes the handler of `GET /rooms/{room}/state`: the whole state, or what changed behind `?since=`. */
-export function readState({ registry }: App): Handler {
-  return async ({ url, room }) => {
-    const since = url.searchParams.get("since") ?? undefined;
-    const text = granted(await stateOf(registry, room, since));
-    return new Response(text, { headers: { "content-type": "application/json" } });
-  };
-}
+/** Answers `GET /rooms/{room}/state`: the whole state, or what changed behind `?since=`. */
+export const readState: Handler = async ({ url, room }, { registry }) => {
+  const since = url.searchParams.get("since") ?? undefined;
+  const text = granted(await stateOf(registry, room, since));
+  return new Response(text, { headers: { "content-type": "application/json" } });
+};
 
 /** A room's state as JSON text: a `state` object without its type. */
 export async function stateOf(
@@ -32,22 +31,19 @@ export async function stateOf(
   return `${start},"entries":[${entries.map(encodeEntry).join(",")}]}`;
 }
 
-/** Makes the handler of `PUT /rooms/{room}/state/{key}`: sets the key to the body. */
-export function setKey(app: App): Handler {
-  return (call) =>
-    change(call, app, async () => {
-      const body = await readBody(call.request, app, app.limits.maxMessageBytes);
-      const value = readJson(body);
-      const isGood = value !== null && isShallow(value);
-      check(isGood, "bad_message", "The body must be JSON, exact, not null, not too deep.");
-      return { value, size: byteLength(body) };
-    });
-}
+/** Answers `PUT /rooms/{room}/state/{key}`: sets the key to the body. */
+export const setKey: Handler = (call, app) =>
+  change(call, app, async () => {
+    const body = await readBody(call.request, app, app.limits.maxMessageBytes);
+    const value = readJson(body);
+    const isGood = value !== null && isShallow(value);
+    check(isGood, "bad_message", "The body must be JSON, exact, not null, not too deep.");
+    return { value, size: byteLength(body) };
+  });
 
-/** Makes the handler of `DELETE /rooms/{room}/state/{key}`. */
-export function removeKey(app: App): Handler {
-  return (call) => change(call, app, () => Promise.resolve({ value: null, size: 0 }));
-}
+/** Answers `DELETE /rooms/{room}/state/{key}`. */
+export const removeKey: Handler = (call, app) =>
+  change(call, app, () => Promise.resolve({ value: null, size: 0 }));
 
 async function change(
   call: Call,

@@ -1,7 +1,8 @@
-import { assertEquals, assertMatch, assertRejects } from "@std/assert";
+import { assertEquals, assertMatch, assertRejects, assertThrows } from "@std/assert";
 import { load, type LoadSpec } from "./load.ts";
 import { LineReader } from "./line_reader.ts";
 import { measureRow } from "./measure.ts";
+import { readOptions } from "./options.ts";
 import type { RowResult } from "./results.ts";
 import { ROWS } from "./rows.ts";
 import { SERVERS } from "./servers.ts";
@@ -115,6 +116,9 @@ Deno.test("the load generator measures the bare control in a process of its own"
   const { runs, failures } = await measureRow(row, [server], effort, () => {});
   assertEquals(failures, []);
   assertEquals(runs.control[0].perSecond > 1000, true);
+  const twice = { ...effort, turns: 2 };
+  const late = await measureRow(row, [server], twice, () => {}, { until: performance.now() });
+  assertEquals([late.runs.control.length, late.failures], [1, []]);
 });
 
 Deno.test("report() shows no figure of a row whose client was short of a message", () => {
@@ -139,7 +143,7 @@ Deno.test("judgeTargets() holds medians against the bounds", () => {
       control: runs(100, 90, 500),
       parley: runs(94, 1, 1000),
       bun: runs(10),
-      "parley-v1": runs(20),
+      "parley-v1": runs(25),
     },
     failures: [],
   }]);
@@ -169,4 +173,29 @@ Deno.test("LineReader finds lines and frames wherever the reads are cut", () => 
     }
     assertEquals(heard, [...lines, "control 9", ...lines], `step ${step}`);
   }
+});
+
+Deno.test("readOptions() with --quick asks for echo and fan-out, of Parley, bare Deno and Bun, in one minute", () => {
+  const { rows, servers, minutes } = readOptions(["--quick"])!;
+  assertEquals(rows.map(({ name }) => name), [
+    "echo 32",
+    "chat 32x32",
+    "chat 200x200",
+    "chat 10→1000",
+  ]);
+  const names = servers.filter(({ unix }) => !unix).map(({ name }) => name);
+  assertEquals(names, ["parley", "parley-v1", "control", "bun"]);
+  assertEquals(minutes, 1);
+  assertEquals(readOptions([])!.minutes, 10);
+  assertEquals(readOptions(["--quick", "--minutes", "2"])!.minutes, 2);
+});
+
+Deno.test("readOptions() refuses what it cannot measure, and --help asks for nothing", () => {
+  assertEquals(readOptions(["--help"]), undefined);
+  const wrong = [["--turns", "0"], ["--seconds", "soon"], ["--only", "nothing"], [
+    "--servers",
+    "x",
+  ]];
+  for (const args of wrong) assertThrows(() => readOptions(args), Error, args[1]);
+  assertThrows(() => readOptions(["--fast"]), TypeError, "--fast");
 });

@@ -26,25 +26,36 @@ export function partakers(row: Row, servers: Server[]): Server[] {
   });
 }
 
-/** Measures `row`. `perSecond` is the rate of a latency row; `log` hears of every measurement. */
+/** When a row has to be done, and how fast it goes. */
+export interface Pace {
+  /** No further turn begins that would end later, by `performance.now()`. @default never */
+  until?: number;
+  /** The rate of a latency row. */
+  perSecond?: number;
+}
+
+/** Measures `row`; `log` hears of every measurement. */
 export async function measureRow(
   row: Row,
   servers: Server[],
   effort: Effort,
   log: (line: string) => void,
-  perSecond?: number,
+  { until = Infinity, perSecond }: Pace = {},
 ): Promise<RowResult> {
   const result: RowResult = { row, runs: {}, failures: [] };
   const stage = new Stage(row);
   try {
+    let lasted = 0;
     for (let turn = 0; turn < effort.turns; turn++) {
+      const start = performance.now();
+      if (turn > 0 && start + lasted > until) break;
       for (const server of partakers(row, servers)) {
-        if (result.failures.some((text) => text.startsWith(server.label))) {
-          continue;
-        }
+        const hasFailed = result.failures.some((text) => text.startsWith(server.label));
+        if (hasFailed || (server.slow && turn > 0)) continue;
         try {
           const figures = row.kind === "start" ? await measureStart(server) : await undisturbed(
             effort.retries,
+            until,
             () => measureLoad(row, server, effort, stage, perSecond),
           );
           (result.runs[server.name] ??= []).push(figures);
@@ -53,6 +64,7 @@ export async function measureRow(
           result.failures.push(`${server.label}: ${(error as Error).message}`);
         }
       }
+      lasted = performance.now() - start;
     }
   } finally {
     await stage.stop();
@@ -61,10 +73,15 @@ export async function measureRow(
 }
 
 /** Measures in a quiet moment, and again if that was none; the least disturbed counts. */
-async function undisturbed(retries: number, measure: () => Promise<Figures>) {
+async function undisturbed(
+  retries: number,
+  until: number,
+  measure: () => Promise<Figures>,
+): Promise<Figures> {
   let best: Figures | undefined;
   for (let i = 0; i <= retries; i++) {
-    await quiet(i * QUIET_SECONDS);
+    if (best && performance.now() > until) break;
+    await quiet(Math.min(performance.now() + i * QUIET_SECONDS * 1_000, until));
     const figures = await measure();
     if (!best || figures.othersBusy < best.othersBusy) best = figures;
     if (!(best.othersBusy > DISTURBED)) break;
@@ -72,9 +89,8 @@ async function undisturbed(retries: number, measure: () => Promise<Figures>) {
   return best!;
 }
 
-/** Waits until the machine does next to nothing, `seconds` at most. */
-async function quiet(seconds: number): Promise<void> {
-  const end = performance.now() + seconds * 1000;
+/** Waits until the machine does next to nothing, to `end` at most. */
+async function quiet(end: number): Promise<void> {
   while (performance.now() < end) {
     const before = machineCpuSeconds();
     await new Promise((resolve) => setTimeout(resolve, 200));

@@ -58,14 +58,14 @@ export const ROWS: Row[] = [
     kind: "chat",
     ...crowd(32, text),
   })),
-  { name: "socket 32x32", kind: "unix", quick: true, ...crowd(32) },
+  { name: "socket 32x32", kind: "unix", ...crowd(32) },
   { name: "socket 200x200", kind: "unix", ...crowd(200) },
   { name: "socket 10→1000", kind: "unix", ...fromTo(10, 1000) },
-  { name: "latency 32x32", kind: "latency", quick: true, ...crowd(32) },
+  { name: "latency 32x32", kind: "latency", ...crowd(32) },
   { name: "latency 10→1000", kind: "latency", ...fromTo(10, 1000) },
   // The first thousand warm up, and are not counted.
   { name: "idle 10000", kind: "idle", ...fromTo(0, 11000) },
-  { name: "start", kind: "start", quick: true, ...fromTo(0, 0) },
+  { name: "start", kind: "start", ...fromTo(0, 0) },
   { name: "history 64 B", kind: "history", ...crowd(16) },
   ...TEXTS.filter(([label]) => label !== "16 kB").map(([label, text]): Row => ({
     name: `history ${label}`,

@@ -32,8 +32,8 @@ const TARGETS: Target[] = [
   ...[32, 200, 1000].map((count) => least(`echo ${count}`, ["parley", "control"], 0.95)),
   ...COMMON.map((shape) => least(`chat ${shape}`, ["parley", "control"], 0.95)),
   least("chat 32x32", ["parley-v1", "bun"], 1),
-  least("chat 200x200", ["parley-v1", "bun"], 2),
-  least("chat 10→1000", ["parley-v1", "bun"], 1),
+  least("chat 200x200", ["parley-v1", "bun"], 2.5),
+  least("chat 10→1000", ["parley-v1", "bun"], 1.2),
   ...["32x32", "10→1000"].flatMap((shape) =>
     ["parley", "parley-v1"].map((server): Target => ({
       row: `latency ${shape}`,

@@ -136,6 +136,19 @@ redisTest(
     const connections = (await redis.command("CLIENT", "LIST")).trim().split("\n")
       .filter((line) => !line.includes("cmd=client"));
     assertEquals(connections.length, 1, connections.join("\n"));
+    await redis.command("CLIENT", "KILL", "TYPE", "pubsub");
+    await eventually(
+      async () => {
+        const metrics = await (await fetch(`${server.url}/metrics`)).text();
+        const read = ([, name, value]: string[]) => [name, Number(value)];
+        return Object.fromEntries(
+          [...metrics.matchAll(/^parley_engine_(\w+) ([\d.]+)$/gm)].map(read),
+        );
+      },
+      (figures) =>
+        figures.reconnects_total === 1 && figures.commands_total > figures.round_trips_total &&
+        figures.round_trips_total > 1 && figures.round_trip_seconds_total > 0,
+    );
     for (const client of clients) await client.close();
   },
   test,

@@ -373,14 +373,18 @@ export function engineContract(...system: System): void {
       for (const [index, text] of texts.entries()) {
         const key = { session: `${SESSION}${texts.at(-1 - index)}`, id: text };
         places.push(await granted(node.publish(ROOM, draft(text, key, text))));
+        const change = { key: `${index}`, value: text, sender: text, id: key };
+        assertEquals((await granted(node.set(ROOM, change))).rev, index + 1);
       }
     }
     const seqs = range(1, texts.length);
     assertEquals(places.map(({ seq }) => seq), [...seqs, ...seqs]);
-    await recorder.until(({ chats }) => chats.length === texts.length);
+    await recorder.until(({ events }) => events.length === 2 * texts.length);
     for (const chats of [recorder.chats, (await granted(nodes[0].read(ROOM))).chats]) {
       assertEquals(chats.map(({ message, sender }) => [message, sender]), texts.map((t) => [t, t]));
     }
+    const { entries } = await granted(nodes.at(-1)!.state(ROOM));
+    assertEquals(entries.map(({ value, sender }) => [value, sender]), texts.map((t) => [t, t]));
     assertEquals(await nodes[0].join(ROOM, "m1", texts[0]), undefined);
     assertEquals(await nodes.at(-1)!.members(ROOM), people(texts[0]));
   });
@@ -472,7 +476,10 @@ export function engineContract(...system: System): void {
     for (const node of nodes) {
       const members = { members: [others[0], ann, others[1]], count: 3 };
       assertEquals(await node.members(ROOM), members);
-      const [summary] = await eventually(() => node.rooms("a", 1), ({ length }) => length === 1);
+      const [summary] = await eventually(
+        () => granted(node.rooms("a", 1)),
+        ({ length }) => length === 1,
+      );
       assertEquals(summary.members, 3);
     }
     assertEquals(await one.join(ROOM, "m5", "A", user), undefined);
@@ -632,7 +639,7 @@ export function engineContract(...system: System): void {
     await nodes[0].join("b", "m1", "Ann");
     const listeners = 2 + 3 * (distinct.length - 1);
     for (const node of nodes) {
-      const list = (after: string, limit: number) => Promise.resolve(node.rooms(after, limit));
+      const list = (after: string, limit: number) => granted(node.rooms(after, limit));
       const rooms = await eventually(
         () => list("", 10),
         (rooms) => rooms.length === 4 && rooms[1].listeners === listeners,
@@ -648,7 +655,7 @@ export function engineContract(...system: System): void {
     }
     nodes[0].release("c");
     for (const node of nodes) {
-      await eventually(() => node.rooms("b", 10), (rooms) => rooms.length === 0);
+      await eventually(() => granted(node.rooms("b", 10)), (rooms) => rooms.length === 0);
     }
   });
 

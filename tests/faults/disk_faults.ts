@@ -35,6 +35,13 @@ class ShellServer implements AsyncDisposable {
     return response.status === 202 ? { epoch, seq } : undefined;
   }
 
+  /** The status of `GET /rooms`. */
+  async listStatus(): Promise<number> {
+    const response = await fetch(`${this.#url}/rooms`);
+    await response.body?.cancel();
+    return response.status;
+  }
+
   async readiness(): Promise<string> {
     const response = await fetch(`${this.#url}/readyz`);
     return `${response.status} ${(await response.text()).trim()}`;
@@ -72,6 +79,7 @@ async function surviveFailure(
     assertEquals(await server.readiness(), "503 engine unreachable");
     assertMatch(await server.process.line(/Cannot store: /), reason);
     assertEquals(await server.post("while it fails"), undefined);
+    assertEquals(await server.listStatus(), 503);
     await mend(server);
     await eventually(() => server.readiness(), (answer) => answer === "200 ready");
     await server.process.line(/The store works again/);

@@ -6,5 +6,6 @@
  */
 import "./servers_faults.ts";
 import "./durable_faults.ts";
+import "./redis_cluster_faults.ts";
 import "./redis_faults.ts";
 import "./disk_faults.ts";

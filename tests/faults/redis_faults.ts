@@ -21,7 +21,6 @@ import {
 } from "../support/redis_server.ts";
 import { Proxy } from "../support/proxy.ts";
 import { IS_FULL, sized } from "../support/run.ts";
-import { moveSlots } from "./moving_slots.ts";
 import { Traffic } from "./traffic.ts";
 import { addFault } from "./add_fault.ts";
 
@@ -192,7 +191,6 @@ faultTest("members come back with their node, and those who left meanwhile do no
   await eventually(names, (names) => names === "Cleo,Dan");
 });
 
-faultTest("a slot that moves while its room talks loses no ack, and keeps one order", moveSlots);
 faultTest("killed with appendfsync always, Redis loses no ack and keeps the epoch", async () => {
   await killInTraffic({ appendfsync: "always" }, false);
 });

@@ -19,7 +19,7 @@ async function get(handler: ReturnType<typeof file>, headers: HeadersInit = {}):
   const request = new Request("http://parley.test/", { headers });
   const visitor = { remote: "", address: "", rights: OPEN_RIGHTS };
   const call: Call = { request, url: new URL(request.url), visitor, room: "" };
-  return await handler(call);
+  return await handler(call, createTestApp().app);
 }
 
 Deno.test("file() gives the text, its type and its tag", async () => {

@@ -37,9 +37,14 @@ export class RedisCluster implements AsyncDisposable {
     return cluster;
   }
 
+  /** Those that begin as primaries. */
+  get primaries(): RedisServer[] {
+    return this.servers.slice(0, PRIMARIES);
+  }
+
   /** A URL that names all primaries. */
   get url(): string {
-    const addresses = this.servers.slice(0, PRIMARIES).map(({ port }) => `127.0.0.1:${port}`);
+    const addresses = this.primaries.map(({ port }) => `127.0.0.1:${port}`);
     return `redis://${addresses.join()}`;
   }
 
@@ -63,6 +68,11 @@ export class RedisCluster implements AsyncDisposable {
         (info) => /cluster_state:ok/.test(info),
       );
     }
+  }
+
+  /** Removes all keys. */
+  async empty(): Promise<void> {
+    await Promise.all(this.primaries.map((server) => order(server, "FLUSHALL")));
   }
 
   /**
@@ -90,7 +100,7 @@ export class RedisCluster implements AsyncDisposable {
       }
     }
     // The new owner first: while neither of the two has the slot, the old one would take it back.
-    for (const server of new Set([to, from, ...this.servers.slice(0, PRIMARIES)])) {
+    for (const server of new Set([to, from, ...this.primaries])) {
       await order(server, "CLUSTER", "SETSLOT", slot, "NODE", toId);
     }
   }
@@ -103,7 +113,7 @@ export class RedisCluster implements AsyncDisposable {
         .map(([id, , , , , , epoch, , ...slots]) => [id, epoch, ...slots].join(" ")).sort().join();
     };
     await eventually(
-      () => Promise.all(this.servers.slice(0, PRIMARIES).map(view)),
+      () => Promise.all(this.primaries.map(view)),
       (views) => new Set(views).size === 1,
     );
   }
@@ -113,7 +123,7 @@ export class RedisCluster implements AsyncDisposable {
   }
 
   async #join(hasReplicas: boolean): Promise<void> {
-    const primaries = this.servers.slice(0, PRIMARIES);
+    const { primaries } = this;
     await Promise.all(primaries.map((server, index) => {
       const [first, last] = [index, index + 1].map((i) => Math.floor(i * SLOTS / PRIMARIES));
       return server.command("CLUSTER", "ADDSLOTSRANGE", String(first), String(last - 1));
