@@ -60,8 +60,8 @@ export interface App extends AccessRules, Pick<AppOptions, "threads">, Required<
 
 type Given = Pick<AppOptions, "clock" | "health" | "prefix" | "pages" | "upgrade">;
 
-/** Five minutes of the server's own figures. */
-const STATS_HISTORY = 300;
+/** What five minutes of the server's own figures need. */
+const STATS_LIMITS = { historyMb: 4, maxKeys: 1_000 };
 
 /** Puts an app together. @throws {OptionError} if an option cannot be used; nothing runs then */
 export function createApp(options: AppOptions = {}): App {
@@ -71,12 +71,13 @@ export function createApp(options: AppOptions = {}): App {
   }
   // Throws where no browser sends such an origin.
   new OriginRules(allowedOrigins);
+  const { authorize } = options;
   const log = guardLog(options.log ?? silentLog);
   const limits = fullLimits(options.limits);
   const sharedLimits = options.threads?.limits ?? new LimitTable(limits, clock);
   const registry = new Registry({
     engine: options.engine ?? createMemoryEngine(limits, clock),
-    localEngine: createMemoryEngine({ ...limits, historySize: STATS_HISTORY }, clock),
+    localEngine: createMemoryEngine({ ...limits, ...STATS_LIMITS }, clock),
     log,
     clock,
     limits,
@@ -91,7 +92,8 @@ export function createApp(options: AppOptions = {}): App {
     limits,
     allowedOrigins,
     trustedProxies: options.trustedProxies ?? 0,
-    authorize: options.authorize,
+    // It may be a method of the options, and has figures.
+    authorize: authorize && Object.assign(authorize.bind(options), authorize),
     sharedLimits,
     threads: options.threads,
     health: options.health ?? {},

@@ -8,7 +8,7 @@
  *
  * @module
  */
-import { fullLimits, type Limits } from "./access/limits.ts";
+import { DEFAULT_LIMITS, fullLimits, type Limits } from "./access/limits.ts";
 import { createApp, type ParleyOptions } from "./app.ts";
 import type { Engine } from "./engine/engine.ts";
 import { createMemoryEngine } from "./engine/memory.ts";
@@ -32,7 +32,7 @@ export { ParleyError, type PublishOptions, type SetOptions } from "./run_app.ts"
 export type { Clock } from "./util/clock.ts";
 export type { Log, Write } from "./util/log.ts";
 export type { MaybePromise } from "./util/maybe_promise.ts";
-export { type Limits, OptionError, type Parley, type ParleyOptions };
+export { DEFAULT_LIMITS, type Limits, OptionError, type Parley, type ParleyOptions };
 
 /**
  * Makes a Parley. Ending it (`await using`) drains it and closes its engine, also one that was given.

@@ -3,68 +3,56 @@ import type { HistoryLimits } from "../engine/room_rules.ts";
 import { OptionError } from "../util/option_error.ts";
 import { DEFAULT_MAX_KEYS, DEFAULT_MAX_STATE_BYTES } from "../engine/state_map.ts";
 
-/** What clients may use, and what the server keeps. 0 means no limit where the comment says so. */
-export interface Limits extends HistoryLimits {
+/** The limits of a server that sets none. 0 means no limit where the comment says so. */
+export const DEFAULT_LIMITS = {
   /** Clients at once; one more is refused with 503. */
-  maxConnections: number;
-  /** Clients at once from one address (IPv6: one /64); 0 = no limit. */
-  maxConnectionsPerIp: number;
-  /** Clients at once of one user; 0 = no limit. */
-  maxConnectionsPerUser: number;
-  /** Bytes of a message or of a request's body. */
-  maxMessageBytes: number;
-  /** Unsent bytes of one client; above, it is closed with 1013. */
-  maxQueueBytes: number;
-  /** Megabytes unsent to all clients of a thread together; near it each may have less. */
-  queueMb: number;
-  /** Keys of a room's state. */
-  maxKeys: number;
-  /** Bytes of a room's keys, encoded; more than a quarter of `maxQueueBytes` counts as that. */
-  maxStateBytes: number;
-  /** Rooms that one socket subscribes to. */
-  maxRoomsPerConnection: number;
-  /** Megabytes of the process above which no client is let in; 0 = no limit. */
-  maxRssMb: number;
-  /** Messages a second from one connection; 0 = no limit. */
-  messageRate: number;
-  /** Messages a second from all connections of one user; 0 = no limit. */
-  messageRatePerUser: number;
-  /** Bytes a second from one connection; 0 = no limit. */
-  byteRate: number;
-  /** Joins and listens a second from one connection; 0 = no limit. */
-  joinRate: number;
-  /** Requests to publish a second from one user, or address where no token names one, but not from an admin; 0 = no limit. */
-  postRate: number;
-  /** Seconds of silence after which a peer that answers no ping is dropped; 0 = never. */
-  idleTimeoutSeconds: number;
-  /** Seconds over which a drain sends clients away. */
-  drainSeconds: number;
-}
-
-/** The limits of a server that sets none. */
-export const DEFAULT_LIMITS: Readonly<Limits> = {
   maxConnections: 10_000,
+  /** Clients at once from one address (IPv6: one /64); 0 = no limit. */
   maxConnectionsPerIp: 0,
+  /** Clients at once of one user; 0 = no limit. */
   maxConnectionsPerUser: 0,
+  /** Bytes of a message or of a request's body. */
   maxMessageBytes: 65_536,
+  /** Unsent bytes of one client; above, it is closed with 1013. */
   maxQueueBytes: 1_048_576,
+  /** Megabytes unsent to all clients of a thread together; near it each may have less. */
   queueMb: 256,
+  /** Rooms, empty ones included. */
   maxRooms: 100_000,
+  /** Rooms that one socket subscribes to. */
   maxRoomsPerConnection: 100,
+  /** Megabytes of the process above which no client is let in; 0 = no limit. */
   maxRssMb: 0,
+  /** Messages a second from one connection; 0 = no limit. */
   messageRate: 100,
+  /** Messages a second from all connections of one user; 0 = no limit. */
   messageRatePerUser: 0,
+  /** Bytes a second from one connection; 0 = no limit. */
   byteRate: 1_048_576,
+  /** Joins and listens a second from one connection; 0 = no limit. */
   joinRate: 10,
+  /** Requests to publish a second from one user, or address where no token names one, but not from an admin; 0 = no limit. */
   postRate: 100,
+  /** Seconds of silence after which a peer that answers no ping is dropped; 0 = never. */
   idleTimeoutSeconds: 30,
+  /** Messages kept a room. */
   historySize: 100,
+  /** Seconds that messages, and empty rooms, are kept. */
   historySeconds: 3_600,
+  /** Megabytes for all rooms together, remembered ids and state included. */
   historyMb: 256,
+  /** Keys of a room's state. */
   maxKeys: DEFAULT_MAX_KEYS,
+  /** Bytes of a room's keys, encoded; more than a quarter of `maxQueueBytes` counts as that. */
   maxStateBytes: DEFAULT_MAX_STATE_BYTES,
+  /** Seconds over which a drain sends clients away. */
   drainSeconds: 4,
 };
+
+/** What clients may use, and what the server keeps. */
+export type Limits =
+  & { -readonly [Name in keyof typeof DEFAULT_LIMITS]: number }
+  & Pick<HistoryLimits, "roomRules" | "events">;
 
 /**
  * Limits with those that are missing; a room's state is at most a quarter of what a client may have unsent.

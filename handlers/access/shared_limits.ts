@@ -14,7 +14,7 @@ export interface SharedLimits {
   /** Counts a client out. */
   release(address: string, user?: string): void;
   /** Clients of this thread by the keys of {@link keysOf}, in the thread that counts. */
-  countsHere?(): Map<string, number>;
+  countsHere?(): ReadonlyMap<string, number>;
   /** Whether MAX_CONNECTIONS clients are counted in. */
   readonly isFull: boolean;
   /** Charges a user for a message; returns 0, or the ms until it may be sent. */
@@ -23,42 +23,49 @@ export interface SharedLimits {
   tryPublish(key: string, size: number): MaybePromise<number>;
 }
 
-/** The limits in the thread that counts for all; its answers come at once. */
-export class LimitTable implements SharedLimits {
-  /** How many clients there are. */
-  count = 0;
-  /** Clients by the keys of {@link keysOf}. */
-  readonly #counts = new Map<string, number>();
-  /** What other threads hold of that. */
-  readonly #elsewhere = new Map<string, number>();
-  readonly #messages: RateTable;
-  readonly #posts: RateTable;
-  readonly #bytes: RateTable;
+/** What the threads of a process have in common. */
+interface Process {
+  /** Each with its own clients. */
+  threads: Set<LimitTable>;
+  messages: RateTable;
+  posts: RateTable;
+  bytes: RateTable;
+}
 
-  constructor(readonly limits: Limits, readonly clock: Clock) {
-    this.#messages = new RateTable(limits.messageRatePerUser);
-    this.#posts = new RateTable(limits.postRate);
-    this.#bytes = new RateTable(limits.byteRate);
+/** The limits of one thread, in the thread that counts for all; its answers come at once. */
+export class LimitTable implements SharedLimits {
+  /** Clients of this thread, and by the keys of {@link keysOf}. */
+  #clients = 0;
+  readonly #counts = new Map<string, number>();
+  readonly #process: Process;
+
+  /** @param first a thread of the same process */
+  constructor(readonly limits: Limits, readonly clock: Clock, first?: LimitTable) {
+    this.#process = first ? first.#process : {
+      threads: new Set(),
+      messages: new RateTable(limits.messageRatePerUser),
+      posts: new RateTable(limits.postRate),
+      bytes: new RateTable(limits.byteRate),
+    };
+    this.#process.threads.add(this);
+  }
+
+  /** How many clients there are, in all threads. */
+  get count(): number {
+    return this.#sum((thread) => thread.#clients);
+  }
+
+  /** How many clients a key of {@link keysOf} has, in all threads. */
+  countOf(key: string): number {
+    return this.#sum((thread) => thread.#counts.get(key) ?? 0);
   }
 
   get isFull(): boolean {
     return this.count >= this.limits.maxConnections;
   }
 
-  /** How many addresses and users have clients. */
-  get keyCount(): number {
-    return this.#counts.size;
-  }
-
-  /** How many clients a key of {@link keysOf} has, in all threads. */
-  countOf(key: string): number {
-    return this.#counts.get(key) ?? 0;
-  }
-
-  countsHere(): Map<string, number> {
-    const here = new Map(this.#counts);
-    for (const [key, count] of this.#elsewhere) add(here, key, -count);
-    return here;
+  countsHere(): ReadonlyMap<string, number> {
+    return this.#counts;
   }
 
   acquire(address: string, user?: string): NoSlot | undefined {
@@ -76,65 +83,39 @@ export class LimitTable implements SharedLimits {
   }
 
   trySend(user: string): number {
-    return this.#messages.tryConsume(user, this.clock.elapsedMs());
+    return this.#process.messages.tryConsume(user, this.clock.elapsedMs());
   }
 
   tryPublish(key: string, size: number): number {
+    const { posts, bytes } = this.#process;
     const now = this.clock.elapsedMs();
-    return this.#posts.tryConsume(key, now) || this.#bytes.tryConsume(key, now, size);
+    return posts.tryConsume(key, now) || bytes.tryConsume(key, now, size);
   }
 
-  /** The same limits for another thread; `releaseAll` counts out its clients when it has died. */
-  share(): Omit<SharedLimits, "countsHere" | "isFull"> & { releaseAll(): void } {
-    /** By address and user, as JSON. */
-    const held = new Map<string, number>();
-    const hold = (clients: number, client: Client) => {
-      add(held, JSON.stringify(client), clients);
-      for (const key of keysOf(...client)) add(this.#elsewhere, key, clients);
-    };
-    return {
-      acquire: (...client) => {
-        const noSlot = this.acquire(...client);
-        if (!noSlot) hold(1, client);
-        return noSlot;
-      },
-      release: (...client) => {
-        this.release(...client);
-        hold(-1, client);
-      },
-      trySend: (user) => this.trySend(user),
-      tryPublish: (key, size) => this.tryPublish(key, size),
-      releaseAll: () => {
-        for (const [text, count] of [...held]) {
-          const [address, user] = JSON.parse(text);
-          const client: Client = [address, user ?? undefined];
-          this.#add(-count, ...client);
-          hold(-count, client);
-        }
-        held.clear();
-      },
-    };
+  /** Counts out all clients of this thread: it has died. */
+  releaseAll(): void {
+    this.#process.threads.delete(this);
   }
 
-  #add(clients: number, ...client: Client): void {
-    this.count += clients;
-    for (const key of keysOf(...client)) add(this.#counts, key, clients);
+  #sum(countOf: (thread: LimitTable) => number): number {
+    return this.#process.threads.values().reduce((sum, thread) => sum + countOf(thread), 0);
+  }
+
+  #add(clients: number, address: string, user?: string): void {
+    this.#clients += clients;
+    for (const key of keysOf(address, user)) {
+      const count = (this.#counts.get(key) ?? 0) + clients;
+      if (count !== 0) this.#counts.set(key, count);
+      else this.#counts.delete(key);
+    }
   }
 }
 
-type Client = [address: string, user?: string];
-
 /** What a client is counted by: its address, and its user with a prefix that no address has. */
-export function keysOf(...[address, user]: Client): string[] {
+export function keysOf(address: string, user?: string): string[] {
   return user === undefined ? [address] : [address, userKey(user)];
 }
 
 function userKey(user: string): string {
   return `user ${user}`;
-}
-
-function add(counts: Map<string, number>, address: string, clients: number): void {
-  const count = (counts.get(address) ?? 0) + clients;
-  if (count !== 0) counts.set(address, count);
-  else counts.delete(address);
 }

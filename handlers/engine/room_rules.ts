@@ -1,5 +1,6 @@
 /** What is kept of each room: the limits of all, or what a rule says of its name. */
-import { isObject, isRoomName, isServerRoom, isSharedRoom } from "../protocol/parse.ts";
+import { isObject } from "../protocol/json.ts";
+import { isRoomName, isServerRoom, isSharedRoom } from "../protocol/parse.ts";
 import { OptionError } from "../util/option_error.ts";
 import type { MemberEvent } from "./member_events.ts";
 import { DEFAULT_MAX_KEYS, DEFAULT_MAX_STATE_BYTES } from "./state_map.ts";
@@ -16,26 +17,20 @@ export type RoomRules = Record<string, RoomRule>;
 
 /** What is kept of one room. */
 export interface RoomLimits {
-  /** Messages. */
-  historySize: number;
-  /** How long messages, and empty rooms, are kept. */
-  historySeconds: number;
-  /** Keys of its state. */
-  maxKeys?: number;
-  /** Bytes of them, encoded. */
-  maxStateBytes?: number;
+  /** Messages. */ historySize: number;
+  /** How long messages, and empty rooms, are kept. */ historySeconds: number;
+  /** Keys of its state. */ maxKeys?: number;
+  /** Bytes of them, encoded. */ maxStateBytes?: number;
 }
 
 /** How much an engine keeps; see the settings of the same names. */
 export interface HistoryLimits extends RoomLimits {
-  /** What is kept of some rooms in place of that. */
-  roomRules?: RoomRules;
+  /** What is kept of some rooms in place of that. */ roomRules?: RoomRules;
   /** What the room `_events` says of members; nothing if missing. */
   events?: readonly MemberEvent[];
   /** Megabytes for all rooms together, remembered ids and state included. */
   historyMb: number;
-  /** Rooms, empty ones included. */
-  maxRooms: number;
+  /** Rooms, empty ones included. */ maxRooms: number;
 }
 
 /** A hundred years. */

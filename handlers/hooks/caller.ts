@@ -1,5 +1,6 @@
 /** Calls the hooks of a program: what they answer is checked, and their faults stay with their sender. */
-import { isPersonName, isShallow } from "../protocol/parse.ts";
+import { encodeJson, isShallow } from "../protocol/json.ts";
+import { isPersonName } from "../protocol/parse.ts";
 import { byteLength } from "../util/bytes.ts";
 import type { Clock } from "../util/clock.ts";
 import { errorText, type Log } from "../util/log.ts";
@@ -55,10 +56,10 @@ export class HookCaller {
 
   /** The name to join under. */
   join(from: From): MaybePromise<string | HookRejection> {
-    const { onJoin } = this.#hooks;
-    if (!onJoin) return from.name;
-    return this.#call("onJoin", from, () => onJoin(from), (answer) => {
-      if (answer === undefined) return from.name;
+    const { name } = from;
+    if (!this.has("onJoin")) return name;
+    return this.#call("onJoin", from, (hooks) => hooks.onJoin!(from), (answer) => {
+      if (answer === undefined) return name;
       if (!isPersonName(answer)) throw new TypeError(`no name: ${JSON.stringify(answer)}`);
       return answer;
     });
@@ -73,12 +74,11 @@ export class HookCaller {
     from: From,
     message: unknown,
     kind: "chat" | "note",
-    text = JSON.stringify(message),
+    text = encodeJson(message),
   ): MaybePromise<string | HookRejection> {
-    const { onMessage } = this.#hooks;
-    if (!onMessage) return text;
+    if (!this.has("onMessage")) return text;
     const { room, name, user, via } = from;
-    const call = () => onMessage({ room, name, user, via, message, kind });
+    const call = (hooks: Hooks) => hooks.onMessage!({ room, name, user, via, message, kind });
     return this.#call("onMessage", from, call, (answer) => {
       return answer === undefined ? text : this.#encode((answer as { message: unknown }).message);
     });
@@ -93,26 +93,25 @@ export class HookCaller {
     from: From,
     key: string,
     value: unknown,
-    text = JSON.stringify(value),
+    text = encodeJson(value),
   ): MaybePromise<string | HookRejection> {
-    const { onSet } = this.#hooks;
-    if (!onSet) return text;
-    return this.#call("onSet", from, () => onSet({ ...from, key, value }), (answer) => {
+    if (!this.has("onSet")) return text;
+    const call = (hooks: Hooks) => hooks.onSet!({ ...from, key, value });
+    return this.#call("onSet", from, call, (answer) => {
       return answer === undefined ? text : this.#encode((answer as { value: unknown }).value);
     });
   }
 
   /** Tells that a member has left. */
   leave(from: From): void {
-    const { onLeave } = this.#hooks;
-    if (onLeave) this.#call("onLeave", from, () => onLeave(from), () => undefined);
+    if (this.has("onLeave")) this.#call("onLeave", from, (hooks) => hooks.onLeave!(from), () => {});
   }
 
   #encode(value: unknown): string {
     if (!isShallow(value)) {
       throw new TypeError("the value nests too deep, or a number is too large or inexact");
     }
-    const text = JSON.stringify(value);
+    const text = encodeJson(value);
     if (text === undefined) throw new TypeError(`no JSON value: ${String(value)}`);
     const { maxMessageBytes } = this.context.limits;
     const size = byteLength(text);
@@ -125,14 +124,14 @@ export class HookCaller {
   #call<T>(
     hook: keyof Hooks,
     { room, via }: From,
-    call: () => MaybePromise<unknown>,
+    call: (hooks: Hooks) => MaybePromise<unknown>,
     read: (answer: unknown) => T,
   ): MaybePromise<T | HookRejection> {
     const isRequest = via === "http";
     const isBusy = isRequest && this.#waitingRequests >= MAX_WAITING_REQUESTS;
     if (isBusy || this.#isClosed && hook !== "onLeave") return UNAVAILABLE;
     try {
-      const answer = call();
+      const answer = call(this.#hooks);
       if (!isThenable(answer)) return settle(answer, read);
       const settled = Promise.resolve(answer)
         .then((answer) => settle(answer, read))
@@ -145,7 +144,7 @@ export class HookCaller {
   }
 
   #fail(hook: keyof Hooks, room: string, error: unknown): HookRejection {
-    if (error instanceof HookUnavailable) return UNAVAILABLE;
+    if (isUnavailable(error)) return UNAVAILABLE;
     this.#log(hook, room, `failed in ${room}: ${errorText(error)}`);
     return FAULT;
   }
@@ -185,6 +184,15 @@ export class HookCaller {
 function settle<T>(answer: unknown, read: (answer: unknown) => T): T | HookRejection {
   if (answer instanceof Refused) return { refused: "refused", text: String(answer.text) };
   return read(answer);
+}
+
+/** Whatever was thrown, a proxy that throws by itself too, this does not throw. */
+function isUnavailable(error: unknown): boolean {
+  try {
+    return error instanceof HookUnavailable;
+  } catch {
+    return false;
+  }
 }
 
 function outcomeOf(result: unknown): string {

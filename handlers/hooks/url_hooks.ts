@@ -1,6 +1,6 @@
 /** Hooks that ask a backend by URL. `handlers/README.md`, Hook by URL. */
 import { createHmac } from "node:crypto";
-import { isObject, parseJson } from "../protocol/parse.ts";
+import { encodeJson, isObject, parseJson } from "../protocol/json.ts";
 import { type Clock, systemClock } from "../util/clock.ts";
 import type { Log } from "../util/log.ts";
 import {
@@ -70,7 +70,7 @@ export function urlHooks(options: UrlHooksOptions): Hooks {
     content: object = {},
   ): Promise<Record<K, unknown> | Refused | undefined> {
     if (waitingCount >= options.maxWaiting) throw unavailable(`${waitingCount} wait for it`);
-    const body = JSON.stringify({ event, room, name, user, ...content, via });
+    const body = encodeJson({ event, room, name, user, ...content, via });
     const timeout = new AbortController();
     const cancel = clock.after(timeoutMs, () => timeout.abort(`no answer in ${timeoutMs} ms`));
     waitingCount++;

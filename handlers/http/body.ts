@@ -1,7 +1,7 @@
 /** The body of a request: JSON, bounded in size and time. */
 import type { App } from "../app.ts";
 import { HttpError } from "../protocol/http_error.ts";
-import { isObject, parseJson } from "../protocol/parse.ts";
+import { isObject, parseJson } from "../protocol/json.ts";
 import { check } from "./error.ts";
 
 /** Times out bodies that are slower, in ms. */

@@ -3,25 +3,25 @@ import process from "node:process";
 import type { Gauge } from "prom-client";
 import type { App, Handler } from "../app.ts";
 import { CLOSE } from "../protocol/close_codes.ts";
-import type { Figures, Histogram } from "../registry/counters.ts";
-
-/** The server's own room that carries what the dashboard shows. */
-export const STATS_ROOM = "_stats";
+import { NODES_ROOM, STATS_ROOM } from "../protocol/parse.ts";
+import { addUp, type Figures, type Histogram } from "../registry/counters.ts";
 
 /** The process that runs this. */
 export const thisMachine = {
   rssBytes: () => Deno.memoryUsage().rss,
   /** Processor time since the start. */
-  cpuSeconds() {
-    const { user, system } = process.cpuUsage();
-    return (user + system) / 1e6;
-  },
+  cpuSeconds: () => secondsOf(process.cpuUsage()),
   get host(): string | undefined {
     // Without the permission this would prompt whoever started the server.
     const { state } = Deno.permissions.querySync({ name: "sys", kind: "hostname" });
     return state === "granted" ? Deno.hostname() : undefined;
   },
 };
+
+/** Processor time of user and system; none where an older runtime does not tell it. */
+function secondsOf({ user, system } = { user: 0, system: 0 }): number {
+  return (user + system) / 1e6;
+}
 
 /** The parts of an app that have figures. */
 type FiguresOf = Pick<App, "registry" | "threads" | "authorize" | "log">;
@@ -31,6 +31,8 @@ export function readFigures({ registry, threads, authorize, log }: FiguresOf) {
   const { batchSizes, fanOutSeconds, ...counts } = registry.counters;
   const engine = registry.engineOf("");
   const { rooms, historyBytes, remote } = engine.stats();
+  const watchers: Record<string, number> = registry.rooms.get(STATS_ROOM)?.exclusiveCounts() ?? {};
+  const rows = registry.rooms.get(NODES_ROOM)?.state.map.size ?? 0;
   return {
     ...structuredClone(counts),
     batchSizes: readHistogram(batchSizes),
@@ -39,8 +41,10 @@ export function readFigures({ registry, threads, authorize, log }: FiguresOf) {
     /** A room counts once in each worker that has subscribers of it. */
     rooms: registry.rooms.size,
     /** Clients that only watch {@link STATS_ROOM}, by kind, and whether there is any. */
-    watchers: registry.rooms.get(STATS_ROOM)?.exclusiveCounts() ?? {},
-    watchedRooms: Number(registry.rooms.has(STATS_ROOM)),
+    watchers,
+    /** What they get of {@link NODES_ROOM} in a second. */
+    watchedRows: total(watchers) * rows,
+    watchedRooms: [STATS_ROOM, NODES_ROOM].filter((room) => registry.rooms.has(room)).length,
     queueBytes: registry.clients.values().reduce((sum, { unsentBytes }) => sum + unsentBytes, 0),
     engineRooms: rooms,
     historyBytes,
@@ -49,6 +53,7 @@ export function readFigures({ registry, threads, authorize, log }: FiguresOf) {
     keyFailures: authorize?.figures?.keyFailures ?? 0,
     logDropped: log.droppedCount ?? 0,
     workers: 1,
+    threadCpuSeconds: secondsOf(process.threadCpuUsage?.()),
     /** Of the process, in Unix time; only the main thread has it. */
     startSeconds: threads && threads.index > 0 ? 0 : performance.timeOrigin / 1_000,
     engineReady: Number(engine.isReady()),
@@ -107,10 +112,15 @@ export function totalsOf(figures: Figures): Figures {
   return Object.fromEntries(Object.entries(figures).filter(([name]) => isTotal(name)));
 }
 
-/** The figures of the whole process. */
-export async function allFigures(app: FiguresOf): Promise<ServerFigures> {
+/** The figures of each thread, by its index, and behind them what those counted that have ended. */
+export async function eachFigures(app: FiguresOf): Promise<ServerFigures[]> {
   const own = readFigures(app);
-  return app.threads ? await app.threads.report(own) as Figures & ServerFigures : own;
+  return app.threads ? await app.threads.report(own) as ServerFigures[] : [own];
+}
+
+/** The sum of some counts. */
+export function total(counts: Record<string, number> | number[]): number {
+  return Object.values(counts).reduce((sum, count) => sum + count, 0);
 }
 
 function readHistogram({ counts, sum }: Histogram) {
@@ -122,7 +132,8 @@ type Values = number | Record<string, number> | ReturnType<typeof readHistogram>
 
 /** Answers `/metrics`. */
 export const metrics: Handler = async (_call, app) => {
-  const [prom, figures] = await Promise.all([import("prom-client"), allFigures(app)]);
+  const [prom, threads] = await Promise.all([import("prom-client"), eachFigures(app)]);
+  const figures = addUp(threads) as ServerFigures;
   const register = new prom.Registry();
   const { counters } = app.registry;
   const closes = Object.entries(CLOSE).map((

@@ -3,7 +3,8 @@ import { noSlotError } from "../access/slot.ts";
 import type { App, Call, Handler, Visitor } from "../app.ts";
 import type { IdempotencyKey } from "../engine/engine.ts";
 import { HttpError } from "../protocol/http_error.ts";
-import { isObject, isPersonName, isRoomName, isShallow } from "../protocol/parse.ts";
+import { encodeJson, isObject, isShallow } from "../protocol/json.ts";
+import { isPersonName, isRoomName } from "../protocol/parse.ts";
 import type { Kind } from "../registry/room.ts";
 import { Line, type Sender } from "../registry/sender.ts";
 import { byteLength } from "../util/bytes.ts";
@@ -78,7 +79,7 @@ async function readEntry(entry: unknown, subject: string, { limits }: App) {
   if (size > limits.maxMessageBytes) {
     throw new HttpError(413, "too_big", `A message has at most ${limits.maxMessageBytes} bytes.`);
   }
-  const body = JSON.stringify([sender, message]);
+  const body = encodeJson([sender, message]);
   const known = key === undefined ? undefined : await readKey(key, subject, body);
   return { room, sender, post: { message, size, key: known } };
 }

@@ -1,7 +1,8 @@
 /** A room's state over HTTP: read, set a key, remove one. `handlers/README.md`, HTTP. */
 import type { App, Call, Handler } from "../app.ts";
 import type { Refusal } from "../engine/engine.ts";
-import { isPersonName, isShallow } from "../protocol/parse.ts";
+import { isShallow } from "../protocol/json.ts";
+import { isPersonName } from "../protocol/parse.ts";
 import { parseStateCursor } from "../protocol/position.ts";
 import { areConditions, encodeEntry, isStateKey } from "../protocol/state.ts";
 import type { Registry } from "../registry/registry.ts";

@@ -1,49 +1,106 @@
-/** The room `_stats`: what this process does, all threads together, once a second, for the dashboard. */
+/**
+ * What the dashboard shows, once a second, as state: in the room `_stats` the last five minutes of this process, all
+ * threads together; in the room `_nodes` each thread of each node as it is now.
+ */
 import config from "../../deno.json" with { type: "json" };
 import { unavailableReason } from "../access/access.ts";
 import type { App } from "../app.ts";
-import { allFigures, readFigures, type ServerFigures, STATS_ROOM, thisMachine } from "./metrics.ts";
+import { NODES_ROOM, STATS_ROOM } from "../protocol/parse.ts";
+import { addUp } from "../registry/counters.ts";
+import { eachFigures, readFigures, type ServerFigures, thisMachine, total } from "./metrics.ts";
+import { findRoom } from "./rooms.ts";
 
 /** Keeps rates sane where one look comes right behind a late one. */
 const MIN_SECONDS = 0.1;
 const INTERVAL_MS = 1_000;
-/** About the size of a `parley.v1` object around a message of the server's own. */
+const KEPT_SECONDS = 300;
+/** What a second takes of MAX_STATE_BYTES at most. */
+const SECOND_BYTES = 850;
+/** About the size of a `parley.v1` object around a second, and of one with a thread's row. */
 const OBJECT_BYTES = 120;
+const ROW_BYTES = 330;
+/** A node that says nothing for so long is gone. */
+const NODE_TTL_SECONDS = 5;
 
 /** A second of this process. Who only watches these figures is not in them, but as `watchers`. */
-export type Stats = ReturnType<typeof compare> & { host?: string; lagMs: number; rssMb: number };
+export type Stats = ReturnType<typeof compare> & { host?: string; rssMb: number };
 
-/** One look at the process: when, by a clock that nobody can set, in ms; `ownBytes` is what its stats took for each watcher. */
-type Look = { figures: ServerFigures; at: number; cpuSeconds: number; ownBytes: number };
+/** A thread of a node, and what is the same for all threads of the node. */
+export type NodeRow =
+  & Pick<Stats, "host" | "version" | "upSeconds" | "maxConnections" | "rssMb">
+  & ReturnType<typeof compareThread>
+  & { worker: number; roundTripMs?: number };
 
-/** Publishes {@link Stats} each second, until the returned function is called. */
+/** One look at the process: when, by a clock that nobody can set, in ms; `ownBytes` is what its second took for each watcher. */
+type Look = { threads: ServerFigures[]; at: number; cpuSeconds: number; ownBytes: number };
+
+/** Sets {@link Stats} and, while somebody listens, {@link NodeRow}s each second, until the returned function is called. */
 export function publishStats(app: App, machine = thisMachine): () => void {
-  const { registry, clock } = app;
+  const { registry, clock, limits } = app;
   const { host } = machine;
-  const look = (figures: ServerFigures): Look => {
-    return { figures, at: clock.elapsedMs(), cpuSeconds: machine.cpuSeconds(), ownBytes: 0 };
+  const node = crypto.randomUUID().slice(0, 8);
+  const kept = Math.min(KEPT_SECONDS, Math.floor(limits.maxStateBytes / SECOND_BYTES));
+  const look = (threads: ServerFigures[]): Look => {
+    return { threads, at: clock.elapsedMs(), cpuSeconds: machine.cpuSeconds(), ownBytes: 0 };
   };
-  let last = look(readFigures(app));
-  const publish = (figures: ServerFigures, lagMs: number) => {
-    const now = look(figures);
+  const set = (room: string, key: string, object: unknown, ttlSeconds?: number): number => {
+    const value = JSON.stringify(object);
+    registry.engineOf(room).set(room, { key, value, sender: "parley", ttlSeconds });
+    return value.length + OBJECT_BYTES;
+  };
+  let last = look([readFigures(app)]);
+  let second = 0;
+  const publish = (threads: ServerFigures[]) => {
+    const [before, now] = [last, look(threads)];
     const rssMb = Math.round(machine.rssBytes() / 100_000) / 10;
-    const message = JSON.stringify({ host, lagMs, rssMb, ...compare(app, last, now) });
-    now.ownBytes = message.length + OBJECT_BYTES;
+    const stats = { host, rssMb, ...compare(app, before, now) };
+    if (kept > 0) now.ownBytes = set(STATS_ROOM, `seconds/${second++ % kept}`, stats);
     last = now;
-    registry.engineOf(STATS_ROOM).publish(STATS_ROOM, { sender: "parley", message });
+    if (app.threads?.index) return;
+    const { version, upSeconds, maxConnections, engine: { roundTripMs } } = stats;
+    const common = { host, version, upSeconds, maxConnections, rssMb, roundTripMs };
+    findRoom(registry, NODES_ROOM).then((room) => {
+      if (!room) return;
+      threads.forEach((figures, worker) => {
+        if (!figures.workers) return;
+        const row = compareThread(before.threads[worker], figures, secondsBetween(before, now));
+        set(NODES_ROOM, `${node}/${worker}`, { worker, ...common, ...row }, NODE_TTL_SECONDS);
+      });
+    }).catch(() => {
+      // The engine is away: nobody could hear it.
+    });
   };
   return clock.every(INTERVAL_MS, () => {
-    const lagMs = Math.max(0, Math.round(clock.elapsedMs() - last.at - INTERVAL_MS));
-    if (app.threads) allFigures(app).then((figures) => publish(figures, lagMs));
-    else publish(readFigures(app), lagMs);
+    registry.counters.lagMs = Math.max(0, Math.round(clock.elapsedMs() - last.at - INTERVAL_MS));
+    if (app.threads) eachFigures(app).then(publish);
+    else publish([readFigures(app)]);
   });
 }
 
-/** What happened between two looks. */
-function compare({ registry, limits }: App, before: Look, { figures: now, at, cpuSeconds }: Look) {
-  const last = before.figures;
+function secondsBetween(before: Look, now: Look): number {
   // A busy process may be late.
-  const seconds = Math.max(MIN_SECONDS, (at - before.at) / 1_000);
+  return Math.max(MIN_SECONDS, (now.at - before.at) / 1_000);
+}
+
+/** What one thread did between two looks. */
+function compareThread(before: ServerFigures | undefined, now: ServerFigures, seconds: number) {
+  const rate = (kind: "messagesIn" | "deliveries" | "threadCpuSeconds", own = 0) =>
+    Math.max(0, now[kind] - own - (before?.[kind] ?? now[kind])) / seconds;
+  const watchers = total(now.watchers);
+  return {
+    clients: total(now.connections) - watchers,
+    messagesIn: Math.round(rate("messagesIn")),
+    deliveries: Math.round(rate("deliveries", watchers + now.watchedRows)),
+    queueBytes: now.queueBytes,
+    cpu: Math.round(rate("threadCpuSeconds") * 100) / 100,
+    lagMs: now.lagMs,
+  };
+}
+
+/** What happened between two looks. */
+function compare({ registry, limits }: App, before: Look, look: Look) {
+  const [last, now] = [before, look].map(({ threads }) => addUp(threads) as ServerFigures);
+  const seconds = secondsBetween(before, look);
   // A worker that restarts is not counted meanwhile, and then starts from 0.
   const since = (before: number, after: number) =>
     last.workers === now.workers ? Math.max(0, after - before) : 0;
@@ -55,6 +112,7 @@ function compare({ registry, limits }: App, before: Look, { figures: now, at, cp
   );
   const watching: Record<string, number> = now.watchers;
   const watchers = total(watching);
+  const ownBytes = watchers * before.ownBytes + now.watchedRows * ROW_BYTES;
   const trips = since(last.roundTrips ?? 0, now.roundTrips ?? 0);
   const tripSeconds = since(last.roundTripSeconds ?? 0, now.roundTripSeconds ?? 0);
   const clients = Object.entries(now.connections)
@@ -63,16 +121,15 @@ function compare({ registry, limits }: App, before: Look, { figures: now, at, cp
     version: config.version,
     upSeconds: Math.max(0, Math.round(registry.clock.now() / 1_000 - now.startSeconds)),
     workers: now.workers,
-    /** Clients now, by dialect. */
-    connections: Object.fromEntries(clients),
+    /** Clients now, by dialect. */ connections: Object.fromEntries(clients),
     maxConnections: limits.maxConnections,
     watchers,
     rooms: now.rooms - now.watchedRooms,
     members: now.members,
     /** A second, like the next two. */
     messagesIn: rate(last.messagesIn, now.messagesIn),
-    deliveries: rate(last.deliveries, now.deliveries, watchers),
-    bytesOut: rate(last.bytesOut, now.bytesOut, watchers * before.ownBytes),
+    deliveries: rate(last.deliveries, now.deliveries, watchers + now.watchedRows),
+    bytesOut: rate(last.bytesOut, now.bytesOut, ownBytes),
     /** Since the stats before, like the next two. */
     refusals: since(total(last.refusals), total(now.refusals)),
     evictions: since(last.closes.tooSlow, now.closes.tooSlow),
@@ -82,8 +139,10 @@ function compare({ registry, limits }: App, before: Look, { figures: now, at, cp
     fanOutMs: counts.some((count) => count > 0)
       ? { p50: percentile(counts, bounds, 0.5), p99: percentile(counts, bounds, 0.99) }
       : undefined,
+    /** How late the latest thread's event loop was. */
+    lagMs: Math.max(...look.threads.map(({ lagMs = 0 }) => lagMs)),
     /** Cores in use: 1 is one core's whole second. */
-    cpu: Math.round((cpuSeconds - before.cpuSeconds) / seconds * 100) / 100,
+    cpu: Math.round((look.cpuSeconds - before.cpuSeconds) / seconds * 100) / 100,
     engine: {
       name: registry.engineOf("").name,
       isReady: now.engineReady === now.workers,
@@ -95,10 +154,6 @@ function compare({ registry, limits }: App, before: Look, { figures: now, at, cp
     /** Why no new client is accepted, as `/readyz` says it. */
     shut: unavailableReason(registry),
   };
-}
-
-function total(counts: Record<string, number> | number[]): number {
-  return Object.values(counts).reduce((sum, count) => sum + count, 0);
 }
 
 /** The bound, in ms, that a share of the samples is within; the highest one if they exceed all. */

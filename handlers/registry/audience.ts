@@ -1,6 +1,7 @@
 /** A room's subscribers in this process: every event reaches all of them in one order. */
 import { type Host, isRefusal, type Refusal } from "../engine/engine.ts";
 import { type Dialect, encodeEvent } from "../protocol/encode.ts";
+import { isServerRoom } from "../protocol/parse.ts";
 import type { Head, Wanted } from "../protocol/position.ts";
 import type { RoomEvent } from "../protocol/room_event.ts";
 import { chain, type MaybePromise } from "../util/maybe_promise.ts";
@@ -54,11 +55,11 @@ export class Audience implements Host {
     return count;
   }
 
-  /** How many hear this room and no other, by their kind. */
+  /** How many hear this room and none but the server's own, by their kind. */
   exclusiveCounts(): Record<string, number> {
     const counts: Record<string, number> = {};
     for (const { subscriber: { kind, rooms } } of this.#subscriptions) {
-      if (rooms.size === 1) counts[kind] = (counts[kind] ?? 0) + 1;
+      if (rooms.keys().every(isServerRoom)) counts[kind] = (counts[kind] ?? 0) + 1;
     }
     return counts;
   }

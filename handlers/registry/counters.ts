@@ -55,6 +55,8 @@ export class Counters {
   hookSeconds = 0;
   /** How many have not answered yet. */
   hookWaiting = 0;
+  /** How late the event loop was at the last second, in ms. */
+  lagMs = 0;
   /** Errors sent and requests refused, by code: a fixed set. */
   refusals: Record<string, number> = {};
 

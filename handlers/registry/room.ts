@@ -4,6 +4,7 @@
  */
 import type { Change, Draft, Engine, IdempotencyKey, Outcome, Refusal } from "../engine/engine.ts";
 import type { From } from "../hooks/hooks.ts";
+import { encodeJson } from "../protocol/json.ts";
 import { isServerRoom } from "../protocol/parse.ts";
 import type { StateCursor } from "../protocol/position.ts";
 import type { Members } from "../protocol/room_event.ts";
@@ -52,7 +53,7 @@ export class Room {
     from: Sender,
   ): MaybePromise<Outcome | Rejection | undefined> {
     const { hooks } = this.registry;
-    const text = JSON.stringify(message);
+    const text = encodeJson(message);
     // A number like 1e20 is longer as it goes out. Plain sockets hear no notes.
     const frames = kind === "chat" ? this.#audience?.countDirect() : 0;
     const cost = { size: Math.max(size, byteLength(text)), frames };
@@ -109,7 +110,7 @@ export class Room {
     from: Sender,
   ): MaybePromise<StateCursor | Rejection> {
     const { hooks } = this.registry;
-    const text = JSON.stringify(value);
+    const text = encodeJson(value);
     const frames = this.#audience?.countDirect(true);
     return this.charge(from, { size: Math.max(size, byteLength(text)), frames }, () => {
       const set = (value: string) => {

@@ -1,11 +1,12 @@
 // @ts-check
-/** The dashboard: the room `_stats` as figures and charts, and the rooms. @module */
+/** The dashboard: the state of the room `_stats` as figures and charts, that of `_nodes` as a table, and the rooms. @module */
 import { Chart } from "./charts.js";
 // @ts-types="../client/client.d.ts"
 import { connect } from "./client.js";
 import { byId, element, linkTo, listRooms, token } from "./page.js";
 
 /** @typedef {import("../http/stats.ts").Stats} Stats */
+/** @typedef {import("../http/stats.ts").NodeRow} NodeRow */
 
 const KEPT_SECONDS = 3_600;
 const SILENCE_MS = 5_000;
@@ -14,6 +15,10 @@ const STANDSTILL_MS = 3_000;
 const WARNING_MS = 10_000;
 const ROOMS_MS = 5_000;
 const TOP_ROOMS = 10;
+const NODE_HEADS = [
+  ...["Node · worker", "Clients", "Delivered", "Processor", "Late"],
+  ...["In", "Memory", "Redis", "Up", "Version"],
+];
 const MINUTE = 60;
 const SLOW_MS = 250;
 /** Fewer in a minute are slips, not an incident. */
@@ -21,6 +26,7 @@ const MANY_REFUSALS = 10;
 const format = new Intl.NumberFormat("en", { notation: "compact", maximumFractionDigits: 1 });
 /** @param {number} figure */
 const count = (figure) => format.format(figure);
+const collator = new Intl.Collator("en", { numeric: true });
 const range = byId("range");
 
 /** What is known of the last hour, in Unix seconds. @type {{ at: number, stats?: Stats }[]} */
@@ -53,7 +59,9 @@ const FIGURES = [
     const kinds = `${v1} v1, ${plain} plain, ${events} SSE`;
     return [count(clientsOf(all)), `of ${count(all.maxConnections)}; ${kinds}`];
   }],
-  ["Rooms", ({ rooms, members }) => [count(rooms), `${count(members)} joined`]],
+  ["Rooms", ({ rooms, members, workers }) => {
+    return [count(rooms), `${count(members)} joined${workers > 1 ? "; a room once a worker" : ""}`];
+  }],
   ["Messages in", ({ messagesIn }) => [`${count(messagesIn)}/s`, "from clients"]],
   ["Delivered", (all) => [`${count(all.deliveries)}/s`, `${bytes(all.bytesOut)}/s`]],
   [
@@ -161,26 +169,37 @@ function awaitStats() {
 
 let warnedAt = -Infinity;
 
-/** @param {import("../client/client.js").Message<Stats>} message */
-function show({ time, message: stats }) {
-  awaitStats();
+/** @param {number} time @param {Stats} stats */
+function add(time, stats) {
   const at = time / 1_000;
+  // It is told again, or the server's clock was set back.
+  while (Number(seconds.at(-1)?.at) >= at) seconds.pop();
   const stoodMs = 1_000 * (at - (seconds.at(-1)?.at ?? at));
   if (stoodMs > STANDSTILL_MS) seconds.push({ at: at - 1 });
   seconds.push({ at, stats });
   while (seconds.length > KEPT_SECONDS) seconds.shift();
+  const [state, text, label] = judge(stats, stoodMs);
+  if (state === "warn") warnedAt = time;
+  if (state !== "well" || time - warnedAt >= WARNING_MS) showHealth(state, text, label);
+}
+
+/** @param {import("../client/client.js").StateChange<any>} change */
+function show({ room, entries }) {
+  if (room === "_nodes") return showNodes();
+  awaitStats();
+  for (const { time, value } of entries.toSorted((a, b) => a.rev - b.rev)) {
+    value && add(time, value);
+  }
+  const stats = seconds.at(-1)?.stats;
+  if (!stats) return;
   FIGURES.forEach(([, read], i) => {
     const [value, more] = read(stats);
     values[i].replaceChildren(value, element("small", {}, more));
   });
-  const [state, text, label] = judge(stats, stoodMs);
-  if (state === "warn") warnedAt = time;
-  if (state !== "well" || time - warnedAt >= WARNING_MS) showHealth(state, text, label);
   scheduleDraw();
 }
 
 let isScheduled = false;
-// A replay brings many seconds at once: they are drawn once.
 function scheduleDraw() {
   if (isScheduled) return;
   isScheduled = true;
@@ -190,16 +209,43 @@ function scheduleDraw() {
   });
 }
 
+/** @param {string} id @param {string[]} heads @param {(Node | string)[][]} rows */
+function showTable(id, heads, rows) {
+  byId(id).hidden = rows.length === 0;
+  byId(id).replaceChildren(
+    ...[heads, ...rows].map((cells, i) =>
+      element("tr", {}, ...cells.map((cell) => element(i === 0 ? "th" : "td", {}, cell)))
+    ),
+  );
+}
+
+/** Shows the threads of all nodes. */
+function showNodes() {
+  const nodes = /** @type {[string, NodeRow][]} */ ([...client.state("_nodes")]);
+  const rows = nodes.sort(([a], [b]) => collator.compare(a, b)).map(([key, node]) => [
+    `${node.host ?? key.split("/")[0]} · ${node.worker}`,
+    `${count(node.clients)} of ${count(node.maxConnections)}`,
+    `${count(node.deliveries)}/s`,
+    `${Math.round(node.cpu * 100)} %`,
+    `${node.lagMs} ms`,
+    `${count(node.messagesIn)}/s`,
+    bytes(node.rssMb * 1e6),
+    node.roundTripMs === undefined ? "–" : `${node.roundTripMs} ms`,
+    duration(node.upSeconds),
+    node.version,
+  ]);
+  showTable("nodes", NODE_HEADS, rows);
+}
+
 /** Shows the rooms with most listeners, as links into the chat. */
 async function showRooms() {
   const rooms = await listRooms();
   if (!rooms) return;
   const shown = rooms.sort((a, b) => b.listeners - a.listeners).slice(0, TOP_ROOMS);
-  byId("rooms").hidden = shown.length === 0;
-  byId("list").replaceChildren(...shown.map(({ room, listeners, members, seq }) => {
-    const cells = [linkTo(room), ...[listeners, members, seq].map(count)];
-    return element("tr", {}, ...cells.map((cell) => element("td", {}, cell)));
-  }));
+  const rows = shown.map(({ room, listeners, members, seq }) => {
+    return [linkTo(room), ...[listeners, members, seq].map(count)];
+  });
+  showTable("rooms", ["Room", "Listeners", "Members", "Messages"], rows);
 }
 
 new ResizeObserver(() => {
@@ -215,12 +261,11 @@ if (token) {
 awaitStats();
 showRooms();
 setInterval(showRooms, ROOMS_MS);
-connect(".", {
+const client = connect(".", {
   room: "_stats",
-  history: KEPT_SECONDS,
+  state: true,
   token,
-  onMessage: (message) =>
-    show(/** @type {import("../client/client.js").Message<Stats>} */ (message)),
+  onState: show,
   onConnection: (state) => {
     if (state === "reconnecting") showHealth("bad", "No connection to the server");
   },
@@ -230,3 +275,4 @@ connect(".", {
     showHealth("bad", message + advice);
   },
 });
+client.listen("_nodes");

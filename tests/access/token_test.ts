@@ -5,6 +5,7 @@ import { jwtAuthorizer, type JwtOptions } from "../../handlers/access/token.ts";
 import type { HttpError } from "../../handlers/protocol/http_error.ts";
 import { OptionError } from "../../handlers/util/option_error.ts";
 import { FakeClock, RecordingLog } from "../support/fakes.ts";
+import { nextTurn } from "../support/inbox.ts";
 import { namedKey, rejectionOf, requestWith, SECRET } from "../support/jwt.ts";
 
 const secretKey = new TextEncoder().encode(SECRET);
@@ -195,7 +196,7 @@ Deno.test("every refusal takes the same time: 50 ms, whatever is wrong", async (
   );
   clock.tick(49);
   // More turns than the verification needs.
-  for (let turn = 0; turn < 100; turn++) await new Promise((resolve) => setTimeout(resolve));
+  for (let turn = 0; turn < 100; turn++) await nextTurn();
   assertEquals([...tooEarly], []);
   clock.tick(1);
   await Promise.all(asked);

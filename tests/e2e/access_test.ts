@@ -5,7 +5,7 @@ import { jwtAuthorizer } from "../../handlers/access/token.ts";
 import type { Settings } from "../../handlers/start/settings.ts";
 import { Client, RawClient } from "../support/clients.ts";
 import { createTestApp, type FakeSocket, type TestApp } from "../support/fakes.ts";
-import { eventually } from "../support/inbox.ts";
+import { eventually, nextTurn } from "../support/inbox.ts";
 import { SECRET, sign } from "../support/jwt.ts";
 import { ServerProcess } from "../support/process.ts";
 import { startServer } from "../support/servers.ts";
@@ -281,7 +281,9 @@ Deno.test("/metrics and the dashboard's data need `admin` where tokens are on, i
   const server = createGuarded();
   const admin = await bearer({ sub: "Ann", admin: true });
   const nobody = await bearer({ sub: "Bob", rooms: ["*", "_stats"] });
-  for (const path of ["/metrics", "/rooms/_stats/messages", "/rooms/_stats/events"]) {
+  for (
+    const path of ["/metrics", "/rooms/_stats/state", "/rooms/_nodes/state", "/rooms/_stats/events"]
+  ) {
     const answers = [
       await server.ask(path),
       await server.ask(path, { headers: nobody }),
@@ -393,7 +395,7 @@ Deno.test("of two fresh tokens the one that was sent later counts, whichever is 
   checks[1].resolve({ user: "Ann", name: "Ann", expiresAt });
   await eventually(() => client.rights.expiresAt, (at) => at === expiresAt);
   checks[0].resolve({ user: "Ann", name: "Ann", expiresAt: expiresAt + 60_000 });
-  await new Promise((resolve) => setTimeout(resolve));
+  await nextTurn();
   assertEquals(client.rights.expiresAt, expiresAt);
 });
 

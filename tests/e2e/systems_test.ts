@@ -1,5 +1,5 @@
-// What is promised over several processes: one process, two workers, and two nodes with Redis do the same.
-import { assertEquals, assertMatch } from "@std/assert";
+// What is promised over several processes: one process, one with a file, two workers, and two nodes with Redis do the same.
+import { assert, assertEquals, assertMatch } from "@std/assert";
 import type { JWTPayload } from "jose";
 import { Client, type Fields } from "../support/clients.ts";
 import { type EventBlock, EventReader } from "../support/event_source.ts";
@@ -32,10 +32,10 @@ interface System {
 
 /** A user comes with three sockets and goes, on one or two servers of one system. */
 async function comeAndGo({ one, two, tokenOf, admin }: System): Promise<void> {
-  const { client: events } = await hear(`${one.ws}/chat/_events?${admin}`);
+  const { client: events, welcome } = await hear(`${one.ws}/chat/_events?${admin}`);
   const { client: watcher } = await hear(`${two.ws}/chat/ops?${admin}`);
   await using plainWatcher = await Client.open(`${one.ws}/chat/ops?${admin}`);
-  const open = async (place: Place, protocol?: string, name = "Ann") => {
+  const come = async (place: Place, protocol?: string, name = "Ann") => {
     const client = await Client.open(
       `${place.ws}/chat/ops?${await tokenOf({ sub: "u1", name })}`,
       protocol,
@@ -56,14 +56,14 @@ async function comeAndGo({ one, two, tokenOf, admin }: System): Promise<void> {
   };
   const joinedText = { type: "status", message: "Ann joined the chat." };
 
-  const first = await open(one);
+  const first = await come(one);
   assertEquals(await first.nextObject(), joinedText);
   assertEquals(await plainWatcher.nextObject(), joinedText);
   assertEquals(await watcher.nextObject(), { ...joined, message: joinedText.message });
   // A further socket is told alone that it has joined.
-  const second = await open(two, "parley.v1");
+  const second = await come(two, "parley.v1");
   assertEquals(await second.nextObject(), { ...joined, message: joinedText.message });
-  const third = await open(two);
+  const third = await come(two);
   assertEquals(await third.nextObject(), joinedText);
   watcher.send({ type: "members" });
   const count = 1;
@@ -77,7 +77,7 @@ async function comeAndGo({ one, two, tokenOf, admin }: System): Promise<void> {
   assertEquals(await ask("/members"), { room: "ops", members: people, count });
   assertEquals((await ask("")).members, 1);
   // The newest name counts, for all of them.
-  const fourth = await open(one, undefined, "Anna");
+  const fourth = await come(one, undefined, "Anna");
   const renamed = { ...joined, name: "Anna", was: "Ann", message: "Anna joined the chat." };
   assertEquals(await watcher.nextObject(), renamed);
   for (const client of [plainWatcher, first, third, fourth]) {
@@ -94,8 +94,9 @@ async function comeAndGo({ one, two, tokenOf, admin }: System): Promise<void> {
   const left = { ...joined, event: "leave", name: "Anna", members: 0, message };
   assertEquals(await watcher.nextObject(), left);
   assertEquals(await settled(watcher), []);
-  const said: Fields[] = [];
-  for (const _ of EVENTS) said.push((await nextOf(events, "chat")).message as Fields);
+  const chats: Fields[] = [];
+  for (const _ of EVENTS) chats.push(await nextOf(events, "chat"));
+  const said = chats.map(({ message }) => message as Fields);
   const n = said[0].n as number;
   assertEquals(said, [
     { event: "occupied", room: "ops", n, members: 1 },
@@ -103,7 +104,15 @@ async function comeAndGo({ one, two, tokenOf, admin }: System): Promise<void> {
     { event: "leave", room: "ops", n: n + 2, name: "Anna", user: "u1", members: 0 },
     { event: "vacated", room: "ops", n: n + 3, members: 0 },
   ]);
-  for (const client of [events, watcher]) await client[Symbol.asyncDispose]();
+  // A backend that was away goes on from where it was, on any server.
+  const place = `${welcome.epoch}:${chats[1].seq}`;
+  const follower = await open(two, `/rooms/_events/events?lastEventId=${place}&${admin}`);
+  assertEquals(JSON.parse((await follower.next()).data!).recovered, true);
+  for (const chat of chats.slice(2)) assertEquals(JSON.parse((await follower.next()).data!), chat);
+  const page = await (await fetch(`${two.url}/rooms/_events/messages?after=${place}&${admin}`))
+    .json();
+  assertEquals([page.recovered, page.messages], [true, chats.slice(2)]);
+  for (const client of [events, watcher, follower]) await client[Symbol.asyncDispose]();
 }
 
 async function publishMany({ one, two, ask }: System): Promise<void> {
@@ -158,6 +167,27 @@ async function note({ one, two, ask, admin, tokenOf }: System): Promise<void> {
   for (const client of [watcher, plain, ann, events]) await client[Symbol.asyncDispose]();
 }
 
+/** What a number is reaches all, whoever wrote it; what a double cannot hold is refused. */
+async function numbers({ one, two, admin, tokenOf }: System): Promise<void> {
+  const plain = await Client.open(`${two.ws}/chat/numbers?${admin}`);
+  const { client: watcher } = await hear(`${two.ws}/chat/numbers?state=1&${admin}`);
+  const ann = await joinAs("Ann", `${one.ws}/chat/numbers?${await tokenOf({ sub: "Ann" })}`);
+  ann.send('{"type":"chat","message":[-0.0,1e-7,{"0":-0}],"id":"1"}');
+  ann.send('{"type":"set","key":"k","value":{"x":-0.0},"id":"2"}');
+  ann.send('{"type":"chat","message":9007199254740993,"id":"3"}');
+  assertEquals((await nextOf(ann, "error")).id, "3");
+  assertMatch(`${await plain.next()}`, /"Ann joined the chat."/);
+  assertMatch(`${await plain.next()}`, /"message":\[-0,1e-7,\{"0":-0\}\]/);
+  assert(Object.is(((await nextOf(watcher, "chat")).message as number[])[0], -0));
+  assert(Object.is(((await nextOf(watcher, "set")).value as { x: number }).x, -0));
+  const query = `?${admin}`;
+  const kept = await (await fetch(`${two.url}/rooms/numbers/messages${query}`)).text();
+  assertMatch(kept, /"message":\[-0,1e-7,\{"0":-0\}\]/);
+  const entries = await (await fetch(`${two.url}/rooms/numbers/state${query}`)).text();
+  assertMatch(entries, /"value":\{"x":-0\}/);
+  for (const client of [plain, watcher, ann]) await client[Symbol.asyncDispose]();
+}
+
 async function state({ one, two, ask, admin, tokenOf }: System): Promise<void> {
   const { client: watcher, welcome } = await hear(`${two.ws}/chat/map?state=1&${admin}`);
   assertEquals(welcome.rev, 0);
@@ -198,17 +228,24 @@ async function state({ one, two, ask, admin, tokenOf }: System): Promise<void> {
   assertEquals(JSON.parse((await resumed.next()).data!).since, 1);
   const paced = await hear(`${two.ws}/chat/map?state=1&every=10&since=${epoch}:3&${admin}`);
   assertEquals((await paced.client.nextObject()).since, 3);
+  const slow = await open(one, `/rooms/map/events?state=1&every=10&${admin}`, {
+    "last-event-id": `${epoch}:0:3`,
+  });
+  assertEquals([(await slow.next()).event, idOf(await slow.next())], ["welcome", ":0:3"]);
   const removed = await ask(one, "DELETE", "/rooms/map/state/a/b");
   assertEquals([removed.status, removed.answer.rev], [200, 4]);
   assertEquals((await nextOf(watcher, "set")).value, null);
   const merged = await paced.client.nextObject();
   assertEquals([merged.type, merged.since, merged.rev], ["state", 3, 4]);
+  const streamed = await slow.next();
+  assertEquals([streamed.event, idOf(streamed)], ["state", ":0:4"]);
+  assertEquals(JSON.parse(streamed.data!).since, 3);
   await put("short", {}, "?ttl=1");
   assertEquals([(await nextOf(watcher, "set")).value, (await nextOf(watcher, "set")).value], [
     "short",
     null,
   ]);
-  for (const client of [watcher, paced.client, resumed]) await client[Symbol.asyncDispose]();
+  for (const client of [watcher, paced.client, resumed, slow]) await client[Symbol.asyncDispose]();
 }
 
 async function listen({ one, two, ask, tokenOf }: System): Promise<void> {
@@ -279,6 +316,7 @@ const SCENARIOS = {
   "a user's sockets are one person, in each dialect and in _events": comeAndGo,
   "many messages at once, and history backwards": publishMany,
   "notes, by socket and HTTP": note,
+  "numbers, as they were sent or refused": numbers,
   "state, by socket, HTTP and event stream": state,
   "rooms of a user that a token names": listen,
   "a backend that is asked": decide,
@@ -331,6 +369,15 @@ test("one process", (t) =>
     const node = await startNode(env);
     return { places: [node, node], [Symbol.asyncDispose]: () => node[Symbol.asyncDispose]() };
   }));
+
+test("one process with a file", async (t) => {
+  const folder = await Deno.makeTempDir();
+  await tryAll(t, async (env) => {
+    const node = await startNode({ ...env, DATA_FILE: `${folder}/parley.db` });
+    return { places: [node, node], [Symbol.asyncDispose]: () => node[Symbol.asyncDispose]() };
+  });
+  await Deno.remove(folder, { recursive: true });
+});
 
 test("two workers", (t) =>
   tryAll(t, async (env) => {

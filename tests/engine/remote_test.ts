@@ -12,6 +12,7 @@ import type { Members, RoomEvent } from "../../handlers/protocol/room_event.ts";
 import { systemClock } from "../../handlers/util/clock.ts";
 import { silentLog } from "../../handlers/util/log.ts";
 import { FakeClock } from "../support/fakes.ts";
+import { nextTurn } from "../support/inbox.ts";
 import { MemoryStore } from "../support/memory_store.ts";
 import { eventually, granted, hear, people, Recorder } from "../support/recorder.ts";
 import { patientClock, redisDatabases, redisTest } from "../support/redis_server.ts";
@@ -41,7 +42,7 @@ class LateStore extends MemoryStore {
   #turn: Promise<unknown> = Promise.resolve();
 
   override async commit(changes: Changes): Promise<void> {
-    await (this.#turn = new Promise((resolve) => setTimeout(resolve)));
+    await (this.#turn = nextTurn());
     await super.commit(changes);
   }
 

@@ -4,23 +4,19 @@ import fc from "npm:fast-check@4.10.2";
 import type { AppOptions } from "../../handlers/app.ts";
 import { refuse } from "../../handlers/hooks/hooks.ts";
 import { leave } from "../../handlers/registry/membership.ts";
+import { type Parley, runApp } from "../../handlers/run_app.ts";
 import { createTestApp, type FakeSocket, type TestApp } from "../support/fakes.ts";
-import { soon } from "../support/inbox.ts";
+import { nextTurn, soon } from "../support/inbox.ts";
 
 /** A server with hooks, whose sockets answer without rates. */
 function createServer(hooks: AppOptions): TestApp {
   return createTestApp({ ...hooks, settings: { MESSAGE_RATE: 0, JOIN_RATE: 0, BYTE_RATE: 0 } });
 }
 
-/** Lets promises that are settled go on. */
-function settle(): Promise<void> {
-  return new Promise((resolve) => setImmediate(resolve));
-}
-
 async function joined(server: TestApp, name: string, dialect: "plain" | "v1" = "v1") {
   const socket = await server.connect("/chat/ops", { dialect });
   socket.say({ type: "join", name });
-  await settle();
+  await nextTurn();
   socket.take();
   return socket;
 }
@@ -30,6 +26,15 @@ function told(socket: FakeSocket, ...types: string[]) {
   const objects = socket.take().flatMap((frame) => String(frame).split("\n"))
     .map((line) => JSON.parse(line));
   return objects.filter(({ type }) => types.includes(type));
+}
+
+/** Ends a Parley whose clock stands still. */
+async function end(parley: Parley, { clock, registry }: TestApp) {
+  const ended = parley[Symbol.asyncDispose]();
+  clock.tick(registry.limits.drainSeconds * 1_000);
+  await nextTurn();
+  clock.tick(1_000);
+  await ended;
 }
 
 function post(server: TestApp, path: string, body: unknown) {
@@ -48,9 +53,9 @@ Deno.test("onMessage changes, lets be and refuses, by socket and by HTTP", async
   const bo = await joined(server, "Bo", "plain");
   ann.take();
   for (const message of ["hi", "darn", "damn"]) ann.say({ type: "chat", message, id: message });
-  await settle();
+  await nextTurn();
   bo.say({ type: "chat", message: "damn" });
-  await settle();
+  await nextTurn();
   assertEquals(told(ann, "error"), [
     { type: "error", code: "refused", message: "Be kind.", id: "damn" },
   ]);
@@ -75,17 +80,17 @@ Deno.test("onJoin gives another name or refuses; a refused socket stays as it wa
   });
   const ann = await server.connect("/chat/ops", { dialect: "v1" });
   ann.say({ type: "join", name: "ann" });
-  await settle();
+  await nextTurn();
   assertEquals(told(ann, "status").map(({ name }) => name), ["ANN"]);
   ann.say({ type: "join", name: "admin" });
   ann.say({ type: "chat", message: "still ANN" });
-  await settle();
+  await nextTurn();
   const [error, chat] = told(ann, "error", "chat");
   assertEquals([error.code, error.message, chat.sender], ["refused", "Not you.", "ANN"]);
   const bo = await server.connect("/chat/ops");
   bo.say({ type: "join", name: "admin" });
   bo.say({ type: "chat", message: "x" });
-  await settle();
+  await nextTurn();
   assertEquals(bo.take(), [
     '{"type":"error","message":"Not you."}',
     '{"type":"error","message":"Invalid message format or not joined."}',
@@ -104,7 +109,7 @@ Deno.test("onSet changes, lets be and refuses, by socket and by HTTP; a removal'
   const ann = await joined(server, "Ann");
   const values = ["hi", "darn", "damn", null];
   values.forEach((value, n) => ann.say({ type: "set", key: `a${n}`, value, id: `${n}` }));
-  await settle();
+  await nextTurn();
   const answers = told(ann, "ack", "error").map(({ id, rev, message }) => [id, rev ?? message]);
   assertEquals(answers.sort(), [["0", 1], ["1", 2], ["2", "Be kind."], ["3", 2]]);
   for (const [n, value] of values.entries()) {
@@ -144,9 +149,9 @@ Deno.test("rights that went while a hook was asked are missed when it answers", 
   bo.say({ type: "set", key: "a", value: 1, id: "2" });
   cho.say({ type: "join", name: "Again" });
   for (const socket of [ann, bo, cho]) socket.say({ type: "token", token: "narrower" });
-  await settle();
+  await nextTurn();
   answer.resolve();
-  await settle();
+  await nextTurn();
   const errors = [ann, bo, cho].map((socket) => told(socket, "error", "ack", "chat"));
   assertEquals(errors.map((all) => all.map(({ code, id }) => [code, id])), [
     [["forbidden", "1"]],
@@ -187,15 +192,15 @@ Deno.test("a message waits for its hook, and what its sender sends next waits be
   for (const message of [1, 2, "three"]) ann.say({ type: "chat", message });
   ann.say({ type: "ping" });
   bo.say({ type: "chat", message: "not behind Ann" });
-  await settle();
+  await nextTurn();
   assertEquals(told(ann, "pong", "chat").map(({ type, message }) => message ?? type).sort(), [
     "not behind Ann",
     "pong",
   ]);
   answers[0].resolve();
-  await settle();
+  await nextTurn();
   answers[1].resolve();
-  await settle();
+  await nextTurn();
   assertEquals(told(bo, "chat").map(({ message }) => message), ["not behind Ann", 1, 2, "three"]);
 });
 
@@ -211,7 +216,7 @@ Deno.test("what waits for a hook when its socket ends is dropped; a right that w
   leave(server.registry.room("ops"), [...server.registry.clients].at(-2)!);
   bo.take();
   answer.resolve();
-  await settle();
+  await nextTurn();
   assertEquals(told(bo, "chat"), []);
   assertEquals(told(cho, "error").map(({ code }) => code), ["not_joined"]);
 });
@@ -220,7 +225,7 @@ Deno.test("at most 1,000 messages of a sender wait for a hook", async () => {
   const server = createServer({ onMessage: () => new Promise(() => {}) });
   const ann = await joined(server, "Ann");
   for (let i = 0; i < 1_002; i++) ann.say({ type: "chat", message: i });
-  await settle();
+  await nextTurn();
   assertEquals(told(ann, "error").map(({ code }) => code), ["unavailable", "unavailable"]);
 });
 
@@ -228,7 +233,7 @@ Deno.test("with a hook on messages a binary frame is forbidden: it could not be 
   const server = createServer({ onMessage() {} });
   const ann = await joined(server, "Ann");
   ann.sayBytes(1, 2, 3);
-  await settle();
+  await nextTurn();
   assertEquals(told(ann, "error").map(({ code }) => code), ["forbidden"]);
 });
 
@@ -241,7 +246,7 @@ Deno.test("a fault of a hook is one line of the log, and the room goes on", asyn
   const ann = await joined(server, "Ann");
   ann.say({ type: "chat", message: "x" });
   ann.say({ type: "chat", message: "y" });
-  await settle();
+  await nextTurn();
   const [error, chat] = told(ann, "error", "chat");
   assertEquals([error.code, error.message, chat.message], ["refused", "Server error.", "y"]);
   const lines = server.log.of("hook");
@@ -262,9 +267,9 @@ Deno.test("notes reach all who speak parley.v1 in order, are asked of the hook, 
   ann.say({ type: "note", message: { typing: true } });
   ann.say({ type: "note", message: "spam" });
   ann.say({ type: "chat", message: "b" });
-  await settle();
+  await nextTurn();
   assertEquals((await post(server, "/rooms/ops/notes", { message: 1, sender: "Cho" })).status, 202);
-  await settle();
+  await nextTurn();
   const heard = told(ann, "chat", "note", "error");
   assertEquals(heard.map(({ type, message }) => [type, message]), [
     ["error", "No."],
@@ -289,12 +294,94 @@ Deno.test("a note needs what a message needs: to have joined, the right, and a r
   const ann = await server.connect("/chat/ops", { dialect: "v1" });
   ann.say({ type: "note", message: 1 });
   ann.say({ type: "note", room: "_stats", message: 1 });
-  await settle();
+  await nextTurn();
   assertEquals(told(ann, "error").map(({ code, room }) => [code, room]), [
     ["not_joined", undefined],
     ["forbidden", "_stats"],
   ]);
   assertEquals((await post(server, "/rooms/_stats/notes", { message: 1 })).status, 403);
+});
+
+Deno.test("chat, note, bytes, leave, listen and join wait behind a slow hook; ping and members don't", async () => {
+  const answer = Promise.withResolvers<void>();
+  const server = createServer({ onSet: () => answer.promise });
+  const ann = await joined(server, "Ann");
+  const bo = await joined(server, "Bo");
+  ann.take();
+  ann.say({ type: "set", key: "a", value: 1, id: "1" });
+  ann.say({ type: "chat", message: "hi", id: "2" });
+  ann.say({ type: "note", message: "typing" });
+  ann.sayBytes(7);
+  ann.say({ type: "leave" });
+  ann.say({ type: "listen", room: "other" });
+  ann.say({ type: "join", name: "Anna" });
+  ann.say({ type: "members" });
+  ann.say({ type: "ping" });
+  await nextTurn();
+  const early = told(ann, "pong", "members", "ack", "welcome", "chat", "error");
+  assertEquals(early.map(({ type }) => type), ["members", "pong"]);
+  assertEquals(bo.take(), []);
+  answer.resolve();
+  await nextTurn();
+  const heard = bo.take().flatMap((frame) =>
+    typeof frame === "string"
+      ? frame.split("\n").map((line) => JSON.parse(line)).map(({ event, message }) =>
+        event ?? message
+      )
+      : [[...frame]]
+  );
+  assertEquals(heard, ["hi", "typing", [7], "leave", "join"]);
+  const late = told(ann, "ack", "welcome").map(({ id, room }) => id ?? room);
+  assertEquals(late.sort(), ["1", "2", "ops", "other"]);
+});
+
+Deno.test("a hook may publish in its own room, before what it is asked about", async () => {
+  const server = createServer({
+    async onMessage({ room, message }) {
+      if (message === "late") await nextTurn();
+      await parley.publish(room, `before ${message}`, { sender: "bot" });
+    },
+    onLeave: ({ room, name }) => void parley.publish(room, `${name} left`, { sender: "bot" }),
+  });
+  const parley = runApp(server.app);
+  const ann = await joined(server, "Ann");
+  const bo = await joined(server, "Bo");
+  for (const message of ["now", "late", "last"]) ann.say({ type: "chat", message });
+  for (let turn = 0; turn < 3; turn++) await nextTurn();
+  ann.end();
+  await nextTurn();
+  assertEquals(told(bo, "chat").map(({ message }) => message), [
+    ...["before now", "now", "before late", "late", "before last", "last", "Ann left"],
+  ]);
+  await end(parley, server);
+});
+
+Deno.test("a hook may send its own sender away: what it was asked about is dropped", async () => {
+  for (const hook of ["onJoin", "onMessage", "onSet"] as const) {
+    for (const isLate of [false, true]) {
+      const server = createServer({
+        authorize: () => ({ user: "ann", name: "Ann" }),
+        async [hook]() {
+          if (isLate) await nextTurn();
+          await parley.disconnect("ann");
+        },
+      });
+      const parley = runApp(server.app);
+      const ann = await server.connect("/chat/ops?state=1", { dialect: "v1" });
+      ann.say({ type: "join" });
+      if (hook === "onMessage") ann.say({ type: "chat", message: "x", id: "1" });
+      if (hook === "onSet") ann.say({ type: "set", key: "a", value: 1, id: "1" });
+      for (let turn = 0; turn < 3; turn++) await nextTurn();
+      assertEquals(ann.closes, [{ code: 1008, reason: "not allowed" }]);
+      assertEquals(told(ann, "ack", "error"), []);
+      const { messages } = await parley.history("ops");
+      const { entries } = await parley.state("ops");
+      const { count } = await parley.members("ops");
+      assertEquals([messages.length, entries.length, count, server.log.of("hook")], [0, 0, 0, []]);
+      ann.end();
+      await end(parley, server);
+    }
+  }
 });
 
 /** What a hook does with one message or join. */
@@ -314,10 +401,10 @@ function actor(late: (() => void)[]) {
 
 /** Gives all late answers, one after the other, in any order that their senders' own order allows. */
 async function answerAll(late: (() => void)[], pick: () => number): Promise<void> {
-  await settle();
+  await nextTurn();
   while (late.length > 0) {
     late.splice(pick() % late.length, 1)[0]();
-    await settle();
+    await nextTurn();
   }
 }
 
@@ -419,7 +506,7 @@ Deno.test("whatever onJoin does: the last name that was granted counts, and nobo
       });
       if (endsWithNever) ann.say({ type: "join", name: "never" });
       bo.say({ type: "chat", message: "not behind Ann" });
-      await settle();
+      await nextTurn();
       const early = told(bo, "chat", "status");
       assertEquals(early.some(({ sender }) => sender === "Bo"), true);
       await answerAll(late, () => 0);
@@ -459,7 +546,7 @@ Deno.test("whatever onSet does: changes keep their order, nobody else waits, non
       const [ann, bo] = [await joined(server, "Ann"), await joined(server, "Bo")];
       plan.forEach((act, n) => ann.say({ type: "set", key: "a", value: [act, n], id: `${n}` }));
       bo.say({ type: "set", key: "b", value: 1, id: "bo" });
-      await settle();
+      await nextTurn();
       assertEquals(told(bo, "ack").map(({ id }) => id), ["bo"]);
       await answerAll(late, () => 0);
       const taken = [...plan.entries()].filter(([, act]) =>

@@ -5,7 +5,7 @@ import { assert, assertEquals, assertLess, assertRejects } from "@std/assert";
 import { Client } from "../support/clients.ts";
 import { EventReader } from "../support/event_source.ts";
 import { createTestApp, type TestAppOptions } from "../support/fakes.ts";
-import { soon } from "../support/inbox.ts";
+import { eventually, soon } from "../support/inbox.ts";
 import { startServer, type TestServer } from "../support/servers.ts";
 import { joinAs, range, settled, timeless } from "../support/v1.ts";
 
@@ -293,7 +293,7 @@ Deno.test("whoever gives up while the room is opened leaves nothing behind", asy
   engine.host = () => opened.promise;
   const controller = new AbortController();
   const answer = ask(EVENTS, { signal: controller.signal });
-  while (registry.rooms.size === 0) await new Promise((resolve) => setTimeout(resolve));
+  await eventually(() => registry.rooms.size, (count) => count === 1);
   assertEquals(registry.heldCount, 1);
   controller.abort();
   clock.tick(1_000);

@@ -8,9 +8,9 @@ import {
 } from "@std/assert";
 import process from "node:process";
 import { isRefusal } from "../../handlers/engine/engine.ts";
-import { readFigures, STATS_ROOM } from "../../handlers/http/metrics.ts";
-import { publishStats, type Stats } from "../../handlers/http/stats.ts";
-import { addUp } from "../../handlers/registry/counters.ts";
+import { readFigures } from "../../handlers/http/metrics.ts";
+import { type NodeRow, publishStats, type Stats } from "../../handlers/http/stats.ts";
+import { NODES_ROOM, STATS_ROOM } from "../../handlers/protocol/parse.ts";
 import { Turn } from "../../handlers/registry/flush.ts";
 import {
   createTestApp,
@@ -141,7 +141,7 @@ Deno.test("/metrics tells of the engine's servers, whichever thread is asked", a
     index: 1,
     engine: worker.engine,
     limits: worker.app.sharedLimits,
-    report: (figures) => Promise.resolve(addUp([readFigures(main.app), figures])),
+    report: (figures) => Promise.resolve([readFigures(main.app), figures]),
   };
   for (const server of [main, worker]) {
     const read = await samples(server);
@@ -237,15 +237,18 @@ function createWatched(options: TestAppOptions = {}) {
   const { app, registry, clock } = server;
   const machine = { cpu: 0, cpuSeconds: () => machine.cpu, rssBytes: () => 123_456_789, host: "h" };
   const stop = publishStats(app, machine);
-  const all = async (): Promise<Stats[]> => {
-    const span = await registry.engineOf(STATS_ROOM).read(STATS_ROOM);
-    return isRefusal(span) ? [] : span.chats.map(({ message }) => JSON.parse(message));
+  const state = async (room: string) => {
+    const span = await registry.engineOf(room).state(room);
+    const entries = isRefusal(span) ? [] : span.entries.toSorted((a, b) => a.rev - b.rev);
+    return entries.map(({ key, value }) => ({ key, value: JSON.parse(value) }));
   };
+  const all = async (): Promise<Stats[]> => (await state(STATS_ROOM)).map(({ value }) => value);
   return {
     ...server,
     machine,
     stop,
     all,
+    nodes: async (): Promise<NodeRow[]> => (await state(NODES_ROOM)).map(({ value }) => value),
     second: async () => (clock.tick(1_000), (await all()).at(-1)!),
   };
 }
@@ -332,7 +335,7 @@ Deno.test("publishStats() tells no rate while a worker is started again", async 
     index: 0,
     engine: registry.engineOf(""),
     limits: app.sharedLimits,
-    report: (figures) => Promise.resolve(addUp(Array(count).fill(figures))),
+    report: (figures) => Promise.resolve(Array(count).fill(figures)),
   };
   const messagesIn = async () => {
     clock.tick(1_000);
@@ -363,19 +366,84 @@ Deno.test("publishStats() tells how long fan-out took: the bound that a share ke
   assertEquals((await second()).fanOutMs, undefined);
 });
 
-Deno.test("the room _stats can be heard by everybody, with the last five minutes", async () => {
-  const { connect, clock, second } = createWatched();
-  clock.tick(3_000);
-  const socket = await connect("/chat/_stats?history=2", { dialect: "v1" });
+Deno.test("the state of the room _stats can be heard by everybody: the last five minutes", async () => {
+  const { connect, clock, second, all } = createWatched();
+  clock.tick(302_000);
+  assertEquals((await all()).length, 300);
+  const socket = await connect("/chat/_stats?state=1", { dialect: "v1" });
   await second();
-  await Promise.resolve();
-  const heard = socket.objects as { type: string; sender?: string; message?: Stats }[];
-  assertEquals(heard.map(({ type }) => type), ["welcome", "chat", "chat", "chat"]);
-  assertEquals(heard[3].sender, "parley");
-  assertEquals(heard[3].message?.watchers, 1);
+  const heard = socket.objects as {
+    type: string;
+    entries?: { key: string }[];
+    sender?: string;
+    key?: string;
+    value?: Stats;
+  }[];
+  const [welcome, ...state] = heard.slice(0, -1);
+  assertEquals([welcome.type, state.flatMap(({ entries }) => entries).length], ["welcome", 300]);
+  const { key, sender, value } = heard.at(-1)!;
+  assertEquals([key, sender, value?.watchers], ["seconds/2", "parley", 1]);
 });
 
-Deno.test("who only watches the room _stats is in no other figure", async () => {
+Deno.test("seconds of the longest figures fit into the state, however small that is", async () => {
+  for (const maxStateBytes of [262_144, 10_000]) {
+    const { registry, machine, clock, all } = createWatched({
+      settings: { MAX_STATE_BYTES: maxStateBytes },
+    });
+    machine.host = "h".repeat(64);
+    const { counters } = registry;
+    registry.isDraining = true;
+    for (const _ of range(1, 302)) {
+      for (const kind of ["messagesIn", "deliveries", "bytesOut", "members"] as const) {
+        counters[kind] += 9_000_000_000;
+      }
+      for (const kind of ["plain", "v1", "echo", "events"] as const) {
+        counters.connections[kind] = 9_000_000_000;
+      }
+      counters.refusals.bad_json = (counters.refusals.bad_json ?? 0) + 9_000_000_000;
+      counters.fanOutSeconds.add(0.00025);
+      clock.tick(1_000);
+    }
+    const kept = await all();
+    assertEquals(kept.length, Math.min(300, Math.floor(maxStateBytes / 850)));
+    assertEquals(new Set(kept.map(({ refusals }) => refusals)), new Set([9_000_000_000]));
+  }
+});
+
+Deno.test("the room _nodes has each thread as it is now, while somebody listens", async () => {
+  const { connect, app, registry, clock, nodes, machine } = createWatched();
+  const worker = readFigures(app);
+  app.threads = {
+    index: 0,
+    engine: registry.engineOf(""),
+    limits: app.sharedLimits,
+    report: (figures) => Promise.resolve([figures, { ...worker }, {}]),
+  };
+  const turn = () => new Promise((resolve) => setImmediate(resolve));
+  const second = async () => {
+    clock.tick(1_000);
+    await turn();
+    return await nodes();
+  };
+  assertEquals(await second(), []);
+  const viewer = await connect("/chat/_stats?state=1", { dialect: "v1" });
+  viewer.say({ type: "listen", room: "_nodes", state: true });
+  await connect("/chat/ops");
+  await second();
+  registry.counters.messagesIn += 5;
+  worker.deliveries += 7;
+  machine.cpu++;
+  const [main, other] = await second();
+  assertEquals([main.worker, main.clients, main.messagesIn, main.deliveries], [0, 1, 5, 0]);
+  assertEquals([other.worker, other.clients, other.messagesIn, other.deliveries], [1, 0, 0, 7]);
+  assertEquals([other.host, other.maxConnections, other.lagMs], ["h", 10_000, 0]);
+  // Another thread says nothing of nodes, and a node that has ended is forgotten.
+  app.threads = { ...app.threads, index: 1 };
+  for (const _ of range(1, 4)) assertEquals((await second()).length, 2);
+  assertEquals(await second(), []);
+});
+
+Deno.test("who only watches the server's own rooms is in no other figure", async () => {
   const { connect, second } = createWatched();
   const quiet = await second();
   for (const dialect of ["v1", "plain"] as const) await connect("/chat/_stats", { dialect });
@@ -385,6 +453,8 @@ Deno.test("who only watches the room _stats is in no other figure", async () => 
   assertEquals(watched, { ...before, watchers: 2 });
   // Who hears another room, too, is a client like others.
   const both = await connect("/chat/_stats", { dialect: "v1" });
+  both.say({ type: "listen", room: "_nodes" });
+  assertEquals((await second()).watchers, 3);
   both.say({ type: "listen", room: "ops" });
   const { connections, watchers, rooms } = await second();
   assertEquals([connections.v1, watchers, rooms], [1, 2, 1]);

@@ -1,6 +1,7 @@
 /** Many messages at once: `POST /rooms/messages`. `handlers/README.md`, HTTP. */
 import { assertEquals } from "@std/assert";
 import { createTestApp, infoOf, type TestAppOptions } from "../support/fakes.ts";
+import { eventually } from "../support/inbox.ts";
 import { range } from "../support/v1.ts";
 
 /** A server of fakes, and batches for it. */
@@ -157,7 +158,7 @@ Deno.test("entries keep their order with an engine that answers late", async () 
     return call.promise.then(() => outcome);
   };
   const answer = publish(...range(1, 5).map((message) => ({ room: "a", message })));
-  while (calls.length < 5) await new Promise((resolve) => setTimeout(resolve));
+  await eventually(() => calls.length, (count) => count === 5);
   for (const call of calls.toReversed()) call.resolve();
   assertEquals((await answer).map(({ seq }: { seq: number }) => seq), range(1, 5));
   assertEquals(

@@ -6,9 +6,7 @@ import {
   isPersonName,
   isRoomName,
   isServerRoom,
-  isShallow,
   parse,
-  parseJson,
 } from "../../handlers/protocol/parse.ts";
 
 /** Reads an object without the keys that are not there. */
@@ -55,15 +53,6 @@ Deno.test("isPersonName() refuses control characters, line ends, bidi marks and 
   for (const name of ["", "n".repeat(65), "😀".repeat(65), 7, null, undefined, ["Ann"], {}]) {
     assert(!isPersonName(name), String(name));
   }
-});
-
-Deno.test("isShallow() counts the depth of arrays and objects", () => {
-  assert(isShallow("text", 0));
-  assert(!isShallow([], 0));
-  assert(isShallow([{ a: [1] }], 3));
-  assert(!isShallow([{ a: [[]] }], 3));
-  assert(isShallow(JSON.parse(nested(100))));
-  assert(!isShallow(JSON.parse(nested(101))));
 });
 
 Deno.test("parse() reads a plain join and chat, and nothing more", () => {
@@ -212,13 +201,4 @@ Deno.test("parse() refuses what a number cannot hold, and keeps all others", () 
   const texts = ["9007199254740993", "1.5e-400", "1.1.1.1.1.1.1.1.1.1.1", "4111 1111 1111 1111.00"];
   const text = { type: "chat", message: texts, id: "12345678901234567.89" };
   assertEquals(read(text, v1), text);
-});
-
-Deno.test("parse() keeps every double, as JSON prints it and in 17 digits", () => {
-  const bits = crypto.getRandomValues(new BigUint64Array(8_000));
-  const doubles = [...new Float64Array(bits.buffer)].filter(Number.isFinite);
-  doubles.push(...bits.subarray(0, 2_000).toString().split(",").map((text) => Number(`0.${text}`)));
-  assertEquals(parseJson(JSON.stringify(doubles)), doubles);
-  const seventeen = doubles.map((double) => double.toPrecision(17));
-  assertEquals(parseJson(`[${seventeen}]`), doubles);
 });

@@ -9,6 +9,7 @@ import { HttpError } from "../../handlers/protocol/http_error.ts";
 import { redisEngine } from "../../handlers/redis.ts";
 import { runApp } from "../../handlers/run_app.ts";
 import { FakeClock, handshakeHeaders, infoOf, RecordingLog } from "../support/fakes.ts";
+import { eventually, nextTurn } from "../support/inbox.ts";
 import { RedisServer, redisTest } from "../support/redis_server.ts";
 
 const authorize = (request: Request) => ({
@@ -33,11 +34,6 @@ async function statusOf(answer: Promise<Response>): Promise<number> {
   const { status, body } = await answer;
   await body?.cancel();
   return status;
-}
-
-/** Lets what waits for answers of the engine go on. */
-function settle(): Promise<void> {
-  return new Promise((resolve) => setTimeout(resolve));
 }
 
 Deno.test("DELETE /users/{user} ends the user's streams and refuses the user for so long", async () => {
@@ -91,7 +87,7 @@ Deno.test("DELETE /users/{user} ends who was let in before it, and is not there 
   const streams = [await other, await ask("ann", "/rooms/ops/events")];
   assertEquals(parley.clientCount, 2);
   for (const { body } of streams) await body?.cancel();
-  await settle();
+  await nextTurn();
   await parley[Symbol.asyncDispose]();
 });
 
@@ -151,10 +147,10 @@ Deno.test("Bans hold in a process that starts later, and retry until the engine 
   await first.disconnect("ann", { seconds: 60 });
   assertEquals(await statusOf(ask("ann", "/rooms")), 200);
   clock.tick(1_000);
-  await settle();
+  await nextTurn();
   isThere = true;
   clock.tick(1_000);
-  await settle();
+  await nextTurn();
   assertEquals(await statusOf(ask("ann", "/rooms")), 403);
   assertEquals(log.lines.filter(({ text }) => text.startsWith("Cannot read bans")).length, 1);
   await parley[Symbol.asyncDispose]();
@@ -182,7 +178,7 @@ redisTest(
     await stream.text();
     assertEquals(await statusOf(two), 403);
     const three = await start();
-    while (await statusOf(three) !== 403) await new Promise((resolve) => setTimeout(resolve, 10));
+    await eventually(() => statusOf(three), (status) => status === 403);
     for (const parley of [one, two, three]) await parley[Symbol.asyncDispose]();
   },
 );
@@ -196,7 +192,7 @@ Deno.test("Bans that are read again look at each client once, however many they 
   let looks = 0;
   Object.defineProperty(client, "rights", { get: () => (looks++, rights) });
   registry.bans.deliver({ type: "reset", epoch: "other", seq: 0, rev: 0, members: 0 });
-  await settle();
+  await nextTurn();
   assertEquals([looks, registry.bans.has("user 19"), registry.bans.has("ann")], [1, true, false]);
   await parley.disconnect("ann");
   await stream.text();

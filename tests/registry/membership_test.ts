@@ -5,6 +5,7 @@ import type { Engine } from "../../handlers/engine/engine.ts";
 import { createMemoryEngine } from "../../handlers/engine/memory.ts";
 import { findDifference } from "../../handlers/registry/audit.ts";
 import { createTestApp, FakeClock, type FakeSocket } from "../support/fakes.ts";
+import { nextTurn } from "../support/inbox.ts";
 import { people } from "../support/recorder.ts";
 
 const KEEPS = { historySize: 10, historySeconds: 60, historyMb: 1, maxRooms: 10 };
@@ -19,9 +20,6 @@ function createLateEngine(...calls: ("host" | "join" | "publish" | "members" | "
   }
   return engine;
 }
-
-/** Lets all answers come. */
-const settle = () => new Promise((resolve) => setTimeout(resolve));
 
 const typesOf = ({ objects }: FakeSocket) =>
   objects.map((object) => {
@@ -39,14 +37,14 @@ Deno.test("a refused join leaves a socket as it was: no voice, no member, no wor
   ann.say({ type: "join", name: "Ann" });
   engine.join = join;
   ann.say({ type: "chat", message: "hi" });
-  await settle();
+  await nextTurn();
   assertEquals([registry.counters.members, findDifference(registry)], [0, undefined]);
   ann.say({ type: "join", name: "Ann" });
-  await settle();
+  await nextTurn();
   engine.join = () => UNAVAILABLE;
   ann.say({ type: "join", name: "Other" });
   ann.say({ type: "chat", message: "as Ann" });
-  await settle();
+  await nextTurn();
   assertEquals(typesOf(ann).slice(1).map(([, what]) => what), [
     "unavailable",
     "not_joined",
@@ -66,7 +64,7 @@ Deno.test("a join to another room that the engine refuses ends the subscription 
   const ann = await connect("/chat/ops", { dialect: "v1" });
   engine.join = () => Promise.resolve(UNAVAILABLE);
   ann.say({ type: "join", name: "Ann", room: "news" });
-  await settle();
+  await nextTurn();
   assertEquals([...registry.rooms.keys()], ["ops"]);
   ann.end();
   assertEquals([registry.rooms.size, registry.heldCount], [0, 0]);
@@ -75,7 +73,7 @@ Deno.test("a join to another room that the engine refuses ends the subscription 
 Deno.test("messages wait for the join before them, in their order", async () => {
   const { connect } = createTestApp({ engine: createLateEngine("host", "join", "publish") });
   const bob = await connect("/chat/ops");
-  await settle();
+  await nextTurn();
   const ann = await connect("/chat/ops");
   ann.say({ type: "join", name: "Ann" });
   ann.say({ type: "chat", message: 1 });
@@ -83,8 +81,8 @@ Deno.test("messages wait for the join before them, in their order", async () => 
   ann.say({ type: "chat", message: 2 });
   ann.sayBytes(3);
   ann.say({ type: "chat", message: 4 });
-  await settle();
-  await settle();
+  await nextTurn();
+  await nextTurn();
   const heard = bob.frames.map((frame) =>
     typeof frame === "string" ? JSON.parse(frame).message : [...frame]
   );
@@ -97,10 +95,10 @@ Deno.test("members are counted once they have joined, and out, however late the 
     const { connect, registry } = createTestApp({ engine });
     const ann = await connect("/chat/home", { dialect: "v1" });
     for (let n = 0; n < 12; n++) ann.say({ type: "join", name: "Ann", room: `more${n}` });
-    if (end === "after it") await settle();
+    if (end === "after it") await nextTurn();
     assertEquals(registry.counters.members, end === "after it" ? 4 : 0);
     ann.end();
-    await settle();
+    await nextTurn();
     assertEquals([registry.counters.members, registry.rooms.size], [0, 0], end);
     assertEquals(await engine.rooms("", 100), []);
     for (let n = 0; n < 12; n++) {
@@ -142,13 +140,13 @@ Deno.test("1,000 messages of a socket wait for the engine; one more is unavailab
   ]]);
   ann.take();
   gate.resolve();
-  await settle();
+  await nextTurn();
   assertEquals(
     typesOf(ann).map(([, message]) => message),
     Array.from({ length: 1_000 }, (_, n) => n + 1),
   );
   ann.say({ type: "chat", message: "again" });
-  await settle();
+  await nextTurn();
   assertEquals(typesOf(ann).at(-1), ["chat", "again"]);
 });
 
@@ -172,7 +170,7 @@ Deno.test("joining needs the right to speak: a mute can't talk by its names", as
   const victim = await connect("/chat/ops", bearer("mute"));
   const mute = await connect("/chat/ops", { ...bearer("mute"), dialect: "v1" });
   for (let n = 0; n < 3; n++) mute.say({ type: "join", name: "Ann" });
-  await settle();
+  await nextTurn();
   const codes = typesOf(mute).slice(1).map(([, code]) => code);
   assertEquals([victim.frames, codes], [[], ["forbidden", "forbidden", "forbidden"]]);
   assertEquals(registry.counters.members, 0);
@@ -189,9 +187,9 @@ Deno.test("of two tokens on their way the last one sent counts, whichever is ver
   const socket = await connect("/chat/ops", { ...bearer("first"), dialect: "v1" });
   socket.say({ type: "token", token: "old" });
   socket.say({ type: "token", token: "new" });
-  await settle();
+  await nextTurn();
   verify();
-  await settle();
+  await nextTurn();
   clock.tick(121_000);
   assertEquals(socket.closes, []);
   clock.tick(3_600_000);
@@ -207,7 +205,7 @@ Deno.test("an `authorize` that fails at a fresh token refuses it, and the log te
   });
   const socket = await connect("/chat/ops", { ...bearer("good"), dialect: "v1" });
   socket.say({ type: "token", token: "broken" });
-  await settle();
+  await nextTurn();
   assertEquals(typesOf(socket).at(-1), ["error", "forbidden"]);
   const [{ text, level }] = log.of("error");
   assertEquals([level, /^Cannot renew the rights of .*: TypeError: no database/.test(text)], [
@@ -221,7 +219,7 @@ Deno.test("a socket hears the rooms that its token lists from the start", async 
     listens: { rooms: ["ops"], listen: ["user:{sub}"] },
   });
   const socket = await connect("/chat/ops", { ...bearer("listens"), dialect: "v1" });
-  await settle();
+  await nextTurn();
   const rooms = socket.objects.map((object) => (object as { room: string }).room);
   assertEquals(rooms, ["ops", "user:u"]);
   socket.end();

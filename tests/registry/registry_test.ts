@@ -11,6 +11,7 @@ import {
   RecordingLog,
   type TestApp,
 } from "../support/fakes.ts";
+import { nextTurn } from "../support/inbox.ts";
 import { TestSubscriber } from "../support/subscriber.ts";
 
 const GOING_AWAY = { code: 1001, reason: "going away" };
@@ -323,9 +324,6 @@ Deno.test("Registry.drain() lets those who stay chat on until it is their turn",
   assertEquals(bo.closes, [GOING_AWAY]);
 });
 
-/** Waits until all that has no timer is done. */
-const settled = () => new Promise((resolve) => setTimeout(resolve));
-
 Deno.test("members are counted out again, whoever leaves, renames or vanishes", async () => {
   const { connect, registry: { counters } } = createTestApp();
   const sockets = await Promise.all(["a", "b", "c"].map(() => connect("/chat", { dialect: "v1" })));
@@ -385,7 +383,7 @@ Deno.test("a message that came while a replay was awaited is a delivery, like th
   say("2");
   assertEquals(counters.deliveries, 0);
   late.resolve();
-  await settled();
+  await nextTurn();
   assertEquals(socket.objects.length, 3);
   assertEquals(counters.deliveries, 2);
 });

@@ -1,11 +1,12 @@
 // A slot goes back on whichever comes first: an event, the abort of the request, a time limit.
 import { assertEquals } from "@std/assert";
-import type { LimitTable } from "../../handlers/access/shared_limits.ts";
+import { LimitTable } from "../../handlers/access/shared_limits.ts";
 import type { Engine } from "../../handlers/engine/engine.ts";
 import { createMemoryEngine } from "../../handlers/engine/memory.ts";
 import { auditSlots, findDifference } from "../../handlers/registry/audit.ts";
 import { SLOT_MS } from "../../handlers/registry/subscriber.ts";
 import { createTestApp, FakeClock, FakeSocket, handshakeHeaders } from "../support/fakes.ts";
+import { nextTurn } from "../support/inbox.ts";
 import { TestSubscriber } from "../support/subscriber.ts";
 
 const KEEPS = { historySize: 10, historySeconds: 60, historyMb: 1, maxRooms: 10 };
@@ -107,7 +108,7 @@ Deno.test("an event stream that waits for the engine sees the abort of its reque
     const { registry, clock, ask } = createTestApp({ engine: createSilentEngine() });
     const client = new AbortController();
     const answer = ask("/rooms/ops/events", { signal: client.signal });
-    await new Promise((resolve) => setTimeout(resolve));
+    await nextTurn();
     assertEquals([registry.heldCount, registry.rooms.size], [1, 1]);
     if (isAborted) client.abort();
     clock.tick(isAborted ? 1_000 : SLOT_MS);
@@ -147,13 +148,13 @@ Deno.test("findDifference() sees an address or a user that is counted out or in 
   const { registry, connect, app } = createTestApp();
   const limits = app.sharedLimits as LimitTable;
   await connect("/chat/ops");
-  const thread = limits.share();
+  const thread = new LimitTable(limits.limits, limits.clock, limits);
   for (const address of ["unknown", "192.0.2.9"]) thread.acquire(address, "ann");
   assertEquals(findDifference(registry), undefined);
   limits.acquire("192.0.2.9", "ann");
   assertEquals(
     findDifference(registry),
-    "1 clients of user ann counted, 0 there; 1 clients of 192.0.2.9 counted, 0 there",
+    "1 clients of 192.0.2.9 counted, 0 there; 1 clients of user ann counted, 0 there",
   );
   limits.release("192.0.2.9", "ann");
   const [{ address }] = registry.holders;

@@ -46,6 +46,11 @@ export async function eventually<T>(
   }
 }
 
+/** Lets all go on that waits for no timer: a turn of the event loop. */
+export function nextTurn(): Promise<void> {
+  return new Promise((resolve) => setTimeout(resolve));
+}
+
 /** Keeps what came until somebody asks, and those who ask until something comes. */
 export class Inbox<T> {
   #items: T[] = [];

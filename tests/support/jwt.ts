@@ -7,6 +7,7 @@ import { assertRejects } from "@std/assert";
 import { exportJWK, generateKeyPair, type JWTPayload, SignJWT } from "jose";
 import { HttpError } from "../../handlers/protocol/http_error.ts";
 import type { FakeClock } from "./fakes.ts";
+import { nextTurn } from "./inbox.ts";
 
 /** A secret as AUTH_SECRET wants it. */
 export const SECRET = "thirty-two characters of a secret";
@@ -27,7 +28,7 @@ export async function rejectionOf(clock: FakeClock, task: Promise<unknown>): Pro
   const turning = (async () => {
     while (!isDone) {
       clock.tick(50);
-      await new Promise((resolve) => setTimeout(resolve));
+      await nextTurn();
     }
   })();
   const error = await assertRejects(() => task, HttpError);

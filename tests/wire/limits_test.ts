@@ -3,6 +3,7 @@ import type { LimitTable } from "../../handlers/access/shared_limits.ts";
 import { assert, assertEquals, assertRejects } from "@std/assert";
 import { createTestApp, type FakeSocket, infoOf, type TestApp } from "../support/fakes.ts";
 import type { Settings } from "../../handlers/start/settings.ts";
+import { nextTurn } from "../support/inbox.ts";
 import { startServer } from "../support/servers.ts";
 import { sayAll } from "../support/v1.ts";
 
@@ -273,14 +274,13 @@ for (const isLate of [false, true]) {
     const server = withUsers({ MESSAGE_RATE_PER_USER: 5, MESSAGE_RATE: 10_000 }, isLate);
     const connect = (user: string, room = "ops") =>
       server.connect(`/chat/${room}`, { dialect: "v1", headers: { authorization: user } });
-    const settle = () => new Promise((resolve) => setTimeout(resolve));
     const [one, two, other] = [await connect("Ann"), await connect("Ann"), await connect("Bo")];
     for (const socket of [one, two, other]) socket.say({ type: "join" });
     for (const id of ["1", "2"]) one.say({ type: "chat", message: id, id });
     // What is sent at once takes effect in its order, though it waits for its charge.
     one.say({ type: "leave" });
     for (const socket of [one, two, other]) socket.say({ type: "chat", message: "late", id: "3" });
-    await settle();
+    await nextTurn();
     const answers = async (socket: FakeSocket) =>
       (await take(socket)).filter(({ type }) => type === "ack" || type === "error")
         .map(({ id, code }) => `${id} ${code ?? "ack"}`);
@@ -288,7 +288,7 @@ for (const isLate of [false, true]) {
     assertEquals([await answers(two), await answers(other)], [["3 rate_limited"], ["3 ack"]]);
     server.clock.tick(200);
     two.say({ type: "chat", message: "again", id: "3" });
-    await settle();
+    await nextTurn();
     assertEquals(await answers(two), ["3 ack"]);
     assertEquals([two.closes, server.registry.rooms.get("ops")?.listenerCount], [[], 2]);
     // Others of its user may have used up the rate: only a flood ends a socket.
@@ -296,10 +296,10 @@ for (const isLate of [false, true]) {
       server.clock.tick(1_000);
       sayAll(two, Array(6).fill({ type: "ping" }));
     }
-    await settle();
+    await nextTurn();
     assertEquals(two.closes, []);
     sayAll(two, Array(1_006).fill({ type: "ping" }));
-    await settle();
+    await nextTurn();
     assertEquals(two.closes, [{ code: 1008, reason: "rate limited" }]);
   });
 }
@@ -391,7 +391,7 @@ Deno.test("a body that does not come within 30 s is 408", async () => {
   });
   const headers = { "content-type": "application/json" };
   const answer = server.ask("/rooms/lobby/messages", { method: "POST", headers, body });
-  await new Promise((resolve) => setTimeout(resolve));
+  await nextTurn();
   server.clock.tick(30_000);
   const { status } = await answer;
   assertEquals([status, isCancelled, server.engine.stats().rooms], [408, true, 0]);

@@ -9,6 +9,7 @@ import {
   type FakeSocket,
   type TestAppOptions,
 } from "../support/fakes.ts";
+import { nextTurn } from "../support/inbox.ts";
 import { Random } from "../support/random.ts";
 import { SEED, sized } from "../support/run.ts";
 import { StateEngine } from "../support/state_engine.ts";
@@ -37,7 +38,7 @@ function stateServer(options: TestAppOptions = {}) {
     await Promise.resolve();
     registry.turn.flush();
     // Rooms that are looked at when their turn ends.
-    await new Promise((resolve) => setTimeout(resolve));
+    await nextTurn();
   };
   return { ...made, engine, set, hear, request, turn, clock };
 }

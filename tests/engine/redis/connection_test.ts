@@ -1,5 +1,6 @@
 import { assertEquals } from "@std/assert";
 import { PendingCommands } from "../../../handlers/engine/redis/pending.ts";
+import { nextTurn } from "../../support/inbox.ts";
 
 const never = new Promise<unknown>(() => {});
 
@@ -15,16 +16,12 @@ function pendingWith() {
   return { pending, outcomes, errors, add };
 }
 
-function turn(): Promise<void> {
-  return new Promise((resolve) => setTimeout(resolve));
-}
-
 Deno.test("PendingCommands resolves to the answer, and to nothing for an error", async () => {
   const { outcomes, errors, add } = pendingWith();
   add(Promise.resolve("yes"));
   add(Promise.resolve(null));
   add(Promise.reject(new Error("NOSCRIPT")));
-  await turn();
+  await nextTurn();
   assertEquals(outcomes, ["yes", null, undefined]);
   assertEquals(errors, ["NOSCRIPT"]);
 });
@@ -35,7 +32,7 @@ Deno.test("PendingCommands times out a command after three whole ticks, but not 
   add(never, 1, false);
   for (const expected of [0, 0, 0, 1, 1]) {
     pending.tick();
-    await turn();
+    await nextTurn();
     assertEquals(outcomes.length, expected);
   }
   assertEquals(outcomes, [undefined]);
@@ -50,7 +47,7 @@ Deno.test("PendingCommands.tick() returns whether the server still answers", asy
   add(never, 1, false);
   assertEquals([pending.tick(), pending.tick()], [true, true]);
   add(Promise.resolve());
-  await turn();
+  await nextTurn();
   assertEquals([pending.tick(), pending.tick(), pending.tick()], [true, true, false]);
 });
 
@@ -62,7 +59,7 @@ Deno.test("PendingCommands.hasSpace() bounds number and bytes, until answers com
   for (let i = 1; i < 10_000; i++) add(promise);
   assertEquals(pending.hasSpace(1), false);
   resolve(0);
-  await turn();
+  await nextTurn();
   assertEquals(pending.hasSpace(64_000_000), true);
 });
 
@@ -75,6 +72,6 @@ Deno.test("PendingCommands.hasSpace() lets no queue grow that could not be answe
   pending.tick();
   assertEquals(pending.hasSpace(1), false);
   resolve(0);
-  await turn();
+  await nextTurn();
   assertEquals(pending.hasSpace(1), true);
 });

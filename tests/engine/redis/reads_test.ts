@@ -2,6 +2,7 @@ import { assertEquals } from "@std/assert";
 import { DEDUPE_MS } from "../../../handlers/engine/dedupe.ts";
 import { KeyBudget } from "../../../handlers/engine/redis/key_budget.ts";
 import { ReadQueue } from "../../../handlers/engine/redis/reads.ts";
+import { nextTurn } from "../../support/inbox.ts";
 import { range } from "../contract.ts";
 
 Deno.test("ReadQueue runs four reads at a time; a call shares one that has not started", async () => {
@@ -17,7 +18,7 @@ Deno.test("ReadQueue runs four reads at a time; a call shares one that has not s
   assertEquals(started, ["1", "2", "3", "4"]);
   while (started.length < 7) {
     ends.shift()!();
-    await new Promise((resolve) => setTimeout(resolve));
+    await nextTurn();
   }
   for (const end of ends) end();
   assertEquals(started, ["1", "2", "3", "4", "a", "1", "b"]);

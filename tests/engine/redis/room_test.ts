@@ -3,6 +3,7 @@ import { Buffer } from "node:buffer";
 import type { Refusal } from "../../../handlers/engine/engine.ts";
 import { type RedisNode, RedisRoom } from "../../../handlers/engine/redis/room.ts";
 import { FakeClock } from "../../support/fakes.ts";
+import { nextTurn } from "../../support/inbox.ts";
 import { Recorder } from "../../support/recorder.ts";
 
 /** A node whose calls wait until the test answers them. */
@@ -34,7 +35,7 @@ class FakeNode implements RedisNode {
   async answer(answer?: unknown): Promise<string> {
     const call = this.calls.shift();
     call?.answer(answer);
-    await new Promise((resolve) => setTimeout(resolve));
+    await nextTurn();
     // The last argument is EVENTS: nothing.
     return call ? [call.script, ...call.args.slice(0, -1)].join(" ") : "";
   }
