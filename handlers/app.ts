@@ -71,6 +71,7 @@ export function createApp(options: AppOptions = {}): App {
   }
   // Throws where no browser sends such an origin.
   new OriginRules(allowedOrigins);
+  const { authorize } = options;
   const log = guardLog(options.log ?? silentLog);
   const limits = fullLimits(options.limits);
   const sharedLimits = options.threads?.limits ?? new LimitTable(limits, clock);
@@ -91,7 +92,8 @@ export function createApp(options: AppOptions = {}): App {
     limits,
     allowedOrigins,
     trustedProxies: options.trustedProxies ?? 0,
-    authorize: options.authorize,
+    // It may be a method of the options, and has figures.
+    authorize: authorize && Object.assign(authorize.bind(options), authorize),
     sharedLimits,
     threads: options.threads,
     health: options.health ?? {},

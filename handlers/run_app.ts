@@ -3,6 +3,7 @@ import { guardMemory } from "./access/memory_guard.ts";
 import type { App } from "./app.ts";
 import { isRefusal } from "./engine/engine.ts";
 import { historyOf, type HistoryQuery, membersOf } from "./http/rooms.ts";
+import { HttpError } from "./protocol/http_error.ts";
 import { stateOf } from "./http/state.ts";
 import { isBanTime } from "./http/users.ts";
 import { publishStats } from "./http/stats.ts";
@@ -16,7 +17,6 @@ import { guardQueues } from "./registry/queue_guard.ts";
 import { Program } from "./registry/stream_subscriber.ts";
 import { subscribe } from "./registry/membership.ts";
 import type { Room } from "./registry/room.ts";
-import type { Rejection } from "./registry/sender.ts";
 import { createRouter, type Fetch } from "./router.ts";
 import { within } from "./util/clock.ts";
 import { sha256 } from "./util/digest.ts";
@@ -42,7 +42,7 @@ export interface SetOptions {
 /**
  * A Parley without a port. What code does by it passes neither hook nor rights nor rates.
  *
- * Where the engine refuses, a {@link ParleyError} tells its code.
+ * Where the engine refuses, a {@link ParleyError} tells its code; after the end all is `unavailable`.
  */
 export interface Parley extends AsyncDisposable {
   /** Answers a request, a handshake too: give it to `Deno.serve`. Without `info` no limit counts by address. */
@@ -108,12 +108,17 @@ export function runApp(app: App): Parley {
   ];
   const programs = new Set<Program>();
   let drained: Promise<void> | undefined;
+  let hasEnded = false;
   const drain = (seconds?: number) =>
     drained ??= registry.drain(seconds)
       .then(() => within(clock, GRACE_MS, registry.allReleased()));
 
   function roomOf(name: string): Room {
     if (!isRoomName(name)) throw new TypeError(`Cannot use room ${JSON.stringify(name)}: no name`);
+    // A closed engine might begin anew, and keep nothing.
+    if (hasEnded) {
+      throw new ParleyError("unavailable", `use room ${name} of a Parley that has ended`);
+    }
     return registry.room(name);
   }
 
@@ -129,8 +134,8 @@ export function runApp(app: App): Parley {
       const known = key === undefined ? undefined : { session: "program", id: key, digest };
       return granted(await room.submit({ ...draft, key: known }), `publish in ${name}`);
     },
-    note(name, message, { sender } = {}) {
-      return Promise.resolve(roomOf(name).submitNote(senderOf(sender), encode(message)));
+    async note(name, message, { sender } = {}) {
+      await roomOf(name).submitNote(senderOf(sender), encode(message));
     },
     async set(name, key, value, { sender, ...conditions } = {}) {
       const room = roomOf(name);
@@ -148,7 +153,12 @@ export function runApp(app: App): Parley {
     },
     async history(name, options = {}) {
       roomOf(name);
-      return JSON.parse(granted(await historyOf(registry, name, options), `read ${name}`));
+      const page = await historyOf(registry, name, options).catch((error) => {
+        throw error instanceof HttpError
+          ? new TypeError(`Cannot read ${name}: ${error.message}`)
+          : error;
+      });
+      return JSON.parse(granted(page, `read ${name}`));
     },
     async members(name) {
       roomOf(name);
@@ -164,37 +174,30 @@ export function runApp(app: App): Parley {
       programs.add(program);
       signal?.addEventListener("abort", stop, { once: true });
       if (signal?.aborted) stop();
-      return objectsOf(program, Promise.resolve(subscribe(room, program, wanted)), name);
+      const opened = Promise.try(() => subscribe(room, program, wanted));
+      opened.then((refusal) => {
+        if (refusal) program.fail(new ParleyError(refusal.refused, `subscribe to ${name}`));
+      }).catch((error) => program.fail(error));
+      return program.objects();
     },
     async disconnect(user, { seconds = 0 } = {}) {
       if (!isBanTime(seconds)) throw new TypeError(`Cannot ban for ${seconds}: no whole seconds`);
       granted(await registry.bans.disconnect(user, seconds), "disconnect a user");
     },
-    drain: ({ seconds } = {}) => drain(seconds),
+    async drain({ seconds } = {}) {
+      if (seconds !== undefined && !(seconds >= 0)) {
+        throw new TypeError(`Cannot drain in ${seconds} seconds`);
+      }
+      await drain(seconds);
+    },
     async [Symbol.asyncDispose]() {
       await drain();
+      hasEnded = true;
       for (const program of programs) program.stop();
       for (const stop of watches) stop();
       await within(clock, CLOSE_MS, registry.close());
     },
   };
-}
-
-/** What a program hears, from the start of its subscription on. */
-async function* objectsOf(
-  program: Program,
-  opened: Promise<Rejection | undefined>,
-  name: string,
-): AsyncGenerator<RoomObject> {
-  try {
-    const refusal = await opened;
-    if (refusal && !program.hasEnded) {
-      throw new ParleyError(refusal.refused, `subscribe to ${name}`);
-    }
-    for await (const object of program.frames) yield JSON.parse(object);
-  } finally {
-    program.stop();
-  }
 }
 
 function senderOf(sender = "Anonymous"): string {

@@ -1,7 +1,13 @@
 // What a program does with Parley in its own code.
 import { assert, assertEquals, assertRejects, assertThrows } from "@std/assert";
 import { configureSync, getConfig, getLogger, type LogRecord, resetSync } from "@logtape/logtape";
-import { createParley, memoryEngine, ParleyError, refuse } from "../handlers/parley.ts";
+import {
+  createParley,
+  type Grants,
+  memoryEngine,
+  ParleyError,
+  refuse,
+} from "../handlers/parley.ts";
 import { nextTurn } from "./support/inbox.ts";
 
 /** A Parley that goes in no time. */
@@ -57,6 +63,12 @@ Deno.test("what is no room, no name or no JSON is refused at once", async () => 
   }
   assertThrows(() => parley.subscribe(""), TypeError, "Cannot use room");
   await assertRejects(() => parley.members("?"), TypeError, "Cannot use room");
+  // It rejects, and does not throw.
+  await assertRejects(parley.note.bind(parley, "?", 1), TypeError, "Cannot use room");
+  for (const query of [{ limit: 0 }, { limit: NaN }, { before: "x" }]) {
+    await assertRejects(() => parley.history("a", query), TypeError, "Cannot read a: ");
+  }
+  await assertRejects(() => parley.drain({ seconds: -1 }), TypeError, "Cannot drain in -1");
 });
 
 Deno.test("calls from code pass neither hook nor rights nor rates", async () => {
@@ -141,6 +153,83 @@ Deno.test("a subscription ends by break, by its signal and by the end of Parley"
   assertEquals((await stopped).map(({ type }) => type), ["welcome"]);
   await parley[Symbol.asyncDispose]();
   assertEquals((await ended).map(({ type }) => type), ["welcome"]);
+});
+
+Deno.test("a subscription ends before it is read, and while it is waited for", async () => {
+  await using parley = create();
+  const early = parley.subscribe("a")[Symbol.asyncIterator]();
+  await early.return?.();
+  const waiting = parley.subscribe("b")[Symbol.asyncIterator]();
+  await waiting.next();
+  const next = waiting.next();
+  await waiting.return?.();
+  const ended = { value: undefined, done: true };
+  assertEquals([await early.next(), await next, await waiting.next()], [ended, ended, ended]);
+  const rooms = await parley.fetch(new Request("http://parley.test/rooms"));
+  assertEquals(await rooms.json(), { rooms: [] });
+});
+
+Deno.test("what an engine of one's own throws or rejects reaches whoever reads the subscription", async () => {
+  for (const host of [() => Promise.reject(new Error("broken")), throwBroken]) {
+    await using parley = create({ engine: Object.assign(memoryEngine(), { host }) });
+    // Nobody reads this one: no rejection is left over.
+    parley.subscribe("a");
+    await assertRejects(() => Array.fromAsync(parley.subscribe("b")), Error, "broken");
+  }
+});
+
+function throwBroken(): never {
+  throw new Error("broken");
+}
+
+Deno.test("behind its end a Parley takes and gives nothing, and says so", async () => {
+  const parley = create();
+  await parley[Symbol.asyncDispose]();
+  await parley[Symbol.asyncDispose]();
+  const calls = [
+    () => parley.publish("a", 1),
+    () => parley.note("a", 1),
+    () => parley.set("a", "key", 1),
+    () => parley.state("a"),
+    () => parley.history("a"),
+    () => parley.members("a"),
+  ];
+  for (const call of calls) {
+    assertEquals((await assertRejects(call, ParleyError)).code, "unavailable");
+  }
+  assertEquals(assertThrows(() => parley.subscribe("a"), ParleyError).code, "unavailable");
+});
+
+Deno.test("two in one process share nothing, and one may end before the other", async () => {
+  await using one = create();
+  {
+    await using two = create();
+    await two.publish("ops", 1);
+    assertEquals((await one.history("ops")).messages, []);
+  }
+  assertEquals((await one.fetch(new Request("http://parley.test/metrics"))).status, 200);
+  assertEquals((await one.publish("ops", 1)).seq, 1);
+});
+
+Deno.test("options may be an object of a class, and frozen", async () => {
+  class Rules {
+    readonly limits = Object.freeze({ drainSeconds: 0 });
+    readonly words = ["damn"];
+    onMessage({ message }: { message: unknown }) {
+      return this.words.includes(String(message)) ? refuse("Be kind.") : undefined;
+    }
+    authorize(): Grants {
+      return { publish: this.words.length > 0 };
+    }
+  }
+  await using parley = createParley(Object.freeze(new Rules()));
+  const post = async (message: string) => {
+    const headers = { "content-type": "application/json" };
+    const init = { method: "POST", headers, body: JSON.stringify({ message }) };
+    const answer = await parley.fetch(new Request("http://parley.test/rooms/ops/messages", init));
+    return (await answer.json()).message;
+  };
+  assertEquals([await post("damn"), await post("hello")], ["Be kind.", undefined]);
 });
 
 Deno.test("a program that does not read falls behind alone, and is told", async () => {

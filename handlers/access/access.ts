@@ -1,5 +1,6 @@
 /** Who may come in. Checked before an upgrade, so that a browser that was refused can ask why. */
 import { HttpError } from "../protocol/http_error.ts";
+import { type Clock, systemClock, within } from "../util/clock.ts";
 import { errorText, type Log } from "../util/log.ts";
 import { addressGroup, clientAddress, isLoopback } from "./address.ts";
 import {
@@ -70,18 +71,23 @@ interface AccessRequest {
   room?: string;
 }
 
+/** Times out an `authorize`, as a hook. */
+const AUTHORIZE_MS = 30_000;
 /** So many origins that were refused are told to the log. */
 const MAX_REFUSED_ORIGINS = 100;
 
 /** Who may come in. */
 export class Access {
-  readonly #rules: AccessRules;
+  readonly #rules: AccessRules & { clock?: Clock };
   readonly #bans: BanList;
   readonly #origins: OriginRules;
   readonly #refusedOrigins = new Set<string>();
 
   /** @throws {OptionError} if an allowed origin could never match */
-  constructor(rules: AccessRules, bans: BanList = { has: () => false, count: 0 }) {
+  constructor(
+    rules: AccessRules & { clock?: Clock },
+    bans: BanList = { has: () => false, count: 0 },
+  ) {
     this.#bans = bans;
     this.#rules = rules;
     this.#origins = new OriginRules(rules.allowedOrigins);
@@ -123,7 +129,7 @@ export class Access {
       this.#checkOrigin(request, info);
       if (!authorize || need === "nothing") return visitor;
       const renew = isUpgrade(headers) ? this.#renewal(request, room, visitor) : undefined;
-      const grants = await authorize(request, room);
+      const grants = await this.#grantsOf(request, room);
       if (grants instanceof Response) return grants;
       const rights = this.#rightsOf(grants, visitor);
       const bansSeen = this.#bans.count;
@@ -134,6 +140,15 @@ export class Access {
       const user = rights.user === undefined ? visitor.rateKey : `user ${rights.user}`;
       return { ...visitor, rights, renew, bansSeen, rateKey: rights.isAdmin ? undefined : user };
     });
+  }
+
+  /** Asks `authorize`, and gives up where it does not answer: a client that has gone would be held for ever. */
+  async #grantsOf(request: Request, room?: string): Promise<Grants | Response> {
+    const { authorize, clock = systemClock } = this.#rules;
+    const asked = Promise.try(authorize!, request, room).then((grants) => ({ grants }));
+    const answer = await within(clock, AUTHORIZE_MS, asked);
+    if (!answer) throw new Error(`authorize did not answer in ${AUTHORIZE_MS} ms`);
+    return answer.grants;
   }
 
   #rightsOf(grants: Grants, { remote }: Visitor): Rights {
@@ -168,7 +183,7 @@ export class Access {
       this.#loggingRefusals(visitor, async () => {
         const headers = new Headers(kept);
         headers.set("authorization", `Bearer ${token}`);
-        const grants = await this.#rules.authorize!(new Request(url, { headers }), room);
+        const grants = await this.#grantsOf(new Request(url, { headers }), room);
         if (!(grants instanceof Response)) return this.#rightsOf(grants, visitor);
         throw new HttpError(grants.status, "forbidden", "The token was refused.");
       }).catch((error) => {

@@ -2,15 +2,13 @@
 
 /** Something that gives bytes back by dropping its oldest entry. */
 export interface Droppable {
-  /** What may be dropped of it, counted by {@link BySize}. */
-  bytes: number;
+  /** What may be dropped of it, counted by {@link BySize}. */ bytes: number;
   /** Tells whether there was an entry to drop. */
   dropOldest(): boolean;
 }
 
 /** Droppables by size, in steps of a factor of 2: most changes move none. */
 export class BySize {
-  /** Of all together. */
   bytes = 0;
   readonly #steps = Array.from({ length: 33 }, () => new Set<Droppable>());
 
@@ -45,7 +43,6 @@ export class FairShare {
     return own <= Math.min(free, this.maxOwnBytes) && free >= 0;
   }
 
-  /** Counts `bytes` in, or out if they are negative. */
   count(bytes: number, address?: string): void {
     this.used += bytes;
     if (address === undefined) return;
@@ -89,7 +86,6 @@ export class Budget {
     return isFree && this.state.hasSpace(bytes, owner);
   }
 
-  /** Messages, ids and state. */
   get bytes(): number {
     return this.histories.bytes + this.ids.used + this.pinnedIds.used + this.state.used;
   }

@@ -8,13 +8,12 @@ import { setImmediate } from "node:timers";
 import { chain } from "../util/maybe_promise.ts";
 import { type Refusal, UNAVAILABLE } from "./engine.ts";
 
-/** Functions that the other side may call. Arguments and answers are copied (structured clone). */
+/** Functions that the other side may call; arguments and answers are copied. */
 export type Calls<T> = { [Name in keyof T]: (...args: never[]) => unknown };
 
 /** What a channel is made of. */
 export interface ChannelOptions<Ours> {
-  /** What this side answers. They neither throw nor reject. */
-  calls: Ours;
+  /** What this side answers. They neither throw nor reject. */ calls: Ours;
   /** How many bytes may be unconfirmed before {@link Channel.isFull}. @default 64 MiB */
   maxUnconfirmedBytes?: number;
   /** Called each time that something is sent while the channel is full. */
@@ -52,7 +51,6 @@ export class Channel<Ours extends Calls<Ours>, Theirs extends Calls<Theirs>> {
     return this.#unconfirmedBytes + this.#outboxBytes > maxUnconfirmedBytes;
   }
 
-  /** Calls without waiting for an answer. */
   notify<Name extends keyof Theirs & string>(name: Name, ...args: Parameters<Theirs[Name]>): void {
     this.#enqueue(name, 0, args);
   }

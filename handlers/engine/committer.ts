@@ -15,8 +15,7 @@ export interface Effect {
   run(): void;
   /** Instead, if the store fails. Without it, the effect waits on. */
   refuse?(): void;
-  /** What it is counted with while it waits. */
-  bytes: number;
+  /** What it is counted with while it waits. */ bytes: number;
 }
 
 /** How long until a batch that failed is tried again. */
@@ -36,14 +35,12 @@ interface Batch extends Changes {
 export class Committer implements Journal {
   /** The store has failed and is tried again: what is asked now cannot be done. */
   isFailing = false;
-  /** Bytes of the effects that have not run yet. */
-  waitingBytes = 0;
+  /** Bytes of the effects that have not run yet. */ waitingBytes = 0;
   lastRow = 0;
   #store?: Store;
   #next = newBatch();
   #inFlight?: Batch;
-  /** Rows to delete, the oldest first. */
-  #deletes: number[] = [];
+  /** Rows to delete, the oldest first. */ #deletes: number[] = [];
   #ready: Effect[] = [];
   #isScheduled = false;
   #isClosed = false;
@@ -138,7 +135,6 @@ export class Committer implements Journal {
     batch.effects = [];
   }
 
-  /** Runs a slice of what is ready. */
   #run(): void {
     const end = performance.now() + SLICE_MS;
     let count = 0;

@@ -8,17 +8,13 @@ export const DEDUPE_MS = 5 * 60_000;
 /** How many ids without a digest are remembered of one session and room. */
 export const IDS_PER_SESSION = 1_000;
 
-/** An id that a room has seen. */
 interface SeenId {
   seq: number;
-  /** When it is forgotten, Unix ms. */
-  expiresAt: number;
+  /** When it is forgotten, Unix ms. */ expiresAt: number;
   /** With one it is pinned: it stays until it expires, in the share for keys. */
   digest?: string;
-  /** Whose part of that share it uses. */
-  address?: string;
-  /** The number of its row, where there is a journal. */
-  row?: number;
+  /** Whose part of that share it uses. */ address?: string;
+  /** The number of its row, where there is a journal. */ row?: number;
 }
 
 /** The ids of one session, in the order they came; its own bytes are counted as those of `first`. */
@@ -33,8 +29,7 @@ export class DedupeTable implements Droppable {
   pinnedUntil = 0;
   /** When the last id expires, Unix ms: an empty room does not expire before. */
   knownUntil = 0;
-  /** Of the ids without a digest. */
-  bytes = 0;
+  /** Of the ids without a digest. */ bytes = 0;
   #sessions = new Map<string, Session>();
 
   constructor(readonly budget: Budget, readonly journal?: RoomJournal) {}
@@ -59,12 +54,10 @@ export class DedupeTable implements Droppable {
     this.#add(key, { seq, expiresAt, row, address });
   }
 
-  /** Remembers an id that was known before. */
   restore(key: IdempotencyKey, seq: number, expiresAt: number, row: number): void {
     this.#add(key, { seq, expiresAt, row });
   }
 
-  /** Forgets what is older than {@link DEDUPE_MS}. */
   expire(now: number): void {
     for (const [session, { ids }] of this.#sessions) {
       for (const [id, { expiresAt }] of ids) {
@@ -85,7 +78,6 @@ export class DedupeTable implements Droppable {
     return false;
   }
 
-  /** Gives all its bytes back to the budget. */
   clear(): void {
     this.expire(Infinity);
   }

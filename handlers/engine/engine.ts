@@ -1,9 +1,7 @@
 /**
- * Where a room's order and history live: the contract that every engine keeps.
- *
- * An engine numbers a room's messages, keeps them, and hands them to every process that hosts the
- * room. All engines pass the same suite (`tests/engine/contract.ts`). The memory engine answers at
- * once; the others answer with a promise. No method throws or rejects: a {@link Refusal} says why.
+ * The contract that every engine keeps (`tests/engine/contract.ts`): it numbers a room's messages, keeps
+ * them, and hands them to every process that hosts the room. The memory engine answers at once, the
+ * others with a promise. No method throws or rejects: a {@link Refusal} says why.
  */
 import type { Span } from "../protocol/page.ts";
 import type { Cursor, Head, StateCursor } from "../protocol/position.ts";
@@ -95,10 +93,8 @@ export interface Engine {
   /** Which engine it is. */ readonly name: "memory" | "durable" | "redis";
 
   /**
-   * Starts hosting a room in this process. Events begin right behind the head that it answers
-   * with. At most one host a room and process.
-   *
-   * @param address of who opens the room: its share of all rooms is limited
+   * Starts hosting a room in this process, once: events begin right behind the head that it answers
+   * with. Of all rooms the `address` of who opens them has a limited share.
    */
   host(room: string, host: Host, address?: string): MaybePromise<Head | Refusal>;
 
@@ -124,9 +120,8 @@ export interface Engine {
   relay(room: string, event: Transient): void;
 
   /**
-   * Makes `member` (unique in the whole system) known under a name; hosts hear a `status`.
-   *
-   * @param user whose member it is, the same at each call: a user's members are one person
+   * Makes `member` (unique in the whole system) known under a name; hosts hear a `status`. A user's
+   * members are one person.
    */
   join(room: string, member: string, name: string, user?: string): MaybePromise<
     Refusal | undefined

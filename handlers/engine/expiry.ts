@@ -17,13 +17,10 @@ export class Expiry<T> {
   /** Ends `one` at `time` (Unix ms), at most a tenth of a second later. */
   add(one: T, time: number): void {
     const step = Math.ceil(time / STEP_MS);
-    const ones = this.#steps.get(step);
-    if (ones) ones.add(one);
-    else this.#steps.set(step, new Set([one]));
+    this.#steps.set(step, (this.#steps.get(step) ?? new Set()).add(one));
     if (step < this.#nextStep) this.#setTimer(step);
   }
 
-  /** Takes back what {@link add} was given. */
   delete(one: T, time: number): void {
     const step = Math.ceil(time / STEP_MS);
     const ones = this.#steps.get(step);
@@ -35,10 +32,8 @@ export class Expiry<T> {
   run(): void {
     const now = this.clock.now();
     if (this.#nextStep * STEP_MS > now) return;
-    const due = [...this.#steps.keys()].filter((step) => step * STEP_MS <= now).sort((a, b) =>
-      a - b
-    );
-    for (const step of due) {
+    const due = [...this.#steps.keys()].filter((step) => step * STEP_MS <= now);
+    for (const step of due.sort((a, b) => a - b)) {
       const ones = this.#steps.get(step);
       this.#steps.delete(step);
       for (const one of ones ?? []) this.end(one);
@@ -47,7 +42,6 @@ export class Expiry<T> {
     this.#setTimer(this.#steps.keys().reduce((first, step) => Math.min(first, step), Infinity));
   }
 
-  /** Forgets all. */
   clear(): void {
     this.#steps.clear();
     this.#setTimer(Infinity);

@@ -6,13 +6,11 @@ import type { RoomLimits } from "./room_rules.ts";
 
 /** The newest messages of a room, without a gap up to `seq`. */
 export class History implements Droppable {
-  /** The number of the newest message; 0 before the first. */
-  seq = 0;
+  /** The number of the newest message; 0 before the first. */ seq = 0;
   bytes = 0;
   /** Kept messages start at `#start`: taking from the front moves no memory until half is free. */
   #chats: Chat[] = [];
-  /** The numbers of their rows, where there is a journal. */
-  #rows: number[] = [];
+  /** The numbers of their rows, where there is a journal. */ #rows: number[] = [];
   #start = 0;
 
   constructor(
@@ -42,20 +40,17 @@ export class History implements Droppable {
     return this.#chats.slice(this.#start + Math.max(0, seq + 1 - firstSeq));
   }
 
-  /** Drops what is older than the room's seconds. */
   expire(now: number): void {
     const keptSince = now - this.limits.historySeconds * 1_000;
     while (this.#length > 0 && this.#chats[this.#start].time < keptSince) this.dropOldest();
   }
 
-  /** Drops the oldest message; tells whether there was one. */
   dropOldest(): boolean {
     if (!this.#shift()) return false;
     if (this.#length === 0) this.journal?.putRoom(this.seq);
     return true;
   }
 
-  /** Drops all messages, and gives their bytes back to the budget. */
   clear(): void {
     while (this.#shift());
   }

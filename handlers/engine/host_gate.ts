@@ -24,7 +24,6 @@ export class HostGate implements Host {
     setImmediate(() => this.openNow());
   }
 
-  /** Lets events through. */
   openNow(): void {
     for (const event of this.#held ?? []) if (!this.#isClosed) this.host.deliver(event);
     this.#held = undefined;

@@ -16,41 +16,29 @@ export type Entry =
    */
   | [kind: "room", name: string, epoch: string, seq: number, forgottenRev?: number]
   | [kind: "chat", room: number, seq: number, time: number, sender: string, message: string]
-  | [
-    kind: "id",
-    room: number,
-    session: string,
-    id: string,
-    digest: string | null,
-    seq: number,
-    expiresAt: number,
-  ]
+  | [kind: "id", room: number, session: string, id: string, ...KeptId]
   /** The last change of a key; a removal has the value `null`. */
-  | [
-    kind: "key",
-    room: number,
-    key: string,
-    value: string,
-    sender: string,
-    time: number,
-    rev: number,
-    expiresAt: number | null,
-    isBound: boolean,
-    owner?: string | null,
-  ];
+  | [kind: "key", room: number, key: string, value: string, sender: string, ...KeptChange];
+
+type KeptId = [digest: string | null, seq: number, expiresAt: number];
+type KeptChange = [
+  time: number,
+  rev: number,
+  expiresAt: number | null,
+  isBound: boolean,
+  owner?: string | null,
+];
 
 /** Changes to commit together. */
 export interface Changes {
   /** Entries, as JSON, by row. */
   puts: Map<number, string>;
-  /** Rows that are deleted after the puts. */
-  deletes: number[];
+  /** Rows that are deleted after the puts. */ deletes: number[];
 }
 
 /** Where what is kept is written down. */
 export interface Journal {
-  /** The newest row's number; a new row has the next one. */
-  lastRow: number;
+  /** The newest row's number; a new row has the next one. */ lastRow: number;
   /** Writes an entry, or replaces it. */
   put(row: number, entry: Entry): void;
   /** Deletes a row, now or later: until then a reader has to know that it is over. */
@@ -69,13 +57,13 @@ export class RoomJournal {
     readonly row: number,
   ) {}
 
-  /** Writes the room's own entry: messages up to `seq` are not kept. */
+  /** Messages up to `seq` are not kept. */
   putRoom(seq: number): void {
     this.#seq = seq;
     this.journal.put(this.row, ["room", this.name, this.epoch, seq, this.#forgottenRev]);
   }
 
-  /** Writes the room's own entry: removals of keys up to `rev` are not kept. */
+  /** Removals of keys up to `rev` are not kept. */
   putForgotten(rev: number): void {
     this.#forgottenRev = rev;
     this.putRoom(this.#seq);
@@ -87,34 +75,21 @@ export class RoomJournal {
     this.#forgottenRev = forgottenRev;
   }
 
-  /** Writes the last change of a key; gives its row. */
+  // These three answer with the row.
+
   addKey({ key, value, sender, time, rev, expiresAt, member, owner }: KeptEntry): number {
-    const isBound = member !== undefined;
-    return this.#add([
-      "key",
-      this.row,
-      key,
-      value,
-      sender,
-      time,
-      rev,
-      expiresAt ?? null,
-      isBound,
-      owner ?? null,
-    ]);
+    const change = [key, value, sender, time, rev, expiresAt ?? null] as const;
+    return this.#add(["key", this.row, ...change, member !== undefined, owner ?? null]);
   }
 
-  /** Writes a message; gives its row. */
   addChat({ seq, time, sender, message }: Chat): number {
     return this.#add(["chat", this.row, seq, time, sender, message]);
   }
 
-  /** Writes an id; gives its row. */
   addId({ session, id, digest }: IdempotencyKey, seq: number, expiresAt: number): number {
     return this.#add(["id", this.row, session, id, digest ?? null, seq, expiresAt]);
   }
 
-  /** Deletes one of the room's entries. */
   delete(row: number): void {
     this.journal.delete(row);
   }

@@ -13,8 +13,7 @@ import { type ExpiringKey, type KeptEntry, RoomState } from "./room_state.ts";
 export interface RoomGroup {
   /** Of whoever opened them; missing for the group of all rooms. */
   readonly address?: string;
-  /** How many of them there are. */
-  count: number;
+  /** How many of them there are. */ count: number;
   /** Those without a host, the longest-empty first. */
   readonly empty: Set<MemoryRoom>;
 }
@@ -23,10 +22,8 @@ export interface RoomGroup {
 export class MemoryRoom {
   readonly history: History;
   readonly ids: DedupeTable;
-  /** There only once a key was set. */
-  state?: RoomState;
-  /** Who has joined; there only once somebody has. */
-  presence?: Presence;
+  /** There only once a key was set. */ state?: RoomState;
+  /** Who has joined; there only once somebody has. */ presence?: Presence;
   host?: Host;
   /** The number of the last event of its members; 0 before the first. */
   eventNumber = 0;
@@ -46,12 +43,10 @@ export class MemoryRoom {
     this.ids = new DedupeTable(budget, journal);
   }
 
-  /** Whether it has numbered anything in its epoch. */
   get hasBegun(): boolean {
     return this.history.seq > 0 || (this.state?.map.rev ?? 0) > 0;
   }
 
-  /** The state, there from now on. */
   openState(): RoomState {
     const { name, limits, budget, expiry, journal } = this;
     return this.state ??= new RoomState(name, limits, budget, expiry, journal);
@@ -65,7 +60,6 @@ export class MemoryRoom {
     }
   }
 
-  /** Drops all that is kept, and gives its bytes back. */
   clear(): void {
     this.state?.clear();
     this.history.clear();

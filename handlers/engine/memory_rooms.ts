@@ -15,8 +15,7 @@ export const LOST_MEMBER = "";
 
 /** All rooms, within MAX_ROOMS. */
 export class MemoryRooms {
-  /** Bytes of messages, ids and state over all rooms. */
-  readonly budget: Budget;
+  /** Bytes of messages, ids and state over all rooms. */ readonly budget: Budget;
   /** Keys of all rooms that go by themselves. */
   readonly expiry: Expiry<ExpiringKey>;
   /** The highest {@link MemoryRoom.eventNumber} of those that are gone. */
@@ -84,7 +83,6 @@ export class MemoryRooms {
     this.expire();
   }
 
-  /** Gives a room its host, or takes it. */
   setHost(room: MemoryRoom, host: Host | undefined): void {
     room.host = host;
     this.#hosted = undefined;
@@ -125,7 +123,6 @@ export class MemoryRooms {
     while (budget.isOver && budget.histories.largest()?.dropOldest());
   }
 
-  /** Forgets all, without a word to the journal. */
   clear(): void {
     this.expiry.clear();
     this.#rooms.clear();
@@ -134,10 +131,8 @@ export class MemoryRooms {
   }
 
   #add(name: string, epoch: string, row?: number, address?: string): MemoryRoom {
-    const journal = row === undefined
-      ? undefined
-      : new RoomJournal(this.journal!, name, epoch, row);
     const { budget, expiry } = this;
+    const journal = row === undefined ? row : new RoomJournal(this.journal!, name, epoch, row);
     const limits = this.#limitsOf(name);
     const opener = this.shares.openedBy(address);
     const room = new MemoryRoom(name, epoch, limits, budget, expiry, journal, opener);

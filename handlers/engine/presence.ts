@@ -10,12 +10,9 @@ export class Presence {
   readonly #members = new Map<string, string | Person>();
   /** There only once a user has joined. */
   #users?: Map<string, Person>;
-  /** Members beyond the first one of their user. */
-  #furtherCount = 0;
-  /** The list, until somebody comes or goes. */
-  #list?: Person[];
+  /** Members beyond the first one of their user. */ #furtherCount = 0;
+  /** The list, until somebody comes or goes. */ #list?: Person[];
 
-  /** How many people there are. */
   get count(): number {
     return this.#members.size - this.#furtherCount;
   }
@@ -64,7 +61,6 @@ export class Presence {
     return { type: "status", event: "leave", name, user, members: this.count };
   }
 
-  /** The people by name. */
   list(): Members {
     if (!this.#list) {
       const known = [...this.#members.values()];

@@ -37,8 +37,7 @@ const MAX_UNANSWERED_REPORTS = 2;
 interface Hosting {
   id: number;
   gate: HostGate;
-  /** The listeners that the owner knows of. */
-  listenerCount: number;
+  /** The listeners that the owner knows of. */ listenerCount: number;
 }
 
 /** The engine that another thread shares over this port. It is ready when the owner has said so. */

@@ -17,26 +17,20 @@ export type RoomRules = Record<string, RoomRule>;
 
 /** What is kept of one room. */
 export interface RoomLimits {
-  /** Messages. */
-  historySize: number;
-  /** How long messages, and empty rooms, are kept. */
-  historySeconds: number;
-  /** Keys of its state. */
-  maxKeys?: number;
-  /** Bytes of them, encoded. */
-  maxStateBytes?: number;
+  /** Messages. */ historySize: number;
+  /** How long messages, and empty rooms, are kept. */ historySeconds: number;
+  /** Keys of its state. */ maxKeys?: number;
+  /** Bytes of them, encoded. */ maxStateBytes?: number;
 }
 
 /** How much an engine keeps; see the settings of the same names. */
 export interface HistoryLimits extends RoomLimits {
-  /** What is kept of some rooms in place of that. */
-  roomRules?: RoomRules;
+  /** What is kept of some rooms in place of that. */ roomRules?: RoomRules;
   /** What the room `_events` says of members; nothing if missing. */
   events?: readonly MemberEvent[];
   /** Megabytes for all rooms together, remembered ids and state included. */
   historyMb: number;
-  /** Rooms, empty ones included. */
-  maxRooms: number;
+  /** Rooms, empty ones included. */ maxRooms: number;
 }
 
 /** A hundred years. */

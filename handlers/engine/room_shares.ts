@@ -31,7 +31,6 @@ export class RoomShares {
     return this.#openers.get(address) ?? { address, count: 0, empty: new Set() };
   }
 
-  /** Counts a room in, one without a host. */
   add(room: MemoryRoom): void {
     for (const group of this.#groupsOf(room)) group.count++;
     if (room.opener) this.#openers.set(room.opener.address, room.opener);
@@ -60,7 +59,6 @@ export class RoomShares {
     return this.#all.count < this.maxRooms || this.#dropOneOf(this.#all);
   }
 
-  /** Drops empty rooms that are too many. */
   trim(): void {
     while (this.#all.count > this.maxRooms && this.#dropOneOf(this.#all));
   }

@@ -18,10 +18,7 @@ export interface KeptEntry extends Entry {
 }
 
 /** A key that goes by itself. */
-export interface ExpiringKey {
-  state: RoomState;
-  entry: KeptEntry;
-}
+export type ExpiringKey = { state: RoomState; entry: KeptEntry };
 
 /** What an entry has beside its key, value and sender: encoded, and in memory. */
 const ENCODED_BYTES = 60;
@@ -30,8 +27,7 @@ const MEMORY_BYTES = 300;
 /** A room's state. Whoever changes it tells the room's host of the entry. */
 export class RoomState {
   readonly map = new StateMap();
-  /** Of the keys that are there, encoded. */
-  #encodedBytes = 0;
+  /** Of the keys that are there, encoded. */ #encodedBytes = 0;
   #bound = new Map<string, Set<string>>();
   readonly #expiring = new Map<KeptEntry, ExpiringKey>();
 
@@ -67,7 +63,6 @@ export class RoomState {
     return bytes <= 0 || this.budget.hasSpaceForState(bytes, entry.owner);
   }
 
-  /** The entry of a key that is there. */
   get(key: string): KeptEntry | undefined {
     return this.map.get(key) as KeptEntry | undefined;
   }
@@ -82,7 +77,6 @@ export class RoomState {
     return [...this.#expiring.keys()].filter(({ expiresAt = Infinity }) => expiresAt <= now);
   }
 
-  /** The keys that go with a member. */
   boundTo(member: string): KeptEntry[] {
     return [...this.#bound.get(member) ?? []].map((key) => this.get(key)!);
   }
@@ -103,15 +97,13 @@ export class RoomState {
     if (member !== undefined) {
       this.#bound.set(member, (this.#bound.get(member) ?? new Set()).add(key));
     }
-    if (expiresAt !== undefined) {
-      const expiring = { state: this, entry };
-      this.#expiring.set(entry, expiring);
-      this.expiry.add(expiring, expiresAt);
-    }
+    if (expiresAt === undefined) return entry;
+    const expiring = { state: this, entry };
+    this.#expiring.set(entry, expiring);
+    this.expiry.add(expiring, expiresAt);
     return entry;
   }
 
-  /** Gives all of its bytes back. */
   clear(): void {
     for (const entry of this.map.entries()) this.#release(entry as KeptEntry);
     for (const entry of this.map.known()) this.#forget(entry);

@@ -9,28 +9,23 @@ import { flatten, unflatten } from "./flat_event.ts";
 import type { OwnerCalls, RemoteCalls } from "./remote.ts";
 
 /** An engine that several threads use. */
-export interface SharedEngine {
-  /** The engine as this thread uses it; closing it ends only this use. */
-  readonly here: Engine;
-  /**
-   * Serves a {@link remoteEngine}. The answer ends that: the other thread hosts nothing any more, and
-   * who joined through it leaves.
-   *
-   * @param onFull the other thread does not take what it is sent, and should be ended
-   */
-  serve(port: MessagePort, onFull?: () => void): () => void;
-  /** Ends all of it, the engine too. */
-  close(): Promise<void>;
-}
+export type SharedEngine = ReturnType<typeof shareEngine>;
 
 /** Shares an engine between this thread and others. */
-export function shareEngine(engine: Engine): SharedEngine {
+export function shareEngine(engine: Engine) {
   const rooms = new Map<string, SharedRoom>();
   const stops = new Set<() => void>();
   const here = createUse(engine, rooms);
   return {
+    /** The engine as this thread uses it; closing it ends only this use. */
     here,
-    serve(port, onFull) {
+    /**
+     * Serves a {@link remoteEngine}. The answer ends that: the other thread hosts nothing any more, and
+     * who joined through it leaves.
+     *
+     * @param onFull the other thread does not take what it is sent, and should be ended
+     */
+    serve(port: MessagePort, onFull?: () => void): () => void {
       const use = createUse(engine, rooms);
       const hostings = new Map<number, { listenerCount: number }>();
       const channel = new Channel<OwnerCalls, RemoteCalls>(port, {
@@ -76,6 +71,7 @@ export function shareEngine(engine: Engine): SharedEngine {
       tellState();
       return stop;
     },
+    /** Ends all of it, the engine too. */
     async close() {
       for (const stop of stops) stop();
       await here.close();
@@ -143,8 +139,7 @@ function createUse(engine: Engine, rooms: Map<string, SharedRoom>): Engine {
 
 /** The one host that an engine knows of a room: it stands for the host of each thread. */
 class SharedRoom implements Host {
-  /** Where the hosts are; none before the engine has answered. */
-  #head?: Head;
+  /** Where the hosts are; none before the engine has answered. */ #head?: Head;
   readonly #opened: MaybePromise<Head | Refusal>;
   readonly #hosts = new Map<Engine, Host>();
   /** Events that a delivery itself caused: they wait until every thread has the one before. */
@@ -188,11 +183,12 @@ class SharedRoom implements Host {
   #hand(event: RoomEvent): void {
     const head = this.#head!;
     if (event.type === "chat") head.seq = event.chat.seq;
+    else if (event.type === "set") head.rev = event.entry.rev;
     else if (event.type === "status") head.members = event.members;
     else if (event.type === "reset") {
-      const { epoch, seq, rev, members } = event;
-      this.#head = { epoch, seq, rev, members };
-    } else if (event.type === "set") head.rev = event.entry.rev;
+      const { type: _, ...anew } = event;
+      this.#head = anew;
+    }
     for (const [use, host] of [...this.#hosts]) {
       // Who hosts again meanwhile has this event in its head.
       if (this.#hosts.get(use) !== host) continue;

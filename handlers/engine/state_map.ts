@@ -12,22 +12,18 @@ export const REMOVED = "null";
 
 /** Keys with their last change. An engine has one a room, and so has a process that subscribes to the state. */
 export class StateMap {
-  /** The number of the newest change. */
-  rev = 0;
+  /** The number of the newest change. */ rev = 0;
   #live = new Map<string, Entry>();
   /** The oldest removal first. */
   #removed = new Map<string, Entry>();
   /** In the order of the changes; what a later change of its key replaced is still in it for a while. */
   #order: Entry[] = [];
-  /** Removals up to this rev may be forgotten. */
-  forgottenRev = 0;
+  /** Removals up to this rev may be forgotten. */ forgottenRev = 0;
 
-  /** How many keys there are. */
   get size(): number {
     return this.#live.size;
   }
 
-  /** The last change of a key that is there. */
   get(key: string): Entry | undefined {
     return this.#live.get(key);
   }
@@ -51,7 +47,6 @@ export class StateMap {
     return known;
   }
 
-  /** Forgets the oldest removal, if there are too many. */
   trim(): Entry | undefined {
     if (this.#removed.size <= MAX_REMOVALS) return;
     const [oldest] = this.#removed.values();

@@ -56,10 +56,10 @@ export class HookCaller {
 
   /** The name to join under. */
   join(from: From): MaybePromise<string | HookRejection> {
-    const { onJoin } = this.#hooks;
-    if (!onJoin) return from.name;
-    return this.#call("onJoin", from, () => onJoin(from), (answer) => {
-      if (answer === undefined) return from.name;
+    const { name } = from;
+    if (!this.has("onJoin")) return name;
+    return this.#call("onJoin", from, (hooks) => hooks.onJoin!(from), (answer) => {
+      if (answer === undefined) return name;
       if (!isPersonName(answer)) throw new TypeError(`no name: ${JSON.stringify(answer)}`);
       return answer;
     });
@@ -76,10 +76,9 @@ export class HookCaller {
     kind: "chat" | "note",
     text = encodeJson(message),
   ): MaybePromise<string | HookRejection> {
-    const { onMessage } = this.#hooks;
-    if (!onMessage) return text;
+    if (!this.has("onMessage")) return text;
     const { room, name, user, via } = from;
-    const call = () => onMessage({ room, name, user, via, message, kind });
+    const call = (hooks: Hooks) => hooks.onMessage!({ room, name, user, via, message, kind });
     return this.#call("onMessage", from, call, (answer) => {
       return answer === undefined ? text : this.#encode((answer as { message: unknown }).message);
     });
@@ -96,17 +95,16 @@ export class HookCaller {
     value: unknown,
     text = encodeJson(value),
   ): MaybePromise<string | HookRejection> {
-    const { onSet } = this.#hooks;
-    if (!onSet) return text;
-    return this.#call("onSet", from, () => onSet({ ...from, key, value }), (answer) => {
+    if (!this.has("onSet")) return text;
+    const call = (hooks: Hooks) => hooks.onSet!({ ...from, key, value });
+    return this.#call("onSet", from, call, (answer) => {
       return answer === undefined ? text : this.#encode((answer as { value: unknown }).value);
     });
   }
 
   /** Tells that a member has left. */
   leave(from: From): void {
-    const { onLeave } = this.#hooks;
-    if (onLeave) this.#call("onLeave", from, () => onLeave(from), () => undefined);
+    if (this.has("onLeave")) this.#call("onLeave", from, (hooks) => hooks.onLeave!(from), () => {});
   }
 
   #encode(value: unknown): string {
@@ -126,14 +124,14 @@ export class HookCaller {
   #call<T>(
     hook: keyof Hooks,
     { room, via }: From,
-    call: () => MaybePromise<unknown>,
+    call: (hooks: Hooks) => MaybePromise<unknown>,
     read: (answer: unknown) => T,
   ): MaybePromise<T | HookRejection> {
     const isRequest = via === "http";
     const isBusy = isRequest && this.#waitingRequests >= MAX_WAITING_REQUESTS;
     if (isBusy || this.#isClosed && hook !== "onLeave") return UNAVAILABLE;
     try {
-      const answer = call();
+      const answer = call(this.#hooks);
       if (!isThenable(answer)) return settle(answer, read);
       const settled = Promise.resolve(answer)
         .then((answer) => settle(answer, read))
@@ -146,7 +144,7 @@ export class HookCaller {
   }
 
   #fail(hook: keyof Hooks, room: string, error: unknown): HookRejection {
-    if (error instanceof HookUnavailable) return UNAVAILABLE;
+    if (isUnavailable(error)) return UNAVAILABLE;
     this.#log(hook, room, `failed in ${room}: ${errorText(error)}`);
     return FAULT;
   }
@@ -186,6 +184,15 @@ export class HookCaller {
 function settle<T>(answer: unknown, read: (answer: unknown) => T): T | HookRejection {
   if (answer instanceof Refused) return { refused: "refused", text: String(answer.text) };
   return read(answer);
+}
+
+/** Whatever was thrown, a proxy that throws by itself too, this does not throw. */
+function isUnavailable(error: unknown): boolean {
+  try {
+    return error instanceof HookUnavailable;
+  } catch {
+    return false;
+  }
 }
 
 function outcomeOf(result: unknown): string {

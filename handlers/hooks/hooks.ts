@@ -15,6 +15,11 @@ export interface From {
 export class Refused {
   /** Refuses with a text for the sender. */
   constructor(readonly text: string) {}
+
+  /** What the log says of one that was thrown. */
+  toString(): string {
+    return `refuse(${JSON.stringify(this.text)}) is to be returned, not thrown`;
+  }
 }
 
 /** Makes the answer of a hook that refuses: `return refuse("Be kind.")`. */

@@ -66,7 +66,7 @@ export const readMessages: Handler = async ({ url: { searchParams }, room }, { r
   const page = await historyOf(registry, room, {
     after: searchParams.get("after") ?? undefined,
     before: searchParams.get("before") ?? undefined,
-    limit: readLimit(searchParams.get("limit")),
+    limit: Number(searchParams.get("limit") ?? DEFAULT_LIMIT),
   });
   return new Response(granted(page), { headers: { "content-type": "application/json" } });
 };
@@ -75,16 +75,17 @@ export const readMessages: Handler = async ({ url: { searchParams }, room }, { r
 export interface HistoryQuery {
   /** Forward, from behind this cursor. */ after?: string;
   /** Backward, from below this cursor. */ before?: string;
-  /** At most so many, up to 1,000. @default 100 */
-  limit?: number;
+  /** At most so many, up to 1,000. @default 100 */ limit?: number;
 }
 
-/** A page of history as JSON text. @throws {HttpError} 400 for a bad `before`, or one beside `after` */
+/** A page of history as JSON text. @throws {HttpError} 400 for a bad `limit` or `before`, or one beside `after` */
 export async function historyOf(
   registry: Registry,
   room: string,
   { after, before, limit = DEFAULT_LIMIT }: HistoryQuery,
 ): Promise<string | Refusal> {
+  const isCount = Number.isInteger(limit) && limit > 0;
+  check(isCount, "bad_limit", "limit must be a whole number above 0.");
   const cursor = parseCursor(after);
   const end = parseCursor(before);
   const isGood = before === undefined || end !== undefined && after === undefined;
@@ -99,11 +100,4 @@ export async function historyOf(
   const head = JSON.stringify({ room, epoch: page.epoch, seq: page.seq, recovered });
   const messages = page.chats.map((chat) => v1.chat(room, { epoch: page.epoch, rev: 0 }, chat));
   return `${head.slice(0, -1)},"messages":[${messages.join(",")}]}`;
-}
-
-function readLimit(text: string | null): number {
-  const limit = text === null ? DEFAULT_LIMIT : Number(text);
-  const isGood = Number.isInteger(limit) && limit > 0;
-  check(isGood, "bad_limit", "limit must be a whole number above 0.");
-  return Math.min(limit, MAX_LIMIT);
 }

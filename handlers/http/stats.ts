@@ -121,8 +121,7 @@ function compare({ registry, limits }: App, before: Look, look: Look) {
     version: config.version,
     upSeconds: Math.max(0, Math.round(registry.clock.now() / 1_000 - now.startSeconds)),
     workers: now.workers,
-    /** Clients now, by dialect. */
-    connections: Object.fromEntries(clients),
+    /** Clients now, by dialect. */ connections: Object.fromEntries(clients),
     maxConnections: limits.maxConnections,
     watchers,
     rooms: now.rooms - now.watchedRooms,

@@ -6,20 +6,11 @@ import type { Log } from "../util/log.ts";
 import { SettingError } from "./setting_error.ts";
 import type { Settings } from "./settings.ts";
 
-/** A server that listens, and goes on when the system refuses it a connection. */
-export interface Listener {
-  /** Its URL, a wildcard address as this machine; or the path of its socket. */
-  readonly address: string;
-  /** Takes no connection any more; done when the requests under way are answered, or their time is over. */
-  shutdown(): Promise<void>;
-}
-
-/** What a listener works with. */
-export interface ListenOptions {
+/** What a listener works with; in `health` it says why it takes no connection. */
+interface ListenOptions {
   settings: Settings;
   handler: Fetch;
   log: Log;
-  /** The listener says here why it takes no connection. */
   health: Health;
   /** The threads that listen on the same port, of which this one is `index`. */
   threads?: { index: number };
@@ -33,18 +24,20 @@ const SHOWN_MS = 10_000;
 const SHUTDOWN_MS = 500;
 
 /**
- * Serves on the address that the settings name.
+ * Serves on the address that the settings name, and goes on when the system refuses it a connection.
  *
+ * @returns its URL, a wildcard address as this machine, or the path of its socket; and what ends it,
+ * once the requests under way are answered or their time is over
  * @throws {SettingError} if it cannot listen there, or use the certificate
  */
-export async function listen(options: ListenOptions): Promise<Listener> {
+export async function listen(options: ListenOptions) {
   const { settings, log, health } = options;
   let server = await start(options);
   const { addr } = server;
   const port = "port" in addr ? addr.port : 0;
   let isStopping = false;
 
-  /** Listens anew after a failure, such as no file descriptor left; sockets that are open live on. */
+  // After a failure, such as no file descriptor left. Sockets that are open live on.
   async function listenAgain(error: unknown): Promise<void> {
     health.problem = "not accepting connections";
     log.error(`Cannot accept connections: ${reasonOf(error)}. Listening again`, { event: "deaf" });
@@ -62,14 +55,12 @@ export async function listen(options: ListenOptions): Promise<Listener> {
     }
   }
 
-  async function keep(): Promise<void> {
+  (async () => {
     while (!isStopping) await server.finished.catch(listenAgain);
-  }
-
-  keep();
+  })();
   return {
     address: addressOf(addr, settings),
-    shutdown() {
+    shutdown(): Promise<void> {
       isStopping = true;
       return within(systemClock, SHUTDOWN_MS, server.shutdown());
     },
@@ -90,9 +81,8 @@ async function start(options: ListenOptions) {
     if (error instanceof AddrNotAvailable || reason.includes("lookup address")) {
       throw new SettingError(`Cannot use HOST: ${HOST} is no address of this machine`);
     }
-    const isOfAddress = [AddrInUse, PermissionDenied, NotCapable].some((kind) =>
-      error instanceof kind
-    );
+    const kinds = [AddrInUse, PermissionDenied, NotCapable];
+    const isOfAddress = kinds.some((kind) => error instanceof kind);
     const what = TLS_CERT && !isOfAddress
       ? `use TLS_CERT ${TLS_CERT} and TLS_KEY ${TLS_KEY}`
       : `listen on ${SOCKET_PATH || `${HOST}:${PORT}`}`;

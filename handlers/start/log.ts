@@ -23,10 +23,8 @@ export interface ServerLog extends Log {
 /** Where a log goes to, and which worker of several writes. */
 export interface LogOptions {
   worker?: number;
-  /** Lines of level debug and info. @default Deno.stdout */
-  stdout?: Output;
-  /** Lines of level warn and error. @default Deno.stderr */
-  stderr?: Output;
+  /** Lines of level debug and info. @default Deno.stdout */ stdout?: Output;
+  /** Lines of level warn and error. @default Deno.stderr */ stderr?: Output;
 }
 
 /** A longer text is cut: whatever a peer can make us write has a bound. */

@@ -47,7 +47,12 @@ export async function mintToken(args: string[], secret: string, now: number): Pr
     },
   });
   const { SignJWT } = await import("jose");
-  const list = (text: unknown) => text === undefined ? undefined : String(text).split(",");
+  for (const [flag, value] of Object.entries(flags)) {
+    // `--sub "$NAME"` of a name that is not set would be a token of nobody.
+    if (value === "") throw new SettingError(`Cannot use --${flag}: its value is missing`);
+  }
+  const list = (text: unknown) =>
+    text === undefined ? undefined : String(text).split(",").map((rule) => rule.trim());
   const claims: Record<string, unknown> = {
     sub: flags.sub,
     name: flags.name,

@@ -8,17 +8,12 @@ import { defaultSettings, flagOf, type Name, SETTINGS, type Settings } from "./s
 /** What Deno Deploy's smallest instance, of 512 MB, has room for. */
 const DEPLOY_DEFAULTS = { HISTORY_MB: 64, MAX_RSS_MB: 400 };
 
-/** Gives a variable's text. */
 type Env = (name: string) => string | undefined;
 
-/** What was asked on the command line: to run with these settings, or to print something. */
-export type Command = { print: "help" | "version" } | { settings: Settings; warnings: Warning[] };
-
-/** A line of the log about settings that may not do what a person wants. */
-export interface Warning {
-  event: string;
-  text: string;
-}
+/** What was asked on the command line: to print something, or to run with settings that may not do what a person wants. */
+export type Command =
+  | { print: "help" | "version" }
+  | { settings: Settings; warnings: { event: string; text: string }[] };
 
 /**
  * Reads flags, then variables, then defaults.
@@ -107,22 +102,23 @@ function checkTogether(settings: Settings): void {
   }
 }
 
-function warningsOf(settings: Settings, isDeployed: boolean): Warning[] {
+function warningsOf(settings: Settings, isDeployed: boolean) {
   const { ALLOWED_ORIGINS, AUTH_SECRET, AUTH_JWKS, HOST, SOCKET_PATH } = settings;
   const isAnyOrigin = ["same", "*"].includes(ALLOWED_ORIGINS.join());
   const isLocal = SOCKET_PATH || /^(localhost|127\.[\d.]+|::1|\[::1\])$/.test(HOST);
-  const warnings: Warning[] = [];
-  if (isAnyOrigin && !AUTH_SECRET && !AUTH_JWKS && !isLocal) {
-    const text = "Anybody may connect: set AUTH_SECRET or AUTH_JWKS, or a loopback HOST";
-    warnings.push({ event: "open", text });
-  }
-  if (AUTH_JWKS && !settings.AUTH_AUDIENCE) {
-    const text = "Tokens that their issuer made for other services count too: set AUTH_AUDIENCE";
-    warnings.push({ event: "any_audience", text });
-  }
-  if (isDeployed && !settings.REDIS_URL) {
-    const text = "Rooms are split over the instances of Deno Deploy: set REDIS_URL";
-    warnings.push({ event: "split", text });
-  }
-  return warnings;
+  const isOpen = isAnyOrigin && !AUTH_SECRET && !AUTH_JWKS && !isLocal;
+  const warnings: [unknown, event: string, text: string][] = [
+    [isOpen, "open", "Anybody may connect: set AUTH_SECRET or AUTH_JWKS, or a loopback HOST"],
+    [
+      AUTH_JWKS && !settings.AUTH_AUDIENCE,
+      "any_audience",
+      "Tokens that their issuer made for other services count too: set AUTH_AUDIENCE",
+    ],
+    [
+      isDeployed && !settings.REDIS_URL,
+      "split",
+      "Rooms are split over the instances of Deno Deploy: set REDIS_URL",
+    ],
+  ];
+  return warnings.flatMap(([isDue, event, text]) => isDue ? [{ event, text }] : []);
 }

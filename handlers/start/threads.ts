@@ -8,12 +8,9 @@ import type { Clock } from "../util/clock.ts";
 
 /** The threads of the process, as one of them sees the others. */
 export interface Threads {
-  /** Which of them this one is; the main thread is 0. */
-  readonly index: number;
-  /** The engine that all of them use. */
-  readonly engine: Engine;
-  /** The limits that count for all of them. */
-  readonly limits: SharedLimits;
+  /** Which of them this one is; the main thread is 0. */ readonly index: number;
+  /** The engine that all of them use. */ readonly engine: Engine;
+  /** The limits that count for all of them. */ readonly limits: SharedLimits;
   /**
    * Reports what this one counts, once a second at least: it is its sign of life. Answers what each
    * counted when it reported last, by index, and behind that what those counted that have ended.
@@ -54,20 +51,14 @@ export function isWorker(): boolean {
   return "WorkerGlobalScope" in globalThis && self.name.startsWith(WORKER_NAME);
 }
 
-/** A worker's place among the threads, and the settings that all run with. */
-export interface Place<Settings> {
-  threads: Threads;
-  settings: Settings;
-  /** Says that the worker serves; `stop` drains and ends it. */
-  ready(running: Pick<Running, "stop">): void;
-}
-
-/** In a worker: waits for its settings and its ports, for control and engine. */
-export async function joinThreads<Settings>(clock: Clock): Promise<Place<Settings>> {
-  const first = await new Promise<Event>((resolve) =>
-    addEventListener("message", resolve, { once: true })
-  );
-  const { data: settings, ports: [control, port] } = first as MessageEvent<Settings>;
+/**
+ * In a worker: waits for its settings and its ports, for control and engine. When it serves it is to
+ * call `ready`, with what drains and ends it.
+ */
+export async function joinThreads<Settings>(clock: Clock) {
+  const first = Promise.withResolvers<Event>();
+  addEventListener("message", first.resolve, { once: true });
+  const { data: settings, ports: [control, port] } = await first.promise as MessageEvent<Settings>;
   const { remoteEngine } = await import("../engine/remote.ts");
   const running = Promise.withResolvers<Pick<Running, "stop">>();
   let isFull = false;
@@ -94,10 +85,11 @@ export async function joinThreads<Settings>(clock: Clock): Promise<Place<Setting
     return answer.all;
   };
   const index = Number(self.name.slice(WORKER_NAME.length));
+  const threads: Threads = { index, engine: remoteEngine(port, clock), limits, report };
   return {
-    threads: { index, engine: remoteEngine(port, clock), limits, report },
+    threads,
     settings,
-    ready(thread) {
+    ready(thread: Pick<Running, "stop">) {
       running.resolve(thread);
       channel.notify("ready");
     },

@@ -9,13 +9,8 @@ import type { Log } from "../util/log.ts";
 import { SettingError } from "./setting_error.ts";
 import { openEngine } from "./options.ts";
 import { limitsAndAccess, type Settings } from "./settings.ts";
-import {
-  type MainCalls,
-  type Running,
-  type Threads,
-  WORKER_NAME,
-  type WorkerCalls,
-} from "./threads.ts";
+import { type MainCalls, type Running, type Threads, WORKER_NAME } from "./threads.ts";
+import type { WorkerCalls } from "./threads.ts";
 
 /** In so much time a worker must have reported. */
 const BEAT_MS = 5_000;
@@ -53,34 +48,20 @@ export async function startWorkers(
   };
 }
 
-/** What makes the workers. */
-export interface WorkersOptions {
-  /** How many threads there are, the main thread included. */
+/**
+ * Makes the main thread's place among workers that `launch` starts.
+ *
+ * @param options how many threads there are, the main thread included, the URL of the module that they
+ * run, and what they share
+ */
+export function createWorkers<Settings>({ count, module, shared, limits, log, clock }: {
   count: number;
-  /** URL of the module that they run. */
   module: string;
   shared: SharedEngine;
   limits: LimitTable;
   log: Log;
   clock: Clock;
-}
-
-/** The threads, as the main thread sees them. */
-export interface Workers<Settings> extends Threads {
-  /**
-   * Starts the workers; done when all serve.
-   *
-   * @throws {SettingError} if one dies before it does
-   */
-  launch(settings: Settings): Promise<void>;
-  /** Drains the workers, then ends them. */
-  stop(): Promise<void>;
-}
-
-/** Makes the main thread's place among workers that {@link Workers.launch} starts. */
-export function createWorkers<Settings>(
-  { count, module, shared, limits, log, clock }: WorkersOptions,
-): Workers<Settings> {
+}) {
   /** In the order of their indexes, from 1 on. */
   const lives: ReturnType<typeof start>[] = [];
   let mainFigures: Figures = {};
@@ -89,7 +70,6 @@ export function createWorkers<Settings>(
   let hasEnded = false;
   let stopBeat = () => {};
 
-  /** Starts a worker: one life, until its death. */
   function start(index: number, settings: Settings) {
     const [control, engine] = [new MessageChannel(), new MessageChannel()];
     const served = Promise.withResolvers<void>();
@@ -126,7 +106,6 @@ export function createWorkers<Settings>(
     };
     const life = {
       isReady: false,
-      /** What it counted when it reported last. */
       figures: {} as Figures,
       missedBeats: 0,
       served: served.promise,
@@ -149,10 +128,8 @@ export function createWorkers<Settings>(
     while (!hasEnded) {
       const reason = await lives[index - 1].death;
       if (hasEnded) return;
-      log.error(`Worker ${index} died, another takes its place: ${reason}`, {
-        event: "worker_died",
-        peer: index,
-      });
+      const fields = { event: "worker_died", peer: index };
+      log.error(`Worker ${index} died, another takes its place: ${reason}`, fields);
       if (!lives[index - 1].isReady) {
         await new Promise<void>((resolve) => clock.after(RETRY_MS, resolve));
       }
@@ -171,7 +148,7 @@ export function createWorkers<Settings>(
     return [mainFigures, ...lives.map((life) => life.figures), lostTotals];
   }
 
-  return {
+  const threads: Threads = {
     index: 0,
     engine: { ...shared.here, close: () => shared.close() },
     limits,
@@ -179,12 +156,17 @@ export function createWorkers<Settings>(
       mainFigures = figures;
       return Promise.resolve(all());
     },
-    async launch(settings) {
+  };
+  return {
+    ...threads,
+    /** Starts the workers; done when all serve. @throws {SettingError} if one dies before it does */
+    async launch(settings: Settings) {
       for (let index = 1; index < count; index++) lives.push(start(index, settings));
       await Promise.all(lives.map((life) => life.served));
       lives.forEach((_, index) => keep(index + 1, settings));
       stopBeat = clock.every(BEAT_MS, beat);
     },
+    /** Drains the workers, then ends them. */
     async stop() {
       hasEnded = true;
       // One that hangs is ended by the beat.

@@ -39,9 +39,9 @@ export function runAt(clock: Clock, time: number, task: () => void): () => void 
   return () => cancel();
 }
 
-/** Waits for a task, but no longer than `ms`. */
-export function within(clock: Clock, ms: number, task: Promise<void>): Promise<void> {
-  const limit = Promise.withResolvers<void>();
-  const cancel = clock.after(ms, limit.resolve);
+/** Waits for a task, but no longer than `ms`: then there is no result. */
+export function within<T>(clock: Clock, ms: number, task: Promise<T>): Promise<T | undefined> {
+  const limit = Promise.withResolvers<undefined>();
+  const cancel = clock.after(ms, () => limit.resolve(undefined));
   return Promise.race([task, limit.promise]).finally(cancel);
 }

@@ -29,9 +29,11 @@ export const silentLog: Log = { info() {}, warn() {}, error() {} };
 export function guardLog(log: Log): Log {
   const guard = (level: "debug" | "info" | "warn" | "error"): Write => (text, fields) => {
     try {
-      log[level]?.(text, fields);
+      const written: unknown = log[level]?.(text, fields);
+      // An asynchronous log is a Write, too. There is no place left to say that it failed.
+      if (written instanceof Promise) written.catch(() => {});
     } catch {
-      // There is no place left to say so.
+      // Here neither.
     }
   };
   return {

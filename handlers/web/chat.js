@@ -2,7 +2,7 @@
 /** The chat page: a room on `client.js`. @module */
 // @ts-types="../client/client.d.ts"
 import { connect } from "./client.js";
-import { showFailed } from "./message.js";
+import { setHue, showFailed } from "./message.js";
 import { MessageList } from "./messages.js";
 import { addressOf, byId, element, linkTo, listRooms, token } from "./page.js";
 import { showMembers, Typing } from "./people.js";
@@ -10,6 +10,8 @@ import { showMembers, Typing } from "./people.js";
 const HISTORY = 50;
 const MAX_OWN = 500;
 const MEMBERS_MS = 500;
+/** Colours need not be there at once, whatever else is in the room's state. */
+const COLORS_MS = 500;
 const PATIENCE_MS = 1_000;
 const SAID_MS = 2_000;
 /** How often others are told that somebody is writing. */
@@ -44,6 +46,7 @@ const client = connect(".", {
   room,
   token,
   history: HISTORY,
+  state: { every: COLORS_MS },
   onMessage: (message) => {
     typing.set(message.sender, false);
     list.addMessage(message);
@@ -52,6 +55,11 @@ const client = connect(".", {
   onNote: ({ sender, message }) => {
     const isTyping = /** @type {{ typing?: unknown } | null} */ (message)?.typing === true;
     if (isTyping && sender !== ownName) typing.set(sender, true);
+  },
+  onState: ({ entries }) => {
+    const chosen = entries.filter(isColor);
+    for (const { sender, value } of chosen) setHue(sender, Number(value));
+    if (chosen.length > 0) refreshMembers(MEMBERS_MS);
   },
   onStatus: (status) => {
     list.addStatus(status);
@@ -99,9 +107,19 @@ function refreshMembers(ms) {
   setTimeout(async () => {
     isRefreshing = false;
     const members = await client.members().catch(() => ({ members: [], count: 0 }));
-    showMembers(byId("names"), byId("search"), members, ownName);
+    const colors = [...client.state().keys()].map((key) => client.entry(key)).filter(isColor)
+      .sort(({ key }) => key === colorKey ? -1 : 1);
+    const hues = Map.groupBy(colors, ({ sender }) => sender);
+    const byName = new Map([...hues].map(([name, all]) => [name, all.map(({ value }) => value)]));
+    showMembers(byId("names"), byId("search"), members, ownName, byName);
   }, ms);
 }
+
+/** This tab's colour in the state, and that of others. The key is bound to the connection. */
+const colorKey = `colors/${Math.random().toString(36).slice(2)}`;
+/** @param {import("../client/client.js").Entry | undefined} entry @returns {entry is import("../client/client.js").Entry<number>} */
+const isColor = (entry) =>
+  entry?.key.startsWith("colors/") === true && Number.isInteger(entry.value);
 
 /** Lists the rooms that somebody is in, as links. */
 async function showRooms() {
@@ -125,7 +143,7 @@ let ownName = "";
 function askName(refusal = "") {
   show("join");
   byId("cancel").hidden = !ownName || refusal !== "";
-  byId("enter").textContent = ownName ? "Change name" : "Join";
+  byId("enter").textContent = ownName ? "Save" : "Join";
   if (refusal) ownName = "";
   byId("name").select();
   byId("name").setCustomValidity(refusal);
@@ -168,15 +186,21 @@ function notify({ sender, message }) {
   }
 }
 
-/** The name that a token fixes; only the server verifies it. */
-function nameInToken() {
+/** What the token says; only the server verifies it. Without a token people choose their name, and may speak. */
+function readClaims() {
   try {
     const claims = token?.split(".")[1].replaceAll("-", "+").replaceAll("_", "/") ?? "";
     const bytes = Uint8Array.from(atob(claims), (letter) => letter.charCodeAt(0));
-    const { name, sub } = JSON.parse(new TextDecoder().decode(bytes));
-    return name ?? sub;
+    const { sub, name = sub, rooms = ["*"], speak = rooms } = JSON.parse(
+      new TextDecoder().decode(bytes),
+    );
+    const isNamed = (/** @type {string[]} */ rules) =>
+      rules.map((rule) => rule.replaceAll("{sub}", sub)).some((rule) =>
+        rule.endsWith("*") ? room.startsWith(rule.slice(0, -1)) : rule === room
+      );
+    return { name, maySpeak: isNamed(rooms) && isNamed(speak) };
   } catch {
-    // No token, or none that can be read: people choose their name.
+    return { name: undefined, maySpeak: true };
   }
 }
 
@@ -195,9 +219,13 @@ function stored(key, value, isForever = false) {
 byId("room").textContent = byId("room").title = title;
 byId("where").value = "";
 byId("text").value = stored(`draft.${room}`) ?? "";
-const fixedName = nameInToken();
+const { name: fixedName, maySpeak } = readClaims();
 byId("name").value = fixedName ?? stored("name", undefined, true) ?? "";
 byId("name").readOnly = fixedName !== undefined;
+byId("hue").value = stored("hue", undefined, true) ?? `${Math.floor(Math.random() * 360)}`;
+const showHue = () => byId("hue").style.setProperty("--hue", byId("hue").value);
+byId("hue").oninput = showHue;
+showHue();
 byId("name").oninput = () => byId("name").setCustomValidity("");
 let typedAt = -Infinity;
 byId("text").oninput = () => {
@@ -216,6 +244,9 @@ byId("join").onsubmit = (event) => {
   stored("name", name);
   if (name !== ownName) client.join(name);
   ownName = name;
+  stored("hue", byId("hue").value, true);
+  // Without space for it others see a colour that is made of the name.
+  client.set(colorKey, Number(byId("hue").value), { bind: true });
   startTalking();
 };
 
@@ -271,7 +302,7 @@ byId("share").onclick = async () => {
 
 // Whoever joined in this tab stays joined over a reload and a change of room.
 const lastName = stored("name");
-if (room.startsWith("_")) show("mute");
+if (room.startsWith("_") || !maySpeak) show("mute");
 else if (lastName) {
   byId("name").value = fixedName ?? lastName;
   byId("name").form?.requestSubmit();

@@ -73,11 +73,33 @@ export function shown(name) {
   return name.replace(HIDDEN, (letter) => `\\x${letter.codePointAt(0)?.toString(16)}`);
 }
 
-/** Gives a name a colour of its own. @template {HTMLElement} E @param {E} item @param {string} name */
-export function colored(item, name, shift = 0) {
-  const hue = [...name].reduce((hue, letter) => (hue * 97 + letter.charCodeAt(0)) % 360, 0);
-  item.style.setProperty("--hue", `${hue + shift}`);
+/**
+ * Gives the element of a name its letter and colour.
+ *
+ * @template {HTMLElement} E @param {E} item @param {string} name @param {string | number} hue
+ */
+export function colored(item, name, hue = `var(${hueOf(name)}, ${derivedHue(name)})`) {
+  item.style.setProperty("--hue", `${hue}`);
+  [item.dataset.letter] = shown(name);
   return item;
+}
+
+/** Gives a name the colour that its bearer has chosen, wherever it stands. @param {string} name @param {number} hue */
+export function setHue(name, hue) {
+  document.documentElement.style.setProperty(hueOf(name), `${hue}`);
+}
+
+/** The colour of who has chosen none. @param {string} name */
+export function derivedHue(name) {
+  return [...name].reduce((hue, letter) => (hue * 97 + letter.charCodeAt(0) * 137) % 360, 0);
+}
+
+/** @type {Map<string, string>} */
+const hues = new Map();
+/** The style property that has a name's chosen colour. @param {string} name */
+function hueOf(name) {
+  if (!hues.has(name)) hues.set(name, `--hue-${hues.size}`);
+  return hues.get(name) ?? "";
 }
 
 /** @param {HTMLElement} item */
@@ -94,7 +116,10 @@ function format(text) {
     const code = block ?? inline;
     if (code === undefined && !URL.canParse(all)) continue;
     const link = { href: all, target: "_blank", rel: "noopener noreferrer nofollow" };
-    const made = code === undefined ? element("a", link, all) : element("code", {}, code);
+    const className = block === undefined ? "" : "block";
+    const made = code === undefined
+      ? element("a", link, all)
+      : element("code", { className }, code);
     parts.push(readable.slice(end, index), made);
     end = index + all.length;
   }

@@ -1,6 +1,6 @@
 // @ts-check
 /** Who comes and goes on the chat page, and who is here. @module */
-import { colored, shown } from "./message.js";
+import { colored, derivedHue, shown } from "./message.js";
 import { element } from "./page.js";
 
 const MAX_NAMES = 3;
@@ -77,17 +77,17 @@ function shorten(names) {
  *
  * @param {HTMLElement} list @param {HTMLInputElement} search there for many
  * @param {import("../client/client.js").Members} members @param {string} ownName
+ * @param {Map<string, number[]>} hues that those of a name have chosen, the own one first
  */
-export function showMembers(list, search, { members, count }, ownName) {
+export function showMembers(list, search, { members, count }, ownName, hues) {
   /** @type {Map<string, number>} */
   const known = new Map();
   const items = members.toSorted(collator.compare).map((name) => {
     const times = known.get(name) ?? 0;
     known.set(name, times + 1);
-    if (name !== ownName || times > 0) {
-      return colored(element("li", { className: "sender" }, shown(name)), name, 137 * times);
-    }
-    return element("li", {}, shown(name), element("small", {}, " you"));
+    const isOwn = name === ownName && times === 0;
+    const item = element("li", {}, shown(name), ...isOwn ? [element("small", {}, " you")] : []);
+    return colored(item, name, hues.get(name)?.[times] ?? derivedHue(name) + 137 * times);
   });
   if (count > members.length) items.push(element("li", {}, `and ${count - members.length} more`));
   search.hidden = members.length <= SEARCH_OVER;

@@ -1,6 +1,7 @@
 import {
   assert,
   assertEquals,
+  assertMatch,
   assertRejects,
   assertStringIncludes,
   assertThrows,
@@ -19,6 +20,7 @@ import {
 } from "../../handlers/access/grants.ts";
 import { checkHandshake, isUpgrade, offeredProtocols } from "../../handlers/access/handshake.ts";
 import { HttpError } from "../../handlers/protocol/http_error.ts";
+import { nextTurn } from "../support/inbox.ts";
 import { createTestApp, handshakeHeaders, infoOf, RecordingLog } from "../support/fakes.ts";
 
 Deno.test("unavailableReason() tells why nobody new should come", async () => {
@@ -205,6 +207,27 @@ Deno.test("rules with {sub} that name no room are one line at `debug`, and never
   }
   assertEquals(await lines({ user: "auth0.1", ...rules }), []);
   assertEquals(await lines({ user: "auth0|1", rooms: ["ops", "user:*"] }), []);
+});
+
+Deno.test("an `authorize` that does not answer has 30 s, at the door and for a fresh token", async () => {
+  const { clock, ask, app, log } = createTestApp({ authorize: () => new Promise(() => {}) });
+  const asked = ask("/rooms");
+  clock.tick(29_999);
+  assertEquals([log.lines.length, clock.timerCount > 0], [0, true]);
+  clock.tick(1);
+  const answer = await asked;
+  assertEquals([answer.status, (await answer.json()).message], [500, "Server error."]);
+  assertMatch(log.lines[0].text, /^Cannot answer GET of .*: Error: authorize did not answer/);
+  let isAnswering = true;
+  const authorize = () => isAnswering ? {} : new Promise<Grants>(() => {});
+  const access = new Access({ ...app, authorize });
+  const request = new Request("http://parley.test/chat", { headers: handshakeHeaders() });
+  const visitor = await access.authorize({ request, info: infoOf("192.0.2.1", 5), need: "grants" });
+  isAnswering = false;
+  const renewed = (visitor as Visitor).renew!("fresh");
+  await nextTurn();
+  clock.tick(30_000);
+  await assertRejects(() => renewed, Error, "authorize did not answer");
 });
 
 Deno.test("renew() asks `authorize` again with the upgrade's URL and headers, and the new token", async () => {

@@ -78,6 +78,18 @@ const FAULTS: [string, Hooks, RegExp][] = [
       throw Object.create(null);
     },
   }, /failed in ops: an error that cannot be shown/],
+  ["throws what cannot even be looked at", {
+    onMessage: () => {
+      const { proxy, revoke } = Proxy.revocable({}, {});
+      revoke();
+      throw proxy;
+    },
+  }, /failed in ops: an error that cannot be shown/],
+  ["throws its refusal", {
+    onMessage: () => {
+      throw refuse("Be kind.");
+    },
+  }, /failed in ops: refuse\("Be kind\."\) is to be returned, not thrown/],
   ["rejects", { onMessage: () => Promise.reject(new Error("broken")) }, /failed in ops: .*broken/],
   ["answers no object", { onMessage: () => "text" as never }, /no JSON value/],
   ["answers null", { onMessage: () => null as never }, /failed in ops/],
@@ -106,6 +118,39 @@ Deno.test("a name that is none refuses a join", async () => {
     assertEquals(await calls.join(ANN), FAULT);
     assertMatch(log.lines[0].text, /onJoin failed in ops: .*no name/);
   }
+});
+
+Deno.test("the name that a hook was told of is the one that it lets be, whatever it did to its argument", () => {
+  const { calls } = caller({
+    onJoin(from) {
+      from.name = "An\nna";
+    },
+  });
+  assertEquals(calls.join({ ...ANN }), "Ann");
+});
+
+Deno.test("hooks may be methods of a class", () => {
+  class Rules implements Hooks {
+    readonly left: string[] = [];
+    readonly prefix = "~";
+    onJoin({ name }: From) {
+      return this.prefix + name;
+    }
+    onMessage({ message }: { message: unknown }) {
+      return { message: this.prefix + message };
+    }
+    onSet({ value }: { value: unknown }) {
+      return { value: this.prefix + value };
+    }
+    onLeave({ name }: From) {
+      this.left.push(name);
+    }
+  }
+  const rules = new Rules();
+  const { calls } = caller(rules);
+  const answers = [calls.join(ANN), calls.message(ANN, "x", "chat"), calls.set(ANN, "key", "x")];
+  calls.leave(ANN);
+  assertEquals([...answers, ...rules.left], ["~Ann", '"~x"', '"~x"', "Ann"]);
 });
 
 Deno.test("a fault of onLeave costs a line of the log and nothing else", () => {

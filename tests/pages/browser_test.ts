@@ -2,8 +2,10 @@
 import axe from "npm:axe-core@4.14.1/axe.min.js" with { type: "text" };
 import { assert, assertEquals, assertLess, assertMatch } from "@std/assert";
 import { connect } from "../../handlers/client/client.js";
+import { createParley } from "../../handlers/parley.ts";
 import { SECRET, sign } from "../support/jwt.ts";
 import { Proxy } from "../support/proxy.ts";
+import { granted } from "../support/recorder.ts";
 import { IS_FULL } from "../support/run.ts";
 import { startServer } from "../support/servers.ts";
 import { range } from "../support/v1.ts";
@@ -545,6 +547,37 @@ pageDetail("one sees who is writing, until the message comes or no more", async 
   assertEquals(await ann.page.textContent("#typing"), "");
 });
 
+pageDetail(
+  "a name has the colour that its bearer has chosen, while she is there",
+  async (world) => {
+    const ann = await world.visit("/?room=ops");
+    const bob = await world.visit("/?room=ops");
+    const hue = (element: string) => `getComputedStyle(${element}).getPropertyValue("--hue")`;
+    await ann.page.fill("#hue", "200");
+    await ann.join("Ann");
+    await bob.join("Bob");
+    await ann.say("blue");
+    await bob.sees(".words", "blue");
+    await bob.finds(`${hue(`document.querySelector(".sender")`)} === "200"`);
+    await ann.page.click("#rename");
+    await ann.page.fill("#hue", "30");
+    await ann.join("Anna");
+    await ann.say("red");
+    await bob.finds(
+      `[...document.querySelectorAll(".sender")].map((one) => ${hue("one")}).join() === "200,30"`,
+    );
+    await bob.page.click("#people");
+    await bob.finds(`[...names.children].map((one) => ${hue("one")})[0] === "30"`);
+    // The colour is a key that goes with its tab.
+    const { registry } = world.server;
+    const keys = async () => (await granted(registry.engineOf("ops").state("ops"))).entries.length;
+    assertEquals(await keys(), 2);
+    await ann.page.close();
+    await bob.sees("#people", "1 here");
+    assertEquals(await keys(), 1);
+  },
+);
+
 pageDetail("the share link leads into the room", async ({ visit }) => {
   const permissions = ["clipboard-read", "clipboard-write"];
   const ann = await visit("/?room=team.1&x=y#z", { permissions });
@@ -717,12 +750,20 @@ pageDetail("who is refused learns why, and can go on", async ({ visit }) => {
   await ann.sees(".own .mark", "✓");
   await ann.page.click("#room");
   await ann.sees("#list a", "#ops");
-  const mute = await visit(`${url}#token=${await sign({ sub: "Bob", speak: [] })}`);
+  // Who may not speak is told so before there is anything to write into.
+  const mute = await visit(`${url}#token=${await sign({ sub: "Bob", speak: ["user:{sub}"] })}`);
   await mute.sees(".words", "here I am");
-  await mute.page.click("#enter");
-  await mute.value(`{ text.value = "may I?"; if (!say.hidden) say.requestSubmit(); }`);
   await mute.sees("#mute", "You may read this room, not write in it.");
   assertEquals(await mute.page.locator("form:visible").count(), 0);
+  // Also where only the server knows it: at the first refusal.
+  const authorize = () => ({ user: "Eve", speak: [] });
+  await using parley = createParley({ authorize, limits: { drainSeconds: 0 } });
+  const serving = { port: 0, hostname: "127.0.0.1", onListen() {} };
+  await using own = Deno.serve(serving, parley.fetch);
+  const eve = await visit(`http://127.0.0.1:${own.addr.port}/`);
+  await eve.page.fill("#name", "Eve");
+  await eve.page.click("#enter");
+  await eve.sees("#mute", "You may read this room, not write in it.");
   const viewer = await visit(`${server.url}/dashboard`);
   await viewer.sees("#health[data-state=bad]", /A token is needed.*#token=/);
   const admin = `#token=${await sign({ sub: "x", admin: true })}`;
@@ -744,5 +785,5 @@ pageDetail("who is refused learns why, and can go on", async ({ visit }) => {
   await cem.finds(`document.getElementById("name").validationMessage === "Invalid name."`);
   await cem.join("C\u200bem");
   await cem.sees(".status", "C\\x200bem joined");
-  for (const { page } of [ann, mute, viewer, expired]) await page.close();
+  for (const { page } of [ann, mute, eve, viewer, expired]) await page.close();
 }, CONNECTION_ERRORS);

@@ -1,6 +1,7 @@
 /**
- * Internet of things: devices keep their last reading as a key that they are bound to, so that a
- * device that dies takes it along, and a last will stays. A backend reads all of it at any time.
+ * Internet of things: a device keeps its last reading as a key, and that it is online as a key that is
+ * bound to it. When it dies that one goes by itself, its last will, and the reading stays. A backend
+ * reads all of it at any time, and goes on from where it was.
  */
 import { assertEquals } from "@std/assert";
 import { connect } from "../../handlers/client/client.js";

@@ -1,11 +1,12 @@
 /**
  * Live chat: five people write while their network breaks again and again. The client comes back by
- * itself, and everybody ends with the same conversation: nothing lost, nothing twice.
+ * itself, and everybody ends with the same conversation: nothing lost, nothing twice. That somebody is
+ * writing is a note: it comes before the message, or not at all.
  */
 import { assertEquals, assertGreaterOrEqual } from "@std/assert";
 import { connect, type Message, type Receipt } from "../../handlers/client/client.js";
 import { Proxy } from "../support/proxy.ts";
-import { Journal } from "../support/inbox.ts";
+import { Inbox, Journal } from "../support/inbox.ts";
 import { startServer } from "../support/servers.ts";
 import { range } from "../support/v1.ts";
 
@@ -17,6 +18,8 @@ const MESSAGES_BETWEEN_CUTS = 10;
 function enter(url: string, name: string) {
   const heard = new Journal<Message>();
   const gaps: unknown[] = [];
+  /** Who is writing now, as the window shows it. */
+  const writing = new Inbox<string>("who is writing");
   const there = Promise.withResolvers<void>();
   let returns = 0;
   let isAway = false;
@@ -24,6 +27,10 @@ function enter(url: string, name: string) {
     name,
     onWelcome: () => there.resolve(),
     onMessage: (message) => heard.add(message),
+    onNote: ({ sender, message }) => {
+      assertEquals(message, { typing: true });
+      writing.push(sender);
+    },
     onGap: (gap) => gaps.push(gap),
     onConnection: (state) => {
       if (state === "open" && isAway) returns++;
@@ -35,6 +42,7 @@ function enter(url: string, name: string) {
     client,
     heard,
     gaps,
+    writing,
     there: there.promise,
     get returns() {
       return returns;
@@ -51,9 +59,14 @@ Deno.test("live chat: connections break all the time, and nothing is lost or dou
   people.forEach((person) => stack.use(person));
   await Promise.all(people.map(({ there }) => there));
 
+  const [ann, ...others] = people;
+  ann.client.note({ typing: true });
+  for (const { writing } of others) assertEquals(await writing.next(), "Ann");
+
   const receipts: Promise<Receipt>[] = [];
   const say = (count: number) => {
     for (const { name, client } of people) {
+      client.note({ typing: true });
       for (const _ of range(1, count)) {
         receipts.push(client.send(`${name} says ${receipts.length + 1}`));
       }

@@ -1,9 +1,10 @@
 /**
  * Notifications: a room a user, that nobody else can hear. The shop publishes with a token of its
- * own; what it says while a user is offline is there when she comes back.
+ * own; what it says while a user is offline is there when she comes back. That somebody of the shop is
+ * writing to her counts only now: it is a note, which nothing keeps.
  */
 import { assertEquals } from "@std/assert";
-import { connect, type Message } from "../../handlers/client/client.js";
+import { connect, type Message, type Note } from "../../handlers/client/client.js";
 import { Proxy } from "../support/proxy.ts";
 import { Inbox } from "../support/inbox.ts";
 import { SECRET, sign } from "../support/jwt.ts";
@@ -15,10 +16,16 @@ const USERS = 10;
 /** A user may hear her own room, and say nothing anywhere. */
 const userToken = (user: string) => sign({ sub: user, rooms: [`user:${user}`], speak: [] });
 
-/** Publishes to a user; answers the status. */
-async function notify(server: TestServer, token: string, user: string, text: string) {
+/** Publishes to a user, what is kept or a note; answers the status. */
+async function notify(
+  server: TestServer,
+  token: string,
+  user: string,
+  message: unknown,
+  kind: "messages" | "notes" = "messages",
+) {
   const headers = { authorization: `Bearer ${token}` };
-  const { status } = await post(server, `/rooms/user:${user}/messages`, { message: text }, headers);
+  const { status } = await post(server, `/rooms/user:${user}/${kind}`, { message }, headers);
   return status;
 }
 
@@ -39,6 +46,7 @@ Deno.test("notifications: a room a user, tokens, delivered after being offline",
       token: () => userToken(user),
       history: 20,
       onMessage: ({ message }: Message) => inbox.push(message),
+      onNote: ({ message }: Note) => inbox.push(message),
       onConnection: (state) => state === "reconnecting" && gone.resolve(),
     });
     return { user, inbox, gone: gone.promise, [Symbol.dispose]: () => client.close() };
@@ -47,8 +55,11 @@ Deno.test("notifications: a room a user, tokens, delivered after being offline",
   phones.forEach((phone) => stack.use(phone));
   for (const { inbox } of phones) assertEquals(await inbox.next(), "welcome");
 
-  // Online: each user gets her own, at once.
+  // Online: each user gets her own, at once, and sees before that somebody writes.
+  const typing = { typing: true };
   for (const { user, inbox } of phones) {
+    assertEquals(await notify(server, shop, user, typing, "notes"), 202);
+    assertEquals(await inbox.next(), typing);
     assertEquals(await notify(server, shop, user, `for ${user}`), 202);
     assertEquals(await inbox.next(), `for ${user}`);
   }
@@ -58,6 +69,7 @@ Deno.test("notifications: a room a user, tokens, delivered after being offline",
   network.cutAll();
   await Promise.all(phones.map(({ gone }) => gone));
   for (const { user } of phones) {
+    await notify(server, shop, user, typing, "notes");
     for (const number of range(1, 3)) await notify(server, shop, user, `missed ${number}`);
   }
   network.targetPort = Number(port);

@@ -176,8 +176,8 @@ async function read(token: string, secret = SECRET) {
 
 Deno.test("mintToken() makes a token that the server takes, with the rights that were asked for", async () => {
   const now = Date.now();
-  const flags = "--sub ann --rooms ops,user:* --speak ops --listen news --publish --expires 15m";
-  const grants = await read(await mintToken(flags.split(" "), SECRET, now));
+  const flags = "--sub ann --speak ops --listen news --publish --expires 15m".split(" ");
+  const grants = await read(await mintToken([...flags, "--rooms", "ops, user:*"], SECRET, now));
   assertEquals(grants, {
     user: "ann",
     name: "ann",
@@ -201,7 +201,10 @@ Deno.test("mintToken() reads a secret as the server does", async () => {
 
 Deno.test("mintToken() refuses what it does not understand", async () => {
   await assertRejects(() => mintToken(["--sup", "x"], SECRET, 0), SettingError, '"--sup"');
-  for (const time of ["1", "1y", "-1h", "1.5h", ""]) {
+  for (const args of [["--sub"], ["--sub="], ["--rooms="], ["--expires="]]) {
+    await assertRejects(() => mintToken(args, SECRET, 0), SettingError, "its value is missing");
+  }
+  for (const time of ["1", "1y", "-1h", "1.5h"]) {
     const args = [`--expires=${time}`];
     await assertRejects(() => mintToken(args, SECRET, 0), SettingError, "must be like 90s");
   }

@@ -2,7 +2,9 @@ import { assert, assertEquals, assertInstanceOf, assertLess } from "@std/assert"
 import fc from "npm:fast-check@4.10.2";
 import { byteLength, cutBytes, exceedsBytes } from "../../handlers/util/bytes.ts";
 import { runAt, systemClock } from "../../handlers/util/clock.ts";
+import { guardLog } from "../../handlers/util/log.ts";
 import { chain } from "../../handlers/util/maybe_promise.ts";
+import { nextTurn } from "../support/inbox.ts";
 import { FakeClock } from "../support/fakes.ts";
 import { run } from "../support/process.ts";
 
@@ -163,4 +165,16 @@ Deno.test("chain() goes on in the same call with a value, later with a promise",
   assertInstanceOf(later, Promise);
   assertEquals(await later, 2);
   assertEquals(seen, [1, 2]);
+});
+
+Deno.test("guardLog() lets no failure of a log out, now or later", async () => {
+  const fail = (): never => {
+    throw new Error("the log is broken");
+  };
+  for (const write of [fail, () => Promise.reject(new Error("the log is broken"))]) {
+    const log = guardLog({ debug: write, info: write, warn: write, error: write });
+    for (const level of ["debug", "info", "warn", "error"] as const) log[level]?.("text");
+  }
+  // A rejection that nobody took would fail the test now.
+  await nextTurn();
 });
