@@ -6,7 +6,7 @@ import type { Engine } from "../../handlers/engine/engine.ts";
 import { createMemoryEngine } from "../../handlers/engine/memory.ts";
 import { createParley } from "../../handlers/parley.ts";
 import { HttpError } from "../../handlers/protocol/http_error.ts";
-import { redisEngine } from "../../handlers/redis.ts";
+import { redisEngine } from "../../handlers/engines.ts";
 import { runApp } from "../../handlers/run_app.ts";
 import { FakeClock, handshakeHeaders, infoOf, RecordingLog } from "../support/fakes.ts";
 import { eventually, nextTurn } from "../support/inbox.ts";
