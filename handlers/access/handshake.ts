@@ -59,6 +59,11 @@ export type Upgrade = (
   options: { dialect: Dialect; idleTimeoutSeconds: number },
 ) => { socket: Socket; response: Response };
 
+/** Deno looks for a protocol in a list with a space after each comma, which a client need not write. */
+function isFoundByDeno(headers: Headers, protocol: string): boolean {
+  return headers.get("sec-websocket-protocol")?.split(", ").includes(protocol) ?? false;
+}
+
 /**
  * Upgrades by Deno. Pings after `idleTimeoutSeconds` of silence and ends a peer that does not answer.
  *
@@ -69,8 +74,8 @@ export const denoUpgrade: Upgrade = (
   request,
   { dialect: { protocol }, idleTimeoutSeconds },
 ) => {
-  if (protocol !== undefined) {
-    // Deno looks for it in a list with a space after each comma, which a client need not write.
+  if (protocol !== undefined && !isFoundByDeno(request.headers, protocol)) {
+    // The socket keeps its request: a copy of its headers costs as much as all that we know of a client.
     const headers = new Headers(request.headers);
     headers.set("sec-websocket-protocol", protocol);
     Object.defineProperty(request, "headers", { value: headers });

@@ -11,6 +11,7 @@ import { refusalError } from "./error.ts";
 /** A comment that often keeps proxies from ending a quiet stream. */
 const KEEP_ALIVE_MS = 15_000;
 const KEEP_ALIVE = ":\n\n";
+const encoder = new TextEncoder();
 /** `lastEventId` of event-source-polyfill, `evs_last_event_id` of eventsource-polyfill, and their like. */
 const QUERY_ID = /^(?:evs_)?last[-_]?event[-_]?id$/i;
 
@@ -27,13 +28,13 @@ export const events: ClientHandler = async (
   const stream = new EventStream(registry, { ...visitor, slot, signal, dialect });
   signal.addEventListener("abort", () => stream.cancel(), { once: true });
   const opened = subscribe(registry.room(room), stream, wanted);
-  const refusal = await Promise.race([opened, stream.gone]);
+  const refusal = await (opened instanceof Promise ? stream.unlessGone(opened) : opened);
   if (refusal) {
     stream.cancel();
     throw refusalError(refusal);
   }
   stream.start();
-  return new Response(stream.frames.pipeThrough(new TextEncoderStream()), {
+  return new Response(stream.frames, {
     headers: {
       "content-type": "text/event-stream",
       // A proxy that compresses would hold events back.
@@ -57,16 +58,25 @@ function lastEventId(headers: Headers, query: URLSearchParams): string | undefin
 }
 
 /** A subscriber over one HTTP response. */
-class EventStream extends StreamSubscriber {
-  readonly #gone = Promise.withResolvers<Rejection>();
-  /** Settles when the stream ends before it has begun. */
-  readonly gone: Promise<Rejection> = this.#gone.promise;
+class EventStream extends StreamSubscriber<Uint8Array<ArrayBuffer>> {
+  #gone?: PromiseWithResolvers<Rejection>;
   #stopKeepAlive?: () => void;
+
+  /** Waits for the room's answer, but no longer than the client does. */
+  unlessGone(opened: Promise<Rejection | undefined>): Promise<Rejection | undefined> {
+    this.#gone = Promise.withResolvers();
+    return Promise.race([opened, this.#gone.promise]);
+  }
 
   /** Counts the client in, once the room is open. */
   start(): void {
     if (this.hasEnded || !this.open()) return;
     this.#stopKeepAlive = this.registry.clock.every(KEEP_ALIVE_MS, () => this.send(KEEP_ALIVE));
+  }
+
+  // A stream of the runtime's that encodes would cost each client seven kilobytes.
+  protected encode(frame: string): Uint8Array<ArrayBuffer> {
+    return encoder.encode(frame);
   }
 
   override send(frame: Frame): void {
@@ -78,7 +88,7 @@ class EventStream extends StreamSubscriber {
 
   protected override end(end: End): void {
     this.#stopKeepAlive?.();
-    this.#gone.resolve({ refused: "unavailable" });
+    this.#gone?.resolve({ refused: "unavailable" });
     super.end(end);
     this.release();
   }

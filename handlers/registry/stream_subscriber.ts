@@ -7,23 +7,29 @@ import { byteLength } from "../util/bytes.ts";
 import type { Registry } from "./registry.ts";
 import { type End, type Frame, Subscriber, type SubscriberOptions } from "./subscriber.ts";
 
-/** A subscriber whose transport is a stream of text. */
-export class StreamSubscriber extends Subscriber {
+/** What a stream is made of: its frames as they are, or encoded. */
+type Chunk = string | Uint8Array<ArrayBuffer>;
+
+/** A subscriber whose transport is a stream. */
+export abstract class StreamSubscriber<T extends Chunk> extends Subscriber {
   /** Its frames. Cancelling the stream ends the subscriber. */
-  readonly frames: ReadableStream<string>;
-  protected controller!: ReadableStreamDefaultController<string>;
+  readonly frames: ReadableStream<T>;
+  protected controller!: ReadableStreamDefaultController<T>;
   /** Bytes of the largest frame since it fell behind. */
   #largest = 0;
 
   constructor(registry: Registry, options: SubscriberOptions) {
     super(registry, options);
-    this.frames = new ReadableStream({
+    this.frames = new ReadableStream<T>({
       start: (controller) => {
         this.controller = controller;
       },
       cancel: () => this.cancel(),
-    }, { highWaterMark: registry.limits.maxQueueBytes, size: byteLength });
+    }, { highWaterMark: registry.limits.maxQueueBytes, size: sizeOf });
   }
+
+  /** A frame as its reader takes it. */
+  protected abstract encode(frame: string): T;
 
   get unsentBytes(): number {
     return this.registry.limits.maxQueueBytes - (this.controller.desiredSize ?? 0);
@@ -36,7 +42,7 @@ export class StreamSubscriber extends Subscriber {
 
   send(frame: Frame): void {
     if (this.hasEnded || typeof frame !== "string") return;
-    this.controller.enqueue(frame);
+    this.controller.enqueue(this.encode(frame));
     const { unsentBytes, registry: { queueLimit } } = this;
     if (unsentBytes <= queueLimit) this.#largest = 0;
     else {
@@ -54,6 +60,10 @@ export class StreamSubscriber extends Subscriber {
   }
 }
 
+function sizeOf(chunk: Chunk): number {
+  return typeof chunk === "string" ? byteLength(chunk) : chunk.byteLength;
+}
+
 const ONE_BY_ONE: Dialect = {
   ...v1,
   isMerged: false,
@@ -65,7 +75,7 @@ const ONE_BY_ONE: Dialect = {
 };
 
 /** A program that subscribes by `parley.subscribe`: it takes no slot, and hears the objects of `parley.v1` one by one. */
-export class Program extends StreamSubscriber {
+export class Program extends StreamSubscriber<string> {
   /** @param onEnd called when it ends, whether its frames were read or not */
   constructor(registry: Registry, readonly onEnd: () => void) {
     const visitor = { remote: "program", address: "", rights: OPEN_RIGHTS };
@@ -79,6 +89,10 @@ export class Program extends StreamSubscriber {
     if (this.hasEnded) return;
     this.cancel();
     this.controller.close();
+  }
+
+  protected encode(frame: string): string {
+    return frame;
   }
 
   /** Ends the subscription with an error for its reader, if there is one. */

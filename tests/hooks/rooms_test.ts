@@ -4,6 +4,7 @@ import fc from "npm:fast-check@4.10.2";
 import type { AppOptions } from "../../handlers/app.ts";
 import { refuse } from "../../handlers/hooks/hooks.ts";
 import { leave } from "../../handlers/registry/membership.ts";
+import { type Parley, runApp } from "../../handlers/run_app.ts";
 import { createTestApp, type FakeSocket, type TestApp } from "../support/fakes.ts";
 import { nextTurn, soon } from "../support/inbox.ts";
 
@@ -25,6 +26,15 @@ function told(socket: FakeSocket, ...types: string[]) {
   const objects = socket.take().flatMap((frame) => String(frame).split("\n"))
     .map((line) => JSON.parse(line));
   return objects.filter(({ type }) => types.includes(type));
+}
+
+/** Ends a Parley whose clock stands still. */
+async function end(parley: Parley, { clock, registry }: TestApp) {
+  const ended = parley[Symbol.asyncDispose]();
+  clock.tick(registry.limits.drainSeconds * 1_000);
+  await nextTurn();
+  clock.tick(1_000);
+  await ended;
 }
 
 function post(server: TestApp, path: string, body: unknown) {
@@ -290,6 +300,88 @@ Deno.test("a note needs what a message needs: to have joined, the right, and a r
     ["forbidden", "_stats"],
   ]);
   assertEquals((await post(server, "/rooms/_stats/notes", { message: 1 })).status, 403);
+});
+
+Deno.test("chat, note, bytes, leave, listen and join wait behind a slow hook; ping and members don't", async () => {
+  const answer = Promise.withResolvers<void>();
+  const server = createServer({ onSet: () => answer.promise });
+  const ann = await joined(server, "Ann");
+  const bo = await joined(server, "Bo");
+  ann.take();
+  ann.say({ type: "set", key: "a", value: 1, id: "1" });
+  ann.say({ type: "chat", message: "hi", id: "2" });
+  ann.say({ type: "note", message: "typing" });
+  ann.sayBytes(7);
+  ann.say({ type: "leave" });
+  ann.say({ type: "listen", room: "other" });
+  ann.say({ type: "join", name: "Anna" });
+  ann.say({ type: "members" });
+  ann.say({ type: "ping" });
+  await nextTurn();
+  const early = told(ann, "pong", "members", "ack", "welcome", "chat", "error");
+  assertEquals(early.map(({ type }) => type), ["members", "pong"]);
+  assertEquals(bo.take(), []);
+  answer.resolve();
+  await nextTurn();
+  const heard = bo.take().flatMap((frame) =>
+    typeof frame === "string"
+      ? frame.split("\n").map((line) => JSON.parse(line)).map(({ event, message }) =>
+        event ?? message
+      )
+      : [[...frame]]
+  );
+  assertEquals(heard, ["hi", "typing", [7], "leave", "join"]);
+  const late = told(ann, "ack", "welcome").map(({ id, room }) => id ?? room);
+  assertEquals(late.sort(), ["1", "2", "ops", "other"]);
+});
+
+Deno.test("a hook may publish in its own room, before what it is asked about", async () => {
+  const server = createServer({
+    async onMessage({ room, message }) {
+      if (message === "late") await nextTurn();
+      await parley.publish(room, `before ${message}`, { sender: "bot" });
+    },
+    onLeave: ({ room, name }) => void parley.publish(room, `${name} left`, { sender: "bot" }),
+  });
+  const parley = runApp(server.app);
+  const ann = await joined(server, "Ann");
+  const bo = await joined(server, "Bo");
+  for (const message of ["now", "late", "last"]) ann.say({ type: "chat", message });
+  for (let turn = 0; turn < 3; turn++) await nextTurn();
+  ann.end();
+  await nextTurn();
+  assertEquals(told(bo, "chat").map(({ message }) => message), [
+    ...["before now", "now", "before late", "late", "before last", "last", "Ann left"],
+  ]);
+  await end(parley, server);
+});
+
+Deno.test("a hook may send its own sender away: what it was asked about is dropped", async () => {
+  for (const hook of ["onJoin", "onMessage", "onSet"] as const) {
+    for (const isLate of [false, true]) {
+      const server = createServer({
+        authorize: () => ({ user: "ann", name: "Ann" }),
+        async [hook]() {
+          if (isLate) await nextTurn();
+          await parley.disconnect("ann");
+        },
+      });
+      const parley = runApp(server.app);
+      const ann = await server.connect("/chat/ops?state=1", { dialect: "v1" });
+      ann.say({ type: "join" });
+      if (hook === "onMessage") ann.say({ type: "chat", message: "x", id: "1" });
+      if (hook === "onSet") ann.say({ type: "set", key: "a", value: 1, id: "1" });
+      for (let turn = 0; turn < 3; turn++) await nextTurn();
+      assertEquals(ann.closes, [{ code: 1008, reason: "not allowed" }]);
+      assertEquals(told(ann, "ack", "error"), []);
+      const { messages } = await parley.history("ops");
+      const { entries } = await parley.state("ops");
+      const { count } = await parley.members("ops");
+      assertEquals([messages.length, entries.length, count, server.log.of("hook")], [0, 0, 0, []]);
+      ann.end();
+      await end(parley, server);
+    }
+  }
 });
 
 /** What a hook does with one message or join. */

@@ -4,11 +4,11 @@
 function chat(socket, text) {
   const { type, name, message } = JSON.parse(text);
   if (type === "join") socket.data.sender = name;
-  const { sender } = socket.data;
+  const { sender, room } = socket.data;
   const object = type === "join"
     ? { type: "status", message: `${sender} joined the chat.` }
     : { type: "chat", sender, message };
-  server.publish("room", JSON.stringify(object));
+  server.publish(room, JSON.stringify(object));
 }
 
 const server = Bun.serve({
@@ -16,13 +16,13 @@ const server = Bun.serve({
   port: Number(Bun.argv[2]),
   fetch(request, server) {
     const echo = request.url.endsWith("/echo");
-    const data = { echo, sender: "Anonymous" };
+    const data = { echo, room: request.url, sender: "Anonymous" };
     if (!server.upgrade(request, { data })) return new Response("Not Found");
   },
   websocket: {
     perMessageDeflate: false,
     open(socket) {
-      if (!socket.data.echo) socket.subscribe("room");
+      if (!socket.data.echo) socket.subscribe(socket.data.room);
     },
     message(socket, text) {
       if (socket.data.echo) socket.send(`Echo: ${text}`);

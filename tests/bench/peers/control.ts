@@ -4,20 +4,22 @@
  * `deno run -A control.ts PORT|SOCKET_PATH`
  */
 
-const sockets = new Set<WebSocket>();
+const rooms = new Map<string, Set<WebSocket>>();
 
 function echo(socket: WebSocket): void {
   socket.onmessage = ({ data }) => socket.send(`Echo: ${data}`);
 }
 
-function broadcast(object: unknown): void {
+function broadcast(sockets: Set<WebSocket>, object: unknown): void {
   const text = JSON.stringify(object);
   for (const socket of sockets) {
     if (socket.readyState === WebSocket.OPEN) socket.send(text);
   }
 }
 
-function chat(socket: WebSocket): void {
+function chat(socket: WebSocket, room: string): void {
+  const sockets = rooms.get(room) ?? new Set();
+  rooms.set(room, sockets);
   let sender = "Anonymous";
   socket.onopen = () => sockets.add(socket);
   socket.onclose = () => sockets.delete(socket);
@@ -25,17 +27,26 @@ function chat(socket: WebSocket): void {
     const { type, name, message } = JSON.parse(data);
     if (type === "join") {
       sender = name;
-      broadcast({ type: "status", message: `${sender} joined the chat.` });
+      broadcast(sockets, { type: "status", message: `${sender} joined the chat.` });
     } else {
-      broadcast({ type: "chat", sender, message });
+      broadcast(sockets, { type: "chat", sender, message });
     }
   };
 }
 
+/** An event stream that says one thing, and stays. */
+function events(): Response {
+  const body = new ReadableStream({
+    start: (controller) => controller.enqueue(new TextEncoder().encode("event: welcome\n\n")),
+  });
+  return new Response(body, { headers: { "content-type": "text/event-stream" } });
+}
+
 function handler(request: Request): Response {
+  if (request.url.endsWith("/events")) return events();
   const { socket, response } = Deno.upgradeWebSocket(request);
   if (request.url.endsWith("/echo")) echo(socket);
-  else chat(socket);
+  else chat(socket, request.url);
   return response;
 }
 
