@@ -13,6 +13,8 @@ import type { Registry } from "./registry.ts";
 
 /** How soon the room is asked for again where the engine does not give it. */
 const RETRY_MS = 1_000;
+/** How long the room tells of a user who was sent away, so that a process that was cut off hears of it. */
+const KEPT_SECONDS = 60;
 
 /** Which users may not come in. */
 export class Bans implements Host {
@@ -50,7 +52,10 @@ export class Bans implements Host {
     // It must not end a ban before its time: who is banned has nothing that could be ended.
     const isBanned = seconds === 0 && this.has(user);
     if (isBanned) return { epoch: "", rev: 0 };
-    return this.registry.room(BANS_ROOM).change({ ...change, ttlSeconds: Math.max(seconds, 1) });
+    return this.registry.room(BANS_ROOM).change({
+      ...change,
+      ttlSeconds: Math.max(seconds, KEPT_SECONDS),
+    });
   }
 
   /** Hears of bans from now on; the answer ends the retries. */
