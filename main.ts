@@ -6,7 +6,13 @@ import { helpText } from "./handlers/start/help.ts";
 import { listen, urlsOf } from "./handlers/start/listen.ts";
 import { createLog } from "./handlers/start/log.ts";
 import { parleyOptions } from "./handlers/start/options.ts";
-import { onSignals, onUncaught, runCommand, startUnderRun } from "./handlers/start/process.ts";
+import {
+  freeFrameBuffers,
+  onSignals,
+  onUncaught,
+  runCommand,
+  startUnderRun,
+} from "./handlers/start/process.ts";
 import { readSettings } from "./handlers/start/read_settings.ts";
 import type { Settings } from "./handlers/start/settings.ts";
 import { isWorker, joinThreads, type Running, type Threads } from "./handlers/start/threads.ts";
@@ -35,6 +41,7 @@ async function serveInThreads(settings: Settings, log: Log): Promise<Running> {
 }
 
 async function main(): Promise<void> {
+  freeFrameBuffers();
   const command = readSettings(Deno.args, (name) => Deno.env.get(name));
   if ("print" in command) {
     console.log(command.print === "help" ? helpText() : `parley ${config.version}`);

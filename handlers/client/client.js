@@ -587,12 +587,7 @@ export function connect(url, options = {}) {
     const room = rooms.get(id);
     if (connection === "closed") throw closed(id);
     if (!room) throw new ParleyError("not_joined", `Not joined: ${id}`, id);
-    let json;
-    try {
-      json = JSON.stringify(what);
-    } catch (cause) {
-      throw new ParleyError("bad_message", `Not JSON: ${cause}`, id);
-    }
+    const json = encode(what, id);
     const { key = "" } = what;
     const last = room.latest.get(key);
     if (last && !flying.has(last)) pump();
@@ -760,9 +755,13 @@ export function connect(url, options = {}) {
 
     /** @param {unknown} message */
     note(message, { room: id = home } = {}) {
-      const object = { type: "note", room: id, message };
-      if (isTooBig(JSON.stringify(object))) report(tooBig(id));
-      else if (rooms.get(id)?.ready && !leaving && !pause) enqueue(object);
+      try {
+        const object = { type: "note", room: id, message };
+        if (isTooBig(encode(object, id))) throw tooBig(id);
+        if (rooms.get(id)?.ready && !leaving && !pause) enqueue(object);
+      } catch (error) {
+        report(/** @type {ParleyError} */ (error));
+      }
     },
 
     history: ({ room: id = home, ...span } = {}) =>
@@ -816,6 +815,18 @@ export function connect(url, options = {}) {
       end(closed());
     },
   };
+}
+
+/** What JSON makes null of, such as NaN, is refused: it would remove a key. @param {object} object @param {string} room */
+function encode(object, room) {
+  try {
+    return JSON.stringify(object, (_key, value) => {
+      if (typeof value === "number" && !Number.isFinite(value)) throw value;
+      return value;
+    });
+  } catch (cause) {
+    throw new ParleyError("bad_message", `Not JSON: ${cause}`, room);
+  }
 }
 
 /** @param {number} failures */

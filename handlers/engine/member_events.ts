@@ -2,10 +2,10 @@
 import type { Chat } from "../protocol/room_event.ts";
 
 /** What may be said: somebody came or went, a room got its first member or lost its last one. */
-export const MEMBER_EVENTS = ["join", "leave", "occupied", "vacated"] as const;
+export const MEMBER_EVENTS: readonly MemberEvent[] = ["join", "leave", "occupied", "vacated"];
 
-/** One of {@link MEMBER_EVENTS}. */
-export type MemberEvent = typeof MEMBER_EVENTS[number];
+/** What is told of a room's members. */
+export type MemberEvent = "join" | "leave" | "occupied" | "vacated";
 
 /** Who came or went, and how many are in the room now. */
 export interface MemberChange {

@@ -651,6 +651,13 @@ play("send() rejects with the server's code, or for what cannot be sent", async 
   const circle: Json = {};
   circle.self = circle;
   await assertCode(client.send(circle), "bad_message");
+  // JSON would make null of it, which removes a key.
+  for (const number of [NaN, -Infinity]) {
+    await assertCode(client.send({ list: [number] }), "bad_message");
+    await assertCode(client.set("key", number), "bad_message");
+    client.note(number);
+    assertEquals(((await heard.next())[1] as Json).code, "bad_message");
+  }
   await assertCode(client.send(1, { room: "elsewhere" }), "not_joined");
   peer.say(error("bad_json"));
   const [, value] = await heard.next();

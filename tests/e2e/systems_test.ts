@@ -32,10 +32,10 @@ interface System {
 
 /** A user comes with three sockets and goes, on one or two servers of one system. */
 async function comeAndGo({ one, two, tokenOf, admin }: System): Promise<void> {
-  const { client: events } = await hear(`${one.ws}/chat/_events?${admin}`);
+  const { client: events, welcome } = await hear(`${one.ws}/chat/_events?${admin}`);
   const { client: watcher } = await hear(`${two.ws}/chat/ops?${admin}`);
   await using plainWatcher = await Client.open(`${one.ws}/chat/ops?${admin}`);
-  const open = async (place: Place, protocol?: string, name = "Ann") => {
+  const come = async (place: Place, protocol?: string, name = "Ann") => {
     const client = await Client.open(
       `${place.ws}/chat/ops?${await tokenOf({ sub: "u1", name })}`,
       protocol,
@@ -56,14 +56,14 @@ async function comeAndGo({ one, two, tokenOf, admin }: System): Promise<void> {
   };
   const joinedText = { type: "status", message: "Ann joined the chat." };
 
-  const first = await open(one);
+  const first = await come(one);
   assertEquals(await first.nextObject(), joinedText);
   assertEquals(await plainWatcher.nextObject(), joinedText);
   assertEquals(await watcher.nextObject(), { ...joined, message: joinedText.message });
   // A further socket is told alone that it has joined.
-  const second = await open(two, "parley.v1");
+  const second = await come(two, "parley.v1");
   assertEquals(await second.nextObject(), { ...joined, message: joinedText.message });
-  const third = await open(two);
+  const third = await come(two);
   assertEquals(await third.nextObject(), joinedText);
   watcher.send({ type: "members" });
   const count = 1;
@@ -77,7 +77,7 @@ async function comeAndGo({ one, two, tokenOf, admin }: System): Promise<void> {
   assertEquals(await ask("/members"), { room: "ops", members: people, count });
   assertEquals((await ask("")).members, 1);
   // The newest name counts, for all of them.
-  const fourth = await open(one, undefined, "Anna");
+  const fourth = await come(one, undefined, "Anna");
   const renamed = { ...joined, name: "Anna", was: "Ann", message: "Anna joined the chat." };
   assertEquals(await watcher.nextObject(), renamed);
   for (const client of [plainWatcher, first, third, fourth]) {
@@ -94,8 +94,9 @@ async function comeAndGo({ one, two, tokenOf, admin }: System): Promise<void> {
   const left = { ...joined, event: "leave", name: "Anna", members: 0, message };
   assertEquals(await watcher.nextObject(), left);
   assertEquals(await settled(watcher), []);
-  const said: Fields[] = [];
-  for (const _ of EVENTS) said.push((await nextOf(events, "chat")).message as Fields);
+  const chats: Fields[] = [];
+  for (const _ of EVENTS) chats.push(await nextOf(events, "chat"));
+  const said = chats.map(({ message }) => message as Fields);
   const n = said[0].n as number;
   assertEquals(said, [
     { event: "occupied", room: "ops", n, members: 1 },
@@ -103,7 +104,15 @@ async function comeAndGo({ one, two, tokenOf, admin }: System): Promise<void> {
     { event: "leave", room: "ops", n: n + 2, name: "Anna", user: "u1", members: 0 },
     { event: "vacated", room: "ops", n: n + 3, members: 0 },
   ]);
-  for (const client of [events, watcher]) await client[Symbol.asyncDispose]();
+  // A backend that was away goes on from where it was, on any server.
+  const place = `${welcome.epoch}:${chats[1].seq}`;
+  const follower = await open(two, `/rooms/_events/events?lastEventId=${place}&${admin}`);
+  assertEquals(JSON.parse((await follower.next()).data!).recovered, true);
+  for (const chat of chats.slice(2)) assertEquals(JSON.parse((await follower.next()).data!), chat);
+  const page = await (await fetch(`${two.url}/rooms/_events/messages?after=${place}&${admin}`))
+    .json();
+  assertEquals([page.recovered, page.messages], [true, chats.slice(2)]);
+  for (const client of [events, watcher, follower]) await client[Symbol.asyncDispose]();
 }
 
 async function publishMany({ one, two, ask }: System): Promise<void> {
@@ -219,17 +228,24 @@ async function state({ one, two, ask, admin, tokenOf }: System): Promise<void> {
   assertEquals(JSON.parse((await resumed.next()).data!).since, 1);
   const paced = await hear(`${two.ws}/chat/map?state=1&every=10&since=${epoch}:3&${admin}`);
   assertEquals((await paced.client.nextObject()).since, 3);
+  const slow = await open(one, `/rooms/map/events?state=1&every=10&${admin}`, {
+    "last-event-id": `${epoch}:0:3`,
+  });
+  assertEquals([(await slow.next()).event, idOf(await slow.next())], ["welcome", ":0:3"]);
   const removed = await ask(one, "DELETE", "/rooms/map/state/a/b");
   assertEquals([removed.status, removed.answer.rev], [200, 4]);
   assertEquals((await nextOf(watcher, "set")).value, null);
   const merged = await paced.client.nextObject();
   assertEquals([merged.type, merged.since, merged.rev], ["state", 3, 4]);
+  const streamed = await slow.next();
+  assertEquals([streamed.event, idOf(streamed)], ["state", ":0:4"]);
+  assertEquals(JSON.parse(streamed.data!).since, 3);
   await put("short", {}, "?ttl=1");
   assertEquals([(await nextOf(watcher, "set")).value, (await nextOf(watcher, "set")).value], [
     "short",
     null,
   ]);
-  for (const client of [watcher, paced.client, resumed]) await client[Symbol.asyncDispose]();
+  for (const client of [watcher, paced.client, resumed, slow]) await client[Symbol.asyncDispose]();
 }
 
 async function listen({ one, two, ask, tokenOf }: System): Promise<void> {

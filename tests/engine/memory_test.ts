@@ -76,6 +76,22 @@ Deno.test("where every room has a host, MAX_ROOMS refuses one more, until a host
   assert(!isRefusal(engine.publish("c", draft("x"))));
 });
 
+Deno.test("a room stays for an idempotency key's five minutes: MAX_ROOMS drops no other, and no HISTORY_SECONDS", async () => {
+  const { clock, engine } = engineWith({ maxRooms: 2, historySeconds: 1 });
+  const post = (room: string) =>
+    engine.publish(room, draft("x", { session: "http:", id: "1", digest: "d" }));
+  const first = await granted(post("known"));
+  await granted(engine.publish("newer", draft("x")));
+  await granted(engine.publish("newest", draft("x")));
+  assertEquals(await post("known"), first);
+  await granted(post("newest"));
+  assertEquals(engine.publish("one more", draft("x")), { refused: "too_many_rooms" });
+  clock.tick(DEDUPE_MS - 1);
+  assertEquals(await post("known"), first);
+  clock.tick(1);
+  await granted(engine.publish("one more", draft("x")));
+});
+
 Deno.test("rooms in use by one address leave room for others at MAX_ROOMS", () => {
   const { engine } = engineWith({ maxRooms: 100 });
   const open = (name: string, address: string) => engine.host(name, new Recorder(), address);

@@ -118,6 +118,16 @@ Deno.test("no read shows what is over, and a removal of nothing leaves nothing",
   assertEquals(engine.stats().rooms, 1);
 });
 
+Deno.test("what is over takes no space, though its timer is late", () => {
+  const { set, state, clock } = stage({ maxKeys: 1 });
+  set({ key: "old", ttlSeconds: 60 });
+  assertEquals(set({ key: "new" }), { refused: "too_many_keys" });
+  // The system's clock is set: timers come by the other one.
+  clock.setByMs = 60_000;
+  assertEquals(isRefusal(set({ key: "new" })), false);
+  assertEquals(values(state()), [["new", "1"]]);
+});
+
 Deno.test("StateMap knows the last 1,000 removals", () => {
   const map = new StateMap();
   let rev = 0;

@@ -4,6 +4,7 @@ import type { Grants } from "../../handlers/access/grants.ts";
 import type { Engine } from "../../handlers/engine/engine.ts";
 import { createMemoryEngine } from "../../handlers/engine/memory.ts";
 import { findDifference } from "../../handlers/registry/audit.ts";
+import { leave } from "../../handlers/registry/membership.ts";
 import { createTestApp, FakeClock, type FakeSocket } from "../support/fakes.ts";
 import { nextTurn } from "../support/inbox.ts";
 import { people } from "../support/recorder.ts";
@@ -104,6 +105,23 @@ Deno.test("members are counted once they have joined, and out, however late the 
     for (let n = 0; n < 12; n++) {
       assertEquals(await engine.members(`more${n}`), people());
     }
+  }
+});
+
+Deno.test("a socket that goes while the engine takes its join leaves no member behind", async () => {
+  for (const isEnd of [true, false]) {
+    const engine = createLateEngine("join");
+    const { connect, registry } = createTestApp({ engine });
+    const ann = await connect("/chat/ops", { dialect: "v1" });
+    const bob = await connect("/chat/ops");
+    ann.say({ type: "join", name: "Ann" });
+    const [client] = registry.clients;
+    if (isEnd) ann.end();
+    // As a fresh token does it that grants less; a `leave` waits for the join.
+    else leave(registry.room("ops"), client);
+    await nextTurn();
+    assertEquals([await engine.members("ops"), registry.counters.members], [people(), 0]);
+    assertEquals(typesOf(bob).at(-1), ["status", "Ann left the chat."]);
   }
 });
 

@@ -445,9 +445,17 @@ Deno.test("near QUEUE_MB a state that fits no queue waits, and evicts nobody", a
   clock.tick(50);
   await turn();
   assertEquals([ann, paced].map(outline), [[], []]);
+  // Who comes now waits for the whole of it, too.
+  const late = await hear();
+  late.isStuck = true;
+  clock.tick(50);
+  await turn();
+  assertEquals(late.frames, []);
   registry.queueLimit = queueLimit;
   clock.tick(50);
   await turn();
+  assertEquals(outline(late), [["welcome", 30], ...Array(3).fill(["state", 30])]);
+  assertEquals(late.closes, []);
   for (const socket of [ann, paced]) {
     assertEquals(outline(socket), Array(3).fill(["state", 30, 0]));
     assertEquals(socket.closes, []);

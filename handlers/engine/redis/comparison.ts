@@ -1,6 +1,7 @@
 /** The comparison of a node's rooms with Redis: which are due in a round, and how they are asked for. */
 import { inBatches } from "./list.ts";
 import type { CompareAnswer, RedisNode, RedisRoom } from "./room.ts";
+import type { RedisRooms } from "./rooms.ts";
 
 /** How often a node's `onTick` is called, in ms. */
 export const TICK_MS = 200;
@@ -15,67 +16,48 @@ export const MIN_KEEP_MS = 3 * COMPARE_ROUNDS * ROUND_TICKS * TICK_MS;
 
 /** Compares the rooms of a node with Redis. */
 export class Comparison {
-  /** The rooms by the round in which they are compared. */
-  readonly #slots = Array.from({ length: COMPARE_ROUNDS }, () => new Set<RedisRoom>());
-  #nextSlot = 0;
-
-  /** @param keepMsOf how long a room is kept after a sign of use, in ms, by its head key */
-  constructor(readonly node: RedisNode, readonly keepMsOf: (head: string) => number) {}
-
-  add(room: RedisRoom): void {
-    room.slot = this.#nextSlot++ % COMPARE_ROUNDS;
-    this.#slots[room.slot].add(room);
-  }
-
-  /** Compares a room no more; returns whether it was here. */
-  delete(room: RedisRoom): boolean {
-    return this.#slots[room.slot].delete(room);
-  }
-
-  has(room: RedisRoom): boolean {
-    return this.#slots[room.slot].has(room);
-  }
+  constructor(readonly node: RedisNode, readonly rooms: Pick<RedisRooms, "keepMsOf" | "used">) {}
 
   /** The rooms that a round looks at. */
-  *roomsIn(round: number): Generator<RedisRoom> {
-    for (let slot = round % REPORT_ROUNDS; slot < COMPARE_ROUNDS; slot += REPORT_ROUNDS) {
-      yield* this.#slots[slot];
-    }
+  roomsIn(round: number): RedisRoom[] {
+    const rooms = this.rooms.used.values();
+    return rooms.filter(({ slot }) => (slot - round) % REPORT_ROUNDS === 0).toArray();
   }
 
-  /** Compares the rooms whose round it is, which it returns, and those with more or fewer listeners. */
-  startRound(round: number): RedisRoom[] {
-    const isTurn = ({ slot }: RedisRoom) => slot === round % COMPARE_ROUNDS;
-    const due = [...this.roomsIn(round)].filter((room) =>
-      isTurn(room) || room.listeners !== room.reportedListeners
-    );
-    // Rooms that are kept long need not be kept anew at each comparison.
-    const keepRound = Math.floor(round / COMPARE_ROUNDS);
-    this.compare(due, (keepMs) => keepRound % Math.floor(keepMs / MIN_KEEP_MS) === 0);
+  /** Compares those of the rooms whose round it is, which it returns, and those with more or fewer listeners. */
+  startRound(round: number, rooms: RedisRoom[]): RedisRoom[] {
+    const isTurn = ({ slot }: RedisRoom) => (slot - round) % COMPARE_ROUNDS === 0;
+    const due = rooms.filter((room) => isTurn(room) || room.listeners !== room.reportedListeners);
+    this.compare(due, Math.floor(round / COMPARE_ROUNDS));
     return due.filter(isTurn);
   }
 
-  /** One command after the other for each server, so that many rooms hold up no message. */
-  compare(rooms: RedisRoom[], mustKeep: (keepMs: number) => boolean): void {
+  /**
+   * One command after the other for each server, so that many rooms hold up no message.
+   *
+   * @param turn rooms that are kept long need not be kept anew at each one
+   */
+  compare(rooms: RedisRoom[], turn = 0): void {
     for (const [connection, own] of Map.groupBy(rooms, (room) => room.connection)) {
-      if (connection?.isConnected) this.#compareOn(own, mustKeep);
+      if (connection?.isConnected) this.#compareOn(own, turn);
     }
   }
 
-  async #compareOn(rooms: RedisRoom[], mustKeep: (keepMs: number) => boolean): Promise<void> {
+  async #compareOn(rooms: RedisRoom[], turn: number): Promise<void> {
     const { id, live } = this.node;
+    const isUsed = (room: RedisRoom) => this.rooms.used.get(room.name) === room;
     for (const batch of inBatches(rooms)) {
-      const own = batch.filter((room) => this.has(room));
+      const own = batch.filter(isUsed);
       if (own.length === 0) continue;
       const args = own.flatMap(({ keys: [head], listeners }) => {
-        const keepMs = this.keepMsOf(head);
-        return [head, listeners, mustKeep(keepMs) ? keepMs : 0];
+        const keepMs = this.rooms.keepMsOf(head);
+        return [head, listeners, turn % Math.floor(keepMs / MIN_KEEP_MS) === 0 ? keepMs : 0];
       });
       const onAnswers = own.map((room) => room.compare());
       const all = [id, live.nodes, live.seenAt, ...args];
       const answer = await this.node.run("compare", [own[0].keys[0]], all, false);
       const answers = (answer ?? []) as CompareAnswer[];
-      own.forEach((room, index) => this.has(room) && onAnswers[index](answers[index]));
+      own.forEach((room, index) => isUsed(room) && onAnswers[index](answers[index]));
     }
   }
 }

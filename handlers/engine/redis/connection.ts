@@ -30,8 +30,6 @@ export interface ConnectionOptions {
   stats: RemoteStats;
   /** The connection is usable. What this sends goes before everything else. */
   onConnect(connection: RedisConnection, isSameServer: boolean): void;
-  /** The connection was lost, or an attempt to connect failed. */
-  onLost(): void;
   /** A channel brought something. */
   onPush(connection: RedisConnection, payload: Buffer, channel: Buffer): void;
   /** In a cluster: another server has this slot. */
@@ -127,7 +125,6 @@ export class RedisConnection {
       if (this.#isClosed) return;
       const redis = this.#address;
       if (this.#backoffMs === 0) log.error(`Cannot reach Redis at ${redis}: ${reason}`, { redis });
-      this.options.onLost();
       this.#backoffMs = Math.min(BACKOFF_MS.last, this.#backoffMs * 2 || BACKOFF_MS.first);
       await new Promise<void>((resolve) => {
         const cancel = clock.after(this.#backoffMs * (0.5 + Math.random() / 2), resolve);

@@ -22,8 +22,6 @@ import type { ScriptName } from "./run_script.ts";
 import type { ShardOptions } from "./shards.ts";
 import { parseRedisUrl } from "./url.ts";
 
-/** In place of infinity, which Lua does not read. */
-const LARGE = 1e15;
 /** How long a list of rooms is shared, in ms. */
 const LIST_MS = 1_000;
 
@@ -97,9 +95,9 @@ class RedisEngine implements Engine {
     const boundTo = member === undefined ? "" : `${this.node.id}/${member}`;
     const { maxKeys, maxStateBytes } = this.#rooms.limitsOf(name);
     const what = [key, pack(sender), encodeText(value), change.if ?? "", 1_000 * ttlSeconds];
-    const bounds = [boundTo, Math.min(maxKeys, LARGE), Math.min(maxStateBytes, LARGE)];
     this.#rooms.used.get(name)?.catchUp();
-    const args = [...this.#keys.toArgs(this.node.clock, id, owner), ...what, ...bounds];
+    const ids = this.#keys.toArgs(this.node.clock, id, owner);
+    const args = [...ids, ...what, boundTo, maxKeys, maxStateBytes];
     return toPlace(await this.#run("set", name, args), "rev");
   }
 

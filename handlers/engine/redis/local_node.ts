@@ -77,6 +77,7 @@ export class LocalNode implements RedisNode {
 
   #onTick(): void {
     if (this.#lease.isLost || this.#tick++ % LEASE_TICKS === 0) this.#renew();
+    this.shards.onTick();
     this.rooms.onTick();
     this.#outbox.retry();
   }

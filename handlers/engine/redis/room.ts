@@ -6,6 +6,7 @@ import type { RedisConnection } from "./connection.ts";
 import { type ChangedKey, type Entry, toChats, toEntry } from "./encoding.ts";
 import { LocalMembers } from "./members.ts";
 import type { RunScript } from "./run_script.ts";
+import { slotOf } from "./shards.ts";
 import { RoomView } from "./view.ts";
 
 /** What `compare` says of a room: its head, and whether it needs a sync in any case. */
@@ -38,8 +39,8 @@ export class RedisRoom {
   endsAt = Infinity;
   /** What the node has received, if it hosts the room. */
   view?: RoomView;
-  /** The round in which it is compared with Redis. */
-  slot = 0;
+  /** In a cluster the slot of its keys. It spreads comparisons over the rounds, too. */
+  readonly slot: number;
   readonly members: LocalMembers;
   #opened?: (head: Head | Refusal) => void;
 
@@ -51,6 +52,7 @@ export class RedisRoom {
     readonly openedBy?: string,
   ) {
     this.members = new LocalMembers(this, node);
+    this.slot = slotOf(keys[0]);
   }
 
   /** How many listeners the host has here; -1 without a host. */

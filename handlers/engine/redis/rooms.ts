@@ -34,7 +34,7 @@ export class RedisRooms {
     this.list = new RoomList(node, shards, prefix, this.used);
     this.#share = new FairShare(limits.maxRooms);
     this.limitsOf = roomLimits(limits);
-    this.#comparison = new Comparison(node, (head) => this.keepMsOf(head));
+    this.#comparison = new Comparison(node, this);
   }
 
   /** The keys of any room. */
@@ -53,16 +53,15 @@ export class RedisRooms {
     if (!room && this.#share.hasSpace(1, address)) {
       this.#share.count(1, address);
       room = new RedisRoom(name, keysOf(this.prefix, name), this.node, address);
-      room.connection = this.shards.of(room.keys[0]);
+      room.connection = this.shards.at(room.slot);
       this.used.set(name, room);
-      this.#comparison.add(room);
     }
     return room;
   }
 
   /** Forgets a room that nobody here uses; returns whether it did. */
   dropIfIdle(room: RedisRoom): boolean {
-    if (!room.isIdle || !this.#comparison.delete(room)) return false;
+    if (!room.isIdle || this.used.get(room.name) !== room) return false;
     this.used.delete(room.name);
     this.#share.count(-1, room.openedBy);
     this.#release(room);
@@ -88,7 +87,7 @@ export class RedisRooms {
     const hosted = rooms.filter((room) => room.view);
     connection.subscribe(hosted.map((room) => room.keys[0]));
     for (const room of hosted) room.view!.pause();
-    if (isSameServer) return this.#comparison.compare(rooms, () => true);
+    if (isSameServer) return this.#comparison.compare(rooms);
     this.list.add(hosted);
     await inParallel(rooms, (room) => {
       room.members.forget();
@@ -100,7 +99,7 @@ export class RedisRooms {
   follow(rooms: Iterable<RedisRoom> = this.used.values()): void {
     const moved: RedisRoom[] = [];
     for (const room of rooms) {
-      const connection = this.shards.of(room.keys[0]);
+      const connection = this.shards.at(room.slot);
       if (!connection || connection === room.connection) continue;
       room.connection?.unsubscribe(room.keys[0]);
       room.connection = connection;
@@ -131,7 +130,7 @@ export class RedisRooms {
   /** Compares the rooms that are due, tries failed syncs again, and has keys removed that have ended. */
   onTick(): void {
     const { clock, due } = this.node;
-    const rooms = [...due].filter((room) => room.view && this.#comparison.has(room));
+    const rooms = [...due].filter(({ view }) => view);
     due.clear();
     this.follow(rooms.filter((room) => !room.connection));
     for (const room of rooms) {
@@ -141,8 +140,8 @@ export class RedisRooms {
     }
     const round = this.#tick++ / ROUND_TICKS;
     if (!Number.isInteger(round)) return;
-    for (const room of this.#comparison.roomsIn(round)) this.dropIfIdle(room);
-    this.list.add(this.#comparison.startRound(round).filter((room) => room.view));
+    const left = this.#comparison.roomsIn(round).filter((room) => !this.dropIfIdle(room));
+    this.list.add(this.#comparison.startRound(round, left).filter(({ view }) => view));
   }
 
   /** Removes what dead nodes have left, also in rooms that nobody hosts any more, and publishes their events. */
@@ -162,7 +161,6 @@ export class RedisRooms {
   async end(): Promise<void> {
     const rooms = [...this.used.values()];
     this.used.clear();
-    for (const room of rooms) this.#comparison.delete(room);
     await Promise.all(rooms.map(async (room) => {
       room.close();
       room.members.clear();

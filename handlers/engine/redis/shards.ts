@@ -9,13 +9,10 @@ import type { RedisUrl } from "./url.ts";
 
 /** How long a seed may take to answer, in ms. */
 const DISCOVER_MS = 1_500;
-/** The pause between two looks at a cluster, in ms. */
-const REFRESH_MS = 100;
 const SLOTS = 16_384;
 
 /** What the shards need. */
-export interface ShardOptions
-  extends Omit<ConnectionOptions, "findUrl" | "stats" | "onLost" | "onMoved"> {
+export interface ShardOptions extends Omit<ConnectionOptions, "findUrl" | "stats" | "onMoved"> {
   url: RedisUrl;
   /** Slots may have another server than before. */
   onTopology(): void;
@@ -30,10 +27,9 @@ export class Shards {
   readonly #connections = new Map<string, RedisConnection>();
   #slots: RedisConnection[] = [];
   #only?: RedisConnection;
-  #refreshing?: Promise<void>;
-  /** Whether somebody asked for a look since the last one began. */
-  #isWanted = false;
-  #stopPause = () => {};
+  #looking?: Promise<void>;
+  /** Whether something has pointed to a change since the last look at the cluster began. */
+  #hasChanged = false;
   #hasWarned = false;
   #isClosed = false;
 
@@ -41,7 +37,7 @@ export class Shards {
     const { kind, seeds } = options.url;
     if (kind === "single") this.#only = this.#connect("", () => seeds[0]);
     if (kind === "sentinel") this.#only = this.#connect("", () => this.#askSentinels());
-    this.firstAttempt = this.#refresh().then(async () => {
+    this.firstAttempt = this.#look().then(async () => {
       await Promise.all(this.all.map((connection) => connection.firstAttempt));
     });
   }
@@ -55,28 +51,44 @@ export class Shards {
     return this.#only ?? this.#slots[slotOf(key)];
   }
 
-  async close(): Promise<void> {
-    this.#isClosed = true;
-    this.#stopPause();
-    await Promise.all(this.all.map((connection) => connection.close()));
-    await this.#refreshing;
+  /** The same by the key's slot, for all rooms at once: what a slot is takes longer to find out. */
+  at(slot: number): RedisConnection | undefined {
+    return this.#only ?? this.#slots[slot];
   }
 
-  #connect(address: string, findUrl: ConnectionOptions["findUrl"]): RedisConnection {
+  async close(): Promise<void> {
+    this.#isClosed = true;
+    await Promise.all(this.all.map((connection) => connection.close()));
+    await this.#looking;
+  }
+
+  /** Looks at the cluster again where it may have changed: not at once, as the servers may disagree. */
+  onTick(): void {
+    if (this.#hasChanged || this.all.some(({ isConnected }) => !isConnected)) this.#look();
+  }
+
+  #connect(
+    address: string,
+    findUrl: ConnectionOptions["findUrl"] = () => this.options.url.urlOf(address),
+  ): RedisConnection {
+    const known = this.#connections.get(address);
+    if (known) return known;
     const connection = new RedisConnection({
       ...this.options,
       findUrl,
       stats: this.stats,
-      onLost: () => void this.#refresh(),
       onMoved: (slot, address) => {
         if (this.#only) return this.#warnOfCluster();
-        this.#slots[slot] = this.#at(address);
+        const owner = this.#connect(address);
+        // All commands on their way say the same, and what follows takes long.
+        if (owner === this.#slots[slot]) return;
+        this.#slots[slot] = owner;
+        this.#hasChanged = true;
         this.options.onTopology();
-        this.#refresh();
       },
       onUnsubscribed: (channel) => {
+        this.#hasChanged = true;
         this.options.onUnsubscribed(channel);
-        this.#refresh();
       },
     });
     this.#connections.set(address, connection);
@@ -90,29 +102,17 @@ export class Shards {
     this.options.log.error(`Cannot reach all rooms: this Redis is part of a cluster, ${cure}`);
   }
 
-  #at(address: string): RedisConnection {
-    return this.#connections.get(address) ??
-      this.#connect(address, () => this.options.url.urlOf(address));
-  }
-
-  /** Looks at the cluster (again), one look at a time. */
-  #refresh(): Promise<void> {
-    if (this.#only || this.#isClosed) return Promise.resolve();
-    this.#isWanted = true;
-    return this.#refreshing ??= this.#discover().then((isKnown) => {
-      if (this.#isClosed) return;
-      const pauseMs = isKnown ? REFRESH_MS : 5 * REFRESH_MS;
-      this.#stopPause = this.options.clock.after(pauseMs, () => {
-        this.#refreshing = undefined;
-        const isLost = this.all.some((connection) => !connection.isConnected);
-        if (!isKnown || isLost || this.#isWanted) this.#refresh();
-      });
+  #look(): Promise<void> {
+    if (this.#only) return Promise.resolve();
+    return this.#looking ??= this.#discover().then((isKnown) => {
+      this.#hasChanged ||= !isKnown;
+      this.#looking = undefined;
     });
   }
 
   /** Reads which server has which slots; returns whether one answered. */
   async #discover(): Promise<boolean> {
-    this.#isWanted = false;
+    this.#hasChanged = false;
     let ranges: unknown;
     for (const connection of this.all.filter(({ isConnected }) => isConnected)) {
       ranges = await connection.send(["CLUSTER", "SLOTS"]);
@@ -122,7 +122,7 @@ export class Shards {
     if (!Array.isArray(ranges) || this.#isClosed) return false;
     const slots: RedisConnection[] = [];
     for (const [first, last, [host, port]] of ranges as [number, number, [string, number]][]) {
-      const connection = this.#at(`${host}:${port}`);
+      const connection = this.#connect(`${host}:${port}`);
       for (let slot = first; slot <= last; slot++) slots[slot] = connection;
     }
     this.#slots = slots;

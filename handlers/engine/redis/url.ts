@@ -29,8 +29,10 @@ export function parseRedisUrl(url: string): RedisUrl {
   const [, primary = "", number = ""] = match ?? [];
   const database = Number(number);
   const isCluster = !isSentinel && addresses.length > 1;
+  // Servers name an IPv6 address without brackets.
+  const hostOf = (address: string) => address.replace(/^([^[]*:[^[]*)(:\d+)$/, "[$1]$2");
   const urlOf = (address: string) =>
-    `${scheme === "rediss" ? scheme : "redis"}://${credentials}${address}` +
+    `${scheme === "rediss" ? scheme : "redis"}://${credentials}${hostOf(address)}` +
     (isCluster ? "" : `/${database}`);
   const seeds = addresses.map((address) => isSentinel ? `redis://${address}` : urlOf(address));
   const isValid = seeds.length > 0 && seeds.every((seed) => URL.canParse(seed));

@@ -26,8 +26,9 @@ async function make(limits: HistoryLimits) {
   const url = databaseUrl();
   // A list of rooms is shared for a second: less of one here.
   const clock = { ...patientClock, elapsedMs: () => 20 * performance.now() };
-  const make = () => createRedisEngine(url, limits, clock, silentLog);
-  return { nodes: [await make(), await make()] };
+  return {
+    nodes: [await startNode(url, { limits, clock }), await startNode(url, { limits, clock })],
+  };
 }
 
 const step = together("nodes on one Redis");
