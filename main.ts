@@ -1,15 +1,22 @@
 /** Parley's start: settings → createParley → listen → signals. Only it reads the environment. */
 import config from "./deno.json" with { type: "json" };
+import type { Threads } from "./handlers/app.ts";
 import { isStoreWorker } from "./handlers/engine/store_name.ts";
 import { createParley } from "./handlers/parley.ts";
 import { helpText } from "./handlers/start/help.ts";
 import { listen, urlsOf } from "./handlers/start/listen.ts";
 import { createLog } from "./handlers/start/log.ts";
 import { parleyOptions } from "./handlers/start/options.ts";
-import { onSignals, onUncaught, runCommand, startUnderRun } from "./handlers/start/process.ts";
+import {
+  freeFrameBuffers,
+  onSignals,
+  onUncaught,
+  runCommand,
+  startUnderRun,
+} from "./handlers/start/process.ts";
 import { readSettings } from "./handlers/start/read_settings.ts";
 import type { Settings } from "./handlers/start/settings.ts";
-import { isWorker, joinThreads, type Running, type Threads } from "./handlers/start/threads.ts";
+import { isWorker, joinThreads, type Running } from "./handlers/start/threads.ts";
 import { systemClock } from "./handlers/util/clock.ts";
 import type { Log } from "./handlers/util/log.ts";
 
@@ -35,6 +42,7 @@ async function serveInThreads(settings: Settings, log: Log): Promise<Running> {
 }
 
 async function main(): Promise<void> {
+  freeFrameBuffers();
   const command = readSettings(Deno.args, (name) => Deno.env.get(name));
   if ("print" in command) {
     console.log(command.print === "help" ? helpText() : `parley ${config.version}`);

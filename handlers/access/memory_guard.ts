@@ -31,8 +31,7 @@ export const processMemory: Memory = {
 
 interface MemoryGuardOptions {
   registry: { isOverMemory: boolean; readonly heldCount: number };
-  /** MAX_RSS_MB; 0 = no limit. */
-  maxMb: number;
+  /** MAX_RSS_MB; 0 = no limit. */ maxMb: number;
   clock: Clock;
   log: Log;
   memory?: Memory;

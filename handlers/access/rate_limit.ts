@@ -74,10 +74,8 @@ export class Allowance {
   readonly #messages: TokenBucket;
   readonly #bytes: TokenBucket;
   readonly #joins: TokenBucket;
-  /** Made at the first refusal. */
-  #refusals?: TokenBucket;
-  /** When the current run of refusals began; 0 without one. */
-  #refusedSince = 0;
+  /** Made at the first refusal. */ #refusals?: TokenBucket;
+  /** When the current run of refusals began; 0 without one. */ #refusedSince = 0;
   #isFlooding = false;
 
   /** @param now ms by {@link Clock.elapsedMs} */

@@ -13,12 +13,9 @@ import { keySet } from "./key_set.ts";
 export interface JwtOptions {
   /** Secret of HS256 tokens, at least 32 bytes; behind `base64:` its bytes in base64. */
   secret?: string;
-  /** Public keys instead: a JWKS file, or the URL of one. */
-  jwks?: string;
-  /** The `iss` that a token must have; any if missing. */
-  issuer?: string;
-  /** An `aud` that a token must have; any if missing. */
-  audience?: string;
+  /** Public keys instead: a JWKS file, or the URL of one. */ jwks?: string;
+  /** The `iss` that a token must have; any if missing. */ issuer?: string;
+  /** An `aud` that a token must have; any if missing. */ audience?: string;
   /** Seconds after its `iat` at which a token ends, whatever its `exp`. @default 0 (never) */
   maxTokenSeconds?: number;
   /** Requests are traced with their query, so no token may be in it. */

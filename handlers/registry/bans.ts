@@ -13,19 +13,18 @@ import type { Registry } from "./registry.ts";
 
 /** How soon the room is asked for again where the engine does not give it. */
 const RETRY_MS = 1_000;
+/** How long the room tells of a user who was sent away, so that a process that was cut off hears of it. */
+const KEPT_SECONDS = 60;
 
 /** Which users may not come in. */
 export class Bans implements Host {
   readonly listenerCount = 1;
   /** Of each user, by key: when the ban ends, Unix ms, and which of all it is. */
   readonly #ends = new Map<string, { at: number; number: number }>();
-  /** How many there have been. */
-  count = 0;
-  /** Changes that came while the state is read; there only then. */
-  #late?: Entry[];
+  /** How many there have been. */ count = 0;
+  /** Changes that came while the state is read; there only then. */ #late?: Entry[];
   #isHosted = false;
-  /** Reads that failed since one did not. */
-  #failures = 0;
+  /** Reads that failed since one did not. */ #failures = 0;
   #stopRetry?: () => void;
 
   constructor(readonly registry: Registry) {}
@@ -53,7 +52,10 @@ export class Bans implements Host {
     // It must not end a ban before its time: who is banned has nothing that could be ended.
     const isBanned = seconds === 0 && this.has(user);
     if (isBanned) return { epoch: "", rev: 0 };
-    return this.registry.room(BANS_ROOM).change({ ...change, ttlSeconds: Math.max(seconds, 1) });
+    return this.registry.room(BANS_ROOM).change({
+      ...change,
+      ttlSeconds: Math.max(seconds, KEPT_SECONDS),
+    });
   }
 
   /** Hears of bans from now on; the answer ends the retries. */

@@ -39,6 +39,9 @@ export class DirectFanOut extends Set<Subscriber> {
  */
 export const BATCH_SIZE = 24;
 
+/** In a large room so many full frames wait for their turn. */
+const MAX_FULL_FRAMES = 4;
+
 /** Merges what a turn brings into frames, and writes a large room's in several turns. */
 export class MergedFanOut implements PendingRoom {
   #batches: Batch[] = [];
@@ -46,6 +49,7 @@ export class MergedFanOut implements PendingRoom {
   /** The batch that is written to next. */
   #next = 0;
   #isScheduled = false;
+  #lastObject = 0;
 
   constructor(readonly options: FanOutOptions) {}
 
@@ -70,7 +74,19 @@ export class MergedFanOut implements PendingRoom {
 
   push(object: string): void {
     const bytes = byteLength(object);
-    for (const batch of this.#batches) batch.push(object, bytes);
+    // All of a large room at once would fill the memory before the system takes any of it.
+    const maxFull = this.#batches.length > 1 ? MAX_FULL_FRAMES : 0;
+    this.#lastObject++;
+    let fresh: BatchFrame | undefined;
+    for (const batch of this.#batches) {
+      const { last } = batch;
+      if (last?.lastObject === this.#lastObject) continue;
+      if (last?.fits(bytes)) last.append(object, bytes, this.#lastObject);
+      else {
+        if (!fresh) (fresh = new BatchFrame()).append(object, bytes, this.#lastObject);
+        batch.push(fresh, maxFull);
+      }
+    }
     if (this.#isScheduled) return;
     this.#isScheduled = true;
     this.options.turn.addRoom(this);
@@ -89,19 +105,32 @@ export class MergedFanOut implements PendingRoom {
       const at = (first + i) % batches.length;
       if (!batches[at].isPending) continue;
       count += batches[at].size;
-      batches[at].flush();
+      batches[at].flushFrame();
       this.#next = at + 1;
     }
     return this.#isScheduled = batches.some(({ isPending }) => isPending);
   }
 }
 
-/** Some subscribers, and the text that is pending for all of them. */
+/** A frame that is pending, the same one for all batches that had nothing pending when it began. */
+class BatchFrame extends PendingFrame {
+  /** Subscribers that came in its middle, with the offset at which their part begins. */
+  readonly late = new Map<Subscriber, number>();
+  /** The number of its last object. */
+  lastObject = 0;
+
+  /** Adds an object of this number. */
+  append(object: string, bytes: number, number: number): void {
+    this.add(object, bytes);
+    this.lastObject = number;
+  }
+}
+
+/** Some subscribers, and the frames that are pending for all of them. */
 class Batch {
   #subscribers = new Set<Subscriber>();
-  #pending = new PendingFrame();
-  /** Subscribers that came while something was pending, with the offset at which their part begins. */
-  #late = new Map<Subscriber, number>();
+  /** Oldest first; the last may still be added to. */
+  #frames: BatchFrame[] = [];
   #isFlushing = false;
 
   constructor(readonly options: FanOutOptions) {}
@@ -111,45 +140,53 @@ class Batch {
   }
 
   get isPending(): boolean {
-    return this.#pending.count > 0;
+    return this.#frames.length > 0;
+  }
+
+  /** The frame that may be added to. */
+  get last(): BatchFrame | undefined {
+    return this.#frames.at(-1);
   }
 
   /** Adds a subscriber: what is pending already is not for it. */
   add(subscriber: Subscriber): void {
     this.#subscribers.add(subscriber);
-    if (this.isPending) this.#late.set(subscriber, this.#pending.text.length + 1);
+    for (const { late, text } of this.#frames) late.set(subscriber, text.length + 1);
   }
 
   /** Takes a subscriber out: it gets its part of what is pending, unless it has ended. */
   delete(subscriber: Subscriber): void {
     this.#subscribers.delete(subscriber);
-    const { text, bytes } = this.#pending;
-    if (this.isPending && !subscriber.hasEnded) {
-      this.#give(subscriber, text, bytes, this.#late.get(subscriber));
+    for (const { text, bytes, late } of this.#frames) {
+      if (!subscriber.hasEnded) this.#give(subscriber, text, bytes, late.get(subscriber));
+      late.delete(subscriber);
     }
-    this.#late.delete(subscriber);
   }
 
-  push(object: string, bytes: number): void {
+  /** Begins another frame. Of those before, `maxFull` wait for their turn; one more goes out at once. */
+  push(frame: BatchFrame, maxFull: number): void {
     // While it flushes, an eviction's status may not overtake the frame.
-    if (!this.#isFlushing && !this.#pending.fits(bytes)) this.flush();
-    this.#pending.add(object, bytes);
+    if (!this.#isFlushing && this.#frames.length > maxFull) this.flushFrame();
+    this.#frames.push(frame);
   }
 
-  /** Gives all of them the frame, or their part of it. */
+  /** Gives all of them all that is pending. */
   flush(): void {
-    if (!this.isPending) return;
+    for (let count = this.#frames.length; count > 0; count--) this.flushFrame();
+  }
+
+  /** Gives all of them the oldest frame, or their part of it. */
+  flushFrame(): void {
+    const frame = this.#frames.shift();
+    if (!frame) return;
     const { counters } = this.options;
-    const { text, bytes, count } = this.#pending;
+    // Other batches may still add to it.
+    const { text, bytes, count, late } = frame;
     counters.batchSizes.add(count);
     counters.deliveries += count * this.size;
-    const late = this.#late;
-    if (late.size > 0) this.#late = new Map();
-    this.#pending.clear();
     this.#isFlushing = true;
     for (const subscriber of this.#subscribers) {
-      const from = late.size === 0 ? undefined : late.get(subscriber);
-      this.#give(subscriber, text, bytes, from);
+      this.#give(subscriber, text, bytes, late.size === 0 ? undefined : late.get(subscriber));
     }
     this.#isFlushing = false;
   }

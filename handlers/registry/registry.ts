@@ -27,10 +27,8 @@ export interface RegistryOptions {
   log: Log;
   clock: Clock;
   limits: Limits;
-  /** The limits that other threads count for too. */
-  sharedLimits: SharedLimits;
-  /** What a program decides of joins and messages. */
-  hooks: Hooks;
+  /** The limits that other threads count for too. */ sharedLimits: SharedLimits;
+  /** What a program decides of joins and messages. */ hooks: Hooks;
   turn?: Turn;
 }
 
@@ -52,15 +50,13 @@ export class Registry {
   readonly limits: Limits;
   readonly load: LoadWatch;
   readonly hooks: HookCaller;
-  /** Users who were sent away. */
-  readonly bans: Bans = new Bans(this);
+  /** Users who were sent away. */ readonly bans: Bans = new Bans(this);
   isDraining = false;
   /** Slots of this thread: sockets and streams that the runtime still holds, evicted ones included. */
   heldCount = 0;
   /** Bytes that one client may have unsent now; see {@link guardQueues}. */
   queueLimit: number;
-  /** The process uses more memory than MAX_RSS_MB. */
-  isOverMemory = false;
+  /** The process uses more memory than MAX_RSS_MB. */ isOverMemory = false;
   readonly #engine: Engine;
   readonly #localEngine: Engine;
   /** Makes ids unique among processes. */

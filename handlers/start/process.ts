@@ -42,6 +42,14 @@ export function startUnderRun(start: () => void): void {
   );
 }
 
+/**
+ * Has the runtime write long frames from where they are, for all sockets to come: otherwise each socket
+ * keeps a buffer of its longest frame's size until it ends. `DENO_USE_WRITEV` in the environment wins.
+ */
+export function freeFrameBuffers(): void {
+  if (Deno.env.get("DENO_USE_WRITEV") === undefined) Deno.env.set("DENO_USE_WRITEV", "1");
+}
+
 /** Runs `stop` and ends the process at the first SIGINT or SIGTERM; a second one ends it at once. */
 export function onSignals(log: ServerLog, stop: () => Promise<void>): void {
   let isStopping = false;

@@ -28,7 +28,7 @@ export const SETTINGS = {
       return items.length > 0 ? items : SAME_ORIGIN;
     },
   },
-  AUTH_SECRET: text("secret of HS256 tokens, 32 bytes or more; with it clients need one"),
+  AUTH_SECRET: text("secret of HS256 tokens, 32 bytes or more, or base64:…; clients need one"),
   AUTH_JWKS: text("file or URL of the public keys of tokens (JWKS) in its place"),
   AUTH_ISSUER: text("iss that a token must have"),
   AUTH_AUDIENCE: text("aud that a token must have"),

@@ -11,6 +11,7 @@ import { type App, createApp } from "../../handlers/app.ts";
 import { runApp } from "../../handlers/run_app.ts";
 import { listen } from "../../handlers/start/listen.ts";
 import { parleyOptions } from "../../handlers/start/options.ts";
+import { freeFrameBuffers } from "../../handlers/start/process.ts";
 import { readSettings } from "../../handlers/start/read_settings.ts";
 import type { Log } from "../../handlers/util/log.ts";
 import { IS_FULL } from "../support/run.ts";
@@ -41,6 +42,7 @@ function totals({ registry, sharedLimits }: App): Totals {
     logLines,
     errors: [...errors, ...pollution()],
     rssMb: rss / 1e6,
+    peakRssMb: peakRssMb(),
     heapMb: (heapUsed + external) / 1e6,
     cpuSeconds: cpuSeconds(),
   };
@@ -53,6 +55,12 @@ function pollution(): string[] {
   return keys;
 }
 
+/** The most memory that this process has held; 0 where the system does not count it. */
+function peakRssMb(): number {
+  const status = Deno.readTextFileSync("/proc/self/status");
+  return Number(/VmHWM:\s+(\d+) kB/.exec(status)?.[1] ?? 0) * 1_024 / 1e6;
+}
+
 /** CPU time of this process, user and system; the kernel counts in hundredths. */
 function cpuSeconds(): number {
   const stat = Deno.readTextFileSync("/proc/self/stat");
@@ -60,6 +68,7 @@ function cpuSeconds(): number {
   return (Number(fields[11]) + Number(fields[12])) / 100;
 }
 
+freeFrameBuffers();
 const command = readSettings(Deno.args, (name) => Deno.env.get(name));
 if (!("settings" in command)) Deno.exit(1);
 const count = () => void logLines++;

@@ -26,6 +26,8 @@ const REFUSALS = new Set([
 export interface Aftermath {
   /** The most that the process may hold after it, in MB. Only an attack at full size weighs it. */
   maxRssMb?: number;
+  /** The most that it may have held at any time until then. */
+  maxPeakMb?: number;
 }
 
 /** Fails if the process holds more; small attacks weigh less than what a collection leaves to chance. */
@@ -84,7 +86,7 @@ export class Target implements AsyncDisposable {
   async endure(
     name: string,
     attack: () => Promise<void>,
-    { maxRssMb = 250 }: Aftermath = {},
+    { maxRssMb = 250, maxPeakMb = Infinity }: Aftermath = {},
   ): Promise<Totals> {
     const before = await this.totals();
     const start = performance.now();
@@ -104,11 +106,12 @@ export class Target implements AsyncDisposable {
       `  ${name}: ${round(seconds)} s, innocent pair p50 ${round(p50Ms)} p99 ${round(p99Ms)} max ` +
         `${round(maxMs)} ms over ${messages} messages, server CPU ` +
         `${round(after.cpuSeconds - before.cpuSeconds)} s, memory ${Math.round(before.rssMb)} → ` +
-        `${Math.round(after.rssMb)} MB`,
+        `${Math.round(after.rssMb)} MB, at most ${Math.round(after.peakRssMb)} MB`,
     );
     assertEquals(after.errors, []);
     assertEquals(Object.keys(after.refusals).filter((code) => !REFUSALS.has(code)), []);
     weigh(after, maxRssMb);
+    weigh({ rssMb: after.peakRssMb }, maxPeakMb);
     return after;
   }
 

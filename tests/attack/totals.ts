@@ -26,6 +26,8 @@ export interface Totals {
   /** What was logged as an error, and keys that stand in every object. */
   errors: string[];
   rssMb: number;
+  /** The most that was held since the start. */
+  peakRssMb: number;
   /** V8's heap in use and what it holds outside. */
   heapMb: number;
   /** User and system, since the start. */

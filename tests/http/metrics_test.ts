@@ -454,7 +454,8 @@ Deno.test("who only watches the server's own rooms is in no other figure", async
   // Who hears another room, too, is a client like others.
   const both = await connect("/chat/_stats", { dialect: "v1" });
   both.say({ type: "listen", room: "_nodes" });
-  assertEquals((await second()).watchers, 3);
+  const { watchers: three, messagesIn } = await second();
+  assertEquals([three, messagesIn], [3, 0]);
   both.say({ type: "listen", room: "ops" });
   const { connections, watchers, rooms } = await second();
   assertEquals([connections.v1, watchers, rooms], [1, 2, 1]);

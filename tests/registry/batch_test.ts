@@ -1,6 +1,6 @@
 import { assert, assertEquals, assertLessOrEqual } from "@std/assert";
 import fc from "npm:fast-check@4.10.2";
-import { DirectFanOut, MergedFanOut } from "../../handlers/registry/batch.ts";
+import { BATCH_SIZE, DirectFanOut, MergedFanOut } from "../../handlers/registry/batch.ts";
 import { Counters } from "../../handlers/registry/counters.ts";
 import { Turn } from "../../handlers/registry/flush.ts";
 import { MAX_FRAME_BYTES } from "../../handlers/registry/pending_frame.ts";
@@ -133,6 +133,69 @@ Deno.test("MergedFanOut.push() begins another frame before one would be too long
   fanOut.push("z");
   fanOut.flush();
   assertEquals(ann.taken, [[`${long}\ny`, MAX_FRAME_BYTES], ["z", 1]]);
+});
+
+/** A fan-out whose turns come when a test says so. */
+function createTurns() {
+  const tasks: (() => void)[] = [];
+  const schedule = (task: () => void) => void tasks.push(task);
+  const fanOut = new MergedFanOut({ ...createOptions(), turn: new Turn(schedule, schedule) });
+  return { fanOut, endTurn: () => tasks.shift()?.(), isPending: () => tasks.length > 0 };
+}
+
+Deno.test("MergedFanOut.push() fills no large room's queues in one turn: full frames wait for theirs", () => {
+  const { fanOut, endTurn } = createTurns();
+  const crowd = Array.from({ length: 2 * BATCH_SIZE }, () => taker());
+  for (const { subscriber } of crowd) fanOut.add(subscriber);
+  const taken = () => crowd.flatMap(({ taken }) => taken).length;
+  const long = "x".repeat(MAX_FRAME_BYTES);
+  for (let pushed = 1; pushed <= 4; pushed++) fanOut.push(long);
+  assertEquals(taken(), 0);
+  endTurn();
+  assertEquals(taken(), BATCH_SIZE, "one frame for one batch");
+  for (let turn = 2; turn <= 8; turn++) endTurn();
+  assertEquals(taken(), 4 * crowd.length);
+  for (let pushed = 1; pushed <= 100; pushed++) fanOut.push(long);
+  assertEquals(taken(), 99 * crowd.length, "what waits has an end");
+});
+
+Deno.test("MergedFanOut gives each of a crowd all from when it came until it went, in order", () => {
+  const step = fc.record({
+    do: fc.constantFrom("push", "push", "push", "push", "come", "go", "turn", "flush"),
+    who: fc.nat(),
+    size: fc.constantFrom(1, 100, MAX_FRAME_BYTES / 2, MAX_FRAME_BYTES),
+  });
+  const check = (steps: { do: string; who: number; size: number }[]) => {
+    const { fanOut, endTurn, isPending } = createTurns();
+    const members: ReturnType<typeof come>[] = [];
+    let count = 0;
+    function come() {
+      const member = { ...taker(), from: count, to: Infinity };
+      fanOut.add(member.subscriber);
+      return member;
+    }
+    for (let index = 0; index < 2 * BATCH_SIZE; index++) members.push(come());
+    for (const { do: what, who, size } of steps) {
+      const member = members[who % members.length];
+      if (what === "push") fanOut.push(`${count++}`.padEnd(size));
+      else if (what === "come") members.push(come());
+      else if (what === "turn") endTurn();
+      else if (what === "flush") fanOut.flush();
+      else if (member.to === Infinity) {
+        member.to = count;
+        fanOut.delete(member.subscriber);
+      }
+    }
+    while (isPending()) endTurn();
+    for (const { taken, from, to } of members) {
+      const numbers = taken.flatMap(([text]) => text.split("\n").map(Number));
+      const length = Math.min(to, count) - from;
+      assertEquals(numbers, Array.from({ length }, (_, index) => from + index));
+      for (const [text, bytes] of taken) assertEquals(text.length, bytes);
+      assert(taken.every(([, bytes]) => bytes <= MAX_FRAME_BYTES));
+    }
+  };
+  fc.assert(fc.property(fc.array(step, { maxLength: 60 }), check), { numRuns: 60 });
 });
 
 // One order for all listeners of a room, whatever happens to some of them in the middle.

@@ -77,7 +77,7 @@ const EIGHT =
 export function withGeneratedParts(text: string): string {
   const [head, line, ...rows] = settingsTable().split("\n");
   const few = rows.filter((row) => EIGHT.test(row.match(/\w+/)![0]));
-  const variables = [...Object.keys(SETTINGS), "OTEL_DENO"].join(",");
+  const variables = [...Object.keys(SETTINGS), "OTEL_DENO", "DENO_USE_WRITEV"].join(",");
   return text
     .replace(
       /(<!-- settings -->)[^]*(<!-- \/settings -->)/,
