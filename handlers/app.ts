@@ -13,7 +13,7 @@ import { createMemoryEngine } from "./engine/memory.ts";
 import type { Turn } from "./registry/flush.ts";
 import type { Hooks } from "./hooks/hooks.ts";
 import { Registry } from "./registry/registry.ts";
-import type { Threads } from "./start/threads.ts";
+import type { Figures } from "./registry/counters.ts";
 import { type Clock, systemClock } from "./util/clock.ts";
 import type { MaybePromise } from "./util/maybe_promise.ts";
 import { guardLog, silentLog } from "./util/log.ts";
@@ -25,6 +25,18 @@ export type { RequestInfo, Visitor } from "./access/access.ts";
 export interface Health {
   /** Why no client should come here now; `/readyz` shows it. */
   problem?: string;
+}
+
+/** The threads of the process, as one of them sees the others. */
+export interface Threads {
+  /** Which of them this one is; the main thread is 0. */ readonly index: number;
+  /** The engine that all of them use. */ readonly engine: Engine;
+  /** The limits that count for all of them. */ readonly limits: SharedLimits;
+  /**
+   * Reports what this one counts, once a second at least: it is its sign of life. Answers what each
+   * counted when it reported last, by index, and behind that what those counted that have ended.
+   */
+  report(figures: Figures): Promise<Figures[]>;
 }
 
 /** What a Parley is made of; what is missing has a default. */

@@ -1,8 +1,7 @@
 // The engines that a program gives to Parley, and errors of options.
 import { assertEquals, assertInstanceOf, assertRejects } from "@std/assert";
-import { durableEngine } from "../handlers/durable.ts";
 import { createParley, jwtAuthorizer, memoryEngine, OptionError } from "../handlers/parley.ts";
-import { redisEngine } from "../handlers/redis.ts";
+import { durableEngine, redisEngine } from "../handlers/engines.ts";
 
 Deno.test("durableEngine() keeps rooms over the end of a Parley", async () => {
   const folder = await Deno.makeTempDir();

@@ -1,5 +1,6 @@
 /** The main thread of several: it starts the workers, and restarts those that die. */
 import { LimitTable } from "../access/shared_limits.ts";
+import type { Threads } from "../app.ts";
 import { Channel } from "../engine/channel.ts";
 import { type SharedEngine, shareEngine } from "../engine/shared.ts";
 import { totalsOf } from "../http/metrics.ts";
@@ -9,8 +10,7 @@ import type { Log } from "../util/log.ts";
 import { SettingError } from "./setting_error.ts";
 import { openEngine } from "./options.ts";
 import { limitsAndAccess, type Settings } from "./settings.ts";
-import { type MainCalls, type Running, type Threads, WORKER_NAME } from "./threads.ts";
-import type { WorkerCalls } from "./threads.ts";
+import { type MainCalls, type Running, WORKER_NAME, type WorkerCalls } from "./threads.ts";
 
 /** In so much time a worker must have reported. */
 const BEAT_MS = 5_000;
