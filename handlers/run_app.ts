@@ -130,7 +130,7 @@ export function runApp(app: App): Parley {
     async publish(name, message, { sender, key } = {}) {
       const room = roomOf(name);
       const draft = { sender: senderOf(sender), message: encode(message) };
-      const digest = key === undefined ? "" : await sha256(JSON.stringify(draft));
+      const digest = key === undefined ? "" : sha256(JSON.stringify(draft));
       const known = key === undefined ? undefined : { session: "program", id: key, digest };
       return granted(await room.submit({ ...draft, key: known }), `publish in ${name}`);
     },
