@@ -39,7 +39,6 @@ const ownedEngines = new WeakSet<Engine>();
 
 /**
  * Makes a Parley. Ending it (`await using`) drains it and closes its engine, also one that was given.
- *
  * @throws {OptionError} if an option cannot be used
  */
 export function createParley(options: ParleyOptions = {}): Parley {
@@ -57,7 +56,6 @@ export function createParley(options: ParleyOptions = {}): Parley {
 
 /**
  * Makes the engine that keeps rooms in this process's memory.
- *
  * @throws {OptionError} if a limit cannot be used
  */
 export function memoryEngine(limits: Partial<Limits> = {}): Engine {

@@ -105,7 +105,6 @@ export class Access {
 
   /**
    * Finds out who asks, and whether they may.
-   *
    * @returns the visitor, or the answer with which an `authorize` refused
    * @throws {HttpError} 403 for an origin or a room that is not allowed, 401 without a good token
    */

@@ -56,7 +56,6 @@ export type Limits =
 
 /**
  * Limits with those that are missing; a room's state is at most a quarter of what a client may have unsent.
- *
  * @throws {OptionError} if one is no number from 0
  */
 export function fullLimits(limits: Partial<Limits> = {}): Limits {
