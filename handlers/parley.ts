@@ -34,6 +34,9 @@ export type { Log, Write } from "./util/log.ts";
 export type { MaybePromise } from "./util/maybe_promise.ts";
 export { DEFAULT_LIMITS, type Limits, OptionError, type Parley, type ParleyOptions };
 
+/** Engines that a Parley has: a process hosts each of their rooms once, and the first would hear no more. */
+const ownedEngines = new WeakSet<Engine>();
+
 /**
  * Makes a Parley. Ending it (`await using`) drains it and closes its engine, also one that was given.
  * @throws {OptionError} if an option cannot be used
@@ -44,7 +47,11 @@ export function createParley(options: ParleyOptions = {}): Parley {
     const least = `must be at least maxMessageBytes (${maxMessageBytes})`;
     throw new OptionError("maxQueueBytes", `${least}, is ${maxQueueBytes}`);
   }
-  return runApp(createApp(options));
+  const { engine } = options;
+  if (engine && ownedEngines.has(engine)) throw new OptionError("engine", "another Parley has it");
+  const app = createApp(options);
+  if (engine) ownedEngines.add(engine);
+  return runApp(app);
 }
 
 /**

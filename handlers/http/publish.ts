@@ -50,15 +50,16 @@ export const publishMessages: Handler = async ({ request, visitor }, app) => {
   const line = new Line();
   const { subject } = visitor.rights;
   const results = await Promise.all(messages.map(async (entry) => {
+    const room = entry?.room;
     try {
-      const { room, sender, post } = readEntry(entry, subject, app);
+      const { sender, post } = readEntry(entry, subject, app);
       const from = senderOf(visitor, app, line, sender);
       return { room, ...granted(await app.registry.room(room).publish(post, from)) };
     } catch (error) {
       if (!(error instanceof HttpError)) throw error;
       const { code, message } = error;
       app.registry.counters.refuse(code);
-      return { room: typeof entry?.room === "string" ? entry.room : "", error: { code, message } };
+      return { room: typeof room === "string" ? room : "", error: { code, message } };
     }
   }));
   return Response.json({ results });
@@ -76,7 +77,7 @@ function readEntry(entry: unknown, subject: string, { limits }: App) {
   }
   const body = encodeJson([sender, message]);
   const known = key === undefined ? undefined : readKey(key, subject, body);
-  return { room, sender, post: { message, size, key: known } };
+  return { sender, post: { message, size, key: known } };
 }
 
 /** A request's room, and who sends to it. @throws {HttpError} without the right, or while draining */
