@@ -1,6 +1,5 @@
 /**
  * Engines that keep rooms elsewhere: give one to `createParley`. What it needs is loaded when it is opened.
- *
  * @module
  */
 import { fullLimits, type Limits } from "./access/limits.ts";
@@ -21,7 +20,6 @@ export interface EngineOptions {
 
 /**
  * Opens a file, or makes it: rooms survive a restart there.
- *
  * @throws {OptionError} if the file cannot be used, or another process uses it
  */
 export async function durableEngine(
@@ -34,7 +32,6 @@ export async function durableEngine(
 
 /**
  * Connects to Redis: rooms live there, for many processes and machines.
- *
  * @param url `redis://host`, several addresses of a cluster with commas, or `redis+sentinel://host:port,…/name`
  * @throws {OptionError} if the URL is of another kind, or a limit cannot be used
  */

@@ -7,6 +7,7 @@ import {
   createParley,
   type Grants,
   memoryEngine,
+  OptionError,
   ParleyError,
   refuse,
 } from "../handlers/parley.ts";
@@ -52,6 +53,15 @@ Deno.test("publish() counts a key once, and refuses it with another message", as
   assertEquals(await parley.publish("ops", "a", { key: "k" }), first);
   const error = await assertRejects(() => parley.publish("ops", "b", { key: "k" }), ParleyError);
   assertEquals([error.code, error.message], ["conflict", "Cannot publish in ops: conflict"]);
+});
+
+Deno.test("publish() keeps the order of its calls, whichever have keys and whether they are awaited", async () => {
+  await using parley = create({ limits: { maxMessageBytes: 2_000_000, maxQueueBytes: 4_000_000 } });
+  const sent = ["x".repeat(1_000_000), "a", "y".repeat(100_000), "b"];
+  const keyed = sent.map((message, n) =>
+    parley.publish("ops", message, n === 3 ? {} : { key: `${n}` })
+  );
+  assertEquals((await Promise.all(keyed)).map(({ seq }) => seq), [1, 2, 3, 4]);
 });
 
 Deno.test("what is no room, no name or no JSON is refused at once", async () => {
@@ -296,6 +306,8 @@ Deno.test("an engine of one's own is closed with Parley", async () => {
   const engine = memoryEngine();
   {
     await using parley = create({ engine });
+    // It hosts a room once: a second one would take the rooms of the first.
+    assertThrows(() => create({ engine }), OptionError, "engine: another Parley has it");
     await parley.publish("ops", 1);
     assertEquals(engine.stats().rooms, 1);
   }

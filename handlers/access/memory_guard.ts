@@ -40,7 +40,6 @@ interface MemoryGuardOptions {
 /**
  * Looks twice a second. V8 collects as it allocates: without this the garbage of a crowd that has left
  * would stay, and a server that lets nobody in for lack of memory would never have reason to collect.
- *
  * @returns stops the watch
  */
 export function guardMemory(

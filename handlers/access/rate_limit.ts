@@ -14,7 +14,6 @@ export class TokenBucket {
 
   /**
    * Consumes `units` if there are enough. A full bucket lets more than its burst through.
-   *
    * @returns 0 if they were consumed, else the ms until they can be
    */
   tryConsume(units: number, now: number): number {

@@ -43,7 +43,6 @@ const NOT_YET_VALID = "The token is not valid yet.";
 /**
  * Makes an `authorize` that wants a token: in `Authorization: Bearer`, as subprotocol `token.…`, or in
  * `?token=`. Its rights are the claims of `handlers/README.md`, Tokens.
- *
  * @throws {OptionError} if the secret is too short or the keys cannot be read
  */
 export function jwtAuthorizer(options: JwtOptions): JwtAuthorizer {
@@ -110,7 +109,6 @@ function secretKey(secret: string): () => Promise<JWTVerifyGetKey> {
 
 /**
  * The bytes of a secret; behind `base64:` it is encoded.
- *
  * @throws {OptionError} if they are too few, or no base64
  */
 export function secretBytes(secret: string): Uint8Array<ArrayBuffer> {

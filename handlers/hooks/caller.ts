@@ -67,7 +67,6 @@ export class HookCaller {
 
   /**
    * The message to publish, as JSON text.
-   *
    * @param text the message as it is
    */
   message(
@@ -86,7 +85,6 @@ export class HookCaller {
 
   /**
    * The value to set, as JSON text.
-   *
    * @param text the value as it is
    */
   set(

@@ -11,7 +11,6 @@ import { limitsAndAccess, type Settings } from "./settings.ts";
 
 /**
  * Makes the options of a server.
- *
  * @param threads the threads of which this one is one, with their engine
  * @param isTraced requests are traced with their query, so no token may be in it
  * @throws {OptionError} if keys cannot be read or the engine cannot be opened
@@ -71,7 +70,6 @@ async function hooksBy(settings: Settings, log: Log): Promise<Hooks> {
 
 /**
  * Opens the engine that the settings ask for; what it needs is loaded only then.
- *
  * @throws {OptionError} if it cannot be opened
  */
 export async function openEngine(settings: Settings, log: Log): Promise<Engine> {

@@ -20,7 +20,6 @@ const RETRY_MS = 1_000;
 
 /**
  * Serves in this thread and in WORKERS - 1 others.
- *
  * @param module URL of the module that the workers run
  * @param serve serves in this thread
  * @throws {SettingError} if they cannot listen, or a worker dies before it serves
@@ -50,7 +49,6 @@ export async function startWorkers(
 
 /**
  * Makes the main thread's place among workers that `launch` starts.
- *
  * @param options how many threads there are, the main thread included, the URL of the module that they
  * run, and what they share
  */
