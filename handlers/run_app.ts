@@ -23,8 +23,7 @@ import { sha256 } from "./util/digest.ts";
 
 /** Who publishes from code, and under which key. */
 export interface PublishOptions {
-  /** Whom it is from. @default "Anonymous" */
-  sender?: string;
+  /** Whom it is from. @default "Anonymous" */ sender?: string;
   /** An idempotency key: a repeat within 5 minutes gets the first answer and publishes nothing. */
   key?: string;
 }
@@ -33,10 +32,8 @@ export interface PublishOptions {
 export interface SetOptions {
   /** The rev that the key must have; 0: it must not be there. Else a `rev_conflict`. */
   if?: number;
-  /** Whole seconds, after which the key is removed by itself. */
-  ttl?: number;
-  /** Whom it is from. @default "Anonymous" */
-  sender?: string;
+  /** Whole seconds, after which the key is removed by itself. */ ttl?: number;
+  /** Whom it is from. @default "Anonymous" */ sender?: string;
 }
 
 /**
@@ -47,8 +44,7 @@ export interface SetOptions {
 export interface Parley extends AsyncDisposable {
   /** Answers a request, a handshake too: give it to `Deno.serve`. Without `info` no limit counts by address. */
   readonly fetch: Fetch;
-  /** How many clients are connected. */
-  readonly clientCount: number;
+  /** How many clients are connected. */ readonly clientCount: number;
   /** Publishes any JSON value. */
   publish(room: string, message: unknown, options?: PublishOptions): Promise<Cursor>;
   /** Hands on a message of the moment: it is neither numbered nor kept. */

@@ -21,10 +21,8 @@ export interface RequestInfo {
 
 /** Who asks. */
 export interface Visitor {
-  /** Address and port, for the log. */
-  remote: string;
-  /** What limits of connections count by: the address, or its /64. */
-  address: string;
+  /** Address and port, for the log. */ remote: string;
+  /** What limits of connections count by: the address, or its /64. */ address: string;
   /** What limits of requests count by: the user, else the address; nothing for an admin. */
   rateKey?: string;
   rights: Rights;
@@ -60,8 +58,7 @@ export interface AccessRules {
   trustedProxies: number;
   /** Decides who may come in and do what. @default everybody may do everything */
   authorize?: Authorize;
-  /** What happens is written here. @default silent */
-  log: Log;
+  /** What happens is written here. @default silent */ log: Log;
 }
 
 interface AccessRequest {
