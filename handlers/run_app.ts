@@ -94,9 +94,9 @@ const CLOSE_MS = 300;
 
 /** Starts what an app does by itself, and gives it the face that {@link createParley} promises. */
 export function runApp(app: App): Parley {
-  const { registry, clock, log, limits } = app;
+  const { registry, clock } = app;
   const watches = [
-    guardMemory({ registry, maxMb: limits.maxRssMb, clock, log }),
+    guardMemory(registry),
     auditSlots(registry),
     guardQueues(registry),
     publishStats(app),

@@ -61,13 +61,6 @@ export interface AccessRules {
   /** What happens is written here. @default silent */ log: Log;
 }
 
-interface AccessRequest {
-  request: Request;
-  info: RequestInfo;
-  need: Need;
-  room?: string;
-}
-
 /** Times out an `authorize`, as a hook. */
 const AUTHORIZE_MS = 30_000;
 /** So many origins that were refused are told to the log. */
@@ -105,7 +98,14 @@ export class Access {
    * @returns the visitor, or the answer with which an `authorize` refused
    * @throws {HttpError} 403 for an origin or a room that is not allowed, 401 without a good token
    */
-  async authorize({ request, info, need, room }: AccessRequest): Promise<Visitor | Response> {
+  async authorize(
+    { request, info, need, room }: {
+      request: Request;
+      info: RequestInfo;
+      need: Need;
+      room?: string;
+    },
+  ): Promise<Visitor | Response> {
     const { headers } = request;
     const { trustedProxies, authorize } = this.#rules;
     const { remoteAddr } = info;
