@@ -5,7 +5,7 @@
 import { fullLimits, type Limits } from "./access/limits.ts";
 import type { Engine } from "./engine/engine.ts";
 import { systemClock } from "./util/clock.ts";
-import { type Log, silentLog } from "./util/log.ts";
+import { guardLog, type Log, silentLog } from "./util/log.ts";
 
 export type * from "./parley.ts";
 export { OptionError } from "./util/option_error.ts";
@@ -27,7 +27,7 @@ export async function durableEngine(
   { limits, log = silentLog }: EngineOptions = {},
 ): Promise<Engine> {
   const { createDurableEngine } = await import("./engine/durable.ts");
-  return await createDurableEngine(file, fullLimits(limits), systemClock, log);
+  return await createDurableEngine(file, fullLimits(limits), systemClock, guardLog(log));
 }
 
 /**
@@ -40,5 +40,5 @@ export async function redisEngine(
   { limits, log = silentLog }: EngineOptions = {},
 ): Promise<Engine> {
   const { createRedisEngine } = await import("./engine/redis/engine.ts");
-  return await createRedisEngine(url, fullLimits(limits), systemClock, log);
+  return await createRedisEngine(url, fullLimits(limits), systemClock, guardLog(log));
 }

@@ -3,7 +3,7 @@ import type { JWTPayload, JWTVerifyGetKey } from "jose";
 import { HttpError } from "../protocol/http_error.ts";
 import { isPersonName } from "../protocol/parse.ts";
 import { type Clock, systemClock } from "../util/clock.ts";
-import { type Log, silentLog } from "../util/log.ts";
+import { guardLog, type Log, silentLog } from "../util/log.ts";
 import { OptionError } from "../util/option_error.ts";
 import type { Authorize, Grants } from "./grants.ts";
 import { offeredProtocols } from "./handshake.ts";
@@ -46,7 +46,8 @@ const NOT_YET_VALID = "The token is not valid yet.";
  * @throws {OptionError} if the secret is too short or the keys cannot be read
  */
 export function jwtAuthorizer(options: JwtOptions): JwtAuthorizer {
-  const { secret, jwks, issuer, audience, clock = systemClock, log = silentLog } = options;
+  const { secret, jwks, issuer, audience, clock = systemClock } = options;
+  const log = guardLog(options.log ?? silentLog);
   const figures = { keyFailures: 0 };
   if ((secret === undefined) === (jwks === undefined)) {
     throw new OptionError("secret", "either it or jwks is needed");
