@@ -22,7 +22,6 @@ const SECRET = /(?<=:\/\/)[^/?#\s]*@|\?[^\s);:]*/g;
 /**
  * Makes the function that finds a token's key, and tells the log when the keys cannot be read: those of
  * a file stay in use then, those of a URL until they are too old.
- *
  * @param jwks a file or an `http` or `https` URL
  * @param figures where attempts to read the keys that failed are counted
  * @returns a function that is to be called at the first token: it loads `jose`

@@ -117,17 +117,13 @@ export class Channel<Ours extends Calls<Ours>, Theirs extends Calls<Theirs>> {
       this.close();
       this.options.onClose?.();
     } else {
-      this.#answer(name as keyof Ours, id, values);
-    }
-  }
-
-  #answer(name: keyof Ours, id: number, values: unknown[]): void {
-    try {
-      const answer = this.options.calls[name](...values as never[]);
-      if (id > 0) chain(answer, (value) => this.#enqueue(ANSWER, id, [value]));
-    } catch (error) {
-      // One call's error must not cost another.
-      reportError(error);
+      try {
+        const answer = this.options.calls[name as keyof Ours](...values as never[]);
+        if (id > 0) chain(answer, (value) => this.#enqueue(ANSWER, id, [value]));
+      } catch (error) {
+        // One call's error must not cost another.
+        reportError(error);
+      }
     }
   }
 }

@@ -32,7 +32,6 @@ export class SqliteFile {
 
   /**
    * Opens the file and locks it: as a new owner, or again as the one that it has.
-   *
    * @param owner a random name of who uses the file
    * @throws {Error} if it cannot be used; the message says why
    */
@@ -81,7 +80,6 @@ export class SqliteFile {
 
   /**
    * Makes the changes together, on the disk when it returns. Repeating them does no harm.
-   *
    * @throws {Error} if none of them was made
    */
   commit({ puts, deletes }: Changes): void {

@@ -22,7 +22,6 @@ type Reply = { error?: string };
 
 /**
  * Opens a store, and reads what it has: in this thread, as copying it from another takes longer.
- *
  * @throws {Error} if the file cannot be used; the message says why
  */
 export async function openStore(path: string, take: TakeEntry): Promise<Store> {

@@ -67,7 +67,6 @@ export class HookCaller {
 
   /**
    * The message to publish, as JSON text.
-   *
    * @param text the message as it is
    */
   message(
@@ -86,7 +85,6 @@ export class HookCaller {
 
   /**
    * The value to set, as JSON text.
-   *
    * @param text the value as it is
    */
   set(
@@ -169,12 +167,12 @@ export class HookCaller {
     });
     this.#waiting.add(stopWaiting);
     this.#waitingRequests += requests;
-    counters.hookWaiting++;
+    counters.hookWaiting = this.#waiting.size;
     const result = await Promise.race([answer, end.promise]);
     cancel();
     this.#waiting.delete(stopWaiting);
     this.#waitingRequests -= requests;
-    counters.hookWaiting--;
+    counters.hookWaiting = this.#waiting.size;
     counters.hookSeconds += (clock.elapsedMs() - start) / 1_000;
     counters.hookCalls[outcomeOf(result)]++;
     return result;

@@ -1,10 +1,7 @@
 /** Writes lines in the background: a reader that stalls costs lines, never the server. */
 
-/** Where lines go; `Deno.stdout` is one. */
-export interface Output {
-  /** Writes some of the bytes, and tells how many. */
-  write(bytes: Uint8Array): Promise<number>;
-}
+/** Where lines go. */
+export type Output = Pick<typeof Deno.stdout, "write">;
 
 /** Lines that wait take at most so many characters. */
 const MAX_WAITING_LENGTH = 1_000_000;

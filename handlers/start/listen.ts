@@ -25,7 +25,6 @@ const SHUTDOWN_MS = 500;
 
 /**
  * Serves on the address that the settings name, and goes on when the system refuses it a connection.
- *
  * @returns its URL, a wildcard address as this machine, or the path of its socket; and what ends it,
  * once the requests under way are answered or their time is over
  * @throws {SettingError} if it cannot listen there, or use the certificate
@@ -110,7 +109,6 @@ async function serveAt(port: number, options: ListenOptions) {
 
 /**
  * Takes away the socket of a server that did not end by itself; one that answers stays.
- *
  * @throws {SettingError} if something else stands there
  */
 async function removeStaleSocket(path: string): Promise<void> {

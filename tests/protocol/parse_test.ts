@@ -133,6 +133,8 @@ Deno.test("parse() reads every object of parley.v1", () => {
     ]
   ) assertEquals(read(object, v1), object);
   assertEquals(read({ type: "ping", more: 1 }, v1), { type: "ping" });
+  const note = { type: "note", message: 1, room: "ops" };
+  assertEquals(read({ ...note, id: "1" }, v1), note, "a note has no answer that could name it");
 });
 
 Deno.test("parse() tells what an error of parley.v1 is about", () => {

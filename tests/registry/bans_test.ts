@@ -6,7 +6,8 @@ import type { Engine, Host } from "../../handlers/engine/engine.ts";
 import { createMemoryEngine } from "../../handlers/engine/memory.ts";
 import { createParley } from "../../handlers/parley.ts";
 import { HttpError } from "../../handlers/protocol/http_error.ts";
-import { redisEngine } from "../../handlers/redis.ts";
+import { redisEngine } from "../../handlers/engines.ts";
+import type { StateSpan } from "../../handlers/protocol/room_event.ts";
 import { BANS_ROOM } from "../../handlers/protocol/parse.ts";
 import { runApp } from "../../handlers/run_app.ts";
 import { FakeClock, handshakeHeaders, infoOf, RecordingLog } from "../support/fakes.ts";
@@ -205,5 +206,19 @@ Deno.test("Bans that are read again look at each client once, however many they 
   assertEquals([looks, registry.bans.has("user 19"), registry.bans.has("ann")], [1, true, false]);
   await parley.disconnect("ann");
   await stream.text();
+  await parley[Symbol.asyncDispose]();
+});
+
+Deno.test("Bans that are read again are those of now, though an older one is heard meanwhile", async () => {
+  const { app: { registry }, parley, clock } = start();
+  const { bans } = registry;
+  await parley.disconnect("ann", { seconds: 1 });
+  const { entries: [older] } = await registry.engineOf("_bans").state("_bans") as StateSpan;
+  await parley.disconnect("ann", { seconds: 60 });
+  bans.deliver({ type: "reset", epoch: "other", seq: 0, rev: 0, members: 0 });
+  bans.deliver({ type: "set", entry: older });
+  await nextTurn();
+  clock.tick(2_000);
+  assertEquals(bans.has("ann"), true);
   await parley[Symbol.asyncDispose]();
 });

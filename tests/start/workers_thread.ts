@@ -5,9 +5,9 @@
  *
  * @module
  */
-import { createApp } from "../../handlers/app.ts";
+import { createApp, type Threads } from "../../handlers/app.ts";
 import { runApp } from "../../handlers/run_app.ts";
-import { isWorker, joinThreads, type Threads } from "../../handlers/start/threads.ts";
+import { isWorker, joinThreads } from "../../handlers/start/threads.ts";
 import { systemClock } from "../../handlers/util/clock.ts";
 
 /** What the workers of the test run with. */

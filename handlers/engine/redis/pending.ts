@@ -24,7 +24,6 @@ export class PendingCommands {
 
   /**
    * Resolves to what `answer` brings, or to `undefined` if it fails or times out.
-   *
    * @param hasTimeout `false` waits until `answer` settles
    */
   add(

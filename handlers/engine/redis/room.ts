@@ -37,8 +37,7 @@ export class RedisRoom {
   reportedListeners = -1;
   /** When the next key of the state ends, by {@link Clock.elapsedMs}. */
   endsAt = Infinity;
-  /** What the node has received, if it hosts the room. */
-  view?: RoomView;
+  /** What the node has received, if it hosts the room. */ view?: RoomView;
   /** In a cluster the slot of its keys. It spreads comparisons over the rounds, too. */
   readonly slot: number;
   readonly members: LocalMembers;

@@ -76,7 +76,6 @@ export class RedisRooms {
 
   /**
    * Subscribes to the channels of rooms whose connection is new, and catches up.
-   *
    * @param isSameServer whether it is the process of the connection before, which has lost nothing
    */
   async resume(
