@@ -21,11 +21,6 @@ export class Histogram {
     this.counts[i]++;
     this.sum += figure;
   }
-
-  /** How many figures there were. */
-  get total(): number {
-    return this.counts.reduce((sum, count) => sum + count, 0);
-  }
 }
 
 /** Counters since the start. Nothing more than an increment happens on a message's way. */
