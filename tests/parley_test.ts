@@ -1,6 +1,8 @@
 // What a program does with Parley in its own code.
 import { assert, assertEquals, assertRejects, assertThrows } from "@std/assert";
 import { configureSync, getConfig, getLogger, type LogRecord, resetSync } from "@logtape/logtape";
+import { processMemory } from "../handlers/access/memory_guard.ts";
+import { createApp } from "../handlers/app.ts";
 import {
   createParley,
   type Grants,
@@ -9,6 +11,8 @@ import {
   ParleyError,
   refuse,
 } from "../handlers/parley.ts";
+import { runApp } from "../handlers/run_app.ts";
+import { FakeClock } from "./support/fakes.ts";
 import { nextTurn } from "./support/inbox.ts";
 
 /** A Parley that goes in no time. */
@@ -268,6 +272,34 @@ Deno.test("drain() takes nobody in any more, in the seconds it is given", async 
   await parley.drain({ seconds: 0 });
   const ready = await parley.fetch(new Request("http://parley.test/readyz"));
   assertEquals([ready.status, await ready.text()], [503, "draining\n"]);
+});
+
+Deno.test("a second drain() waits for the first, and sends nobody away again", async () => {
+  const clock = new FakeClock();
+  const parley = runApp(createApp({ clock }));
+  const hear = async () => {
+    const stream = await parley.fetch(new Request("http://parley.test/rooms/ops/events"));
+    return { text: stream.text() };
+  };
+  const heard = [await hear(), await hear()];
+  const drained = [parley.drain({ seconds: 2 }), parley.drain({ seconds: 60 })];
+  clock.tick(2_000);
+  await Promise.all(drained);
+  for (const { text } of heard) assertEquals((await text).split("retry:").length, 2);
+  await parley[Symbol.asyncDispose]();
+});
+
+Deno.test("a subscription that has ended is forgotten with all that it was given", async () => {
+  await using parley = create();
+  const hear = async () => {
+    const { signal } = new AbortController();
+    for await (const _ of parley.subscribe("a", { signal })) break;
+    return new WeakRef(signal);
+  };
+  const signal = await hear();
+  await nextTurn();
+  await processMemory.collect();
+  assertEquals(signal.deref(), undefined);
 });
 
 Deno.test("an engine of one's own is closed with Parley", async () => {

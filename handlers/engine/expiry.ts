@@ -42,6 +42,11 @@ export class Expiry<T> {
     this.#setTimer(this.#steps.keys().reduce((first, step) => Math.min(first, step), Infinity));
   }
 
+  /** What ends in the step of `now`: all that may be over and that {@link run} has not ended. */
+  next(now: number): T[] {
+    return [...this.#steps.get(Math.ceil(now / STEP_MS)) ?? []];
+  }
+
   clear(): void {
     this.#steps.clear();
     this.#setTimer(Infinity);

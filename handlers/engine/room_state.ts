@@ -74,7 +74,9 @@ export class RoomState {
 
   /** The keys whose time is over though the timer is not there yet: nobody may read them. */
   overdue(now: number): KeptEntry[] {
-    return [...this.#expiring.keys()].filter(({ expiresAt = Infinity }) => expiresAt <= now);
+    const isOver = ({ state, entry: { expiresAt = Infinity } }: ExpiringKey) =>
+      state === this && expiresAt <= now;
+    return this.expiry.next(now).filter(isOver).map(({ entry }) => entry);
   }
 
   boundTo(member: string): KeptEntry[] {

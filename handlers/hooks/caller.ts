@@ -167,12 +167,12 @@ export class HookCaller {
     });
     this.#waiting.add(stopWaiting);
     this.#waitingRequests += requests;
-    counters.hookWaiting++;
+    counters.hookWaiting = this.#waiting.size;
     const result = await Promise.race([answer, end.promise]);
     cancel();
     this.#waiting.delete(stopWaiting);
     this.#waitingRequests -= requests;
-    counters.hookWaiting--;
+    counters.hookWaiting = this.#waiting.size;
     counters.hookSeconds += (clock.elapsedMs() - start) / 1_000;
     counters.hookCalls[outcomeOf(result)]++;
     return result;

@@ -56,7 +56,12 @@ export function dispatcher(app: App, routes: Record<string, Route>): Fetch {
     // A room may be called like a route: each takes the methods that the other does not.
     const found = patterns.filter(({ pattern }) => pattern.test(pathname));
     if (found.length === 0) return NOT_FOUND();
-    if (!isBelow) return answerOutside(pathname);
+    if (!isBelow) {
+      // A router may have taken the prefix off.
+      if (!hasWarned) log.warn(`Cannot find ${pathname}: ${outside}${MOUNT}`, { event: "outside" });
+      hasWarned = true;
+      return new Response(`Not Found: ${outside}`, { status: 404 });
+    }
     const handlerOf = (route: Route, method: typeof METHODS[number]) =>
       route[method === "HEAD" ? "GET" : method];
     const allowed = METHODS.filter((method) => found.some(({ route }) => handlerOf(route, method)));
@@ -76,13 +81,6 @@ export function dispatcher(app: App, routes: Record<string, Route>): Fetch {
     const call = { request, url, room: room ?? "", key: key && decode(key), visitor };
     const response = await handlerOf(route, method)!(call, app);
     return method === "HEAD" ? withoutBody(response) : response;
-  }
-
-  /** Answers a path without the prefix, which a router may have taken off, and logs the cure once. */
-  function answerOutside(path: string): Response {
-    if (!hasWarned) log.warn(`Cannot find ${path}: ${outside}${MOUNT}`, { event: "outside" });
-    hasWarned = true;
-    return new Response(`Not Found: ${outside}`, { status: 404 });
   }
 
   /** Logs a defect, of which the client learns nothing. */

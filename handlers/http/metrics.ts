@@ -44,7 +44,8 @@ export function readFigures({ registry, threads, authorize, log }: FiguresOf) {
     watchers,
     /** What they get of {@link NODES_ROOM} in a second. */
     watchedRows: total(watchers) * rows,
-    watchedRooms: [STATS_ROOM, NODES_ROOM].filter((room) => registry.rooms.has(room)).length,
+    watchedStats: Number(registry.rooms.has(STATS_ROOM)),
+    watchedNodes: Number(registry.rooms.has(NODES_ROOM)),
     queueBytes: registry.clients.values().reduce((sum, { unsentBytes }) => sum + unsentBytes, 0),
     engineRooms: rooms,
     historyBytes,

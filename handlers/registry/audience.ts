@@ -18,8 +18,8 @@ const MAX_STATUS_LISTENERS = 100;
 export class Audience implements Host {
   /** The room as of the last event. */
   head: Head = { epoch: "", seq: 0, rev: 0, members: 0 };
-  /** All of them, also those who wait for the room to open or for their replay. */
-  readonly #subscriptions = new Set<Subscription>();
+  /** All of them by subscriber, also those who wait for the room to open or for their replay. */
+  readonly #subscriptions = new Map<string, Subscription>();
   /** How many of them wait. */
   #waitingCount = 0;
   /** Those who are live, by dialect. */
@@ -58,7 +58,7 @@ export class Audience implements Host {
   /** How many hear this room and none but the server's own, by their kind. */
   exclusiveCounts(): Record<string, number> {
     const counts: Record<string, number> = {};
-    for (const { subscriber: { kind, rooms } } of this.#subscriptions) {
+    for (const { subscriber: { kind, rooms } } of this.#subscriptions.values()) {
       if (rooms.keys().every(isServerRoom)) counts[kind] = (counts[kind] ?? 0) + 1;
     }
     return counts;
@@ -69,7 +69,7 @@ export class Audience implements Host {
     const { engine, name } = this.room;
     const subscription = new Subscription(this, subscriber, wanted);
     subscriber.rooms.set(name, subscription);
-    this.#subscriptions.add(subscription);
+    this.#subscriptions.set(subscriber.id, subscription);
     this.#waitingCount++;
     if (subscription.hasState) this.state.count++;
     if (this.listenerCount === 1) {
@@ -96,7 +96,7 @@ export class Audience implements Host {
   unsubscribe(subscription: Subscription): void {
     const { subscriber } = subscription;
     subscriber.rooms.delete(this.room.name);
-    this.#subscriptions.delete(subscription);
+    this.#subscriptions.delete(subscriber.id);
     if (subscription.isLive) this.fanOutOf(subscription.dialect).delete(subscriber);
     else this.#waitingCount--;
     if (subscription.hasState) {
@@ -146,7 +146,7 @@ export class Audience implements Host {
       if (epoch === head.epoch && seq === head.seq) return this.#state?.catchUp();
     }
     if (this.#waitingCount > 0) {
-      for (const subscription of this.#subscriptions) subscription.hold(event);
+      for (const subscription of this.#subscriptions.values()) subscription.hold(event);
     }
     if (event.type === "binary") return this.#relay(event.bytes, event.from);
     if (event.type === "status" && event.to !== undefined) return this.#tell(event, event.to);
@@ -167,17 +167,16 @@ export class Audience implements Host {
 
   /** Gives an event to one subscriber, behind the text before. */
   #tell(event: RoomEvent, to: string): void {
-    for (const subscription of this.#subscriptions) {
-      if (subscription.subscriber.id !== to || !subscription.isLive) continue;
-      this.fanOutOf(subscription.dialect).flush();
-      subscription.give(event, this.head);
-    }
+    const subscription = this.#subscriptions.get(to);
+    if (!subscription?.isLive) return;
+    this.fanOutOf(subscription.dialect).flush();
+    subscription.give(event, this.head);
   }
 
   #relay(bytes: Uint8Array, from: string): void {
     // The text before goes out before, in this room alone.
     for (const fanOut of this.fanOuts.values()) fanOut.flush();
-    for (const subscription of this.#subscriptions) {
+    for (const subscription of this.#subscriptions.values()) {
       if (!subscription.isLive) continue;
       try {
         this.handBytes(subscription.subscriber, bytes, from);

@@ -191,7 +191,7 @@ function makeHandler(
 
 const refused = (answer: () => Promise<Response>) => assertRejects(answer, HttpError);
 
-Deno.test("withSlot<Call>() answers 503 with Retry-After while the server is full or drains", async () => {
+Deno.test("withSlot<Call>() answers 503 with Retry-After while the server is full, drains or has no memory", async () => {
   const { ask, registry, slots } = makeHandler({ MAX_CONNECTIONS: 1, DRAIN_SECONDS: 7 });
   await ask("a");
   const full = await refused(() => ask("b"));
@@ -201,6 +201,10 @@ Deno.test("withSlot<Call>() answers 503 with Retry-After while the server is ful
   const draining = await refused(() => ask("b"));
   assertEquals([draining.status, draining.code], [503, "draining"]);
   assertEquals(draining.headers, { "retry-after": "7" });
+  registry.isDraining = false;
+  registry.isOverMemory = true;
+  const overloaded = await refused(() => ask("b"));
+  assertEquals([overloaded.status, overloaded.code], [503, "overloaded"]);
   assertEquals([slots.length, registry.heldCount], [1, 0]);
 });
 

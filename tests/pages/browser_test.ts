@@ -526,7 +526,7 @@ pageDetail(
     return [...told, ranges()];
   })()`);
     assertEquals(told, [
-      ...["empty", "", " peak 9K", [10, null, 10], [1, null]],
+      ...["empty", "", " · peak 9K", [10, null, 10], [1, null]],
       ...[[1_000, 1_320, 22], [1_220, 1_320, 11]],
     ]);
   },

@@ -116,9 +116,16 @@ for (const format of ["text", "json"] as const) {
     await log.flush();
     assertEquals(stdout.lines.length, 300 - log.droppedCount);
     assertMatch(stderr.text, new RegExp(`Dropped ${log.droppedCount} log lines`));
+    // What it lets wait begins anew with each flush.
+    const { droppedCount } = log;
+    for (let i = 0; i < 200; i++) {
+      log.info("x".repeat(8_000));
+      await log.flush();
+    }
     log.info("again");
     await log.flush();
     assertMatch(stdout.lines.at(-1)!, /again/);
+    assertEquals(log.droppedCount, droppedCount);
   });
 }
 
