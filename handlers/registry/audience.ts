@@ -20,7 +20,6 @@ export class Audience implements Host {
   head: Head = { epoch: "", seq: 0, rev: 0, members: 0 };
   /** All of them by subscriber, also those who wait for the room to open or for their replay. */
   readonly #subscriptions = new Map<string, Subscription>();
-  /** How many of them wait. */
   #waitingCount = 0;
   /** Those who are live, by dialect. */
   readonly fanOuts: Map<Dialect, FanOut> = new Map();
@@ -36,7 +35,6 @@ export class Audience implements Host {
 
   constructor(readonly room: Room) {}
 
-  /** The subscribers to the room's state. */
   get state(): StateListeners {
     return this.#state ??= new StateListeners(this);
   }

@@ -73,7 +73,6 @@ export class StateListeners {
     subscription.dialect = listener.isDirect ? dialect : dialect.withheld;
   }
 
-  /** Forgets a subscription. */
   delete(subscription: Subscription): void {
     const listener = this.#listeners.get(subscription);
     if (!listener) return;
