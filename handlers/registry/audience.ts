@@ -1,6 +1,6 @@
 /** A room's subscribers in this process: every event reaches all of them in one order. */
 import { type Host, isRefusal, type Refusal } from "../engine/engine.ts";
-import { type Dialect, encodeEvent } from "../protocol/encode.ts";
+import { type Dialect, encodeEvent, events } from "../protocol/encode.ts";
 import { isServerRoom } from "../protocol/parse.ts";
 import type { Head, Wanted } from "../protocol/position.ts";
 import type { RoomEvent } from "../protocol/room_event.ts";
@@ -157,7 +157,10 @@ export class Audience implements Host {
     if (event.type === "status" && !isSpared) load.add(this.countDirect());
     for (const [dialect, fanOut] of this.fanOuts) {
       if (fanOut.size === 0 || (isSpared && !dialect.isMerged)) continue;
-      const object = encodeEvent(dialect, this.room.name, this.head, event);
+      // From an event's id a stream resumes: it must name no change that somebody has not heard.
+      const isBehind = event.type === "chat" && dialect === events.stateful.withheld;
+      const at = isBehind ? { ...this.head, rev: this.state.oldestTold } : this.head;
+      const object = encodeEvent(dialect, this.room.name, at, event);
       if (object !== undefined) fanOut.push(object);
     }
     if (event.type === "reset") this.#state?.reset();

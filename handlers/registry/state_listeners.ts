@@ -154,6 +154,12 @@ export class StateListeners {
     return this.#marks.findLast((mark) => mark.rev <= rev)?.bytes ?? 0;
   }
 
+  /** The oldest rev that somebody who gets no changes now was told; 0 where one needs the whole state. */
+  get oldestTold(): number {
+    return this.#listeners.values().filter(({ isDirect }) => !isDirect)
+      .reduce((oldest, { toldRev = 0 }) => Math.min(oldest, toldRev), this.map.rev);
+  }
+
   /** What changed behind a rev, or the whole state where that is not known. */
   spanSince(since?: number): StateSpan {
     const { map, audience: { head: { epoch } } } = this;
