@@ -406,6 +406,20 @@ Deno.test("a key that a URL still lacks when it is asked again is 401", async ()
   });
 });
 
+Deno.test("a key that is asked for while a URL is read may be newer than what that brings: 503", async () => {
+  const [known, fresh] = [await namedKey("known"), await namedKey("fresh")];
+  await using server = keyServer([known.jwk]);
+  const { clock, user, refusal } = byKeys(server.url);
+  const token = await fresh.sign({});
+  let late: Promise<unknown[]> | undefined;
+  server.state.onAsked = () => {
+    clock.tick(700);
+    late = refusal(token);
+  };
+  await user(await known.sign({}));
+  assertEquals((await late)![0], 503);
+});
+
 Deno.test("a URL that gives no keys, or too many, is no fault of the token: 503, and a line in the log", async () => {
   const key = await namedKey("k1");
   await using server = keyServer([key.jwk]);
