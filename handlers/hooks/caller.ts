@@ -49,12 +49,10 @@ export class HookCaller {
     for (const end of this.#waiting) end();
   }
 
-  /** Whether the program has this hook. */
   has(hook: keyof Hooks): boolean {
     return this.#hooks[hook] !== undefined;
   }
 
-  /** The name to join under. */
   join(from: From): MaybePromise<string | HookRejection> {
     const { name } = from;
     if (!this.has("onJoin")) return name;
@@ -100,7 +98,6 @@ export class HookCaller {
     });
   }
 
-  /** Tells that a member has left. */
   leave(from: From): void {
     if (this.has("onLeave")) this.#call("onLeave", from, (hooks) => hooks.onLeave!(from), () => {});
   }

@@ -19,7 +19,6 @@ export interface Route extends Partial<Record<"GET" | "POST" | "PUT" | "DELETE",
   /** The room of a path that names none. */ room?: string;
 }
 
-/** The longest URL that is read, in characters. */
 const MAX_URL_LENGTH = 8_192;
 /** A host as in RFC 9112, 3.2, of names in common use: anything else could pass for a path. */
 const HOST = /^(?:[\w.-]+|\[[\da-f:.]+\])(?::\d{0,5})?$/i;

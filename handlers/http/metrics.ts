@@ -23,7 +23,6 @@ function secondsOf({ user, system } = { user: 0, system: 0 }): number {
   return (user + system) / 1e6;
 }
 
-/** The parts of an app that have figures. */
 type FiguresOf = Pick<App, "registry" | "threads" | "authorize" | "log">;
 
 /** The figures of this thread. */

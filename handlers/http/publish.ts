@@ -14,7 +14,6 @@ import { check, granted, refusalError } from "./error.ts";
 
 /** Longer idempotency keys are kept as their hash, which is as long with its prefix. */
 const MAX_PLAIN_KEY = 51;
-/** What a batch has at most. */
 const MAX_ENTRIES = 1_000;
 const MAX_BATCH_BYTES = 1_048_576;
 /** Times out what a request still has queued, in ms: a batch may ask a slow hook for each entry. */

@@ -83,7 +83,6 @@ function secondsBetween(before: Look, now: Look): number {
   return Math.max(MIN_SECONDS, (now.at - before.at) / 1_000);
 }
 
-/** What one thread did between two looks. */
 function compareThread(before: ServerFigures | undefined, now: ServerFigures, seconds: number) {
   const rate = (kind: "messagesIn" | "deliveries" | "threadCpuSeconds", own = 0) =>
     Math.max(0, now[kind] - own - (before?.[kind] ?? now[kind])) / seconds;
@@ -98,7 +97,6 @@ function compareThread(before: ServerFigures | undefined, now: ServerFigures, se
   };
 }
 
-/** What happened between two looks. */
 function compare({ registry, limits }: App, before: Look, look: Look) {
   const [last, now] = [before, look].map(({ threads }) => addUp(threads) as ServerFigures);
   const seconds = secondsBetween(before, look);

@@ -140,6 +140,7 @@ const eventsWithheld: Dialect = {
   ...eventsOnly,
   welcome: (room, head, recovered) =>
     `event:welcome\ndata:${v1.stateful.welcome(room, head, recovered)}\n\n`,
+  chat: (room, at, chat) => `data:${v1.chat(room, at, chat)}\nid:${formatPlace(chat.seq, at)}\n\n`,
 };
 
 /** Server-Sent Events: objects of `parley.v1`, each with its position as the event's id. */
@@ -148,8 +149,6 @@ export const events: Dialect & { stateful: StatefulDialect } = {
   stateful: {
     ...eventsWithheld,
     withheld: eventsWithheld,
-    chat: (room, at, chat) =>
-      `data:${v1.chat(room, at, chat)}\nid:${formatPlace(chat.seq, at)}\n\n`,
     set: (room, { epoch, seq }, entry) => {
       const { rev } = entry;
       return stateEvents(room, seq, { epoch, rev, since: rev - 1, entries: [entry] }).join("");

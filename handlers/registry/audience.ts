@@ -1,6 +1,6 @@
 /** A room's subscribers in this process: every event reaches all of them in one order. */
 import { type Host, isRefusal, type Refusal } from "../engine/engine.ts";
-import { type Dialect, encodeEvent } from "../protocol/encode.ts";
+import { type Dialect, encodeEvent, events } from "../protocol/encode.ts";
 import { isServerRoom } from "../protocol/parse.ts";
 import type { Head, Wanted } from "../protocol/position.ts";
 import type { RoomEvent } from "../protocol/room_event.ts";
@@ -20,7 +20,6 @@ export class Audience implements Host {
   head: Head = { epoch: "", seq: 0, rev: 0, members: 0 };
   /** All of them by subscriber, also those who wait for the room to open or for their replay. */
   readonly #subscriptions = new Map<string, Subscription>();
-  /** How many of them wait. */
   #waitingCount = 0;
   /** Those who are live, by dialect. */
   readonly fanOuts: Map<Dialect, FanOut> = new Map();
@@ -36,7 +35,6 @@ export class Audience implements Host {
 
   constructor(readonly room: Room) {}
 
-  /** The subscribers to the room's state. */
   get state(): StateListeners {
     return this.#state ??= new StateListeners(this);
   }
@@ -159,7 +157,10 @@ export class Audience implements Host {
     if (event.type === "status" && !isSpared) load.add(this.countDirect());
     for (const [dialect, fanOut] of this.fanOuts) {
       if (fanOut.size === 0 || (isSpared && !dialect.isMerged)) continue;
-      const object = encodeEvent(dialect, this.room.name, this.head, event);
+      // From an event's id a stream resumes: it must name no change that somebody has not heard.
+      const isBehind = event.type === "chat" && dialect === events.stateful.withheld;
+      const at = isBehind ? { ...this.head, rev: this.state.oldestTold } : this.head;
+      const object = encodeEvent(dialect, this.room.name, at, event);
       if (object !== undefined) fanOut.push(object);
     }
     if (event.type === "reset") this.#state?.reset();

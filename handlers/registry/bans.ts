@@ -63,7 +63,6 @@ export class Bans implements Host {
     };
   }
 
-  /** Follows the room. */
   deliver(event: RoomEvent): void {
     if (event.type === "reset") this.#load();
     if (event.type !== "set") return;

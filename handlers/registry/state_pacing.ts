@@ -35,7 +35,6 @@ export class StatePacing {
     }
   }
 
-  /** Ends the timers. */
   stop(): void {
     for (const group of this.#groups.values()) {
       group.stop?.();

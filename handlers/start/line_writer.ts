@@ -17,7 +17,6 @@ export class LineWriter {
   /** @param onDropped is told how many lines were dropped, once the output takes lines again */
   constructor(readonly output: Output, readonly onDropped: (count: number) => void = () => {}) {}
 
-  /** Queues a line, which ends with a line break. */
   write(line: string): void {
     if (this.#waitingLength + line.length > MAX_WAITING_LENGTH) {
       this.droppedCount++;

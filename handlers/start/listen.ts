@@ -16,7 +16,6 @@ interface ListenOptions {
   threads?: { index: number };
 }
 
-/** Before it listens again. */
 const RETRY_MS = 250;
 /** A problem is shown so long after it was solved: load balancers look every few seconds. */
 const SHOWN_MS = 10_000;
@@ -132,7 +131,6 @@ function readPem(name: string, path: string): string {
   }
 }
 
-/** An error's reason in the words of a start that fails. */
 function reasonOf(error: unknown): string {
   if (error instanceof Deno.errors.AddrInUse) return "the address is in use";
   return error instanceof Error ? error.message : String(error);

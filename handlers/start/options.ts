@@ -35,7 +35,6 @@ export async function parleyOptions(
   };
 }
 
-/** The check of tokens that the settings ask for. */
 function authorizeBy(settings: Settings, log: Log, isTraced: boolean): Authorize | undefined {
   if (!settings.AUTH_SECRET && !settings.AUTH_JWKS) return undefined;
   return jwtAuthorizer({
@@ -52,7 +51,6 @@ function authorizeBy(settings: Settings, log: Log, isTraced: boolean): Authorize
 /** Hooks that may wait for the backend, over all threads. */
 const MAX_WAITING_HOOKS = 1_000;
 
-/** The hooks that the settings ask for. */
 async function hooksBy(settings: Settings, log: Log): Promise<Hooks> {
   const { HOOK_URL, HOOK_EVENTS, HOOK_MS, HOOK_SECRET, MAX_MESSAGE_BYTES, WORKERS } = settings;
   if (!HOOK_URL) return {};

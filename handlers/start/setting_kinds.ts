@@ -12,7 +12,6 @@ export interface Setting<T> {
   /** Its name among the {@link Limits}. */ limit?: keyof Limits;
 }
 
-/** The {@link Limits} that are numbers. */
 type NumericLimit = {
   [Name in keyof Limits]-?: Limits[Name] extends number ? Name : never;
 }[keyof Limits];

@@ -130,7 +130,6 @@ export function createWorkers<Settings>({ count, module, shared, limits, log, cl
     return life;
   }
 
-  /** Ends workers that hang. */
   function beat(): void {
     lives.forEach((life) => {
       if (life.missedBeats++ >= MAX_MISSED_BEATS) life.end("it does not answer");
