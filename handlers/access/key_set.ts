@@ -10,7 +10,6 @@ const MAX_AGE_MS = { file: 5_000, url: 600_000 };
 /** For an unknown key they are read again after this. */
 const COOLDOWN_MS = { file: 5_000, url: 30_000 };
 const URL_TIMEOUT_MS = 5_000;
-/** A longer key set is not read. */
 const MAX_BYTES = 1_000_000;
 const TOO_LONG = `it is longer than ${MAX_BYTES} bytes`;
 /** So many unknown keys are remembered, of names this long. */

@@ -80,7 +80,6 @@ export class Allowance {
     this.#joins = new TokenBucket(joinRate, maxRoomsPerConnection, now);
   }
 
-  /** Whether the last message was refused. */
   get isRefusing(): boolean {
     return this.#refusedSince > 0;
   }

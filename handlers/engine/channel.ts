@@ -25,7 +25,6 @@ export interface ChannelOptions<Ours> {
 const MAX_UNCONFIRMED_BYTES = 64 * 1024 * 1024;
 /** What is received is confirmed in steps of so many bytes. */
 const CONFIRM_BYTES = 256 * 1024;
-/** In place of a call's name. */
 const ANSWER = 0;
 const CONFIRM = 1;
 const CLOSE = 2;

@@ -6,7 +6,6 @@ const STEP_MS = 100;
 
 /** Tasks, each to run once its time has come. */
 export class Expiry<T> {
-  /** By the step in which they end. */
   #steps = new Map<number, Set<T>>();
   #nextStep = Infinity;
   #stopTimer?: () => void;

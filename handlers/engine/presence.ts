@@ -11,7 +11,6 @@ const MAX_KNOWN = 2 * MAX_LISTED;
 export class Presence {
   /** A user's members share one person; of any other member only the name is kept. */
   readonly #members = new Map<string, string | Person>();
-  /** There only once a user has joined. */
   #users?: Map<string, Person>;
   /** Members beyond the first one of their user. */ #furtherCount = 0;
   /** The first by name, once somebody has asked; more than are told, so that it outlasts some who leave. */
@@ -21,7 +20,6 @@ export class Presence {
     return this.#members.size - this.#furtherCount;
   }
 
-  /** The name that a member is known by, if it is here. */
   nameOf(member: string): string | undefined {
     const known = this.#members.get(member);
     return typeof known === "object" ? known.name : known;

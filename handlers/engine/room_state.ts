@@ -39,7 +39,6 @@ export class RoomState {
     readonly journal?: RoomJournal,
   ) {}
 
-  /** The entry that a change would make. */
   draft({ key, value, sender, ttlSeconds, member, owner }: Change, time: number): KeptEntry {
     const bytes = encodedBytes(key, value, sender);
     const entry: KeptEntry = { key, value, sender, time, rev: this.map.rev + 1, bytes };

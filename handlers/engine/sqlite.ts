@@ -62,7 +62,6 @@ export class SqliteFile {
     }
   }
 
-  /** Reads all entries, some at a time. */
   read(take: TakeEntry): void {
     const statement = this.#database.prepare(
       "SELECT row, entry FROM log WHERE row > ? ORDER BY row LIMIT 1000",

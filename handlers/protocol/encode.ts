@@ -61,7 +61,6 @@ export interface Dialect {
 export interface StatefulDialect extends Dialect {
   /** The same while changes are withheld or paced: it has no `set`, and `state` stands for it. */
   readonly withheld: Dialect;
-  /** One change. */
   set(room: string, head: Head, entry: Entry): string;
   /** The whole state, or what changed of it, as frames; `seq` is that of the newest message sent. */
   state(room: string, seq: number, span: StateSpan): string[];

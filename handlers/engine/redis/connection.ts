@@ -91,7 +91,6 @@ export class RedisConnection {
     return this.send(command, hasTimeout);
   };
 
-  /** Subscribes to channels for as long as the connection lasts. */
   subscribe(channels: string[]): void {
     const client = this.#client;
     client?.sSubscribe(channels, this.#onPush, true).catch((error: Error) => {

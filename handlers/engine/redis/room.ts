@@ -59,7 +59,6 @@ export class RedisRoom {
     return this.view?.host.listenerCount ?? -1;
   }
 
-  /** Whether nobody on this node uses the room any more. */
   get isIdle(): boolean {
     return !this.view && this.members.size === 0 && this.members.isRegistered;
   }

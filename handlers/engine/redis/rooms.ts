@@ -37,7 +37,6 @@ export class RedisRooms {
     this.#comparison = new Comparison(node, this);
   }
 
-  /** The keys of any room. */
   keysOf(name: string): readonly string[] {
     return this.used.get(name)?.keys ?? keysOf(this.prefix, name);
   }
@@ -156,7 +155,6 @@ export class RedisRooms {
     }
   }
 
-  /** Removes the node from all rooms. */
   async end(): Promise<void> {
     const rooms = [...this.used.values()];
     this.used.clear();
