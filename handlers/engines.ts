@@ -1,12 +1,11 @@
 /**
  * Engines that keep rooms elsewhere: give one to `createParley`. What it needs is loaded when it is opened.
- *
  * @module
  */
 import { fullLimits, type Limits } from "./access/limits.ts";
 import type { Engine } from "./engine/engine.ts";
 import { systemClock } from "./util/clock.ts";
-import { type Log, silentLog } from "./util/log.ts";
+import { guardLog, type Log, silentLog } from "./util/log.ts";
 
 export type * from "./parley.ts";
 export { OptionError } from "./util/option_error.ts";
@@ -21,7 +20,6 @@ export interface EngineOptions {
 
 /**
  * Opens a file, or makes it: rooms survive a restart there.
- *
  * @throws {OptionError} if the file cannot be used, or another process uses it
  */
 export async function durableEngine(
@@ -29,12 +27,11 @@ export async function durableEngine(
   { limits, log = silentLog }: EngineOptions = {},
 ): Promise<Engine> {
   const { createDurableEngine } = await import("./engine/durable.ts");
-  return await createDurableEngine(file, fullLimits(limits), systemClock, log);
+  return await createDurableEngine(file, fullLimits(limits), systemClock, guardLog(log));
 }
 
 /**
  * Connects to Redis: rooms live there, for many processes and machines.
- *
  * @param url `redis://host`, several addresses of a cluster with commas, or `redis+sentinel://host:port,…/name`
  * @throws {OptionError} if the URL is of another kind, or a limit cannot be used
  */
@@ -43,5 +40,5 @@ export async function redisEngine(
   { limits, log = silentLog }: EngineOptions = {},
 ): Promise<Engine> {
   const { createRedisEngine } = await import("./engine/redis/engine.ts");
-  return await createRedisEngine(url, fullLimits(limits), systemClock, log);
+  return await createRedisEngine(url, fullLimits(limits), systemClock, guardLog(log));
 }

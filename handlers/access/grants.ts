@@ -2,9 +2,7 @@
 import { isPersonName, isRoomName, isServerRoom } from "../protocol/parse.ts";
 import type { MaybePromise } from "../util/maybe_promise.ts";
 
-/**
- * What a visitor may do. Rooms are names and `prefix*`; `{sub}` in them stands for the user.
- */
+/** What a visitor may do. Rooms are names and `prefix*`; `{sub}` in them stands for the user. */
 export interface Grants {
   /** Whom the visitor is: limits, idempotency keys and members count by it. */
   user?: string;
@@ -23,7 +21,6 @@ export interface Grants {
 /**
  * Decides who may come in: asked before an upgrade or a route that is not public, and again when a
  * socket sends a fresh token (with the upgrade's URL and headers, `Authorization` replaced).
- *
  * @returns what the visitor may do; a Response refuses
  */
 export interface Authorize {
@@ -54,7 +51,6 @@ export const OPEN_RIGHTS: Rights = {
 
 /**
  * Reads {@link Grants}.
- *
  * @throws {TypeError} if they are no object, or one of them is of the wrong kind
  */
 export function rightsOf(grants: Grants): Rights {

@@ -33,7 +33,6 @@ export class OriginRules {
 
   /**
    * Whether a page of `origin` may connect.
-   *
    * @param host `Host`, or the host of the URL
    * @param isLocal the connection comes from this machine itself, not through a proxy
    */

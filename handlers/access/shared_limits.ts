@@ -11,7 +11,6 @@ export type NoSlot = "full" | "too_many_connections" | "too_many_connections_of_
 export interface SharedLimits {
   /** Counts a client in, or tells why there is no slot for it. */
   acquire(address: string, user?: string): MaybePromise<NoSlot | undefined>;
-  /** Counts a client out. */
   release(address: string, user?: string): void;
   /** Clients of this thread by the keys of {@link keysOf}, in the thread that counts. */
   countsHere?(): ReadonlyMap<string, number>;
@@ -22,7 +21,6 @@ export interface SharedLimits {
   tryPublish(key: string, size: number): MaybePromise<number>;
 }
 
-/** What the threads of a process have in common. */
 interface Process {
   /** Each with its own clients. */
   threads: Set<LimitTable>;
@@ -48,7 +46,6 @@ export class LimitTable implements SharedLimits {
     this.#process.threads.add(this);
   }
 
-  /** How many clients there are, in all threads. */
   get count(): number {
     return this.#sum((thread) => thread.#clients);
   }

@@ -22,7 +22,6 @@ export function shareEngine(engine: Engine) {
     /**
      * Serves a {@link remoteEngine}. The answer ends that: the other thread hosts nothing any more, and
      * who joined through it leaves.
-     *
      * @param onFull the other thread does not take what it is sent, and should be ended
      */
     serve(port: MessagePort, onFull?: () => void): () => void {

@@ -1,7 +1,5 @@
 /**
  * Users who were sent away: keys with a ttl in the server's own room `_bans`, heard by every process.
- *
- * @module
  */
 import { createHash } from "node:crypto";
 import { type Host, isRefusal, type Refusal } from "../engine/engine.ts";
@@ -32,7 +30,6 @@ export class Bans implements Host {
   /**
    * Whether a user is refused now, or was sent away since the token was checked. Costs nothing while
    * nobody is.
-   *
    * @param seen the {@link count} at which it was checked
    */
   has(user: string | undefined, seen = Infinity): boolean {
@@ -43,7 +40,6 @@ export class Bans implements Host {
 
   /**
    * Ends all sockets and streams of a user, in all processes.
-   *
    * @param seconds whole; so long every token of the user is refused
    */
   disconnect(user: string, seconds: number): MaybePromise<StateCursor | Refusal> {
@@ -67,7 +63,6 @@ export class Bans implements Host {
     };
   }
 
-  /** Follows the room. */
   deliver(event: RoomEvent): void {
     if (event.type === "reset") this.#load();
     if (event.type !== "set") return;

@@ -44,7 +44,6 @@ export class LoadWatch {
 
   /**
    * Charges a sender for the frames that its message causes; free of charge while the server keeps up.
-   *
    * @param sender has when what it caused before is paid for, by {@link Clock.elapsedMs}
    * @returns 0, or the ms until it may send that
    */

@@ -14,14 +14,12 @@ export class PendingFrame {
     return this.count === 0 || this.bytes + 1 + bytes <= MAX_FRAME_BYTES;
   }
 
-  /** Adds one object or several that are joined already. */
   add(objects: string, bytes: number): void {
     const isFirst = this.count++ === 0;
     this.text = isFirst ? objects : this.text + "\n" + objects;
     this.bytes += isFirst ? bytes : 1 + bytes;
   }
 
-  /** Empties it. */
   clear(): void {
     this.text = "";
     this.bytes = 0;

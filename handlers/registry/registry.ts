@@ -59,7 +59,6 @@ export class Registry {
   /** The process uses more memory than MAX_RSS_MB. */ isOverMemory = false;
   readonly #engine: Engine;
   readonly #localEngine: Engine;
-  /** Makes ids unique among processes. */
   readonly #idPrefix = crypto.randomUUID().slice(0, 8);
   #lastId = 0;
   readonly sharedLimits: SharedLimits;
@@ -84,7 +83,6 @@ export class Registry {
     return this.rooms.get(name)?.room ?? new Room(name, this.engineOf(name), this);
   }
 
-  /** Forgets an audience whose last subscriber has left. */
   closeAudience(audience: Audience): void {
     const { name, engine } = audience.room;
     if (this.rooms.get(name) !== audience) return;
@@ -92,7 +90,6 @@ export class Registry {
     engine.release(name);
   }
 
-  /** The engine that orders a room. */
   engineOf(room: string): Engine {
     return isServerRoom(room) && !isSharedRoom(room) ? this.#localEngine : this.#engine;
   }
@@ -119,7 +116,6 @@ export class Registry {
     });
   }
 
-  /** Done when no slot is held any more. */
   allReleased(): Promise<void> {
     if (this.heldCount === 0) return Promise.resolve();
     return (this.#released ??= Promise.withResolvers<void>()).promise;
@@ -132,12 +128,10 @@ export class Registry {
     await Promise.all([this.#engine.close(), this.#localEngine.close()]);
   }
 
-  /** A name for a subscriber that no other process gives. */
   nextId(): string {
     return `${this.#idPrefix}-${++this.#lastId}`;
   }
 
-  /** Counts a client in. */
   add(client: Subscriber): void {
     const { remote, kind } = client;
     this.clients.add(client);

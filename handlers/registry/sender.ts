@@ -34,7 +34,6 @@ export interface Sender {
   nameIn(room: string): string | undefined;
   /**
    * Charges it for a message.
-   *
    * @returns 0, or the ms until it may send that
    */
   tryConsume(cost: Cost): MaybePromise<number>;

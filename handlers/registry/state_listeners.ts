@@ -73,7 +73,6 @@ export class StateListeners {
     subscription.dialect = listener.isDirect ? dialect : dialect.withheld;
   }
 
-  /** Forgets a subscription. */
   delete(subscription: Subscription): void {
     const listener = this.#listeners.get(subscription);
     if (!listener) return;
@@ -153,6 +152,12 @@ export class StateListeners {
   /** How many bytes of changes there were at a rev, at least. */
   bytesAt(rev: number): number {
     return this.#marks.findLast((mark) => mark.rev <= rev)?.bytes ?? 0;
+  }
+
+  /** The oldest rev that somebody who gets no changes now was told; 0 where one needs the whole state. */
+  get oldestTold(): number {
+    return this.#listeners.values().filter(({ isDirect }) => !isDirect)
+      .reduce((oldest, { toldRev = 0 }) => Math.min(oldest, toldRev), this.map.rev);
   }
 
   /** What changed behind a rev, or the whole state where that is not known. */

@@ -11,7 +11,6 @@ import { limitsAndAccess, type Settings } from "./settings.ts";
 
 /**
  * Makes the options of a server.
- *
  * @param threads the threads of which this one is one, with their engine
  * @param isTraced requests are traced with their query, so no token may be in it
  * @throws {OptionError} if keys cannot be read or the engine cannot be opened
@@ -36,7 +35,6 @@ export async function parleyOptions(
   };
 }
 
-/** The check of tokens that the settings ask for. */
 function authorizeBy(settings: Settings, log: Log, isTraced: boolean): Authorize | undefined {
   if (!settings.AUTH_SECRET && !settings.AUTH_JWKS) return undefined;
   return jwtAuthorizer({
@@ -53,7 +51,6 @@ function authorizeBy(settings: Settings, log: Log, isTraced: boolean): Authorize
 /** Hooks that may wait for the backend, over all threads. */
 const MAX_WAITING_HOOKS = 1_000;
 
-/** The hooks that the settings ask for. */
 async function hooksBy(settings: Settings, log: Log): Promise<Hooks> {
   const { HOOK_URL, HOOK_EVENTS, HOOK_MS, HOOK_SECRET, MAX_MESSAGE_BYTES, WORKERS } = settings;
   if (!HOOK_URL) return {};
@@ -71,7 +68,6 @@ async function hooksBy(settings: Settings, log: Log): Promise<Hooks> {
 
 /**
  * Opens the engine that the settings ask for; what it needs is loaded only then.
- *
  * @throws {OptionError} if it cannot be opened
  */
 export async function openEngine(settings: Settings, log: Log): Promise<Engine> {

@@ -63,8 +63,11 @@ export const SETTINGS = {
     kind: "a JSON object",
     limit: "roomRules" as const,
     read(text: string) {
-      const rules = readJson(text);
-      return rules === undefined ? undefined : checkRoomRules(rules);
+      try {
+        return checkRoomRules(JSON.parse(text));
+      } catch (error) {
+        if (!(error instanceof SyntaxError)) throw error;
+      }
     },
   },
   MAX_ROOMS: limit("maxRooms", "rooms, empty ones with history included"),
@@ -128,12 +131,4 @@ export function limitsAndAccess(settings: Settings) {
     allowedOrigins: settings.ALLOWED_ORIGINS,
     trustedProxies: settings.TRUST_PROXY,
   };
-}
-
-function readJson(text: string): unknown {
-  try {
-    return JSON.parse(text);
-  } catch {
-    return undefined;
-  }
 }

@@ -96,7 +96,7 @@ export class Chart {
     const usual = seen[Math.ceil(seen.length * 0.98) - 1] ?? 0;
     const isCut = usual > 0 && peak > 3 * usual;
     this.#top = Math.max(MIN_TOP, (isCut ? 2 * usual : peak) * 1.1);
-    this.peak.textContent = isCut ? ` peak ${number.format(peak)}` : "";
+    this.peak.textContent = isCut ? ` · peak ${number.format(peak)}` : "";
     this.figure.classList.toggle("empty", seen.length === 0);
     this.plot.setData([times, ...series]);
   }

@@ -373,6 +373,30 @@ Deno.test("an event stream has state with ids of three parts, which resume both"
   assertEquals(JSON.parse((await whole2.next()).data!).since, undefined);
 });
 
+Deno.test("a paced event stream resumes behind a chat with just the changes that it was not told", async () => {
+  const { ask, set, turn, registry, clock } = stateServer();
+  for (const key of ["a", "b"]) set(key, 1);
+  const path = "/rooms/ops/events?state=1&every=100";
+  const open = async (id = "") =>
+    new EventReader(await ask(path, { headers: { "last-event-id": id } }));
+  await using reader = await open();
+  await reader.next();
+  const { id } = await reader.next();
+  clock.tick(100);
+  set("a", 2);
+  clock.tick(0);
+  assertEquals((await reader.nextData()).rev, 3);
+  set("b", 2);
+  registry.room("ops").submit({ sender: "Ann", message: "1" });
+  const chat = await reader.next();
+  assertEquals(chat.id, id!.replace("0:2", "1:3"));
+  await using again = await open(chat.id);
+  await again.next();
+  const { since, rev, entries } = await again.nextData();
+  assertEquals([since, rev, entries.map(({ key }: Fields) => key)], [3, 4, ["b"]]);
+  await turn();
+});
+
 Deno.test("an engine that answers later costs no change, and gives none twice", async () => {
   const { hear, set, turn, engine } = stateServer();
   const gate = Promise.withResolvers<void>();

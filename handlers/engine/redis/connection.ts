@@ -30,8 +30,7 @@ export interface ConnectionOptions {
   log: Log;
   /** Finds the URL to connect to, before each attempt. */
   findUrl: () => string | Promise<string>;
-  /** What it counts into. */
-  stats: RemoteStats;
+  /** What it counts into. */ stats: RemoteStats;
   /** The connection is usable. What this sends goes before everything else. */
   onConnect(connection: RedisConnection, isSameServer: boolean): void;
   /** A channel brought something. */
@@ -49,10 +48,8 @@ export class RedisConnection {
   readonly #attempted = Promise.withResolvers<void>();
   /** Settles when the first attempt to connect has succeeded or failed. */
   readonly firstAttempt = this.#attempted.promise;
-  /** Host and port of the last attempt. */
-  #address = "";
-  /** The last pause between two attempts; 0 once one succeeds. */
-  #backoffMs = 0;
+  /** Host and port of the last attempt. */ #address = "";
+  /** The last pause between two attempts; 0 once one succeeds. */ #backoffMs = 0;
   #client?: RedisClientType;
   #shas = new Map<string, string>();
   readonly #pending = new PendingCommands();
@@ -76,7 +73,6 @@ export class RedisConnection {
   /**
    * Sends a command. Commands keep the order of the calls; those of one turn are sent together. The
    * answer is `undefined` if none came in time or Redis refused: the outcome is then unknown.
-   *
    * @param hasTimeout `false` waits for the answer as long as the connection lasts
    */
   send(command: (string | Buffer)[], hasTimeout = true): Promise<unknown> {
@@ -104,7 +100,6 @@ export class RedisConnection {
     return this.send(command, hasTimeout);
   };
 
-  /** Subscribes to channels for as long as the connection lasts. */
   subscribe(channels: string[]): void {
     const client = this.#client;
     client?.sSubscribe(channels, this.#onPush, true).catch((error: Error) => {

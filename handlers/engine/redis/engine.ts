@@ -28,7 +28,6 @@ const LIST_MS = 1_000;
 /**
  * Creates the Redis engine. Resolves when the first attempt to connect has succeeded or failed; after
  * a failure the engine keeps trying.
- *
  * @param url see {@link parseRedisUrl}
  * @throws {OptionError} if the URL is of another kind, or a rule of the limits is none
  */

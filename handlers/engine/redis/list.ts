@@ -68,7 +68,6 @@ export class RoomList {
     return parts.flat().filter(({ seq }) => seq !== undefined);
   }
 
-  /** Hosted rooms after a name. */
   async summaries(after: string, limit: number): Promise<RoomSummary[] | Refusal> {
     const found: RoomSummary[] = [];
     for await (const names of this.pages(after)) {

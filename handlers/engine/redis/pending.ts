@@ -15,7 +15,6 @@ export class PendingCommands {
   #bytes = 0;
   #silentTicks = 0;
 
-  /** Whether a command of so many bytes may be added. */
   hasSpace(bytes: number): boolean {
     const isLate = this.#ticks[0].unanswered + this.#ticks[1].unanswered > 0;
     return this.#commands < (isLate ? MAX_PENDING_LATE : MAX_PENDING.commands) &&
@@ -24,7 +23,6 @@ export class PendingCommands {
 
   /**
    * Resolves to what `accept` makes of an answer, or to `undefined` if it fails or times out.
-   *
    * @param hasTimeout `false` waits until `answer` settles
    */
   add(
@@ -65,7 +63,6 @@ export class PendingCommands {
   }
 }
 
-/** The commands of a tick. */
 class Tick {
   unanswered = 0;
   timeOuts: ((answer: undefined) => void)[] = [];

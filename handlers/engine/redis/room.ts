@@ -37,8 +37,7 @@ export class RedisRoom {
   reportedListeners = -1;
   /** When the next key of the state ends, by {@link Clock.elapsedMs}. */
   endsAt = Infinity;
-  /** What the node has received, if it hosts the room. */
-  view?: RoomView;
+  /** What the node has received, if it hosts the room. */ view?: RoomView;
   /** In a cluster the slot of its keys. It spreads comparisons over the rounds, too. */
   readonly slot: number;
   readonly members: LocalMembers;
@@ -60,7 +59,6 @@ export class RedisRoom {
     return this.view?.host.listenerCount ?? -1;
   }
 
-  /** Whether nobody on this node uses the room any more. */
   get isIdle(): boolean {
     return !this.view && this.members.size === 0 && this.members.isRegistered;
   }

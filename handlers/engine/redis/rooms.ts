@@ -37,7 +37,6 @@ export class RedisRooms {
     this.#comparison = new Comparison(node, this);
   }
 
-  /** The keys of any room. */
   keysOf(name: string): readonly string[] {
     return this.used.get(name)?.keys ?? keysOf(this.prefix, name);
   }
@@ -76,7 +75,6 @@ export class RedisRooms {
 
   /**
    * Subscribes to the channels of rooms whose connection is new, and catches up.
-   *
    * @param isSameServer whether it is the process of the connection before, which has lost nothing
    */
   async resume(
@@ -158,7 +156,6 @@ export class RedisRooms {
     }
   }
 
-  /** Removes the node from all rooms. */
   async end(): Promise<void> {
     const rooms = [...this.used.values()];
     this.used.clear();
