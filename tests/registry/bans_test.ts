@@ -6,13 +6,11 @@ import type { Engine, Host } from "../../handlers/engine/engine.ts";
 import { createMemoryEngine } from "../../handlers/engine/memory.ts";
 import { createParley } from "../../handlers/parley.ts";
 import { HttpError } from "../../handlers/protocol/http_error.ts";
-import { redisEngine } from "../../handlers/engines.ts";
 import type { StateSpan } from "../../handlers/protocol/room_event.ts";
 import { BANS_ROOM } from "../../handlers/protocol/parse.ts";
 import { runApp } from "../../handlers/run_app.ts";
 import { FakeClock, handshakeHeaders, infoOf, RecordingLog } from "../support/fakes.ts";
-import { eventually, nextTurn } from "../support/inbox.ts";
-import { RedisServer, redisTest } from "../support/redis_server.ts";
+import { nextTurn } from "../support/inbox.ts";
 
 const authorize = (request: Request) => ({
   user: request.headers.get("authorization") ?? "nobody",
@@ -166,32 +164,6 @@ Deno.test("Bans hold in a process that hears of them later, and retry until the 
   await parley[Symbol.asyncDispose]();
   await first[Symbol.asyncDispose]();
 });
-
-redisTest(
-  "A ban on one Redis node ends the user's stream on another, also on one that starts later",
-  async () => {
-    await using redis = await RedisServer.start();
-    const authorize = () => ({ user: "ann" });
-    const start = async () => createParley({ authorize, engine: await redisEngine(redis.url) });
-    const one = await start();
-    const two = await start();
-    const ask = (parley: typeof one, path: string) =>
-      parley.fetch(new Request(`http://parley.test${path}`));
-    const statusOf = async (parley: typeof one) => {
-      const { status, body } = await ask(parley, "/rooms");
-      await body?.cancel();
-      return status;
-    };
-    const stream = await ask(two, "/rooms/ops/events");
-    assertEquals(stream.status, 200);
-    await one.disconnect("ann", { seconds: 60 });
-    await stream.text();
-    assertEquals(await statusOf(two), 403);
-    const three = await start();
-    await eventually(() => statusOf(three), (status) => status === 403);
-    for (const parley of [one, two, three]) await parley[Symbol.asyncDispose]();
-  },
-);
 
 Deno.test("Bans that are read again look at each client once, however many they are", async () => {
   const { app: { registry }, parley, ask } = start();
