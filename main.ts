@@ -1,5 +1,6 @@
 /** Parley's start: settings → createParley → listen → signals. Only it reads the environment. */
 import config from "./deno.json" with { type: "json" };
+import type { Threads } from "./handlers/app.ts";
 import { isStoreWorker } from "./handlers/engine/store_name.ts";
 import { createParley } from "./handlers/parley.ts";
 import { helpText } from "./handlers/start/help.ts";
@@ -15,7 +16,7 @@ import {
 } from "./handlers/start/process.ts";
 import { readSettings } from "./handlers/start/read_settings.ts";
 import type { Settings } from "./handlers/start/settings.ts";
-import { isWorker, joinThreads, type Running, type Threads } from "./handlers/start/threads.ts";
+import { isWorker, joinThreads, type Running } from "./handlers/start/threads.ts";
 import { systemClock } from "./handlers/util/clock.ts";
 import type { Log } from "./handlers/util/log.ts";
 

@@ -2,7 +2,7 @@
 import { checkHandshake, type Socket } from "./access/handshake.ts";
 import type { ClientHandler } from "./app.ts";
 import { ack, type ErrorDetails, membersList, pong } from "./protocol/encode.ts";
-import { type ClientMessage, parse } from "./protocol/parse.ts";
+import { type ClientMessage, isServerRoom, parse } from "./protocol/parse.ts";
 import { type Cursor, readWanted, type StateCursor, type Wanted } from "./protocol/position.ts";
 import { join, leave, subscribe } from "./registry/membership.ts";
 import type { Registry } from "./registry/registry.ts";
@@ -31,8 +31,7 @@ class ChatSocket extends SenderConnection {
   /** What an `id` counts in: the client's own secret, else this socket. */
   #session = `connection:${this.id}`;
   readonly #renewRights: SubscriberOptions["renew"];
-  /** How many tokens it has sent, and which of them counts. */
-  #sentTokens = 0;
+  /** How many tokens it has sent, and which of them counts. */ #sentTokens = 0;
   #usedToken = 0;
 
   constructor(
@@ -78,7 +77,8 @@ class ChatSocket extends SenderConnection {
     }
     // What reaches no room is charged here.
     const opensRoom = message.type === "listen" || message.type === "leave";
-    this.registry.counters.messagesIn++;
+    // Who watches the server's figures is in none.
+    if (!isServerRoom(room.name)) this.registry.counters.messagesIn++;
     chain(this.tryConsume({ size, opensRoom }), (retry) => {
       if (this.hasEnded) return;
       if (retry === 0) return this.#answerHere(message, room);

@@ -34,9 +34,11 @@ export type { Log, Write } from "./util/log.ts";
 export type { MaybePromise } from "./util/maybe_promise.ts";
 export { DEFAULT_LIMITS, type Limits, OptionError, type Parley, type ParleyOptions };
 
+/** Engines that a Parley has: a process hosts each of their rooms once, and the first would hear no more. */
+const ownedEngines = new WeakSet<Engine>();
+
 /**
  * Makes a Parley. Ending it (`await using`) drains it and closes its engine, also one that was given.
- *
  * @throws {OptionError} if an option cannot be used
  */
 export function createParley(options: ParleyOptions = {}): Parley {
@@ -45,12 +47,15 @@ export function createParley(options: ParleyOptions = {}): Parley {
     const least = `must be at least maxMessageBytes (${maxMessageBytes})`;
     throw new OptionError("maxQueueBytes", `${least}, is ${maxQueueBytes}`);
   }
-  return runApp(createApp(options));
+  const { engine } = options;
+  if (engine && ownedEngines.has(engine)) throw new OptionError("engine", "another Parley has it");
+  const app = createApp(options);
+  if (engine) ownedEngines.add(engine);
+  return runApp(app);
 }
 
 /**
  * Makes the engine that keeps rooms in this process's memory.
- *
  * @throws {OptionError} if a limit cannot be used
  */
 export function memoryEngine(limits: Partial<Limits> = {}): Engine {

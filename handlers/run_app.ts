@@ -23,8 +23,7 @@ import { sha256 } from "./util/digest.ts";
 
 /** Who publishes from code, and under which key. */
 export interface PublishOptions {
-  /** Whom it is from. @default "Anonymous" */
-  sender?: string;
+  /** Whom it is from. @default "Anonymous" */ sender?: string;
   /** An idempotency key: a repeat within 5 minutes gets the first answer and publishes nothing. */
   key?: string;
 }
@@ -33,10 +32,8 @@ export interface PublishOptions {
 export interface SetOptions {
   /** The rev that the key must have; 0: it must not be there. Else a `rev_conflict`. */
   if?: number;
-  /** Whole seconds, after which the key is removed by itself. */
-  ttl?: number;
-  /** Whom it is from. @default "Anonymous" */
-  sender?: string;
+  /** Whole seconds, after which the key is removed by itself. */ ttl?: number;
+  /** Whom it is from. @default "Anonymous" */ sender?: string;
 }
 
 /**
@@ -47,8 +44,7 @@ export interface SetOptions {
 export interface Parley extends AsyncDisposable {
   /** Answers a request, a handshake too: give it to `Deno.serve`. Without `info` no limit counts by address. */
   readonly fetch: Fetch;
-  /** How many clients are connected. */
-  readonly clientCount: number;
+  /** How many clients are connected. */ readonly clientCount: number;
   /** Publishes any JSON value. */
   publish(room: string, message: unknown, options?: PublishOptions): Promise<Cursor>;
   /** Hands on a message of the moment: it is neither numbered nor kept. */
@@ -98,9 +94,9 @@ const CLOSE_MS = 300;
 
 /** Starts what an app does by itself, and gives it the face that {@link createParley} promises. */
 export function runApp(app: App): Parley {
-  const { registry, clock, log, limits } = app;
+  const { registry, clock } = app;
   const watches = [
-    guardMemory({ registry, maxMb: limits.maxRssMb, clock, log }),
+    guardMemory(registry),
     auditSlots(registry),
     guardQueues(registry),
     publishStats(app),
@@ -130,7 +126,7 @@ export function runApp(app: App): Parley {
     async publish(name, message, { sender, key } = {}) {
       const room = roomOf(name);
       const draft = { sender: senderOf(sender), message: encode(message) };
-      const digest = key === undefined ? "" : await sha256(JSON.stringify(draft));
+      const digest = key === undefined ? "" : sha256(JSON.stringify(draft));
       const known = key === undefined ? undefined : { session: "program", id: key, digest };
       return granted(await room.submit({ ...draft, key: known }), `publish in ${name}`);
     },

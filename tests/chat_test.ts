@@ -1,5 +1,5 @@
 // The plain dialect: each line of its table in the protocol, with exact texts and nothing more.
-import { assert, assertEquals } from "@std/assert";
+import { assert, assertEquals, assertLess } from "@std/assert";
 import { createMemoryEngine } from "../handlers/engine/memory.ts";
 import {
   createTestApp,
@@ -381,6 +381,14 @@ Deno.test("a flood of refusals ends its sender, though some of it is taken", asy
   }
   assertEquals(ann.closes, [{ code: 1008, reason: "rate limited" }]);
   assert(refused >= 1_000 && refused < 1_300, `${refused} refusals`);
+});
+
+Deno.test("nothing more is read of a frame whose lines ended its sender", async () => {
+  const { connect, registry } = createTestApp();
+  const ann = await connect("/chat/ops", { dialect: "v1" });
+  ann.say(Array(4_000).fill('{"type":"ping"}').join("\n"));
+  assertEquals(ann.closes, [{ code: 1008, reason: "rate limited" }]);
+  assertLess(registry.counters.messagesIn, 1_200);
 });
 
 Deno.test("a message is charged by what it grows to: numbers expand on their way out", async () => {

@@ -69,13 +69,15 @@ Deno.test("echo() closes a socket over MESSAGE_RATE with 1008 at once", async ()
 });
 
 Deno.test("echo() closes a socket over BYTE_RATE with 1008 at once", async () => {
-  const { connect } = createTestApp({ settings: { BYTE_RATE: 10 } });
+  const { connect, registry } = createTestApp({ settings: { BYTE_RATE: 10 } });
   const socket = await connect("/echo?prefix=");
-  socket.say("12345");
+  socket.say("1é34");
   socket.sayBytes(1, 2, 3, 4, 5);
   assertEquals(socket.closes, []);
   socket.sayBytes(1);
-  assertEquals(socket.take(), ["12345", new Uint8Array([1, 2, 3, 4, 5])]);
+  assertEquals(socket.take(), ["1é34", new Uint8Array([1, 2, 3, 4, 5])]);
+  const { messagesIn, bytesIn, framesOut } = registry.counters;
+  assertEquals([messagesIn, bytesIn, framesOut], [3, 10, 2]);
   assertEquals(socket.closes, [{ code: 1008, reason: "rate limited" }]);
 });
 

@@ -1,8 +1,14 @@
 // The engines that a program gives to Parley, and errors of options.
 import { assertEquals, assertInstanceOf, assertRejects } from "@std/assert";
-import { durableEngine } from "../handlers/durable.ts";
-import { createParley, jwtAuthorizer, memoryEngine, OptionError } from "../handlers/parley.ts";
-import { redisEngine } from "../handlers/redis.ts";
+import {
+  createParley,
+  jwtAuthorizer,
+  memoryEngine,
+  OptionError,
+  ParleyError,
+} from "../handlers/parley.ts";
+import { durableEngine, redisEngine } from "../handlers/engines.ts";
+import { freePort } from "./support/process.ts";
 
 Deno.test("durableEngine() keeps rooms over the end of a Parley", async () => {
   const folder = await Deno.makeTempDir();
@@ -13,6 +19,17 @@ Deno.test("durableEngine() keeps rooms over the end of a Parley", async () => {
     assertEquals((await parley.publish("ops", seq)).seq, seq);
   }
   await Deno.remove(folder, { recursive: true });
+});
+
+Deno.test("a log of one's own that throws stops no engine", async () => {
+  const fail = () => {
+    throw new Error("the log is broken");
+  };
+  const log = { info: fail, warn: fail, error: fail };
+  const engine = await redisEngine(`redis://127.0.0.1:${freePort()}`, { log });
+  await using parley = createParley({ engine, limits: { drainSeconds: 0 } });
+  const error = await assertRejects(() => parley.publish("ops", 1), ParleyError);
+  assertEquals(error.code, "unavailable");
 });
 
 Deno.test("an option that cannot be used is an OptionError with the name that the program wrote", async () => {

@@ -1,13 +1,18 @@
 // What a program does with Parley in its own code.
 import { assert, assertEquals, assertRejects, assertThrows } from "@std/assert";
 import { configureSync, getConfig, getLogger, type LogRecord, resetSync } from "@logtape/logtape";
+import { processMemory } from "../handlers/access/memory_guard.ts";
+import { createApp } from "../handlers/app.ts";
 import {
   createParley,
   type Grants,
   memoryEngine,
+  OptionError,
   ParleyError,
   refuse,
 } from "../handlers/parley.ts";
+import { runApp } from "../handlers/run_app.ts";
+import { FakeClock } from "./support/fakes.ts";
 import { nextTurn } from "./support/inbox.ts";
 
 /** A Parley that goes in no time. */
@@ -48,6 +53,15 @@ Deno.test("publish() counts a key once, and refuses it with another message", as
   assertEquals(await parley.publish("ops", "a", { key: "k" }), first);
   const error = await assertRejects(() => parley.publish("ops", "b", { key: "k" }), ParleyError);
   assertEquals([error.code, error.message], ["conflict", "Cannot publish in ops: conflict"]);
+});
+
+Deno.test("publish() keeps the order of its calls, whichever have keys and whether they are awaited", async () => {
+  await using parley = create({ limits: { maxMessageBytes: 2_000_000, maxQueueBytes: 4_000_000 } });
+  const sent = ["x".repeat(1_000_000), "a", "y".repeat(100_000), "b"];
+  const keyed = sent.map((message, n) =>
+    parley.publish("ops", message, n === 3 ? {} : { key: `${n}` })
+  );
+  assertEquals((await Promise.all(keyed)).map(({ seq }) => seq), [1, 2, 3, 4]);
 });
 
 Deno.test("what is no room, no name or no JSON is refused at once", async () => {
@@ -260,10 +274,40 @@ Deno.test("drain() takes nobody in any more, in the seconds it is given", async 
   assertEquals([ready.status, await ready.text()], [503, "draining\n"]);
 });
 
+Deno.test("a second drain() waits for the first, and sends nobody away again", async () => {
+  const clock = new FakeClock();
+  const parley = runApp(createApp({ clock }));
+  const hear = async () => {
+    const stream = await parley.fetch(new Request("http://parley.test/rooms/ops/events"));
+    return { text: stream.text() };
+  };
+  const heard = [await hear(), await hear()];
+  const drained = [parley.drain({ seconds: 2 }), parley.drain({ seconds: 60 })];
+  clock.tick(2_000);
+  await Promise.all(drained);
+  for (const { text } of heard) assertEquals((await text).split("retry:").length, 2);
+  await parley[Symbol.asyncDispose]();
+});
+
+Deno.test("a subscription that has ended is forgotten with all that it was given", async () => {
+  await using parley = create();
+  const hear = async () => {
+    const { signal } = new AbortController();
+    for await (const _ of parley.subscribe("a", { signal })) break;
+    return new WeakRef(signal);
+  };
+  const signal = await hear();
+  await nextTurn();
+  await processMemory.collect();
+  assertEquals(signal.deref(), undefined);
+});
+
 Deno.test("an engine of one's own is closed with Parley", async () => {
   const engine = memoryEngine();
   {
     await using parley = create({ engine });
+    // It hosts a room once: a second one would take the rooms of the first.
+    assertThrows(() => create({ engine }), OptionError, "engine: another Parley has it");
     await parley.publish("ops", 1);
     assertEquals(engine.stats().rooms, 1);
   }

@@ -21,10 +21,8 @@ export interface RequestInfo {
 
 /** Who asks. */
 export interface Visitor {
-  /** Address and port, for the log. */
-  remote: string;
-  /** What limits of connections count by: the address, or its /64. */
-  address: string;
+  /** Address and port, for the log. */ remote: string;
+  /** What limits of connections count by: the address, or its /64. */ address: string;
   /** What limits of requests count by: the user, else the address; nothing for an admin. */
   rateKey?: string;
   rights: Rights;
@@ -60,15 +58,7 @@ export interface AccessRules {
   trustedProxies: number;
   /** Decides who may come in and do what. @default everybody may do everything */
   authorize?: Authorize;
-  /** What happens is written here. @default silent */
-  log: Log;
-}
-
-interface AccessRequest {
-  request: Request;
-  info: RequestInfo;
-  need: Need;
-  room?: string;
+  /** What happens is written here. @default silent */ log: Log;
 }
 
 /** Times out an `authorize`, as a hook. */
@@ -105,11 +95,17 @@ export class Access {
 
   /**
    * Finds out who asks, and whether they may.
-   *
    * @returns the visitor, or the answer with which an `authorize` refused
    * @throws {HttpError} 403 for an origin or a room that is not allowed, 401 without a good token
    */
-  async authorize({ request, info, need, room }: AccessRequest): Promise<Visitor | Response> {
+  async authorize(
+    { request, info, need, room }: {
+      request: Request;
+      info: RequestInfo;
+      need: Need;
+      room?: string;
+    },
+  ): Promise<Visitor | Response> {
     const { headers } = request;
     const { trustedProxies, authorize } = this.#rules;
     const { remoteAddr } = info;

@@ -2,22 +2,16 @@
 import { isPersonName, isRoomName, isServerRoom } from "../protocol/parse.ts";
 import type { MaybePromise } from "../util/maybe_promise.ts";
 
-/**
- * What a visitor may do. Rooms are names and `prefix*`; `{sub}` in them stands for the user.
- */
+/** What a visitor may do. Rooms are names and `prefix*`; `{sub}` in them stands for the user. */
 export interface Grants {
   /** Whom the visitor is: limits, idempotency keys and members count by it. */
   user?: string;
-  /** The only name to join with; any if missing. */
-  name?: string;
-  /** Unix ms at which the visit ends. */
-  expiresAt?: number;
+  /** The only name to join with; any if missing. */ name?: string;
+  /** Unix ms at which the visit ends. */ expiresAt?: number;
   /** May read `/metrics` and the server's own rooms, and end other users' visits. */
   admin?: boolean;
-  /** May publish over HTTP. */
-  publish?: boolean;
-  /** Rooms to subscribe to; all if missing. */
-  rooms?: string[];
+  /** May publish over HTTP. */ publish?: boolean;
+  /** Rooms to subscribe to; all if missing. */ rooms?: string[];
   /** Rooms among them to speak in; all of {@link rooms} if missing. */
   speak?: string[];
   /** Rooms that a socket is subscribed to from the start, in addition to {@link rooms}. */
@@ -27,21 +21,18 @@ export interface Grants {
 /**
  * Decides who may come in: asked before an upgrade or a route that is not public, and again when a
  * socket sends a fresh token (with the upgrade's URL and headers, `Authorization` replaced).
- *
  * @returns what the visitor may do; a Response refuses
  */
 export interface Authorize {
   (request: Request, room?: string): MaybePromise<Grants | Response>;
-  /** What it counts, for `/metrics`. */
-  readonly figures?: { keyFailures: number };
+  /** What it counts, for `/metrics`. */ readonly figures?: { keyFailures: number };
 }
 
 /** {@link Grants} that were checked, as questions. */
 export interface Rights extends Pick<Grants, "user" | "name" | "expiresAt"> {
   /** Whom idempotency keys count by: the user, else the name; empty for a stranger. */
   subject: string;
-  /** Rooms to subscribe to from the start. */
-  listen: string[];
+  /** Rooms to subscribe to from the start. */ listen: string[];
   maySubscribe(room: string): boolean;
   maySpeak(room: string): boolean;
   mayPublish: boolean;
@@ -60,7 +51,6 @@ export const OPEN_RIGHTS: Rights = {
 
 /**
  * Reads {@link Grants}.
- *
  * @throws {TypeError} if they are no object, or one of them is of the wrong kind
  */
 export function rightsOf(grants: Grants): Rights {

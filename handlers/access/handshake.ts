@@ -4,9 +4,7 @@ import { type Dialect, plain, v1 } from "../protocol/encode.ts";
 
 /**
  * Checks what the runtime does not check of a handshake.
- *
  * @returns the dialect that the client asks for
- *
  * @throws {HttpError} 426 without an upgrade to version 13, 400 for a bad key. RFC 6455, 4.2.1
  */
 export function checkHandshake({ headers, method }: Request): Dialect {
@@ -66,7 +64,6 @@ function isFoundByDeno(headers: Headers, protocol: string): boolean {
 
 /**
  * Upgrades by Deno. Pings after `idleTimeoutSeconds` of silence and ends a peer that does not answer.
- *
  * @throws {TypeError} if the request is no WebSocket handshake
  * @throws {HttpError} 500 for a copy of a request, on which Deno would answer 101 and then break off
  */

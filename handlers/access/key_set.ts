@@ -1,6 +1,7 @@
 /** The public keys of tokens: a JWKS file that is read again and again, or a URL. */
 import type { JSONWebKeySet, JWTVerifyGetKey } from "jose";
 import { HttpError } from "../protocol/http_error.ts";
+import { readText } from "../util/bytes.ts";
 import type { Clock } from "../util/clock.ts";
 import type { Log } from "../util/log.ts";
 import { OptionError } from "../util/option_error.ts";
@@ -10,7 +11,6 @@ const MAX_AGE_MS = { file: 5_000, url: 600_000 };
 /** For an unknown key they are read again after this. */
 const COOLDOWN_MS = { file: 5_000, url: 30_000 };
 const URL_TIMEOUT_MS = 5_000;
-/** A longer key set is not read. */
 const MAX_BYTES = 1_000_000;
 const TOO_LONG = `it is longer than ${MAX_BYTES} bytes`;
 /** So many unknown keys are remembered, of names this long. */
@@ -22,7 +22,6 @@ const SECRET = /(?<=:\/\/)[^/?#\s]*@|\?[^\s);:]*/g;
 /**
  * Makes the function that finds a token's key, and tells the log when the keys cannot be read: those of
  * a file stay in use then, those of a URL until they are too old.
- *
  * @param jwks a file or an `http` or `https` URL
  * @param figures where attempts to read the keys that failed are counted
  * @returns a function that is to be called at the first token: it loads `jose`
@@ -129,12 +128,7 @@ async function fetchKeys(url: string): Promise<JSONWebKeySet> {
     await body?.cancel();
     throw new Error(`it answers with ${status}`);
   }
-  let text = "";
-  for await (const chunk of body!.pipeThrough(new TextDecoderStream())) {
-    text += chunk;
-    if (text.length > MAX_BYTES) throw new Error(TOO_LONG);
-  }
-  return parseKeys(text);
+  return parseKeys(await readText(body, MAX_BYTES, new Error(TOO_LONG)));
 }
 
 function parseKeys(text: string): JSONWebKeySet {

@@ -8,18 +8,11 @@ const GROWTH = 1.2;
 /** While the server is over its memory, garbage is collected no more often than this. */
 const COLLECT_MS = 10_000;
 
-/** The process as the guard sees it; tests give another. */
-export interface Memory {
-  /** Resident bytes. */
-  rss(): number;
-  /** Collects all garbage of this thread, where the runtime allows it. */
-  collect(): Promise<void>;
-}
-
-/** V8's own collector. Loaded at its first use, which takes some 50 ms. */
-export const processMemory: Memory = {
-  rss: () => Deno.memoryUsage().rss,
-  async collect() {
+/** The process as the guard sees it: its resident bytes, and V8's own collector of this thread's garbage. */
+export const processMemory = {
+  rss: (): number => Deno.memoryUsage().rss,
+  async collect(): Promise<void> {
+    // Loaded at its first use, which takes some 50 ms.
     try {
       (await import("node:v8")).setFlagsFromString("--expose-gc");
       (await import("node:vm")).runInNewContext("gc")();
@@ -29,24 +22,21 @@ export const processMemory: Memory = {
   },
 };
 
-interface MemoryGuardOptions {
-  registry: { isOverMemory: boolean; readonly heldCount: number };
-  /** MAX_RSS_MB; 0 = no limit. */
-  maxMb: number;
-  clock: Clock;
-  log: Log;
-  memory?: Memory;
+interface Guarded {
+  isOverMemory: boolean;
+  readonly heldCount: number;
+  readonly limits: { maxRssMb: number };
+  readonly clock: Clock;
+  readonly log: Log;
 }
 
 /**
  * Looks twice a second. V8 collects as it allocates: without this the garbage of a crowd that has left
  * would stay, and a server that lets nobody in for lack of memory would never have reason to collect.
- *
  * @returns stops the watch
  */
-export function guardMemory(
-  { registry, maxMb, clock, log, memory = processMemory }: MemoryGuardOptions,
-): () => void {
+export function guardMemory(registry: Guarded, memory = processMemory): () => void {
+  const { clock, log, limits: { maxRssMb } } = registry;
   let level = memory.rss();
   let collectedAt = -Infinity;
   const isDue = (rss: number) =>
@@ -55,7 +45,7 @@ export function guardMemory(
       : registry.heldCount === 0 && rss > GROWTH * level;
   const look = async () => {
     const rss = memory.rss();
-    registry.isOverMemory = maxMb > 0 && rss > maxMb * 1_000_000;
+    registry.isOverMemory = maxRssMb > 0 && rss > maxRssMb * 1_000_000;
     if (!isDue(rss)) return;
     collectedAt = clock.elapsedMs();
     await memory.collect();

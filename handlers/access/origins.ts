@@ -15,8 +15,7 @@ const LOOPBACK = /^(?:localhost|.+\.localhost|127\.\d+\.\d+\.\d+|\[::1\])$/;
 
 /** A list of origins: `same`, `*`, `https://a.example`, `*.example.com`, `null`, `app://id`, … */
 export class OriginRules {
-  /** Every page may connect. */
-  isAny = false;
+  /** Every page may connect. */ isAny = false;
   #allowsSame = false;
   readonly #exact = new Set<string>();
   readonly #wildcards: RegExp[] = [];
@@ -34,7 +33,6 @@ export class OriginRules {
 
   /**
    * Whether a page of `origin` may connect.
-   *
    * @param host `Host`, or the host of the URL
    * @param isLocal the connection comes from this machine itself, not through a proxy
    */

@@ -14,7 +14,6 @@ export class TokenBucket {
 
   /**
    * Consumes `units` if there are enough. A full bucket lets more than its burst through.
-   *
    * @returns 0 if they were consumed, else the ms until they can be
    */
   tryConsume(units: number, now: number): number {
@@ -64,31 +63,23 @@ const MAX_REFUSED_MS = 10_000;
 const MAX_REFUSALS = 1_000;
 const REFUSALS_PER_SECOND = 100;
 
-type SocketLimits = Pick<
-  Limits,
-  "messageRate" | "byteRate" | "joinRate" | "maxRoomsPerConnection"
->;
-
 /** The three token buckets of a socket, which refuse together. */
 export class Allowance {
   readonly #messages: TokenBucket;
   readonly #bytes: TokenBucket;
   readonly #joins: TokenBucket;
-  /** Made at the first refusal. */
-  #refusals?: TokenBucket;
-  /** When the current run of refusals began; 0 without one. */
-  #refusedSince = 0;
+  /** Made at the first refusal. */ #refusals?: TokenBucket;
+  /** When the current run of refusals began; 0 without one. */ #refusedSince = 0;
   #isFlooding = false;
 
   /** @param now ms by {@link Clock.elapsedMs} */
-  constructor(limits: SocketLimits, now: number) {
+  constructor(limits: Limits, now: number) {
     const { messageRate, byteRate, joinRate, maxRoomsPerConnection } = limits;
     this.#messages = new TokenBucket(messageRate, messageRate, now);
     this.#bytes = new TokenBucket(byteRate, byteRate, now);
     this.#joins = new TokenBucket(joinRate, maxRoomsPerConnection, now);
   }
 
-  /** Whether the last message was refused. */
   get isRefusing(): boolean {
     return this.#refusedSince > 0;
   }

@@ -11,19 +11,16 @@ export type NoSlot = "full" | "too_many_connections" | "too_many_connections_of_
 export interface SharedLimits {
   /** Counts a client in, or tells why there is no slot for it. */
   acquire(address: string, user?: string): MaybePromise<NoSlot | undefined>;
-  /** Counts a client out. */
   release(address: string, user?: string): void;
   /** Clients of this thread by the keys of {@link keysOf}, in the thread that counts. */
   countsHere?(): ReadonlyMap<string, number>;
-  /** Whether MAX_CONNECTIONS clients are counted in. */
-  readonly isFull: boolean;
+  /** Whether MAX_CONNECTIONS clients are counted in. */ readonly isFull: boolean;
   /** Charges a user for a message; returns 0, or the ms until it may be sent. */
   trySend(user: string): MaybePromise<number>;
   /** Charges a visitor for a request to publish `size` bytes; returns 0, or the ms until it may. */
   tryPublish(key: string, size: number): MaybePromise<number>;
 }
 
-/** What the threads of a process have in common. */
 interface Process {
   /** Each with its own clients. */
   threads: Set<LimitTable>;
@@ -34,8 +31,7 @@ interface Process {
 
 /** The limits of one thread, in the thread that counts for all; its answers come at once. */
 export class LimitTable implements SharedLimits {
-  /** Clients of this thread, and by the keys of {@link keysOf}. */
-  #clients = 0;
+  /** Clients of this thread, and by the keys of {@link keysOf}. */ #clients = 0;
   readonly #counts = new Map<string, number>();
   readonly #process: Process;
 
@@ -50,7 +46,6 @@ export class LimitTable implements SharedLimits {
     this.#process.threads.add(this);
   }
 
-  /** How many clients there are, in all threads. */
   get count(): number {
     return this.#sum((thread) => thread.#clients);
   }

@@ -1,8 +1,6 @@
 /**
  * The slot of a client that stays: a socket or an event stream. It is counted in before the client is
  * served, and counted out once, whatever ends it.
- *
- * @module
  */
 import { HttpError } from "../protocol/http_error.ts";
 import type { MaybePromise } from "../util/maybe_promise.ts";
@@ -30,7 +28,6 @@ const FULL_RETRY_SECONDS = 5;
 
 /**
  * Serves a client if there is a slot for it; where the handler throws, the slot is released.
- *
  * @throws {HttpError} 503 with `Retry-After` while the server drains or is full, 429 for an address
  * or a user that has too many
  */

@@ -3,7 +3,7 @@ import type { JWTPayload, JWTVerifyGetKey } from "jose";
 import { HttpError } from "../protocol/http_error.ts";
 import { isPersonName } from "../protocol/parse.ts";
 import { type Clock, systemClock } from "../util/clock.ts";
-import { type Log, silentLog } from "../util/log.ts";
+import { guardLog, type Log, silentLog } from "../util/log.ts";
 import { OptionError } from "../util/option_error.ts";
 import type { Authorize, Grants } from "./grants.ts";
 import { offeredProtocols } from "./handshake.ts";
@@ -13,12 +13,9 @@ import { keySet } from "./key_set.ts";
 export interface JwtOptions {
   /** Secret of HS256 tokens, at least 32 bytes; behind `base64:` its bytes in base64. */
   secret?: string;
-  /** Public keys instead: a JWKS file, or the URL of one. */
-  jwks?: string;
-  /** The `iss` that a token must have; any if missing. */
-  issuer?: string;
-  /** An `aud` that a token must have; any if missing. */
-  audience?: string;
+  /** Public keys instead: a JWKS file, or the URL of one. */ jwks?: string;
+  /** The `iss` that a token must have; any if missing. */ issuer?: string;
+  /** An `aud` that a token must have; any if missing. */ audience?: string;
   /** Seconds after its `iat` at which a token ends, whatever its `exp`. @default 0 (never) */
   maxTokenSeconds?: number;
   /** Requests are traced with their query, so no token may be in it. */
@@ -46,11 +43,11 @@ const NOT_YET_VALID = "The token is not valid yet.";
 /**
  * Makes an `authorize` that wants a token: in `Authorization: Bearer`, as subprotocol `token.…`, or in
  * `?token=`. Its rights are the claims of `handlers/README.md`, Tokens.
- *
  * @throws {OptionError} if the secret is too short or the keys cannot be read
  */
 export function jwtAuthorizer(options: JwtOptions): JwtAuthorizer {
-  const { secret, jwks, issuer, audience, clock = systemClock, log = silentLog } = options;
+  const { secret, jwks, issuer, audience, clock = systemClock } = options;
+  const log = guardLog(options.log ?? silentLog);
   const figures = { keyFailures: 0 };
   if ((secret === undefined) === (jwks === undefined)) {
     throw new OptionError("secret", "either it or jwks is needed");
@@ -113,7 +110,6 @@ function secretKey(secret: string): () => Promise<JWTVerifyGetKey> {
 
 /**
  * The bytes of a secret; behind `base64:` it is encoded.
- *
  * @throws {OptionError} if they are too few, or no base64
  */
 export function secretBytes(secret: string): Uint8Array<ArrayBuffer> {

@@ -64,7 +64,6 @@ export class Budget {
   /** Keys of rooms' state: at most half of `maxBytes`, of one owner an eighth of that. */
   readonly state: FairShare;
   readonly histories = new BySize();
-  /** Dedupe tables, by the bytes that they may forget early. */
   readonly tables = new BySize();
 
   constructor(readonly maxBytes: number) {

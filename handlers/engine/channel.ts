@@ -25,7 +25,6 @@ export interface ChannelOptions<Ours> {
 const MAX_UNCONFIRMED_BYTES = 64 * 1024 * 1024;
 /** What is received is confirmed in steps of so many bytes. */
 const CONFIRM_BYTES = 256 * 1024;
-/** In place of a call's name. */
 const ANSWER = 0;
 const CONFIRM = 1;
 const CLOSE = 2;
@@ -117,17 +116,13 @@ export class Channel<Ours extends Calls<Ours>, Theirs extends Calls<Theirs>> {
       this.close();
       this.options.onClose?.();
     } else {
-      this.#answer(name as keyof Ours, id, values);
-    }
-  }
-
-  #answer(name: keyof Ours, id: number, values: unknown[]): void {
-    try {
-      const answer = this.options.calls[name](...values as never[]);
-      if (id > 0) chain(answer, (value) => this.#enqueue(ANSWER, id, [value]));
-    } catch (error) {
-      // One call's error must not cost another.
-      reportError(error);
+      try {
+        const answer = this.options.calls[name as keyof Ours](...values as never[]);
+        if (id > 0) chain(answer, (value) => this.#enqueue(ANSWER, id, [value]));
+      } catch (error) {
+        // One call's error must not cost another.
+        reportError(error);
+      }
     }
   }
 }

@@ -29,7 +29,6 @@ const EFFECT_BYTES = 300;
 
 /**
  * Makes the durable engine over a file, with everything that the file has.
- *
  * @param open opens the store in the file, and gives `take` what it has
  * @throws {OptionError} if the file cannot be used, or another process uses it
  */

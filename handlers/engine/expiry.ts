@@ -6,7 +6,6 @@ const STEP_MS = 100;
 
 /** Tasks, each to run once its time has come. */
 export class Expiry<T> {
-  /** By the step in which they end. */
   #steps = new Map<number, Set<T>>();
   #nextStep = Infinity;
   #stopTimer?: () => void;
@@ -40,6 +39,11 @@ export class Expiry<T> {
     }
     // There may be more of them than a call takes arguments.
     this.#setTimer(this.#steps.keys().reduce((first, step) => Math.min(first, step), Infinity));
+  }
+
+  /** What ends in the step of `now`: all that may be over and that {@link run} has not ended. */
+  next(now: number): T[] {
+    return [...this.#steps.get(Math.ceil(now / STEP_MS)) ?? []];
   }
 
   clear(): void {

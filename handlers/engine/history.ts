@@ -34,7 +34,6 @@ export class History implements Droppable {
     this.#push(chat, row);
   }
 
-  /** The kept messages behind `seq`, oldest first. */
   since(seq: number): Chat[] {
     const firstSeq = this.seq - this.#length + 1;
     return this.#chats.slice(this.#start + Math.max(0, seq + 1 - firstSeq));

@@ -29,7 +29,6 @@ export class HostGate implements Host {
     this.#held = undefined;
   }
 
-  /** Lets nothing through any more. */
   close(): void {
     this.#isClosed = true;
   }

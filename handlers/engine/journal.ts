@@ -39,7 +39,6 @@ export interface Changes {
 /** Where what is kept is written down. */
 export interface Journal {
   /** The newest row's number; a new row has the next one. */ lastRow: number;
-  /** Writes an entry, or replaces it. */
   put(row: number, entry: Entry): void;
   /** Deletes a row, now or later: until then a reader has to know that it is over. */
   delete(row: number): void;
@@ -69,7 +68,6 @@ export class RoomJournal {
     this.putRoom(this.#seq);
   }
 
-  /** Takes what the room's own entry says. */
   restore(seq: number, forgottenRev: number): void {
     this.#seq = seq;
     this.#forgottenRev = forgottenRev;

@@ -112,6 +112,7 @@ export class MemoryEngine implements Engine {
 
   state(name: string, since?: StateCursor): StateSpan {
     const room = this.memory.get(name);
+    this.memory.expiry.run();
     room?.removeKeys(room.state?.overdue(this.clock.now()));
     const { epoch = newEpoch(), state: { map } = NO_STATE } = room ?? {};
     const isKnown = since?.epoch === epoch && map.knows(since.rev);

@@ -7,6 +7,7 @@ import { Expiry } from "./expiry.ts";
 import { type Journal, RoomJournal } from "./journal.ts";
 import { MemoryRoom, newEpoch } from "./memory_room.ts";
 import { type HistoryLimits, type RoomLimits, roomLimits } from "./room_rules.ts";
+import { byName, placeOf } from "../util/sorted.ts";
 import { RoomShares } from "./room_shares.ts";
 import type { ExpiringKey } from "./room_state.ts";
 
@@ -27,8 +28,9 @@ export class MemoryRooms {
   #nextEpoch = newEpoch();
   readonly #rooms = new Map<string, MemoryRoom>();
   readonly shares: RoomShares;
-  /** The rooms with a host, by name, until a host comes or goes. */
-  #hosted?: MemoryRoom[];
+  /** The rooms with a host, by name, but for those whose host has come or gone since. */
+  #hosted: MemoryRoom[] = [];
+  readonly #changed = new Set<MemoryRoom>();
   readonly #limitsOf: (room: string) => Required<RoomLimits>;
 
   /**
@@ -85,7 +87,7 @@ export class MemoryRooms {
 
   setHost(room: MemoryRoom, host: Host | undefined): void {
     room.host = host;
-    this.#hosted = undefined;
+    this.#changed.add(room);
     this.shares.setEmpty(room, !host);
   }
 
@@ -97,10 +99,29 @@ export class MemoryRooms {
 
   /** Rooms with a host, by name, those behind `after`, at most `limit`. */
   hosted(after: string, limit: number): MemoryRoom[] {
-    this.#hosted ??= [...this.#rooms.values()].filter(({ host }) => host !== undefined)
-      .sort((a, b) => a.name < b.name ? -1 : 1);
-    const first = this.#hosted.findIndex(({ name }) => name > after);
-    return first < 0 ? [] : this.#hosted.slice(first, first + limit);
+    this.#sortHosted();
+    const at = placeOf(this.#hosted, after);
+    const first = this.#hosted[at]?.name === after ? at + 1 : at;
+    return this.#hosted.slice(first, first + limit);
+  }
+
+  #sortHosted(): void {
+    const [hosted, changed] = [this.#hosted, this.#changed];
+    if (changed.size < 100) {
+      for (const room of changed) {
+        const at = placeOf(hosted, room.name);
+        const isListed = hosted[at] === room;
+        if (isListed !== (room.host !== undefined)) {
+          hosted.splice(at, +isListed, ...isListed ? [] : [room]);
+        }
+      }
+    } else {
+      const known = hosted.filter((room) => !changed.has(room));
+      const added = [...changed].filter(({ host }) => host).sort(byName);
+      // Two runs that are sorted are merged, which is far faster than sorting all.
+      this.#hosted = [...known, ...added].sort(byName);
+    }
+    changed.clear();
   }
 
   /** Drops what is older than its room's seconds: messages, ids, and rooms that are empty for so long. */
@@ -127,7 +148,8 @@ export class MemoryRooms {
     this.expiry.clear();
     this.#rooms.clear();
     this.shares.clear();
-    this.#hosted = undefined;
+    this.#hosted = [];
+    this.#changed.clear();
   }
 
   #add(name: string, epoch: string, row?: number, address?: string): MemoryRoom {

@@ -33,7 +33,6 @@ const REPORT_MS = 1_000;
 /** With more of them unanswered the owner hangs. */
 const MAX_UNANSWERED_REPORTS = 2;
 
-/** A room that a remote engine hosts. */
 interface Hosting {
   id: number;
   gate: HostGate;

@@ -45,7 +45,6 @@ const SHARED_ROOM_LIMITS: Required<RoomLimits> = {
 
 /**
  * Makes the function that tells what is kept of a room. No rule counts for the server's own rooms.
- *
  * @throws {OptionError} if a rule is none
  */
 export function roomLimits(

@@ -15,7 +15,6 @@ export class RoomShares {
     readonly drop: (room: MemoryRoom) => void,
   ) {}
 
-  /** Whether no room can be added until a host goes. */
   get isFull(): boolean {
     return this.#all.count >= this.maxRooms && !this.#findDroppable(this.#all);
   }

@@ -39,7 +39,6 @@ export class RoomState {
     readonly journal?: RoomJournal,
   ) {}
 
-  /** The entry that a change would make. */
   draft({ key, value, sender, ttlSeconds, member, owner }: Change, time: number): KeptEntry {
     const bytes = encodedBytes(key, value, sender);
     const entry: KeptEntry = { key, value, sender, time, rev: this.map.rev + 1, bytes };
@@ -74,7 +73,9 @@ export class RoomState {
 
   /** The keys whose time is over though the timer is not there yet: nobody may read them. */
   overdue(now: number): KeptEntry[] {
-    return [...this.#expiring.keys()].filter(({ expiresAt = Infinity }) => expiresAt <= now);
+    const isOver = ({ state, entry: { expiresAt = Infinity } }: ExpiringKey) =>
+      state === this && expiresAt <= now;
+    return this.expiry.next(now).filter(isOver).map(({ entry }) => entry);
   }
 
   boundTo(member: string): KeptEntry[] {

@@ -32,7 +32,6 @@ export class SqliteFile {
 
   /**
    * Opens the file and locks it: as a new owner, or again as the one that it has.
-   *
    * @param owner a random name of who uses the file
    * @throws {Error} if it cannot be used; the message says why
    */
@@ -63,7 +62,6 @@ export class SqliteFile {
     }
   }
 
-  /** Reads all entries, some at a time. */
   read(take: TakeEntry): void {
     const statement = this.#database.prepare(
       "SELECT row, entry FROM log WHERE row > ? ORDER BY row LIMIT 1000",
@@ -81,7 +79,6 @@ export class SqliteFile {
 
   /**
    * Makes the changes together, on the disk when it returns. Repeating them does no harm.
-   *
    * @throws {Error} if none of them was made
    */
   commit({ puts, deletes }: Changes): void {

@@ -75,12 +75,10 @@ export class StateMap {
     return this.#order.slice(first).filter((entry) => this.#isLast(entry));
   }
 
-  /** All keys that are there, by key. */
   entries(): Entry[] {
     return [...this.#live.values()].sort((a, b) => a.key < b.key ? -1 : 1);
   }
 
-  /** The last change of every key, of known removals too. */
   known(): Entry[] {
     return [...this.#live.values(), ...this.#removed.values()];
   }

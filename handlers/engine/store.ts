@@ -22,7 +22,6 @@ type Reply = { error?: string };
 
 /**
  * Opens a store, and reads what it has: in this thread, as copying it from another takes longer.
- *
  * @throws {Error} if the file cannot be used; the message says why
  */
 export async function openStore(path: string, take: TakeEntry): Promise<Store> {
@@ -40,7 +39,6 @@ export async function openStore(path: string, take: TakeEntry): Promise<Store> {
 
 class WorkerStore implements Store {
   #worker?: Worker;
-  /** The request that is on its way, while there is one. */
   #pending?: PromiseWithResolvers<void>;
 
   constructor(readonly path: string, readonly owner: string) {}
@@ -97,7 +95,6 @@ class WorkerStore implements Store {
   }
 }
 
-/** In the Worker: does one request after the other. */
 function runStore(worker: { postMessage(reply: Reply): void }): void {
   let file: SqliteFile | undefined;
   addEventListener("message", (event) => {

@@ -49,12 +49,10 @@ export class HookCaller {
     for (const end of this.#waiting) end();
   }
 
-  /** Whether the program has this hook. */
   has(hook: keyof Hooks): boolean {
     return this.#hooks[hook] !== undefined;
   }
 
-  /** The name to join under. */
   join(from: From): MaybePromise<string | HookRejection> {
     const { name } = from;
     if (!this.has("onJoin")) return name;
@@ -67,7 +65,6 @@ export class HookCaller {
 
   /**
    * The message to publish, as JSON text.
-   *
    * @param text the message as it is
    */
   message(
@@ -86,7 +83,6 @@ export class HookCaller {
 
   /**
    * The value to set, as JSON text.
-   *
    * @param text the value as it is
    */
   set(
@@ -102,7 +98,6 @@ export class HookCaller {
     });
   }
 
-  /** Tells that a member has left. */
   leave(from: From): void {
     if (this.has("onLeave")) this.#call("onLeave", from, (hooks) => hooks.onLeave!(from), () => {});
   }
@@ -169,12 +164,12 @@ export class HookCaller {
     });
     this.#waiting.add(stopWaiting);
     this.#waitingRequests += requests;
-    counters.hookWaiting++;
+    counters.hookWaiting = this.#waiting.size;
     const result = await Promise.race([answer, end.promise]);
     cancel();
     this.#waiting.delete(stopWaiting);
     this.#waitingRequests -= requests;
-    counters.hookWaiting--;
+    counters.hookWaiting = this.#waiting.size;
     counters.hookSeconds += (clock.elapsedMs() - start) / 1_000;
     counters.hookCalls[outcomeOf(result)]++;
     return result;

@@ -4,10 +4,8 @@ import type { MaybePromise } from "../util/maybe_promise.ts";
 /** Whom something comes from, and for which room. */
 export interface From {
   /** The room. */ room: string;
-  /** The name in the room. */
-  name: string;
-  /** The user that a token tells. */
-  user?: string;
+  /** The name in the room. */ name: string;
+  /** The user that a token tells. */ user?: string;
   /** By which way it came. */ via: "socket" | "http";
 }
 

@@ -19,7 +19,6 @@ export interface Route extends Partial<Record<"GET" | "POST" | "PUT" | "DELETE",
   /** The room of a path that names none. */ room?: string;
 }
 
-/** The longest URL that is read, in characters. */
 const MAX_URL_LENGTH = 8_192;
 /** A host as in RFC 9112, 3.2, of names in common use: anything else could pass for a path. */
 const HOST = /^(?:[\w.-]+|\[[\da-f:.]+\])(?::\d{0,5})?$/i;
@@ -56,7 +55,12 @@ export function dispatcher(app: App, routes: Record<string, Route>): Fetch {
     // A room may be called like a route: each takes the methods that the other does not.
     const found = patterns.filter(({ pattern }) => pattern.test(pathname));
     if (found.length === 0) return NOT_FOUND();
-    if (!isBelow) return answerOutside(pathname);
+    if (!isBelow) {
+      // A router may have taken the prefix off.
+      if (!hasWarned) log.warn(`Cannot find ${pathname}: ${outside}${MOUNT}`, { event: "outside" });
+      hasWarned = true;
+      return new Response(`Not Found: ${outside}`, { status: 404 });
+    }
     const handlerOf = (route: Route, method: typeof METHODS[number]) =>
       route[method === "HEAD" ? "GET" : method];
     const allowed = METHODS.filter((method) => found.some(({ route }) => handlerOf(route, method)));
@@ -76,13 +80,6 @@ export function dispatcher(app: App, routes: Record<string, Route>): Fetch {
     const call = { request, url, room: room ?? "", key: key && decode(key), visitor };
     const response = await handlerOf(route, method)!(call, app);
     return method === "HEAD" ? withoutBody(response) : response;
-  }
-
-  /** Answers a path without the prefix, which a router may have taken off, and logs the cure once. */
-  function answerOutside(path: string): Response {
-    if (!hasWarned) log.warn(`Cannot find ${path}: ${outside}${MOUNT}`, { event: "outside" });
-    hasWarned = true;
-    return new Response(`Not Found: ${outside}`, { status: 404 });
   }
 
   /** Logs a defect, of which the client learns nothing. */

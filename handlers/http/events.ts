@@ -57,7 +57,6 @@ function lastEventId(headers: Headers, query: URLSearchParams): string | undefin
   return headers.get("last-event-id") || inQuery || undefined;
 }
 
-/** A subscriber over one HTTP response. */
 class EventStream extends StreamSubscriber<Uint8Array<ArrayBuffer>> {
   #gone?: PromiseWithResolvers<Rejection>;
   #stopKeepAlive?: () => void;
@@ -68,7 +67,6 @@ class EventStream extends StreamSubscriber<Uint8Array<ArrayBuffer>> {
     return Promise.race([opened, this.#gone.promise]);
   }
 
-  /** Counts the client in, once the room is open. */
   start(): void {
     if (this.hasEnded || !this.open()) return;
     this.#stopKeepAlive = this.registry.clock.every(KEEP_ALIVE_MS, () => this.send(KEEP_ALIVE));

@@ -23,7 +23,6 @@ function secondsOf({ user, system } = { user: 0, system: 0 }): number {
   return (user + system) / 1e6;
 }
 
-/** The parts of an app that have figures. */
 type FiguresOf = Pick<App, "registry" | "threads" | "authorize" | "log">;
 
 /** The figures of this thread. */
@@ -44,7 +43,8 @@ export function readFigures({ registry, threads, authorize, log }: FiguresOf) {
     watchers,
     /** What they get of {@link NODES_ROOM} in a second. */
     watchedRows: total(watchers) * rows,
-    watchedRooms: [STATS_ROOM, NODES_ROOM].filter((room) => registry.rooms.has(room)).length,
+    watchedStats: Number(registry.rooms.has(STATS_ROOM)),
+    watchedNodes: Number(registry.rooms.has(NODES_ROOM)),
     queueBytes: registry.clients.values().reduce((sum, { unsentBytes }) => sum + unsentBytes, 0),
     engineRooms: rooms,
     historyBytes,

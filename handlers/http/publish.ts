@@ -14,7 +14,6 @@ import { check, granted, refusalError } from "./error.ts";
 
 /** Longer idempotency keys are kept as their hash, which is as long with its prefix. */
 const MAX_PLAIN_KEY = 51;
-/** What a batch has at most. */
 const MAX_ENTRIES = 1_000;
 const MAX_BATCH_BYTES = 1_048_576;
 /** Times out what a request still has queued, in ms: a batch may ask a slow hook for each entry. */
@@ -29,7 +28,7 @@ export function publishMessage(kind: Kind): Handler {
     const { message, sender } = readMessage(fields);
     from.name = from.rights.name ?? sender;
     const id = kind === "chat" ? call.request.headers.get("idempotency-key") : null;
-    const key = id === null ? undefined : await readKey(id, from.rights.subject, body);
+    const key = id === null ? undefined : readKey(id, from.rights.subject, body);
     const size = byteLength(body);
     const position = granted(await room.publish({ kind, message, size, key }, from));
     return Response.json({ room: room.name, ...position }, { status: 202 });
@@ -49,16 +48,12 @@ export const publishMessages: Handler = async ({ request, visitor }, app) => {
   }
   const line = new Line();
   const { subject } = visitor.rights;
-  // All are read before the first is published: hashing a key is asynchronous and must not reorder them.
-  const entries = await Promise.all(
-    messages.map((entry) => readEntry(entry, subject, app).catch((error: Error) => error)),
-  );
-  const results = await Promise.all(entries.map(async (entry, index) => {
-    const room = messages[index]?.room;
+  const results = await Promise.all(messages.map(async (entry) => {
+    const room = entry?.room;
     try {
-      if (entry instanceof Error) throw entry;
-      const from = senderOf(visitor, app, line, entry.sender);
-      return { room, ...granted(await app.registry.room(entry.room).publish(entry.post, from)) };
+      const { sender, post } = readEntry(entry, subject, app);
+      const from = senderOf(visitor, app, line, sender);
+      return { room, ...granted(await app.registry.room(room).publish(post, from)) };
     } catch (error) {
       if (!(error instanceof HttpError)) throw error;
       const { code, message } = error;
@@ -70,7 +65,7 @@ export const publishMessages: Handler = async ({ request, visitor }, app) => {
 };
 
 /** One message of a batch. @throws {HttpError} if it cannot be one */
-async function readEntry(entry: unknown, subject: string, { limits }: App) {
+function readEntry(entry: unknown, subject: string, { limits }: App) {
   check(isObject(entry), "bad_message", "An entry must be an object.");
   const { room, key } = entry;
   check(isRoomName(room), "bad_room");
@@ -80,8 +75,8 @@ async function readEntry(entry: unknown, subject: string, { limits }: App) {
     throw new HttpError(413, "too_big", `A message has at most ${limits.maxMessageBytes} bytes.`);
   }
   const body = encodeJson([sender, message]);
-  const known = key === undefined ? undefined : await readKey(key, subject, body);
-  return { room, sender, post: { message, size, key: known } };
+  const known = key === undefined ? undefined : readKey(key, subject, body);
+  return { sender, post: { message, size, key: known } };
 }
 
 /** A request's room, and who sends to it. @throws {HttpError} without the right, or while draining */
@@ -125,9 +120,9 @@ function readMessage({ message = "", sender = "Anonymous" }: Record<string, unkn
 }
 
 /** An idempotency key counts with its message. A session of a socket cannot bear this name. */
-async function readKey(id: unknown, subject: string, body: string): Promise<IdempotencyKey> {
+function readKey(id: unknown, subject: string, body: string): IdempotencyKey {
   const isKey = typeof id === "string" && id !== "" && id.length <= 255;
   check(isKey, "bad_key", "Idempotency-Key must have 1 to 255 characters.");
-  const short = id.length > MAX_PLAIN_KEY ? `sha256:${await sha256(id)}` : id;
-  return { session: `http:${subject}`, id: short, digest: await sha256(body) };
+  const short = id.length > MAX_PLAIN_KEY ? `sha256:${sha256(id)}` : id;
+  return { session: `http:${subject}`, id: short, digest: sha256(body) };
 }

@@ -59,16 +59,17 @@ export function publishStats(app: App, machine = thisMachine): () => void {
     if (app.threads?.index) return;
     const { version, upSeconds, maxConnections, engine: { roundTripMs } } = stats;
     const common = { host, version, upSeconds, maxConnections, rssMb, roundTripMs };
-    findRoom(registry, NODES_ROOM).then((room) => {
-      if (!room) return;
+    const setRows = () =>
       threads.forEach((figures, worker) => {
         if (!figures.workers) return;
         const row = compareThread(before.threads[worker], figures, secondsBetween(before, now));
         set(NODES_ROOM, `${node}/${worker}`, { worker, ...common, ...row }, NODE_TTL_SECONDS);
       });
-    }).catch(() => {
-      // The engine is away: nobody could hear it.
-    });
+    if (threads.some(({ watchedNodes }) => watchedNodes > 0)) setRows();
+    else if (registry.engineOf(NODES_ROOM).stats().remote) {
+      // Somebody may listen at another node; where Redis is away nobody could hear it.
+      findRoom(registry, NODES_ROOM).then((room) => room && setRows(), () => {});
+    }
   };
   return clock.every(INTERVAL_MS, () => {
     registry.counters.lagMs = Math.max(0, Math.round(clock.elapsedMs() - last.at - INTERVAL_MS));
@@ -82,7 +83,6 @@ function secondsBetween(before: Look, now: Look): number {
   return Math.max(MIN_SECONDS, (now.at - before.at) / 1_000);
 }
 
-/** What one thread did between two looks. */
 function compareThread(before: ServerFigures | undefined, now: ServerFigures, seconds: number) {
   const rate = (kind: "messagesIn" | "deliveries" | "threadCpuSeconds", own = 0) =>
     Math.max(0, now[kind] - own - (before?.[kind] ?? now[kind])) / seconds;
@@ -97,7 +97,6 @@ function compareThread(before: ServerFigures | undefined, now: ServerFigures, se
   };
 }
 
-/** What happened between two looks. */
 function compare({ registry, limits }: App, before: Look, look: Look) {
   const [last, now] = [before, look].map(({ threads }) => addUp(threads) as ServerFigures);
   const seconds = secondsBetween(before, look);
@@ -124,7 +123,7 @@ function compare({ registry, limits }: App, before: Look, look: Look) {
     /** Clients now, by dialect. */ connections: Object.fromEntries(clients),
     maxConnections: limits.maxConnections,
     watchers,
-    rooms: now.rooms - now.watchedRooms,
+    rooms: now.rooms - now.watchedStats - now.watchedNodes,
     members: now.members,
     /** A second, like the next two. */
     messagesIn: rate(last.messagesIn, now.messagesIn),

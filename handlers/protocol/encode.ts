@@ -61,7 +61,6 @@ export interface Dialect {
 export interface StatefulDialect extends Dialect {
   /** The same while changes are withheld or paced: it has no `set`, and `state` stands for it. */
   readonly withheld: Dialect;
-  /** One change. */
   set(room: string, head: Head, entry: Entry): string;
   /** The whole state, or what changed of it, as frames; `seq` is that of the newest message sent. */
   state(room: string, seq: number, span: StateSpan): string[];
@@ -140,6 +139,7 @@ const eventsWithheld: Dialect = {
   ...eventsOnly,
   welcome: (room, head, recovered) =>
     `event:welcome\ndata:${v1.stateful.welcome(room, head, recovered)}\n\n`,
+  chat: (room, at, chat) => `data:${v1.chat(room, at, chat)}\nid:${formatPlace(chat.seq, at)}\n\n`,
 };
 
 /** Server-Sent Events: objects of `parley.v1`, each with its position as the event's id. */
@@ -148,8 +148,6 @@ export const events: Dialect & { stateful: StatefulDialect } = {
   stateful: {
     ...eventsWithheld,
     withheld: eventsWithheld,
-    chat: (room, at, chat) =>
-      `data:${v1.chat(room, at, chat)}\nid:${formatPlace(chat.seq, at)}\n\n`,
     set: (room, { epoch, seq }, entry) => {
       const { rev } = entry;
       return stateEvents(room, seq, { epoch, rev, since: rev - 1, entries: [entry] }).join("");

@@ -15,7 +15,6 @@ export class HttpError extends Error {
     super(message);
   }
 
-  /** The answer that the client sees. */
   toResponse(): Response {
     const body = { type: "error", code: this.code, message: this.message, ...this.details };
     return Response.json(body, { status: this.status, headers: this.headers });

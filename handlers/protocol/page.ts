@@ -75,7 +75,6 @@ function oldest(chats: Chat[], limit: number, maxBytes: number, atLeast = 0): Ch
   return chats.slice(0, end < 0 ? limit : end);
 }
 
-/** The same of the last ones. */
 function newest(chats: Chat[], ...bounds: [limit: number, maxBytes: number, atLeast?: number]) {
   return oldest(chats.toReversed(), ...bounds).reverse();
 }

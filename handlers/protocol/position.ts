@@ -36,8 +36,7 @@ export function parseCursor(text: unknown): Cursor | undefined {
 export interface Wanted extends WantedState {
   /** All since this cursor, which is unchecked: of a bad one nothing can be recovered. */
   after?: unknown;
-  /** Without `after`: the last so many messages. */
-  history?: number;
+  /** Without `after`: the last so many messages. */ history?: number;
 }
 
 /** What a URL's query wants of a room. @throws {HttpError} 400 for an `every` or `state` that is none */

@@ -1,6 +1,6 @@
 /** A room's subscribers in this process: every event reaches all of them in one order. */
 import { type Host, isRefusal, type Refusal } from "../engine/engine.ts";
-import { type Dialect, encodeEvent } from "../protocol/encode.ts";
+import { type Dialect, encodeEvent, events } from "../protocol/encode.ts";
 import { isServerRoom } from "../protocol/parse.ts";
 import type { Head, Wanted } from "../protocol/position.ts";
 import type { RoomEvent } from "../protocol/room_event.ts";
@@ -19,9 +19,8 @@ const MAX_STATUS_LISTENERS = 100;
 export class Audience implements Host {
   /** The room as of the last event. */
   head: Head = { epoch: "", seq: 0, rev: 0, members: 0 };
-  /** All of them, also those who wait for the room to open or for their replay. */
-  readonly #subscriptions = new Set<Subscription>();
-  /** How many of them wait. */
+  /** All of them by subscriber, also those who wait for the room to open or for their replay. */
+  readonly #subscriptions = new Map<string, Subscription>();
   #waitingCount = 0;
   /** Those who are live, by dialect. */
   readonly fanOuts: Map<Dialect, FanOut> = new Map();
@@ -41,7 +40,6 @@ export class Audience implements Host {
     this.intake = new Intake(room.registry);
   }
 
-  /** The subscribers to the room's state. */
   get state(): StateListeners {
     return this.#state ??= new StateListeners(this);
   }
@@ -63,7 +61,7 @@ export class Audience implements Host {
   /** How many hear this room and none but the server's own, by their kind. */
   exclusiveCounts(): Record<string, number> {
     const counts: Record<string, number> = {};
-    for (const { subscriber: { kind, rooms } } of this.#subscriptions) {
+    for (const { subscriber: { kind, rooms } } of this.#subscriptions.values()) {
       if (rooms.keys().every(isServerRoom)) counts[kind] = (counts[kind] ?? 0) + 1;
     }
     return counts;
@@ -74,7 +72,7 @@ export class Audience implements Host {
     const { engine, name } = this.room;
     const subscription = new Subscription(this, subscriber, wanted);
     subscriber.rooms.set(name, subscription);
-    this.#subscriptions.add(subscription);
+    this.#subscriptions.set(subscriber.id, subscription);
     this.#waitingCount++;
     if (subscription.hasState) this.state.count++;
     if (this.listenerCount === 1) {
@@ -101,7 +99,7 @@ export class Audience implements Host {
   unsubscribe(subscription: Subscription): void {
     const { subscriber } = subscription;
     subscriber.rooms.delete(this.room.name);
-    this.#subscriptions.delete(subscription);
+    this.#subscriptions.delete(subscriber.id);
     if (subscription.isLive) this.fanOutOf(subscription.dialect).delete(subscriber);
     else this.#waitingCount--;
     if (subscription.hasState) {
@@ -151,7 +149,7 @@ export class Audience implements Host {
       if (epoch === head.epoch && seq === head.seq) return this.#state?.catchUp();
     }
     if (this.#waitingCount > 0) {
-      for (const subscription of this.#subscriptions) subscription.hold(event);
+      for (const subscription of this.#subscriptions.values()) subscription.hold(event);
     }
     if (event.type === "binary") return this.#relay(event.bytes, event.from);
     if (event.type === "status" && event.to !== undefined) return this.#tell(event, event.to);
@@ -164,7 +162,10 @@ export class Audience implements Host {
     if (event.type === "status" && !isSpared) load.add(this.countDirect());
     for (const [dialect, fanOut] of this.fanOuts) {
       if (fanOut.size === 0 || (isSpared && !dialect.isMerged)) continue;
-      const object = encodeEvent(dialect, this.room.name, this.head, event);
+      // From an event's id a stream resumes: it must name no change that somebody has not heard.
+      const isBehind = event.type === "chat" && dialect === events.stateful.withheld;
+      const at = isBehind ? { ...this.head, rev: this.state.oldestTold } : this.head;
+      const object = encodeEvent(dialect, this.room.name, at, event);
       if (object !== undefined) fanOut.push(object);
     }
     if (event.type === "reset") this.#state?.reset();
@@ -172,17 +173,16 @@ export class Audience implements Host {
 
   /** Gives an event to one subscriber, behind the text before. */
   #tell(event: RoomEvent, to: string): void {
-    for (const subscription of this.#subscriptions) {
-      if (subscription.subscriber.id !== to || !subscription.isLive) continue;
-      this.fanOutOf(subscription.dialect).flush();
-      subscription.give(event, this.head);
-    }
+    const subscription = this.#subscriptions.get(to);
+    if (!subscription?.isLive) return;
+    this.fanOutOf(subscription.dialect).flush();
+    subscription.give(event, this.head);
   }
 
   #relay(bytes: Uint8Array, from: string): void {
     // The text before goes out before, in this room alone.
     for (const fanOut of this.fanOuts.values()) fanOut.flush();
-    for (const subscription of this.#subscriptions) {
+    for (const subscription of this.#subscriptions.values()) {
       if (!subscription.isLive) continue;
       try {
         this.handBytes(subscription.subscriber, bytes, from);

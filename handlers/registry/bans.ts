@@ -1,7 +1,5 @@
 /**
  * Users who were sent away: keys with a ttl in the server's own room `_bans`, heard by every process.
- *
- * @module
  */
 import { createHash } from "node:crypto";
 import { type Host, isRefusal, type Refusal } from "../engine/engine.ts";
@@ -13,19 +11,18 @@ import type { Registry } from "./registry.ts";
 
 /** How soon the room is asked for again where the engine does not give it. */
 const RETRY_MS = 1_000;
+/** How long the room tells of a user who was sent away, so that a process that was cut off hears of it. */
+const KEPT_SECONDS = 60;
 
 /** Which users may not come in. */
 export class Bans implements Host {
   readonly listenerCount = 1;
   /** Of each user, by key: when the ban ends, Unix ms, and which of all it is. */
   readonly #ends = new Map<string, { at: number; number: number }>();
-  /** How many there have been. */
-  count = 0;
-  /** Changes that came while the state is read; there only then. */
-  #late?: Entry[];
+  /** How many there have been. */ count = 0;
+  /** Changes that came while the state is read; there only then. */ #late?: Entry[];
   #isHosted = false;
-  /** Reads that failed since one did not. */
-  #failures = 0;
+  /** Reads that failed since one did not. */ #failures = 0;
   #stopRetry?: () => void;
 
   constructor(readonly registry: Registry) {}
@@ -33,7 +30,6 @@ export class Bans implements Host {
   /**
    * Whether a user is refused now, or was sent away since the token was checked. Costs nothing while
    * nobody is.
-   *
    * @param seen the {@link count} at which it was checked
    */
   has(user: string | undefined, seen = Infinity): boolean {
@@ -44,7 +40,6 @@ export class Bans implements Host {
 
   /**
    * Ends all sockets and streams of a user, in all processes.
-   *
    * @param seconds whole; so long every token of the user is refused
    */
   disconnect(user: string, seconds: number): MaybePromise<StateCursor | Refusal> {
@@ -53,7 +48,10 @@ export class Bans implements Host {
     // It must not end a ban before its time: who is banned has nothing that could be ended.
     const isBanned = seconds === 0 && this.has(user);
     if (isBanned) return { epoch: "", rev: 0 };
-    return this.registry.room(BANS_ROOM).change({ ...change, ttlSeconds: Math.max(seconds, 1) });
+    return this.registry.room(BANS_ROOM).change({
+      ...change,
+      ttlSeconds: Math.max(seconds, KEPT_SECONDS),
+    });
   }
 
   /** Hears of bans from now on; the answer ends the retries. */
@@ -65,7 +63,6 @@ export class Bans implements Host {
     };
   }
 
-  /** Follows the room. */
   deliver(event: RoomEvent): void {
     if (event.type === "reset") this.#load();
     if (event.type !== "set") return;

@@ -29,7 +29,6 @@ export class DirectFanOut extends Set<Subscriber> {
     }
   }
 
-  /** Nothing is pending. */
   flush(): void {}
 }
 
@@ -46,7 +45,6 @@ const MAX_FULL_FRAMES = 4;
 export class MergedFanOut implements PendingRoom {
   #batches: Batch[] = [];
   #batchOf = new Map<Subscriber, Batch>();
-  /** The batch that is written to next. */
   #next = 0;
   #isScheduled = false;
   #lastObject = 0;
@@ -119,7 +117,6 @@ class BatchFrame extends PendingFrame {
   /** The number of its last object. */
   lastObject = 0;
 
-  /** Adds an object of this number. */
   append(object: string, bytes: number, number: number): void {
     this.add(object, bytes);
     this.lastObject = number;
@@ -143,7 +140,6 @@ class Batch {
     return this.#frames.length > 0;
   }
 
-  /** The frame that may be added to. */
   get last(): BatchFrame | undefined {
     return this.#frames.at(-1);
   }
@@ -170,7 +166,6 @@ class Batch {
     this.#frames.push(frame);
   }
 
-  /** Gives all of them all that is pending. */
   flush(): void {
     for (let count = this.#frames.length; count > 0; count--) this.flushFrame();
   }

@@ -28,14 +28,11 @@ export abstract class Connection extends Subscriber implements EventListenerObje
     for (const type of ["open", ...EVENTS]) socket.addEventListener(type, this);
   }
 
-  /** Takes a text frame. */
   protected abstract text(text: string): void;
-  /** Takes a binary frame. */
   protected abstract binary(bytes: ArrayBuffer): void;
   /** The socket is open and counted in. */
   protected ready(): void {}
 
-  /** Takes the socket's events. */
   handleEvent(event: Event): void {
     switch (event.type) {
       case "message":

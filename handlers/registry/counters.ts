@@ -14,23 +14,16 @@ export class Histogram {
     this.counts = Array<number>(bounds.length + 1).fill(0);
   }
 
-  /** Counts one figure. */
   add(figure: number): void {
     let i = 0;
     while (i < this.bounds.length && figure > this.bounds[i]) i++;
     this.counts[i]++;
     this.sum += figure;
   }
-
-  /** How many figures there were. */
-  get total(): number {
-    return this.counts.reduce((sum, count) => sum + count, 0);
-  }
 }
 
 /** Counters since the start. Nothing more than an increment happens on a message's way. */
 export class Counters {
-  /** Objects that clients sent. */
   messagesIn = 0;
   bytesIn = 0;
   /** Frames to clients. With `parley.v1` one holds several messages. */
@@ -51,9 +44,7 @@ export class Counters {
   closes = { goingAway: 0, rateLimited: 0, notAllowed: 0, tokenExpired: 0, tooBig: 0, tooSlow: 0 };
   /** Hooks that answered later, by what came of it. */
   hookCalls: Record<string, number> = { passed: 0, refused: 0, unavailable: 0, failed: 0 };
-  /** How long they took together. */
   hookSeconds = 0;
-  /** How many have not answered yet. */
   hookWaiting = 0;
   /** How late the event loop was at the last second, in ms. */
   lagMs = 0;
@@ -72,7 +63,6 @@ export class Counters {
 
   #published = 0;
 
-  /** Counts a refusal under a code of the protocol. */
   refuse(code: string): void {
     this.refusals[code] = (this.refusals[code] ?? 0) + 1;
   }

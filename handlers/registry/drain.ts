@@ -6,7 +6,6 @@ const STEP_MS = 50;
 /**
  * Sends all clients away, spread over so many seconds. Those that can understand it learn at once when
  * to come back.
- *
  * @returns when all are gone or the time is over
  */
 export function drain({ clients, clock, turn }: Registry, seconds: number): Promise<void> {

@@ -38,7 +38,6 @@ export class Turn {
     this.#start();
   }
 
-  /** Sends all that is pending now. */
   flush(): void {
     for (const room of this.#rooms) room.flush();
     this.#flushConnections();

@@ -28,10 +28,8 @@ const QUIET_MS = 5_000;
  */
 export class LoadWatch {
   #share = 1;
-  /** Frames that were caused since the timer ran last. */
-  #caused = 0;
-  /** When the timer ran last, or the loop was found late. */
-  #beatAt = 0;
+  /** Frames that were caused since the timer ran last. */ #caused = 0;
+  /** When the timer ran last, or the loop was found late. */ #beatAt = 0;
   #changedAt = 0;
   #usedAt = 0;
   #stop?: () => void;
@@ -46,7 +44,6 @@ export class LoadWatch {
 
   /**
    * Charges a sender for the frames that its message causes; free of charge while the server keeps up.
-   *
    * @param sender has when what it caused before is paid for, by {@link Clock.elapsedMs}
    * @returns 0, or the ms until it may send that
    */

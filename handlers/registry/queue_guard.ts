@@ -8,7 +8,6 @@ const MIN_BYTES = 65_536;
 /**
  * Looks twice a second at what is unsent, to evicted peers too while the runtime holds it. Up to a half
  * of QUEUE_MB a client may have MAX_QUEUE_BYTES; from there on its limit falls with what is left.
- *
  * @returns ends the watch
  */
 export function guardQueues(registry: Registry): () => void {

@@ -27,10 +27,8 @@ export interface RegistryOptions {
   log: Log;
   clock: Clock;
   limits: Limits;
-  /** The limits that other threads count for too. */
-  sharedLimits: SharedLimits;
-  /** What a program decides of joins and messages. */
-  hooks: Hooks;
+  /** The limits that other threads count for too. */ sharedLimits: SharedLimits;
+  /** What a program decides of joins and messages. */ hooks: Hooks;
   turn?: Turn;
 }
 
@@ -52,18 +50,15 @@ export class Registry {
   readonly limits: Limits;
   readonly load: LoadWatch;
   readonly hooks: HookCaller;
-  /** Users who were sent away. */
-  readonly bans: Bans = new Bans(this);
+  /** Users who were sent away. */ readonly bans: Bans = new Bans(this);
   isDraining = false;
   /** Slots of this thread: sockets and streams that the runtime still holds, evicted ones included. */
   heldCount = 0;
   /** Bytes that one client may have unsent now; see {@link guardQueues}. */
   queueLimit: number;
-  /** The process uses more memory than MAX_RSS_MB. */
-  isOverMemory = false;
+  /** The process uses more memory than MAX_RSS_MB. */ isOverMemory = false;
   readonly #engine: Engine;
   readonly #localEngine: Engine;
-  /** Makes ids unique among processes. */
   readonly #idPrefix = crypto.randomUUID().slice(0, 8);
   #lastId = 0;
   readonly sharedLimits: SharedLimits;
@@ -88,7 +83,6 @@ export class Registry {
     return this.rooms.get(name)?.room ?? new Room(name, this.engineOf(name), this);
   }
 
-  /** Forgets an audience whose last subscriber has left. */
   closeAudience(audience: Audience): void {
     const { name, engine } = audience.room;
     if (this.rooms.get(name) !== audience) return;
@@ -96,7 +90,6 @@ export class Registry {
     engine.release(name);
   }
 
-  /** The engine that orders a room. */
   engineOf(room: string): Engine {
     return isServerRoom(room) && !isSharedRoom(room) ? this.#localEngine : this.#engine;
   }
@@ -123,7 +116,6 @@ export class Registry {
     });
   }
 
-  /** Done when no slot is held any more. */
   allReleased(): Promise<void> {
     if (this.heldCount === 0) return Promise.resolve();
     return (this.#released ??= Promise.withResolvers<void>()).promise;
@@ -136,12 +128,10 @@ export class Registry {
     await Promise.all([this.#engine.close(), this.#localEngine.close()]);
   }
 
-  /** A name for a subscriber that no other process gives. */
   nextId(): string {
     return `${this.#idPrefix}-${++this.#lastId}`;
   }
 
-  /** Counts a client in. */
   add(client: Subscriber): void {
     const { remote, kind } = client;
     this.clients.add(client);

@@ -42,7 +42,6 @@ export interface StatePost extends Pick<Change, "key" | "if" | "ttlSeconds" | "m
 export class Room {
   constructor(readonly name: string, readonly engine: Engine, readonly registry: Registry) {}
 
-  /** The room's subscribers in this process, if it has any. */
   get #audience(): Audience | undefined {
     return this.registry.rooms.get(this.name);
   }

@@ -19,18 +19,15 @@ const RETRY_MS = 250;
 /** The state of a room as this process knows it, and who subscribes to it. */
 export class StateListeners {
   readonly map: StateMap = new StateMap();
-  /** Whether the map is the room's. */
-  isReady = false;
+  /** Whether the map is the room's. */ isReady = false;
   /** How many subscriptions to the state there are, those that are not live included. */
   count = 0;
-  /** Bytes of all changes so far. */
-  bytes = 0;
+  /** Bytes of all changes so far. */ bytes = 0;
   readonly #listeners = new Map<Subscription, StateListener>();
   readonly #withholding = new StateWithholding(this);
   readonly #pacing = new StatePacing(this);
   #loading?: MaybePromise<void>;
-  /** Changes that came while the state was read. */
-  #early: Entry[] = [];
+  /** Changes that came while the state was read. */ #early: Entry[] = [];
   /** At which rev there were how many bytes. */
   #marks: { rev: number; bytes: number }[] = [];
 
@@ -76,7 +73,6 @@ export class StateListeners {
     subscription.dialect = listener.isDirect ? dialect : dialect.withheld;
   }
 
-  /** Forgets a subscription. */
   delete(subscription: Subscription): void {
     const listener = this.#listeners.get(subscription);
     if (!listener) return;
@@ -156,6 +152,12 @@ export class StateListeners {
   /** How many bytes of changes there were at a rev, at least. */
   bytesAt(rev: number): number {
     return this.#marks.findLast((mark) => mark.rev <= rev)?.bytes ?? 0;
+  }
+
+  /** The oldest rev that somebody who gets no changes now was told; 0 where one needs the whole state. */
+  get oldestTold(): number {
+    return this.#listeners.values().filter(({ isDirect }) => !isDirect)
+      .reduce((oldest, { toldRev = 0 }) => Math.min(oldest, toldRev), this.map.rev);
   }
 
   /** What changed behind a rev, or the whole state where that is not known. */

@@ -27,13 +27,11 @@ export class StateWithholding implements PendingRoom {
     this.#direct.add(listener);
   }
 
-  /** Forgets a listener. */
   delete(listener: StateListener): void {
     this.#withheld.delete(listener);
     this.#direct.delete(listener);
   }
 
-  /** Ends its timer. */
   stop(): void {
     this.#stopLook?.();
   }
@@ -62,7 +60,6 @@ export class StateWithholding implements PendingRoom {
     });
   }
 
-  /** Withholds changes from all. */
   withholdAll(): void {
     for (const listener of this.#direct) this.#withhold(listener);
   }

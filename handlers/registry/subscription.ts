@@ -37,7 +37,6 @@ export class Subscription {
   #from: Head;
   /** Events behind that place, each with the room's epoch; nothing once the subscriber is live. */
   #held: [event: RoomEvent, at: Head][] | undefined = [];
-  #stateBytes = 0;
 
   constructor(
     readonly audience: Audience,
@@ -119,19 +118,26 @@ export class Subscription {
     const { audience, subscriber } = this;
     const isHere = () => this.#from.epoch === audience.head.epoch && audience.state.isReady;
     if (this.hasState && !isHere()) return this.begin();
-    if (subscriber.dialect.hasPositions) this.#replay(span, state);
+    const page = this.#page(span);
+    const frames = this.hasState ? this.#stateFrames(page.seq, state) : [];
+    const stateBytes = bytesOf(frames);
+    const { clock, queueLimit, limits: { maxQueueBytes } } = this.room.registry;
+    // Near QUEUE_MB the state alone could close it.
+    if (queueLimit < maxQueueBytes && subscriber.unsentBytes + stateBytes > queueLimit / 2) {
+      return void clock.after(CATCH_UP_MS, () => this.begin());
+    }
+    if (subscriber.dialect.hasPositions) this.#replay(page, frames);
     if (subscriber.hasEnded) return;
     const held = this.#held;
     this.#held = undefined;
-    if (this.hasState) audience.state.add(this, subscriber.dialect.stateful!, this.#stateBytes);
+    if (this.hasState) audience.state.add(this, subscriber.dialect.stateful!, stateBytes);
     audience.makeLive(this);
     for (const [event, at] of held) this.give(event, at);
   }
 
-  #replay(span?: Span, state?: StateSpan): void {
+  #replay(page: Page, stateFrames: string[]): void {
     const { room, subscriber, wanted } = this;
     const { counters } = room.registry;
-    const page = this.#page(span);
     const isResuming = wanted.after !== undefined;
     if (isResuming) counters.recoveries[page.recovered ? "complete" : "partial"]++;
     const { dialect } = this;
@@ -140,13 +146,13 @@ export class Subscription {
     const position = { ...page, rev, members };
     const recovered = isResuming ? page.recovered : undefined;
     this.#notify(dialect.welcome(room.name, position, recovered, subscriber.firstLimits()));
-    if (this.hasState) this.#notifyState(page.seq, state);
+    for (const frame of stateFrames) this.#notify(frame);
     counters.deliveries += page.chats.length;
     for (const chat of page.chats) this.#notify(dialect.chat(room.name, position, chat));
   }
 
-  /** Tells the state as it is: what changed since it was here, if all of that is known. */
-  #notifyState(seq: number, older?: StateSpan): void {
+  /** The state as it is: what changed since it was here, if all of that is known. */
+  #stateFrames(seq: number, older?: StateSpan): string[] {
     const { state, head, room } = this.audience;
     const since = parseStateCursor(this.wanted.since);
     let span = state.spanSince(since?.epoch === head.epoch ? since.rev : undefined);
@@ -158,12 +164,10 @@ export class Subscription {
       span = { epoch: head.epoch, rev: state.map.rev, since: older.since, entries };
     }
     const { stateful } = this.subscriber.dialect;
-    let frames = stateful!.state(room.name, seq, span);
+    const frames = stateful!.state(room.name, seq, span);
     // Many removals fit no queue: whoever asked for them would be closed again and again.
     const isTooLong = bytesOf(frames) > room.registry.limits.maxQueueBytes;
-    if (isTooLong) frames = stateful!.state(room.name, seq, state.spanSince());
-    this.#stateBytes = bytesOf(frames);
-    for (const frame of frames) this.subscriber.notify(frame);
+    return isTooLong ? stateful!.state(room.name, seq, state.spanSince()) : frames;
   }
 
   /** The part of a span that ends where the subscriber began to wait. */

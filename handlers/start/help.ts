@@ -24,12 +24,8 @@ ${rows.join("\n")}
 
 /** A flag, and its meaning in lines of at most 80 columns. */
 function helpRow(name: string, setting: Setting<unknown>): string {
-  const lines = [`  --${flagOf(name)}`.padEnd(28)];
-  for (const word of `${setting.meaning} (${shownDefault(setting)})`.split(" ")) {
-    if (`${lines.at(-1)} ${word}`.length > 80) lines.push(" ".repeat(28));
-    lines.push(`${lines.pop()} ${word}`);
-  }
-  return lines.join("\n");
+  const lines = `${setting.meaning} (${shownDefault(setting)})`.match(/\S.{0,50}(?!\S)/g)!;
+  return `  --${flagOf(name)}`.padEnd(29) + lines.join(`\n${" ".repeat(29)}`);
 }
 
 /** The table of settings, in Markdown. */

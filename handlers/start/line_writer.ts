@@ -1,10 +1,7 @@
 /** Writes lines in the background: a reader that stalls costs lines, never the server. */
 
-/** Where lines go; `Deno.stdout` is one. */
-export interface Output {
-  /** Writes some of the bytes, and tells how many. */
-  write(bytes: Uint8Array): Promise<number>;
-}
+/** Where lines go. */
+export type Output = Pick<typeof Deno.stdout, "write">;
 
 /** Lines that wait take at most so many characters. */
 const MAX_WAITING_LENGTH = 1_000_000;
@@ -20,7 +17,6 @@ export class LineWriter {
   /** @param onDropped is told how many lines were dropped, once the output takes lines again */
   constructor(readonly output: Output, readonly onDropped: (count: number) => void = () => {}) {}
 
-  /** Queues a line, which ends with a line break. */
   write(line: string): void {
     if (this.#waitingLength + line.length > MAX_WAITING_LENGTH) {
       this.droppedCount++;

@@ -16,7 +16,6 @@ interface ListenOptions {
   threads?: { index: number };
 }
 
-/** Before it listens again. */
 const RETRY_MS = 250;
 /** A problem is shown so long after it was solved: load balancers look every few seconds. */
 const SHOWN_MS = 10_000;
@@ -25,7 +24,6 @@ const SHUTDOWN_MS = 500;
 
 /**
  * Serves on the address that the settings name, and goes on when the system refuses it a connection.
- *
  * @returns its URL, a wildcard address as this machine, or the path of its socket; and what ends it,
  * once the requests under way are answered or their time is over
  * @throws {SettingError} if it cannot listen there, or use the certificate
@@ -110,7 +108,6 @@ async function serveAt(port: number, options: ListenOptions) {
 
 /**
  * Takes away the socket of a server that did not end by itself; one that answers stays.
- *
  * @throws {SettingError} if something else stands there
  */
 async function removeStaleSocket(path: string): Promise<void> {
@@ -134,7 +131,6 @@ function readPem(name: string, path: string): string {
   }
 }
 
-/** An error's reason in the words of a start that fails. */
 function reasonOf(error: unknown): string {
   if (error instanceof Deno.errors.AddrInUse) return "the address is in use";
   return error instanceof Error ? error.message : String(error);

@@ -33,7 +33,6 @@ function secondsOf(time: string): number {
 
 /**
  * Makes a token of flags (`--help` lists them) and AUTH_SECRET; `now` is in Unix ms.
- *
  * @throws {SettingError} if a flag cannot be used
  * @throws {OptionError} if the secret cannot be used
  */

@@ -1,18 +1,16 @@
 /** From settings to what `createParley` takes: keys are read and the engine is opened. */
 import type { Authorize } from "../access/grants.ts";
 import { jwtAuthorizer } from "../access/token.ts";
-import type { AppOptions, Health } from "../app.ts";
+import type { AppOptions, Health, Threads } from "../app.ts";
 import type { Engine } from "../engine/engine.ts";
-import { createMemoryEngine } from "../engine/memory.ts";
+import { durableEngine, redisEngine } from "../engines.ts";
 import type { Hooks } from "../hooks/hooks.ts";
-import { systemClock } from "../util/clock.ts";
+import { memoryEngine } from "../parley.ts";
 import type { Log } from "../util/log.ts";
 import { limitsAndAccess, type Settings } from "./settings.ts";
-import type { Threads } from "./threads.ts";
 
 /**
  * Makes the options of a server.
- *
  * @param threads the threads of which this one is one, with their engine
  * @param isTraced requests are traced with their query, so no token may be in it
  * @throws {OptionError} if keys cannot be read or the engine cannot be opened
@@ -37,7 +35,6 @@ export async function parleyOptions(
   };
 }
 
-/** The check of tokens that the settings ask for. */
 function authorizeBy(settings: Settings, log: Log, isTraced: boolean): Authorize | undefined {
   if (!settings.AUTH_SECRET && !settings.AUTH_JWKS) return undefined;
   return jwtAuthorizer({
@@ -54,7 +51,6 @@ function authorizeBy(settings: Settings, log: Log, isTraced: boolean): Authorize
 /** Hooks that may wait for the backend, over all threads. */
 const MAX_WAITING_HOOKS = 1_000;
 
-/** The hooks that the settings ask for. */
 async function hooksBy(settings: Settings, log: Log): Promise<Hooks> {
   const { HOOK_URL, HOOK_EVENTS, HOOK_MS, HOOK_SECRET, MAX_MESSAGE_BYTES, WORKERS } = settings;
   if (!HOOK_URL) return {};
@@ -72,20 +68,12 @@ async function hooksBy(settings: Settings, log: Log): Promise<Hooks> {
 
 /**
  * Opens the engine that the settings ask for; what it needs is loaded only then.
- *
  * @throws {OptionError} if it cannot be opened
  */
 export async function openEngine(settings: Settings, log: Log): Promise<Engine> {
   const { DATA_FILE, REDIS_URL } = settings;
   const { limits } = limitsAndAccess(settings);
-  const clock = systemClock;
-  if (DATA_FILE) {
-    const { createDurableEngine } = await import("../engine/durable.ts");
-    return await createDurableEngine(DATA_FILE, limits, clock, log);
-  }
-  if (REDIS_URL) {
-    const { createRedisEngine } = await import("../engine/redis/engine.ts");
-    return await createRedisEngine(REDIS_URL, limits, clock, log);
-  }
-  return createMemoryEngine(limits, clock);
+  if (DATA_FILE) return await durableEngine(DATA_FILE, { limits, log });
+  if (REDIS_URL) return await redisEngine(REDIS_URL, { limits, log });
+  return memoryEngine(limits);
 }

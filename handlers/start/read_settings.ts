@@ -17,7 +17,6 @@ export type Command =
 
 /**
  * Reads flags, then variables, then defaults.
- *
  * @throws {SettingError | OptionError} if a flag is unknown or a value cannot be used
  */
 export function readSettings(args: string[], env: Env): Command {

@@ -12,7 +12,6 @@ export interface Setting<T> {
   /** Its name among the {@link Limits}. */ limit?: keyof Limits;
 }
 
-/** The {@link Limits} that are numbers. */
 type NumericLimit = {
   [Name in keyof Limits]-?: Limits[Name] extends number ? Name : never;
 }[keyof Limits];
@@ -35,9 +34,7 @@ export function number(value: number, meaning: string, max = LARGE, min = 0): Se
 
 /** One of the {@link Limits}. */
 export function limit(name: NumericLimit, meaning: string, max?: number, min?: number) {
-  return { ...number(DEFAULT_LIMITS[name], meaning, max, min), limit: name } satisfies Setting<
-    number
-  >;
+  return { ...number(DEFAULT_LIMITS[name], meaning, max, min), limit: name };
 }
 
 /** A text; off where it is empty and has no default. */

@@ -28,7 +28,7 @@ export const SETTINGS = {
       return items.length > 0 ? items : SAME_ORIGIN;
     },
   },
-  AUTH_SECRET: text("secret of HS256 tokens, 32 bytes or more; with it clients need one"),
+  AUTH_SECRET: text("secret of HS256 tokens, 32 bytes or more, or base64:…; clients need one"),
   AUTH_JWKS: text("file or URL of the public keys of tokens (JWKS) in its place"),
   AUTH_ISSUER: text("iss that a token must have"),
   AUTH_AUDIENCE: text("aud that a token must have"),
@@ -63,8 +63,11 @@ export const SETTINGS = {
     kind: "a JSON object",
     limit: "roomRules" as const,
     read(text: string) {
-      const rules = readJson(text);
-      return rules === undefined ? undefined : checkRoomRules(rules);
+      try {
+        return checkRoomRules(JSON.parse(text));
+      } catch (error) {
+        if (!(error instanceof SyntaxError)) throw error;
+      }
     },
   },
   MAX_ROOMS: limit("maxRooms", "rooms, empty ones with history included"),
@@ -128,12 +131,4 @@ export function limitsAndAccess(settings: Settings) {
     allowedOrigins: settings.ALLOWED_ORIGINS,
     trustedProxies: settings.TRUST_PROXY,
   };
-}
-
-function readJson(text: string): unknown {
-  try {
-    return JSON.parse(text);
-  } catch {
-    return undefined;
-  }
 }

@@ -1,22 +1,11 @@
 /** Several threads on one port: the main one, 0, has the engine and serves too (`workers.ts`). */
 import type { SharedLimits } from "../access/shared_limits.ts";
+import type { Threads } from "../app.ts";
 import { Channel } from "../engine/channel.ts";
-import { type Engine, isRefusal, type Refusal } from "../engine/engine.ts";
+import { isRefusal, type Refusal } from "../engine/engine.ts";
 import type { Parley } from "../parley.ts";
 import type { Figures } from "../registry/counters.ts";
 import type { Clock } from "../util/clock.ts";
-
-/** The threads of the process, as one of them sees the others. */
-export interface Threads {
-  /** Which of them this one is; the main thread is 0. */ readonly index: number;
-  /** The engine that all of them use. */ readonly engine: Engine;
-  /** The limits that count for all of them. */ readonly limits: SharedLimits;
-  /**
-   * Reports what this one counts, once a second at least: it is its sign of life. Answers what each
-   * counted when it reported last, by index, and behind that what those counted that have ended.
-   */
-  report(figures: Figures): Promise<Figures[]>;
-}
 
 /** A server that listens. */
 export interface Running {

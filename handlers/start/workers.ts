@@ -1,5 +1,6 @@
 /** The main thread of several: it starts the workers, and restarts those that die. */
 import { LimitTable } from "../access/shared_limits.ts";
+import type { Threads } from "../app.ts";
 import { Channel } from "../engine/channel.ts";
 import { type SharedEngine, shareEngine } from "../engine/shared.ts";
 import { totalsOf } from "../http/metrics.ts";
@@ -9,8 +10,7 @@ import type { Log } from "../util/log.ts";
 import { SettingError } from "./setting_error.ts";
 import { openEngine } from "./options.ts";
 import { limitsAndAccess, type Settings } from "./settings.ts";
-import { type MainCalls, type Running, type Threads, WORKER_NAME } from "./threads.ts";
-import type { WorkerCalls } from "./threads.ts";
+import { type MainCalls, type Running, WORKER_NAME, type WorkerCalls } from "./threads.ts";
 
 /** In so much time a worker must have reported. */
 const BEAT_MS = 5_000;
@@ -20,7 +20,6 @@ const RETRY_MS = 1_000;
 
 /**
  * Serves in this thread and in WORKERS - 1 others.
- *
  * @param module URL of the module that the workers run
  * @param serve serves in this thread
  * @throws {SettingError} if they cannot listen, or a worker dies before it serves
@@ -50,7 +49,6 @@ export async function startWorkers(
 
 /**
  * Makes the main thread's place among workers that `launch` starts.
- *
  * @param options how many threads there are, the main thread included, the URL of the module that they
  * run, and what they share
  */
@@ -67,13 +65,13 @@ export function createWorkers<Settings>({ count, module, shared, limits, log, cl
   let mainFigures: Figures = {};
   /** What those counted that have died. */
   let lostTotals: Figures = {};
+  let isLaunched = false;
   let hasEnded = false;
   let stopBeat = () => {};
 
   function start(index: number, settings: Settings) {
     const [control, engine] = [new MessageChannel(), new MessageChannel()];
     const served = Promise.withResolvers<void>();
-    const death = Promise.withResolvers<string>();
     const worker = new Worker(module, { type: "module", name: WORKER_NAME + index });
     const clients = new LimitTable(limits.limits, clock, limits);
     const channel = new Channel<MainCalls, WorkerCalls>(control.port1, {
@@ -94,22 +92,31 @@ export function createWorkers<Settings>({ count, module, shared, limits, log, cl
       },
     });
     const stopServing = shared.serve(engine.port1, () => end("it does not keep up"));
+    const restart = () => {
+      if (!hasEnded) lives[index - 1] = start(index, settings);
+    };
     const end = (reason: string) => {
+      if (life.hasDied) return;
+      life.hasDied = true;
       lostTotals = addUp([lostTotals, totalsOf(life.figures)]);
       life.figures = {};
       channel.close();
       worker.terminate();
       clients.releaseAll();
       stopServing();
-      death.resolve(reason);
       served.reject(new SettingError(`Cannot start the workers: ${reason}`));
+      if (hasEnded || !(life.isReady || isLaunched)) return;
+      const fields = { event: "worker_died", peer: index };
+      log.error(`Worker ${index} died, another takes its place: ${reason}`, fields);
+      if (life.isReady) restart();
+      else clock.after(RETRY_MS, restart);
     };
     const life = {
       isReady: false,
+      hasDied: false,
       figures: {} as Figures,
       missedBeats: 0,
       served: served.promise,
-      death: death.promise,
       stop: () => channel.call("stop"),
       end,
     };
@@ -123,21 +130,6 @@ export function createWorkers<Settings>({ count, module, shared, limits, log, cl
     return life;
   }
 
-  /** Puts another in a worker's place each time that it dies. */
-  async function keep(index: number, settings: Settings): Promise<void> {
-    while (!hasEnded) {
-      const reason = await lives[index - 1].death;
-      if (hasEnded) return;
-      const fields = { event: "worker_died", peer: index };
-      log.error(`Worker ${index} died, another takes its place: ${reason}`, fields);
-      if (!lives[index - 1].isReady) {
-        await new Promise<void>((resolve) => clock.after(RETRY_MS, resolve));
-      }
-      if (!hasEnded) lives[index - 1] = start(index, settings);
-    }
-  }
-
-  /** Ends workers that hang. */
   function beat(): void {
     lives.forEach((life) => {
       if (life.missedBeats++ >= MAX_MISSED_BEATS) life.end("it does not answer");
@@ -163,7 +155,7 @@ export function createWorkers<Settings>({ count, module, shared, limits, log, cl
     async launch(settings: Settings) {
       for (let index = 1; index < count; index++) lives.push(start(index, settings));
       await Promise.all(lives.map((life) => life.served));
-      lives.forEach((_, index) => keep(index + 1, settings));
+      isLaunched = true;
       stopBeat = clock.every(BEAT_MS, beat);
     },
     /** Drains the workers, then ends them. */

@@ -33,7 +33,11 @@ export class Chart {
   constructor(parent, label, lines) {
     this.lines = lines;
     this.peak = element("small");
-    this.figure = element("figure", {}, element("figcaption", {}, label, this.peak));
+    this.figure = element(
+      "figure",
+      { className: "empty" },
+      element("figcaption", {}, label, this.peak),
+    );
     parent.append(this.figure);
     const color = (/** @type {string} */ name) => () => {
       // A custom property becomes a colour only on an element; the head is never seen.
@@ -47,14 +51,14 @@ export class Chart {
         height: HEIGHT,
         padding: [8, 24, 0, 0],
         series: [
-          { value: (_, at) => at === null ? "–" : timeText(at) },
+          { value: (_, at) => at === null ? "" : timeText(at) },
           ...lines.map(([name], i) => ({
             label: name,
             stroke: color(COLORS[i]),
             width: 2,
             points: { show: true, size: 4, filter: isolated },
             value: (/** @type {uPlot} */ _, /** @type {number | null} */ value) =>
-              value === null ? "–" : number.format(value),
+              value === null ? "" : number.format(value),
           })),
         ],
         axes: [
@@ -92,7 +96,7 @@ export class Chart {
     const usual = seen[Math.ceil(seen.length * 0.98) - 1] ?? 0;
     const isCut = usual > 0 && peak > 3 * usual;
     this.#top = Math.max(MIN_TOP, (isCut ? 2 * usual : peak) * 1.1);
-    this.peak.textContent = isCut ? ` peak ${number.format(peak)}` : "";
+    this.peak.textContent = isCut ? ` · peak ${number.format(peak)}` : "";
     this.figure.classList.toggle("empty", seen.length === 0);
     this.plot.setData([times, ...series]);
   }

@@ -109,9 +109,7 @@ function refreshMembers(ms) {
     const members = await client.members().catch(() => ({ members: [], count: 0 }));
     const colors = [...client.state().keys()].map((key) => client.entry(key)).filter(isColor)
       .sort(({ key }) => key === colorKey ? -1 : 1);
-    const hues = Map.groupBy(colors, ({ sender }) => sender);
-    const byName = new Map([...hues].map(([name, all]) => [name, all.map(({ value }) => value)]));
-    showMembers(byId("names"), byId("search"), members, ownName, byName);
+    showMembers(byId("names"), byId("search"), members, ownName, colors);
   }, ms);
 }
 

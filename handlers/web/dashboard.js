@@ -114,7 +114,7 @@ const CHARTS = /** @type {[string, import("./charts.js").Line[]][]} */ ([
 ]);
 
 const values = FIGURES.map(([label]) => {
-  const value = element("dd");
+  const value = element("dd", {}, "–", element("small"));
   byId("figures").append(element("div", { className: "box" }, element("dt", {}, label), value));
   return value;
 });

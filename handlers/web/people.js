@@ -77,9 +77,9 @@ function shorten(names) {
  *
  * @param {HTMLElement} list @param {HTMLInputElement} search there for many
  * @param {import("../client/client.js").Members} members @param {string} ownName
- * @param {Map<string, number[]>} hues that those of a name have chosen, the own one first
+ * @param {import("../client/client.js").Entry<number>[]} colors that people have chosen, the own one first
  */
-export function showMembers(list, search, { members, count }, ownName, hues) {
+export function showMembers(list, search, { members, count }, ownName, colors) {
   /** @type {Map<string, number>} */
   const known = new Map();
   const items = members.toSorted(collator.compare).map((name) => {
@@ -87,7 +87,8 @@ export function showMembers(list, search, { members, count }, ownName, hues) {
     known.set(name, times + 1);
     const isOwn = name === ownName && times === 0;
     const item = element("li", {}, shown(name), ...isOwn ? [element("small", {}, " you")] : []);
-    return colored(item, name, hues.get(name)?.[times] ?? derivedHue(name) + 137 * times);
+    const chosen = colors.filter(({ sender }) => sender === name)[times];
+    return colored(item, name, chosen?.value ?? derivedHue(name) + 137 * times);
   });
   if (count > members.length) items.push(element("li", {}, `and ${count - members.length} more`));
   search.hidden = members.length <= SEARCH_OVER;

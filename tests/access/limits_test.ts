@@ -131,7 +131,13 @@ Deno.test("RateTable knows 10,000 keys at most, and forgets the least recently u
   assertEquals(table.tryConsume("first", 0), 1_000, "used since: still known");
 });
 
-const RATES = { messageRate: 2, byteRate: 100, joinRate: 1, maxRoomsPerConnection: 2 };
+const RATES = {
+  ...DEFAULT_LIMITS,
+  messageRate: 2,
+  byteRate: 100,
+  joinRate: 1,
+  maxRoomsPerConnection: 2,
+};
 
 Deno.test("Allowance.tryConsume() refuses by the bucket that has least, and takes nothing from the others", () => {
   const allowance = new Allowance(RATES, 1);
@@ -185,7 +191,7 @@ function makeHandler(
 
 const refused = (answer: () => Promise<Response>) => assertRejects(answer, HttpError);
 
-Deno.test("withSlot<Call>() answers 503 with Retry-After while the server is full or drains", async () => {
+Deno.test("withSlot<Call>() answers 503 with Retry-After while the server is full, drains or has no memory", async () => {
   const { ask, registry, slots } = makeHandler({ MAX_CONNECTIONS: 1, DRAIN_SECONDS: 7 });
   await ask("a");
   const full = await refused(() => ask("b"));
@@ -195,6 +201,10 @@ Deno.test("withSlot<Call>() answers 503 with Retry-After while the server is ful
   const draining = await refused(() => ask("b"));
   assertEquals([draining.status, draining.code], [503, "draining"]);
   assertEquals(draining.headers, { "retry-after": "7" });
+  registry.isDraining = false;
+  registry.isOverMemory = true;
+  const overloaded = await refused(() => ask("b"));
+  assertEquals([overloaded.status, overloaded.code], [503, "overloaded"]);
   assertEquals([slots.length, registry.heldCount], [1, 0]);
 });
 
@@ -262,8 +272,8 @@ Deno.test("LimitTable knows no address longer than it has clients", () => {
 });
 
 /** A guard over a process that has `mb` megabytes, of which a collection leaves `kept`. */
-function watch(maxMb: number) {
-  const { registry, clock, log, connect } = createTestApp();
+function watch(MAX_RSS_MB: number) {
+  const { registry, clock, connect } = createTestApp({ settings: { MAX_RSS_MB } });
   const process = { mb: 60, kept: 60, collections: 0 };
   const memory = {
     rss: () => process.mb * 1_000_000,
@@ -273,7 +283,7 @@ function watch(maxMb: number) {
       return Promise.resolve();
     },
   };
-  const stop = guardMemory({ registry, maxMb, clock, log, memory });
+  const stop = guardMemory(registry, memory);
   const look = async () => {
     clock.tick(500);
     await new Promise(setImmediate);

@@ -236,8 +236,8 @@ Deno.test("a secret that is short or no base64, or no key at all, stops the star
 });
 
 /** An authorizer by a key set, with its clock and log. */
-function byKeys(jwks: string) {
-  const [clock, log] = [new FakeClock(), new RecordingLog()];
+function byKeys(jwks: string, log = new RecordingLog()) {
+  const clock = new FakeClock();
   const authorize = jwtAuthorizer({ jwks, clock, log });
   const user = async (token: string) => (await authorize(requestWith(token))).user;
   /** Status, message and Retry-After of a refusal. */
@@ -406,6 +406,20 @@ Deno.test("a key that a URL still lacks when it is asked again is 401", async ()
   });
 });
 
+Deno.test("a key that is asked for while a URL is read may be newer than what that brings: 503", async () => {
+  const [known, fresh] = [await namedKey("known"), await namedKey("fresh")];
+  await using server = keyServer([known.jwk]);
+  const { clock, user, refusal } = byKeys(server.url);
+  const token = await fresh.sign({});
+  let late: Promise<unknown[]> | undefined;
+  server.state.onAsked = () => {
+    clock.tick(700);
+    late = refusal(token);
+  };
+  await user(await known.sign({}));
+  assertEquals((await late)![0], 503);
+});
+
 Deno.test("a URL that gives no keys, or too many, is no fault of the token: 503, and a line in the log", async () => {
   const key = await namedKey("k1");
   await using server = keyServer([key.jwk]);
@@ -423,6 +437,18 @@ Deno.test("a URL that gives no keys, or too many, is no fault of the token: 503,
     ["error", "keys_unreadable"],
     ["info", "keys_readable"],
   ]);
+});
+
+Deno.test("a log that throws is no fault of the token either", async () => {
+  await using server = keyServer([]);
+  server.state.keys = undefined;
+  const log = Object.assign(new RecordingLog(), {
+    error() {
+      throw new Error("the log is broken");
+    },
+  });
+  const { refusal } = byKeys(server.url, log);
+  assertEquals(await refusal(await (await namedKey("k1")).sign({})), later(5));
 });
 
 Deno.test("tokens that come at once ask a URL once", async () => {

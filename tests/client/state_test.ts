@@ -208,6 +208,29 @@ play(
   },
 );
 
+play(
+  "the answer to one set of a key leaves the next ones giving way to each other",
+  async (stage) => {
+    using clock = new FakeClock();
+    const { client, peer } = await stage.ann();
+    const first = client.set("a", 0);
+    const text = client.send("too much");
+    const [{ id }, refused] = await peer.some(2);
+    peer.say(error("rate_limited", { id: refused.id, retry: 50 }));
+    assertEquals(await clock.timeouts.next(), 50);
+    const rest = [client.set("a", 1)];
+    peer.say(ack(id, 10));
+    await first;
+    rest.push(client.set("a", 2));
+    clock.advance(50);
+    const sent = await peer.some(2);
+    assertEquals(sent.map(({ message, value }) => message ?? value), ["too much", 2]);
+    peer.say(ack(sent[0].id, 0, { seq: 6 }), ack(sent[1].id, 11));
+    await text;
+    assertEquals((await Promise.all(rest)).map(({ rev }) => rev), [11, 11]);
+  },
+);
+
 play("online each set of a key goes out", async (stage) => {
   const { client, peer } = await stage.ann();
   for (const value of range(1, 3)) client.set("a", value);

@@ -105,6 +105,34 @@ Deno.test("every error of parley.v1 and every close is told", () => {
   }
 });
 
+/** Where the names of an interface stand, and which README tells them all. */
+const TOLD: [file: string, name: string, readme: string][] = [
+  ["client/client.d.ts", "Options", "client/README.md"],
+  ["client/client.d.ts", "Client", "client/README.md"],
+  ["app.ts", "ParleyOptions", "README.md"],
+  ["access/access.ts", "AccessRules", "README.md"],
+  ["hooks/hooks.ts", "Hooks", "README.md"],
+  ["run_app.ts", "Parley", "README.md"],
+];
+
+Deno.test("every option, hook, method and error of the client and the library is told", async () => {
+  for (const [file, name, path] of TOLD) {
+    const source = await Deno.readTextFile(`${ROOT}handlers/${file}`);
+    const [, body] = RegExp(`interface ${name}\\b[^]*? \\{\n([^]*?)\n\\}`).exec(source)!;
+    const names = [...body.matchAll(/^ {2}(?:\/\*\*.*\*\/ )?(?:readonly )?(\w+)\??[:(]/gm)];
+    assert(names.length > 3, name);
+    for (const [, member] of names) {
+      assertMatch(readme(`handlers/${path}`), RegExp(`[\`.]${member}[\`(]`), `${name}.${member}`);
+    }
+  }
+  const client = await Deno.readTextFile(`${ROOT}handlers/client/client.js`);
+  const codes = [...client.matchAll(/new ParleyError\(\s*"(\w+)"/g)].map(([, code]) => code);
+  assert(codes.length > 5);
+  for (const code of codes) {
+    assert(readme("handlers/client/README.md").includes(`\`${code}\``), code);
+  }
+});
+
 Deno.test("the metrics that are told are those of /metrics", async () => {
   const metrics = await (await createTestApp().ask("/metrics")).text();
   for (const [, name, label] of all.matchAll(/`((?:parley|process)_\w+)(\{.+?="\w+"\})?/g)) {

@@ -1,6 +1,8 @@
 // What is promised over several processes: one process, one with a file, two workers, and two nodes with Redis do the same.
 import { assert, assertEquals, assertMatch } from "@std/assert";
 import type { JWTPayload } from "jose";
+import { redisEngine } from "../../handlers/engines.ts";
+import { createParley } from "../../handlers/parley.ts";
 import { Client, type Fields } from "../support/clients.ts";
 import { type EventBlock, EventReader } from "../support/event_source.ts";
 import { SECRET, sign } from "../support/jwt.ts";
@@ -394,3 +396,30 @@ redisTest("two nodes with Redis", async (t) => {
     return { places: [one, two], [Symbol.asyncDispose]: () => nodes.disposeAsync() };
   });
 });
+
+redisTest(
+  "A ban on one Redis node ends the user's stream on another, also on one that starts later",
+  async () => {
+    await using redis = await RedisServer.start();
+    const authorize = () => ({ user: "ann" });
+    const start = async () => createParley({ authorize, engine: await redisEngine(redis.url) });
+    const one = await start();
+    const two = await start();
+    const ask = (parley: typeof one, path: string) =>
+      parley.fetch(new Request(`http://parley.test${path}`));
+    const statusOf = async (parley: typeof one) => {
+      const { status, body } = await ask(parley, "/rooms");
+      await body?.cancel();
+      return status;
+    };
+    const stream = await ask(two, "/rooms/ops/events");
+    assertEquals(stream.status, 200);
+    await one.disconnect("ann", { seconds: 60 });
+    await stream.text();
+    assertEquals(await statusOf(two), 403);
+    const three = await start();
+    await eventually(() => statusOf(three), (status) => status === 403);
+    for (const parley of [one, two, three]) await parley[Symbol.asyncDispose]();
+  },
+  test,
+);

@@ -314,7 +314,12 @@ export function engineContract(...system: System): void {
     assertEquals(await set(ROOM, 1, "x".repeat(200)), { refused: "too_many_keys" });
     await granted(set(ROOM, 2, 1));
     assertEquals(await set(ROOM, 3, 1), { refused: "too_many_keys" });
-  }, { maxKeys: 2, maxStateBytes: 200 });
+    // By a rule of the room's own.
+    for (const [room, keys] of [["few", 1], ["many", 3]] as const) {
+      for (const i of range(1, keys)) await granted(set(room, i, 1));
+      assertEquals(await set(room, keys + 1, 1), { refused: "too_many_keys" });
+    }
+  }, { maxKeys: 2, maxStateBytes: 200, roomRules: { few: { keys: 1 }, "m*": { keys: 3 } } });
 
   contract("an empty room keeps its history, its numbers and its epoch", async (nodes) => {
     const { recorder, head } = await hear(nodes[0], ROOM);

@@ -265,13 +265,19 @@ Deno.test("a remote engine learns its owner's state, and tells its listeners, ea
   await shared.close();
 });
 
-Deno.test("a remote engine whose owner hangs is not ready", async () => {
+Deno.test("a remote engine whose owner hangs is not ready, one whose owner answers stays so", async () => {
   const { port1, port2 } = new MessageChannel();
   const clock = new FakeClock();
   const remote = remoteEngine(port2, clock);
   const shared = shareEngine(createMemoryEngine(ROOMY, systemClock));
   shared.serve(port1);
   await eventually(() => remote.isReady(), (isReady) => isReady);
+  for (let second = 1; second <= 5; second++) {
+    clock.tick(1_000);
+    // Behind the report, and so is its answer.
+    await remote.members("r");
+  }
+  assertEquals(remote.isReady(), true);
   port1.onmessage = null;
   clock.tick(2_000);
   assertEquals(remote.isReady(), true);

@@ -12,7 +12,8 @@ import type { Entry, RoomEvent, StateSpan } from "../../handlers/protocol/room_e
 import type { FakeClock } from "../support/fakes.ts";
 import { granted } from "../support/recorder.ts";
 import { soon } from "../support/inbox.ts";
-import type { Random } from "../support/random.ts";
+import { Random } from "../support/random.ts";
+import { SEED } from "../support/run.ts";
 import { ROOMY } from "./contract.ts";
 
 const MAX_KEYS = 6;
@@ -204,4 +205,21 @@ export async function checkStateSchedule(
     ),
   );
   for (const node of nodes) node.release(room);
+}
+
+/** Plays schedules, one after the other, each in a room of its own. */
+export function schedules(
+  name: string,
+  count: number,
+  make: (stack: AsyncDisposableStack) => Promise<ScheduleStage> | ScheduleStage,
+  register: (name: string, fn: () => Promise<void>) => void = Deno.test,
+): void {
+  const text = `any schedule on ${name} leaves every subscriber with the room's map, at each rev`;
+  register(text, async () => {
+    await using stack = new AsyncDisposableStack();
+    const stage = await make(stack);
+    for (let seed = SEED * 10_000; seed < SEED * 10_000 + count; seed++) {
+      await checkStateSchedule(new Random(seed), seed, stage);
+    }
+  });
 }

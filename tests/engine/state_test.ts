@@ -4,7 +4,6 @@ import { type Change, isRefusal } from "../../handlers/engine/engine.ts";
 import { createMemoryEngine } from "../../handlers/engine/memory.ts";
 import type { HistoryLimits } from "../../handlers/engine/room_rules.ts";
 import { createDurableEngine } from "../../handlers/engine/durable.ts";
-import { createRedisEngine } from "../../handlers/engine/redis/engine.ts";
 import { remoteEngine } from "../../handlers/engine/remote.ts";
 import { shareEngine } from "../../handlers/engine/shared.ts";
 import { StateMap } from "../../handlers/engine/state_map.ts";
@@ -14,10 +13,8 @@ import type { StateSpan } from "../../handlers/protocol/room_event.ts";
 import { silentLog } from "../../handlers/util/log.ts";
 import { FakeClock } from "../support/fakes.ts";
 import { MemoryStore } from "../support/memory_store.ts";
-import { Random } from "../support/random.ts";
-import { patientClock, RedisServer, redisTest } from "../support/redis_server.ts";
-import { SEED, sized } from "../support/run.ts";
-import { checkStateSchedule, SCHEDULE_LIMITS, type ScheduleStage } from "./state_schedule.ts";
+import { sized } from "../support/run.ts";
+import { SCHEDULE_LIMITS, schedules } from "./state_schedule.ts";
 import { ROOMY } from "./contract.ts";
 
 /** A memory engine, and calls of it that answer at once. */
@@ -142,23 +139,6 @@ Deno.test("StateMap knows the last 1,000 removals", () => {
   assertEquals(map.size, 499);
 });
 
-/** Plays schedules, one after the other, each in a room of its own. */
-function schedules(
-  name: string,
-  count: number,
-  make: (stack: AsyncDisposableStack) => Promise<ScheduleStage> | ScheduleStage,
-  register: (name: string, fn: () => Promise<void>) => void = Deno.test,
-): void {
-  const text = `any schedule on ${name} leaves every subscriber with the room's map, at each rev`;
-  register(text, async () => {
-    await using stack = new AsyncDisposableStack();
-    const stage = await make(stack);
-    for (let seed = SEED * 10_000; seed < SEED * 10_000 + count; seed++) {
-      await checkStateSchedule(new Random(seed), seed, stage);
-    }
-  });
-}
-
 schedules("memory", 2_000, (stack) => {
   const clock = new FakeClock();
   const engine = createMemoryEngine(SCHEDULE_LIMITS, clock);
@@ -203,18 +183,3 @@ schedules("a store that outlives its process", sized(100, 2_000), async (stack) 
   };
   return { nodes, clock, kill };
 });
-
-schedules("two nodes on Redis", sized(20, 500), async (stack) => {
-  const server = stack.use(await RedisServer.start());
-  const open = () => createRedisEngine(server.url, SCHEDULE_LIMITS, patientClock, silentLog);
-  const nodes = [await open(), await open()];
-  stack.defer(async () => {
-    for (const node of nodes) await node.close();
-  });
-  const kill = async (index: number) => {
-    await nodes[index].close();
-    nodes[index] = await open();
-    return true;
-  };
-  return { nodes, kill };
-}, redisTest);

@@ -186,13 +186,14 @@ Deno.test("a hook that never answers is given up: unavailable, one line, and its
 Deno.test("of HTTP requests at most 1,000 wait for hooks; sockets are bounded themselves", async () => {
   const open = Promise.withResolvers<void>();
   let count = 0;
-  const { calls } = caller({ onMessage: () => (count++, open.promise) });
+  const { calls, counters } = caller({ onMessage: () => (count++, open.promise) });
   const from = { ...ANN, via: "http" } as const;
   const all = Array.from({ length: 1_001 }, () => calls.message(from, "x", "chat"));
   assertEquals([count, all[1_000]], [1_000, UNAVAILABLE]);
   all.push(calls.message(ANN, "x", "chat"));
   open.resolve();
   assertEquals((await Promise.all(all)).filter((answer) => answer === '"x"').length, 1_001);
+  assertEquals([await calls.message(from, "x", "chat"), counters.hookWaiting], ['"x"', 0]);
 });
 
 Deno.test("close() answers all that wait and all that come, but members still leave", async () => {

@@ -301,3 +301,12 @@ Deno.test("whoever gives up while the room is opened leaves nothing behind", asy
   opened.resolve({ refused: "unavailable" });
   assertEquals((await answer).status, 503);
 });
+
+Deno.test("a stream whose request is aborted ends, though nobody reads or cancels it", async () => {
+  const { ask, registry } = createTestApp();
+  const controller = new AbortController();
+  const { status } = await ask(EVENTS, { signal: controller.signal });
+  assertEquals([status, registry.heldCount, registry.rooms.size], [200, 1, 1]);
+  controller.abort();
+  assertEquals([registry.heldCount, registry.clients.size, registry.rooms.size], [0, 0, 0]);
+});

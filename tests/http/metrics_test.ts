@@ -7,8 +7,8 @@ import {
   assertStringIncludes,
 } from "@std/assert";
 import process from "node:process";
-import { isRefusal } from "../../handlers/engine/engine.ts";
-import { readFigures } from "../../handlers/http/metrics.ts";
+import { isRefusal, type RemoteStats } from "../../handlers/engine/engine.ts";
+import { readFigures, total } from "../../handlers/http/metrics.ts";
 import { type NodeRow, publishStats, type Stats } from "../../handlers/http/stats.ts";
 import { NODES_ROOM, STATS_ROOM } from "../../handlers/protocol/parse.ts";
 import { Turn } from "../../handlers/registry/flush.ts";
@@ -203,7 +203,7 @@ Deno.test("counting costs a message's way nothing but increments: one in 64 is t
   ann.say({ type: "join", name: "Ann" });
   for (const _ of range(1, 640)) ann.say({ type: "chat", message: 1 });
   await new Promise((resolve) => setImmediate(resolve));
-  assertEquals(server.registry.counters.fanOutSeconds.total, 10);
+  assertEquals(total(server.registry.counters.fanOutSeconds.counts), 10);
   assertStringIncludes(await (await server.ask("/metrics")).text(), "fan_out_seconds_count 10\n");
 });
 
@@ -411,7 +411,7 @@ Deno.test("seconds of the longest figures fit into the state, however small that
 });
 
 Deno.test("the room _nodes has each thread as it is now, while somebody listens", async () => {
-  const { connect, app, registry, clock, nodes, machine } = createWatched();
+  const { connect, app, registry, engine, clock, nodes, machine } = createWatched();
   const worker = readFigures(app);
   app.threads = {
     index: 0,
@@ -438,9 +438,22 @@ Deno.test("the room _nodes has each thread as it is now, while somebody listens"
   assertEquals([other.worker, other.clients, other.messagesIn, other.deliveries], [1, 0, 0, 7]);
   assertEquals([other.host, other.maxConnections, other.lagMs], ["h", 10_000, 0]);
   // Another thread says nothing of nodes, and a node that has ended is forgotten.
-  app.threads = { ...app.threads, index: 1 };
+  const { threads } = app;
+  app.threads = { ...threads, index: 1 };
   for (const _ of range(1, 4)) assertEquals((await second()).length, 2);
   assertEquals(await second(), []);
+  // Who listens at another node counts, and where the engine is away there is no harm.
+  app.threads = threads;
+  viewer.end();
+  assertEquals(await second(), []);
+  const [{ historyBytes, rooms }, remote] = [engine.stats(), {}];
+  engine.stats = () => ({ historyBytes, rooms, remote: remote as RemoteStats });
+  engine.rooms = () => [];
+  assertEquals(await second(), []);
+  engine.rooms = () => ({ refused: "unavailable" });
+  assertEquals(await second(), []);
+  engine.rooms = () => [{ room: "_nodes", members: 0, listeners: 1, seq: 0 }];
+  assertEquals((await second()).length, 2);
 });
 
 Deno.test("who only watches the server's own rooms is in no other figure", async () => {
@@ -454,7 +467,8 @@ Deno.test("who only watches the server's own rooms is in no other figure", async
   // Who hears another room, too, is a client like others.
   const both = await connect("/chat/_stats", { dialect: "v1" });
   both.say({ type: "listen", room: "_nodes" });
-  assertEquals((await second()).watchers, 3);
+  const { watchers: three, messagesIn } = await second();
+  assertEquals([three, messagesIn], [3, 0]);
   both.say({ type: "listen", room: "ops" });
   const { connections, watchers, rooms } = await second();
   assertEquals([connections.v1, watchers, rooms], [1, 2, 1]);

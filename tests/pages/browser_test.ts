@@ -28,6 +28,41 @@ async function publish({ server }: World, room: string, texts: string[]): Promis
   }
 }
 
+pageTest(
+  "an own message stands once, older ones come while there are, who writes on is shown",
+  async ({ visit }) => {
+    const ann = await visit("/");
+    const told = await ann.value<unknown[]>(`(async () => {
+    const { MessageList } = await import("./messages.js");
+    const { Typing } = await import("./people.js");
+    const box = document.createElement("div");
+    const message = (seq) => ({ epoch: "e", seq, time: 0, sender: "Ann", message: "m" + seq });
+    const asked = [];
+    const readOlder = async ({ seq }) => (asked.push(seq), seq > 1 ? [message(seq - 1)] : []);
+    const list = new MessageList(box, document.createElement("button"), "x", readOlder, new Set());
+    // The ack may come before the message.
+    list.settle(list.addOwn("Ann", "m3"), "e:3");
+    list.addMessage(message(3));
+    const frame = () => new Promise(requestAnimationFrame);
+    await frame();
+    for (let i = 0; i < 4; i++) {
+      box.dispatchEvent(new Event("scroll"));
+      await frame();
+    }
+    const words = [...box.querySelectorAll(".words")].map(({ textContent }) => textContent);
+    const { setTimeout, clearTimeout } = globalThis;
+    const timers = new Set();
+    globalThis.setTimeout = () => (timers.add(timers.size + 1), timers.size);
+    globalThis.clearTimeout = (timer) => timers.delete(timer);
+    const typing = new Typing(document.createElement("p"));
+    for (let i = 0; i < 2; i++) typing.set("Ann", true);
+    Object.assign(globalThis, { setTimeout, clearTimeout });
+    return [words, asked, typing.line.textContent, timers.size];
+  })()`);
+    assertEquals(told, [["m1", "m2", "m3"], [3, 2, 1], "Ann is writing …", 1]);
+  },
+);
+
 pageTest("two visitors chat, and see who comes and goes", async ({ visit }) => {
   const ann = await visit("/?room=ops");
   const bob = await visit("/?room=ops");
@@ -491,7 +526,7 @@ pageDetail(
     return [...told, ranges()];
   })()`);
     assertEquals(told, [
-      ...["empty", "", " peak 9K", [10, null, 10], [1, null]],
+      ...["empty", "", " · peak 9K", [10, null, 10], [1, null]],
       ...[[1_000, 1_320, 22], [1_220, 1_320, 11]],
     ]);
   },

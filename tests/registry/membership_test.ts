@@ -240,6 +240,9 @@ Deno.test("a socket hears the rooms that its token lists from the start", async 
   await nextTurn();
   const rooms = socket.objects.map((object) => (object as { room: string }).room);
   assertEquals(rooms, ["ops", "user:u"]);
-  socket.end();
+  const plain = await connect("/chat/ops", bearer("listens"));
+  await registry.room("user:u").submit({ sender: "shop", message: '"It has shipped"' });
+  assertEquals(plain.objects, [{ type: "chat", sender: "shop", message: "It has shipped" }]);
+  for (const end of [socket, plain]) end.end();
   assertEquals(registry.rooms.size, 0);
 });

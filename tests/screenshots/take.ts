@@ -63,6 +63,8 @@ async function chat(server: TestServer, ann: Visitor): Promise<void> {
     } else await clients.get(who)!.send(text);
     await ann.sees(".chat:not(.pending) .words", text.split("\n")[0]);
   }
+  clients.get("Mei")!.note({ typing: true });
+  await ann.sees("#typing", "Mei is writing …");
   await ann.page.focus("#text");
   await save("chat", new Uint8Array(await ann.page.screenshot()));
   for (const client of clients.values()) client.close();
@@ -106,7 +108,8 @@ if (Deno.args.length > 0) {
 It needs Debian's packages chromium and pngquant, and takes about a minute.`);
   Deno.exit(0);
 }
-const server = await startServer();
+// A machine that is busy with other work refuses nobody.
+const server = await startServer({ MESSAGE_RATE: 0 });
 const browser = await launch();
 try {
   const page = await (await browser.newContext({ viewport: SIZE, colorScheme: "light" })).newPage();

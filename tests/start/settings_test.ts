@@ -284,3 +284,14 @@ Deno.test("parleyOptions() divides what all threads together may have unsent", a
     assertEquals(limits?.queueMb, queueMb);
   }
 });
+
+Deno.test("parleyOptions() divides how many hooks of all threads together may wait for their backend", async () => {
+  const settings = { ...read(["--hook-url", "http://127.0.0.1:1/"]), WORKERS: 1_000 };
+  const { onJoin, engine } = await parleyOptions(settings, silentLog);
+  const from = { room: "ops", name: "Ann", via: "socket" } as const;
+  const why = (answer: unknown) =>
+    Promise.resolve(answer).then(() => "", ({ message }: Error) => message);
+  const [first, second] = await Promise.all([onJoin!(from), onJoin!(from)].map(why));
+  assertEquals([first === "", second], [false, "1 wait for it"]);
+  await engine!.close();
+});

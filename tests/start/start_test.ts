@@ -11,14 +11,17 @@ import type { Output } from "../../handlers/start/line_writer.ts";
 import { listen } from "../../handlers/start/listen.ts";
 import { createLog, LOG_LEVELS } from "../../handlers/start/log.ts";
 import { mintToken } from "../../handlers/start/mint_token.ts";
+import { onSignals } from "../../handlers/start/process.ts";
 import { SettingError } from "../../handlers/start/setting_error.ts";
 import { defaultSettings } from "../../handlers/start/settings.ts";
 import { type Log, silentLog } from "../../handlers/util/log.ts";
 import { OptionError } from "../../handlers/util/option_error.ts";
+import { nextTurn } from "../support/inbox.ts";
 
-/** An output that a test reads; it takes nothing while it is stalled. */
+/** An output that a test reads: it takes what a pipe does at once, and nothing while it is stalled. */
 class FakeOutput implements Output {
   text = "";
+  readonly #decoder = new TextDecoder();
   #stall?: PromiseWithResolvers<void>;
 
   get lines(): string[] {
@@ -36,8 +39,9 @@ class FakeOutput implements Output {
 
   async write(bytes: Uint8Array): Promise<number> {
     await this.#stall?.promise;
-    this.text += new TextDecoder().decode(bytes);
-    return bytes.length;
+    const taken = bytes.subarray(0, 65_536);
+    this.text += this.#decoder.decode(taken, { stream: true });
+    return taken.length;
   }
 }
 
@@ -116,9 +120,16 @@ for (const format of ["text", "json"] as const) {
     await log.flush();
     assertEquals(stdout.lines.length, 300 - log.droppedCount);
     assertMatch(stderr.text, new RegExp(`Dropped ${log.droppedCount} log lines`));
+    // What it lets wait begins anew with each flush.
+    const { droppedCount } = log;
+    for (let i = 0; i < 200; i++) {
+      log.info("x".repeat(8_000));
+      await log.flush();
+    }
     log.info("again");
     await log.flush();
     assertMatch(stdout.lines.at(-1)!, /again/);
+    assertEquals(log.droppedCount, droppedCount);
   });
 }
 
@@ -133,6 +144,39 @@ Deno.test("a log whose output is closed counts its lines as dropped", async () =
   log.info("lost");
   await log.flush();
   assertEquals(log.droppedCount, 1);
+});
+
+Deno.test("onSignals() ends the process when all is stopped and the last lines are out", async () => {
+  const { addSignalListener, exit } = Deno;
+  const ended = Promise.withResolvers<void>();
+  const listeners: (() => void)[] = [];
+  const done: string[] = [];
+  const log = {
+    ...silentLog,
+    droppedCount: 0,
+    async flush() {
+      await nextTurn();
+      done.push("flush");
+    },
+  };
+  try {
+    Object.assign(Deno, {
+      addSignalListener: (_signal: Deno.Signal, listener: () => void) => listeners.push(listener),
+      exit(code: number) {
+        done.push(`exit ${code}`);
+        ended.resolve();
+      },
+    });
+    onSignals(log, async () => {
+      await nextTurn();
+      done.push("stop");
+    });
+    listeners[0]();
+    await ended.promise;
+  } finally {
+    Object.assign(Deno, { addSignalListener, exit });
+  }
+  assertEquals(done, ["stop", "flush", "exit 0"]);
 });
 
 Deno.test("silentLog has no line to make", () => {

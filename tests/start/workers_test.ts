@@ -121,16 +121,18 @@ Deno.test("limits count over all threads; those of a worker that dies are free a
   const said = Object.fromEntries(recorder.chats.map(({ sender, message }) => [sender, message]));
   assertEquals(said, { "worker-1": '"full"', "worker-2": "[0,0,500]" });
   assertEquals(limits.tryPublish("a", 1), 500);
+  await made.order(1, "isFull");
+  await recorder.until(({ chats }) => chats.length === 3);
   limits.release("b");
   await made.order(1, "acquire");
-  await recorder.until(({ chats }) => chats.length === 3);
-  assertEquals(recorder.messages[2], '"too_many_connections"');
+  await recorder.until(({ chats }) => chats.length === 4);
+  assertEquals(recorder.messages.slice(2), ["true", '"too_many_connections"']);
   await made.order(2, "throw");
   await recorder.until(({ events }) =>
     events.some((event) => event.type === "status" && event.event === "leave")
   );
   assertEquals(limits.countOf("a"), 2);
-  await recorder.until(({ events }) => events.at(-1)?.type === "status" && events.length >= 7);
+  await recorder.until(({ events }) => events.at(-1)?.type === "status" && events.length >= 8);
   assertEquals(limits.countOf("a"), 3);
 });
 

@@ -5,9 +5,9 @@
  *
  * @module
  */
-import { createApp } from "../../handlers/app.ts";
+import { createApp, type Threads } from "../../handlers/app.ts";
 import { runApp } from "../../handlers/run_app.ts";
-import { isWorker, joinThreads, type Threads } from "../../handlers/start/threads.ts";
+import { isWorker, joinThreads } from "../../handlers/start/threads.ts";
 import { systemClock } from "../../handlers/util/clock.ts";
 
 /** What the workers of the test run with. */
@@ -22,7 +22,15 @@ export interface ThreadSettings {
 export const UNLIMITED = { messageRate: 0, byteRate: 0, joinRate: 0, maxQueueBytes: 100_000_000 };
 
 /** What a worker can be told to do. */
-export type Order = "throw" | "reject" | "close" | "hang" | "report" | "acquire" | "publish";
+export type Order =
+  | "throw"
+  | "reject"
+  | "close"
+  | "hang"
+  | "report"
+  | "acquire"
+  | "isFull"
+  | "publish";
 
 /** How often a worker reports, in ms. */
 const REPORT_MS = 5;
@@ -46,6 +54,10 @@ if (isWorker()) {
     },
     report: async () => say(await report(figures)),
     acquire: async () => say(await limits.acquire("a")),
+    isFull: async () => {
+      await report(figures);
+      say(limits.isFull);
+    },
     publish: async () => {
       const waits = [1, 2, 3].map(() => limits.tryPublish("a", 1));
       say(await Promise.all(waits));

@@ -1,7 +1,7 @@
-import { assert, assertEquals, assertInstanceOf, assertLess } from "@std/assert";
+import { assert, assertEquals, assertInstanceOf, assertRejects } from "@std/assert";
 import fc from "npm:fast-check@4.10.2";
 import { byteLength, cutBytes, exceedsBytes } from "../../handlers/util/bytes.ts";
-import { runAt, systemClock } from "../../handlers/util/clock.ts";
+import { runAt, systemClock, within } from "../../handlers/util/clock.ts";
 import { guardLog } from "../../handlers/util/log.ts";
 import { chain } from "../../handlers/util/maybe_promise.ts";
 import { nextTurn } from "../support/inbox.ts";
@@ -21,7 +21,8 @@ async function awake<T>(task: (resolve: (value: T) => void) => void): Promise<T>
 }
 
 Deno.test("systemClock.now() is Unix time in ms", () => {
-  assertLess(Math.abs(systemClock.now() - Date.now()), 1_000);
+  const [before, now, after] = [Date.now(), systemClock.now(), Date.now()];
+  assert(before <= now && now <= after, `${before} ${now} ${after}`);
 });
 
 Deno.test("systemClock.elapsedMs() does not jump when the system's clock is set", () => {
@@ -112,6 +113,21 @@ Deno.test("runAt() runs its task at its time, however far away", () => {
   assertEquals(clock.timerCount, 0);
   // The runtime's timers hold no more.
   for (const ms of waits) assert(ms >= 0 && ms < 2 ** 31);
+});
+
+Deno.test("within() waits for a task or its time, and leaves no timer", async () => {
+  const clock = new FakeClock();
+  await within(clock, 1_000, Promise.resolve());
+  assertEquals(clock.timerCount, 0);
+  const late = within(clock, 1_000, new Promise(() => {}));
+  clock.tick(1_000);
+  await late;
+  await assertRejects(
+    () => within(clock, 1_000, Promise.reject(new Error("broken"))),
+    Error,
+    "broken",
+  );
+  assertEquals(clock.timerCount, 0);
 });
 
 const encoder = new TextEncoder();

@@ -373,6 +373,30 @@ Deno.test("an event stream has state with ids of three parts, which resume both"
   assertEquals(JSON.parse((await whole2.next()).data!).since, undefined);
 });
 
+Deno.test("a paced event stream resumes behind a chat with just the changes that it was not told", async () => {
+  const { ask, set, turn, registry, clock } = stateServer();
+  for (const key of ["a", "b"]) set(key, 1);
+  const path = "/rooms/ops/events?state=1&every=100";
+  const open = async (id = "") =>
+    new EventReader(await ask(path, { headers: { "last-event-id": id } }));
+  await using reader = await open();
+  await reader.next();
+  const { id } = await reader.next();
+  clock.tick(100);
+  set("a", 2);
+  clock.tick(0);
+  assertEquals((await reader.nextData()).rev, 3);
+  set("b", 2);
+  registry.room("ops").submit({ sender: "Ann", message: "1" });
+  const chat = await reader.next();
+  assertEquals(chat.id, id!.replace("0:2", "1:3"));
+  await using again = await open(chat.id);
+  await again.next();
+  const { since, rev, entries } = await again.nextData();
+  assertEquals([since, rev, entries.map(({ key }: Fields) => key)], [3, 4, ["b"]]);
+  await turn();
+});
+
 Deno.test("an engine that answers later costs no change, and gives none twice", async () => {
   const { hear, set, turn, engine } = stateServer();
   const gate = Promise.withResolvers<void>();
@@ -431,6 +455,46 @@ Deno.test("changes that the process missed come as one state with since, and are
   assertEquals([outline(paced), outline(other)], [[["state", 7, 2]], []]);
 });
 
+Deno.test("who says got goes on saying it in a room that begins anew, and gets each change there", async () => {
+  const { hear, set, turn, engine, clock } = stateServer();
+  const ann = await hear();
+  for (let i = 0; i < 300; i++) set("a");
+  await turn();
+  ann.say({ type: "got", rev: 300 });
+  engine.reset("anew");
+  clock.tick(50);
+  await turn();
+  told(ann);
+  for (let rev = 1; rev <= 100; rev++) {
+    set("a", "x".repeat(1_000));
+    await turn();
+    assertEquals(outline(ann), [["set", rev]]);
+    ann.say({ type: "got", rev });
+  }
+});
+
+Deno.test("a state that was read too early is read again: nobody's map misses a change", async () => {
+  const { hear, set, turn, engine } = stateServer();
+  await hear("");
+  set("a", 1);
+  const early = await engine.state("ops");
+  const { state } = engine;
+  engine.state = () => {
+    engine.state = state;
+    return Promise.resolve(early);
+  };
+  set("b", 2);
+  const ann = await hear();
+  set("c", 3);
+  await turn();
+  const entries = told(ann).flatMap(({ type, entries, key, value }) =>
+    type === "set"
+      ? [[key, value]]
+      : (entries as Fields[] ?? []).map(({ key, value }) => [key, value])
+  );
+  assertEquals(Object.fromEntries(entries), { a: 1, b: 2, c: 3 });
+});
+
 Deno.test("near QUEUE_MB a state that fits no queue waits, and evicts nobody", async () => {
   const { hear, set, turn, clock, registry } = stateServer();
   const [ann, paced] = [await hear(), await hear("state=1&every=50")];
@@ -445,9 +509,17 @@ Deno.test("near QUEUE_MB a state that fits no queue waits, and evicts nobody", a
   clock.tick(50);
   await turn();
   assertEquals([ann, paced].map(outline), [[], []]);
+  // Who comes now waits for the whole of it, too.
+  const late = await hear();
+  late.isStuck = true;
+  clock.tick(50);
+  await turn();
+  assertEquals(late.frames, []);
   registry.queueLimit = queueLimit;
   clock.tick(50);
   await turn();
+  assertEquals(outline(late), [["welcome", 30], ...Array(3).fill(["state", 30])]);
+  assertEquals(late.closes, []);
   for (const socket of [ann, paced]) {
     assertEquals(outline(socket), Array(3).fill(["state", 30, 0]));
     assertEquals(socket.closes, []);

@@ -34,7 +34,6 @@ export class Comparison {
 
   /**
    * One command after the other for each server, so that many rooms hold up no message.
-   *
    * @param turn rooms that are kept long need not be kept anew at each one
    */
   compare(rooms: RedisRoom[], turn = 0): void {

@@ -19,6 +19,10 @@ const TICK_MS = 200;
 /** The server's settings and role are read again every 5 s. */
 const INSPECT_TICKS = 25;
 
+/** No other answer is the same. */
+const ECHO = "in step";
+const OUT_OF_STEP = "answers are out of step with commands";
+
 /** What a connection needs, and what it calls. */
 export interface ConnectionOptions {
   createClient: typeof createClient;
@@ -26,8 +30,7 @@ export interface ConnectionOptions {
   log: Log;
   /** Finds the URL to connect to, before each attempt. */
   findUrl: () => string | Promise<string>;
-  /** What it counts into. */
-  stats: RemoteStats;
+  /** What it counts into. */ stats: RemoteStats;
   /** The connection is usable. What this sends goes before everything else. */
   onConnect(connection: RedisConnection, isSameServer: boolean): void;
   /** A channel brought something. */
@@ -45,10 +48,8 @@ export class RedisConnection {
   readonly #attempted = Promise.withResolvers<void>();
   /** Settles when the first attempt to connect has succeeded or failed. */
   readonly firstAttempt = this.#attempted.promise;
-  /** Host and port of the last attempt. */
-  #address = "";
-  /** The last pause between two attempts; 0 once one succeeds. */
-  #backoffMs = 0;
+  /** Host and port of the last attempt. */ #address = "";
+  /** The last pause between two attempts; 0 once one succeeds. */ #backoffMs = 0;
   #client?: RedisClientType;
   #shas = new Map<string, string>();
   readonly #pending = new PendingCommands();
@@ -72,7 +73,6 @@ export class RedisConnection {
   /**
    * Sends a command. Commands keep the order of the calls; those of one turn are sent together. The
    * answer is `undefined` if none came in time or Redis refused: the outcome is then unknown.
-   *
    * @param hasTimeout `false` waits for the answer as long as the connection lasts
    */
   send(command: (string | Buffer)[], hasTimeout = true): Promise<unknown> {
@@ -82,8 +82,13 @@ export class RedisConnection {
     const hasSpace = !hasTimeout || this.#pending.hasSpace(bytes);
     if (!client || !hasSpace) return Promise.resolve(undefined);
     this.options.stats.commands++;
-    const onError = (error: Error) => this.#onErrorAnswer(client, error);
-    return this.#pending.add(client.sendCommand(command), bytes, hasTimeout, onError);
+    return this.#pending.add(client.sendCommand(command), bytes, hasTimeout, {
+      accept: (answer) => {
+        if (answer === undefined) this.#interrupt(OUT_OF_STEP);
+        return client === this.#client ? answer : undefined;
+      },
+      onError: (error) => this.#onErrorAnswer(client, error),
+    });
   }
 
   /** Runs a script, like {@link send}; `args` follow the server's run id and whether it is durable. */
@@ -95,17 +100,18 @@ export class RedisConnection {
     return this.send(command, hasTimeout);
   };
 
-  /** Subscribes to channels for as long as the connection lasts. */
   subscribe(channels: string[]): void {
     const client = this.#client;
     client?.sSubscribe(channels, this.#onPush, true).catch((error: Error) => {
       this.#onErrorAnswer(client, error);
       if (client === this.#client) channels.forEach(this.options.onUnsubscribed);
     });
+    this.#checkStep();
   }
 
   unsubscribe(channel: string): void {
     this.#client?.sUnsubscribe(channel, this.#onPush, true).catch(() => {});
+    this.#checkStep();
   }
 
   async close(): Promise<void> {
@@ -177,6 +183,20 @@ export class RedisConnection {
     }
     cancel();
     return await promise;
+  }
+
+  /**
+   * Asks for an answer that cannot be mistaken. When a slot moves, the server ends subscriptions by itself; the
+   * library takes that for the answer to what waits, a subscription above all, and that one's own answer
+   * for the answer to the next command, and so on. Then this connection ends before any of them counts.
+   */
+  #checkStep(): void {
+    const client = this.#client;
+    const check = (answer: unknown) => {
+      if (client === this.#client && answer !== ECHO) this.#interrupt(OUT_OF_STEP);
+    };
+    // At once, with nothing in between that would let the next answer be quicker.
+    client?.sendCommand(["ECHO", ECHO]).then(check, check);
   }
 
   /** Times out old commands, and the connection if it is silent. */

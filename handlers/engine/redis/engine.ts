@@ -28,7 +28,6 @@ const LIST_MS = 1_000;
 /**
  * Creates the Redis engine. Resolves when the first attempt to connect has succeeded or failed; after
  * a failure the engine keeps trying.
- *
  * @param url see {@link parseRedisUrl}
  * @throws {OptionError} if the URL is of another kind, or a rule of the limits is none
  */
@@ -54,7 +53,7 @@ class RedisEngine implements Engine {
   readonly #rooms: RedisRooms;
   readonly #queue = new ReadQueue();
   readonly #keys: KeyBudget;
-  readonly #lists = new Map<string, { until: number; rooms: Promise<RoomSummary[]> }>();
+  readonly #lists = new Map<string, { until: number; rooms: Promise<RoomSummary[] | Refusal> }>();
 
   constructor(
     options: Pick<ShardOptions, "createClient" | "url" | "clock" | "log">,
@@ -144,7 +143,7 @@ class RedisEngine implements Engine {
   }
 
   /** A list is shared for a second: it costs Redis much, and is never quite up to date anyway. */
-  rooms(after: string, limit: number): Promise<RoomSummary[]> {
+  rooms(after: string, limit: number): Promise<RoomSummary[] | Refusal> {
     const now = this.node.clock.elapsedMs();
     for (const [key, { until }] of this.#lists) if (until <= now) this.#lists.delete(key);
     const key = `rooms ${limit} ${after}`;

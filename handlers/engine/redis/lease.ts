@@ -15,7 +15,6 @@ export class Lease {
   /** @param renew runs the script; resolves to `undefined` if no answer came */
   constructor(readonly clock: Clock, readonly renew: () => Promise<unknown>) {}
 
-  /** Whether the last renewal failed. */
   get isLost(): boolean {
     return this.#since === undefined;
   }

@@ -1,5 +1,6 @@
 /** The list of hosted rooms in Redis, and what Redis tells of them. */
 import type { RoomSummary } from "../../protocol/room_event.ts";
+import { type Refusal, UNAVAILABLE } from "../engine.ts";
 import type { RedisNode, RedisRoom } from "./room.ts";
 import { keysOf } from "./scripts/room.ts";
 import type { Shards } from "./shards.ts";
@@ -67,11 +68,10 @@ export class RoomList {
     return parts.flat().filter(({ seq }) => seq !== undefined);
   }
 
-  /** Hosted rooms after a name; without an answer from Redis those of this node. */
-  async summaries(after: string, limit: number): Promise<RoomSummary[]> {
+  async summaries(after: string, limit: number): Promise<RoomSummary[] | Refusal> {
     const found: RoomSummary[] = [];
     for await (const names of this.pages(after)) {
-      if (!names) return this.#summariesHere(after).slice(0, limit);
+      if (!names) return UNAVAILABLE;
       const unused: string[] = [];
       for (const { room, seq, members, hosts, listeners, isLeft } of await this.read(names)) {
         const host = this.rooms.get(room)?.view?.host;
@@ -82,22 +82,12 @@ export class RoomList {
       this.remove(unused);
       if (found.length >= limit) break;
     }
-    return found.sort(byName).slice(0, limit);
-  }
-
-  #summariesHere(after: string): RoomSummary[] {
-    return [...this.rooms.values()].flatMap(({ name: room, view, members, listeners }) =>
-      view && room > after ? [{ room, members: members.size, listeners, seq: view.seq }] : []
-    ).sort(byName);
+    return found.sort((a, b) => a.room < b.room ? -1 : 1).slice(0, limit);
   }
 
   #send(command: string[]): Promise<unknown> {
     return this.shards.of(this.#key)?.send(command) ?? Promise.resolve(undefined);
   }
-}
-
-function byName(a: RoomSummary, b: RoomSummary): number {
-  return a.room < b.room ? -1 : 1;
 }
 
 /** Rooms in parts that one command can take. */

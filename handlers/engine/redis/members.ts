@@ -63,7 +63,6 @@ export class LocalMembers {
     return ["1", ...[...this.#members].flatMap(([id, { latest }]) => [id, latest.who])];
   }
 
-  /** Returns whether Redis answered. */
   async #run(script: "join" | "leave", ...args: string[]): Promise<boolean> {
     const { id, events } = this.node;
     const answer = await this.node.run(script, this.room.keys, [id, ...args, events]);

@@ -15,7 +15,6 @@ export class PendingCommands {
   #bytes = 0;
   #silentTicks = 0;
 
-  /** Whether a command of so many bytes may be added. */
   hasSpace(bytes: number): boolean {
     const isLate = this.#ticks[0].unanswered + this.#ticks[1].unanswered > 0;
     return this.#commands < (isLate ? MAX_PENDING_LATE : MAX_PENDING.commands) &&
@@ -23,15 +22,17 @@ export class PendingCommands {
   }
 
   /**
-   * Resolves to what `answer` brings, or to `undefined` if it fails or times out.
-   *
+   * Resolves to what `accept` makes of an answer, or to `undefined` if it fails or times out.
    * @param hasTimeout `false` waits until `answer` settles
    */
   add(
     answer: Promise<unknown>,
     bytes: number,
     hasTimeout: boolean,
-    onError: (error: Error) => void,
+    { accept, onError }: {
+      accept: (answer: unknown) => unknown;
+      onError: (error: Error) => void;
+    },
   ): Promise<unknown> {
     this.#commands++;
     this.#bytes += bytes;
@@ -46,7 +47,7 @@ export class PendingCommands {
         this.#silentTicks = 0;
         resolve(value);
       };
-      answer.then(settle, (error) => {
+      answer.then((value) => settle(accept(value)), (error) => {
         settle(undefined);
         onError(error);
       });
@@ -62,7 +63,6 @@ export class PendingCommands {
   }
 }
 
-/** The commands of a tick. */
 class Tick {
   unanswered = 0;
   timeOuts: ((answer: undefined) => void)[] = [];

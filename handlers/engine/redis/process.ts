@@ -12,11 +12,7 @@ export interface RedisProcess {
   /** Identifies the connection in Redis. */ clientId: string;
 }
 
-/**
- * Asks a server what it is.
- *
- * @throws {Error} if it cannot take messages
- */
+/** Asks a server what it is. @throws {Error} if it cannot take messages */
 export async function inspect(client: RedisClientType): Promise<RedisProcess> {
   const [clientId, info, config] = await Promise.all([
     client.sendCommand<number>(["CLIENT", "ID"]),

@@ -37,8 +37,7 @@ export class RedisRoom {
   reportedListeners = -1;
   /** When the next key of the state ends, by {@link Clock.elapsedMs}. */
   endsAt = Infinity;
-  /** What the node has received, if it hosts the room. */
-  view?: RoomView;
+  /** What the node has received, if it hosts the room. */ view?: RoomView;
   /** In a cluster the slot of its keys. It spreads comparisons over the rounds, too. */
   readonly slot: number;
   readonly members: LocalMembers;
@@ -60,7 +59,6 @@ export class RedisRoom {
     return this.view?.host.listenerCount ?? -1;
   }
 
-  /** Whether nobody on this node uses the room any more. */
   get isIdle(): boolean {
     return !this.view && this.members.size === 0 && this.members.isRegistered;
   }
@@ -86,11 +84,17 @@ export class RedisRoom {
    */
   compare(): (answer: CompareAnswer | undefined) => void {
     const view = this.#expectSync();
+    const [head] = this.keys;
     return (answer) => {
       if (!answer) return this.#failSync(view);
       const [epoch, seq, isDue, rev] = answer;
       const isBehind = view && (view.epoch !== epoch || view.seq < seq || view.rev < rev);
       view?.endSync();
+      if (isBehind && view.isLive) {
+        // The server may have ended the subscription.
+        this.connection?.unsubscribe(head);
+        this.connection?.subscribe([head]);
+      }
       if (isDue || isBehind || !this.members.isRegistered) this.sync();
       else view?.resume();
     };

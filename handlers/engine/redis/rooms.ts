@@ -37,7 +37,6 @@ export class RedisRooms {
     this.#comparison = new Comparison(node, this);
   }
 
-  /** The keys of any room. */
   keysOf(name: string): readonly string[] {
     return this.used.get(name)?.keys ?? keysOf(this.prefix, name);
   }
@@ -76,7 +75,6 @@ export class RedisRooms {
 
   /**
    * Subscribes to the channels of rooms whose connection is new, and catches up.
-   *
    * @param isSameServer whether it is the process of the connection before, which has lost nothing
    */
   async resume(
@@ -85,7 +83,8 @@ export class RedisRooms {
     rooms = [...this.used.values()].filter((room) => room.connection === connection),
   ): Promise<void> {
     const hosted = rooms.filter((room) => room.view);
-    connection.subscribe(hosted.map((room) => room.keys[0]));
+    const heads = Map.groupBy(hosted, ({ slot }) => this.shards.isCluster && slot);
+    for (const own of heads.values()) connection.subscribe(own.map(({ keys: [head] }) => head));
     for (const room of hosted) room.view!.pause();
     if (isSameServer) return this.#comparison.compare(rooms);
     this.list.add(hosted);
@@ -157,7 +156,6 @@ export class RedisRooms {
     }
   }
 
-  /** Removes the node from all rooms. */
   async end(): Promise<void> {
     const rooms = [...this.used.values()];
     this.used.clear();

@@ -4,10 +4,8 @@ import { OptionError } from "../../util/option_error.ts";
 /** A URL in its parts. */
 export interface RedisUrl {
   kind: "single" | "cluster" | "sentinel";
-  /** A URL for each address. */
-  seeds: string[];
-  /** The name of the primary that Sentinel watches. */
-  primary: string;
+  /** A URL for each address. */ seeds: string[];
+  /** The name of the primary that Sentinel watches. */ primary: string;
   database: number;
   /** Gives the URL of a server, with the same credentials. */
   urlOf(address: string): string;
@@ -16,7 +14,6 @@ export interface RedisUrl {
 /**
  * Reads a URL: `redis://` or `rediss://`, with `user:password@` and `/database` where needed;
  * several addresses with commas are a cluster; `redis+sentinel://host:26379,…/name[/database]`.
- *
  * @throws {OptionError} if it is none of them; the URL is not repeated, as it may hold a password
  */
 export function parseRedisUrl(url: string): RedisUrl {

@@ -10,8 +10,7 @@ const [BINARY, NOTE, STATUS, SET] = new TextEncoder().encode("bnsk");
 
 /** The head of a room, and its messages since the position that was asked for. */
 export interface Synced extends Head {
-  /** Counts the changes of who has joined. */
-  version: number;
+  /** Counts the changes of who has joined. */ version: number;
   chats: Chat[];
   /** The keys that changed, in the order of their last changes; none where that is not known. */
   changes: Entry[];
@@ -22,8 +21,7 @@ export class RoomView implements Cursor {
   epoch = "";
   seq = 0;
   rev = 0;
-  /** The time of the last message, if one was received. */
-  time?: number;
+  /** The time of the last message, if one was received. */ time?: number;
   /** The epoch before this one: messages of it that still arrive are ignored. */
   #lastEpoch = "";
   #version = 0;
@@ -44,6 +42,11 @@ export class RoomView implements Cursor {
   /** Whether it delivers nothing, and no sync is on its way that would change that. */
   get isStale(): boolean {
     return this.#queue !== undefined && this.#pendingSyncs === 0;
+  }
+
+  /** Whether it delivers what comes. */
+  get isLive(): boolean {
+    return this.#queue === undefined;
   }
 
   /** Delivers nothing before the next sync. */

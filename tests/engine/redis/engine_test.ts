@@ -154,6 +154,20 @@ redisTest("a node hears the channels of the rooms that it hosts, and no others",
 });
 
 redisTest(
+  "a node counts its first connection as no reconnect, and takes its lease along",
+  async () => {
+    await using server = await RedisServer.start();
+    const count = () => evaluate(server, "redis.call('ZCARD', 'parley:nodes')");
+    {
+      await using one = await startNode(server.url);
+      await hear(one, "r");
+      assertEquals([one.stats().remote?.reconnects, await count()], [0, "1"]);
+    }
+    assertEquals(await count(), "0");
+  },
+);
+
+redisTest(
   "all keys of a room bear its hash tag, and its epoch and log expire together",
   async () => {
     await using server = await RedisServer.start();

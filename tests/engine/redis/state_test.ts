@@ -5,9 +5,11 @@ import { silentLog } from "../../../handlers/util/log.ts";
 import { Proxy } from "../../support/proxy.ts";
 import { granted, hear } from "../../support/recorder.ts";
 import { patientClock, RedisServer, redisTest } from "../../support/redis_server.ts";
+import { sized } from "../../support/run.ts";
 import { together } from "../../support/together.ts";
 import { range, ROOMY } from "../contract.ts";
 import { put, setsOf, stateOf } from "../state_contract.ts";
+import { SCHEDULE_LIMITS, schedules } from "../state_schedule.ts";
 
 const step = together("state in Redis");
 
@@ -105,3 +107,18 @@ stateTest("a new epoch begins without state", async (one, _, server) => {
   await recorder.until(({ events }) => events.some(({ type }) => type === "reset"));
   assertEquals(await stateOf(one), "1 k=2");
 });
+
+schedules("two nodes on Redis", sized(20, 500), async (stack) => {
+  const server = stack.use(await RedisServer.start());
+  const open = () => createRedisEngine(server.url, SCHEDULE_LIMITS, patientClock, silentLog);
+  const nodes = [await open(), await open()];
+  stack.defer(async () => {
+    for (const node of nodes) await node.close();
+  });
+  const kill = async (index: number) => {
+    await nodes[index].close();
+    nodes[index] = await open();
+    return true;
+  };
+  return { nodes, kill };
+}, (name, fn) => redisTest(name, fn, step));
