@@ -50,6 +50,24 @@ redisTest("three shards, each with a replica, hold the contract", async (t) => {
   await runTogether(t, statements, 1);
 }, addFault);
 
+redisTest("all rooms of a cluster hear notes again when connections were lost", async () => {
+  await using cluster = await RedisCluster.start();
+  await using one = await startNode(cluster.url);
+  await using two = await startNode(cluster.url);
+  const rooms = [...ROOMS, "six", "seven", "eight"];
+  const heard = await Promise.all(rooms.map((room) => hear(one, room)));
+  for (const server of cluster.servers) await server.command("CLIENT", "KILL", "TYPE", "pubsub");
+  for (const [index, { recorder }] of heard.entries()) {
+    await eventually(async () => {
+      const note = { time: 1, sender: "Ann", message: "1" };
+      two.relay(rooms[index], { type: "note", note });
+      await two.read(rooms[index]);
+      return recorder.events.length;
+    }, (count) => count > 0);
+  }
+  assert(one.stats().remote!.reconnects >= 3);
+}, addFault);
+
 redisTest(
   "a slot that moves while its room talks loses no ack, and keeps one order",
   () => moveSlots(false),

@@ -19,6 +19,10 @@ const TICK_MS = 200;
 /** The server's settings and role are read again every 5 s. */
 const INSPECT_TICKS = 25;
 
+/** No other answer is the same. */
+const ECHO = "in step";
+const OUT_OF_STEP = "answers are out of step with commands";
+
 /** What a connection needs, and what it calls. */
 export interface ConnectionOptions {
   createClient: typeof createClient;
@@ -78,8 +82,13 @@ export class RedisConnection {
     const hasSpace = !hasTimeout || this.#pending.hasSpace(bytes);
     if (!client || !hasSpace) return Promise.resolve(undefined);
     this.options.stats.commands++;
-    const onError = (error: Error) => this.#onErrorAnswer(client, error);
-    return this.#pending.add(client.sendCommand(command), bytes, hasTimeout, onError);
+    return this.#pending.add(client.sendCommand(command), bytes, hasTimeout, {
+      accept: (answer) => {
+        if (answer === undefined) this.#interrupt(OUT_OF_STEP);
+        return client === this.#client ? answer : undefined;
+      },
+      onError: (error) => this.#onErrorAnswer(client, error),
+    });
   }
 
   /** Runs a script, like {@link send}; `args` follow the server's run id and whether it is durable. */
@@ -97,10 +106,12 @@ export class RedisConnection {
       this.#onErrorAnswer(client, error);
       if (client === this.#client) channels.forEach(this.options.onUnsubscribed);
     });
+    this.#checkStep();
   }
 
   unsubscribe(channel: string): void {
     this.#client?.sUnsubscribe(channel, this.#onPush, true).catch(() => {});
+    this.#checkStep();
   }
 
   async close(): Promise<void> {
@@ -172,6 +183,20 @@ export class RedisConnection {
     }
     cancel();
     return await promise;
+  }
+
+  /**
+   * Asks for an answer that cannot be mistaken. When a slot moves, the server ends subscriptions by itself; the
+   * library takes that for the answer to what waits, a subscription above all, and that one's own answer
+   * for the answer to the next command, and so on. Then this connection ends before any of them counts.
+   */
+  #checkStep(): void {
+    const client = this.#client;
+    const check = (answer: unknown) => {
+      if (client === this.#client && answer !== ECHO) this.#interrupt(OUT_OF_STEP);
+    };
+    // At once, with nothing in between that would let the next answer be quicker.
+    client?.sendCommand(["ECHO", ECHO]).then(check, check);
   }
 
   /** Times out old commands, and the connection if it is silent. */

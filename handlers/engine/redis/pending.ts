@@ -22,14 +22,17 @@ export class PendingCommands {
   }
 
   /**
-   * Resolves to what `answer` brings, or to `undefined` if it fails or times out.
+   * Resolves to what `accept` makes of an answer, or to `undefined` if it fails or times out.
    * @param hasTimeout `false` waits until `answer` settles
    */
   add(
     answer: Promise<unknown>,
     bytes: number,
     hasTimeout: boolean,
-    onError: (error: Error) => void,
+    { accept, onError }: {
+      accept: (answer: unknown) => unknown;
+      onError: (error: Error) => void;
+    },
   ): Promise<unknown> {
     this.#commands++;
     this.#bytes += bytes;
@@ -44,7 +47,7 @@ export class PendingCommands {
         this.#silentTicks = 0;
         resolve(value);
       };
-      answer.then(settle, (error) => {
+      answer.then((value) => settle(accept(value)), (error) => {
         settle(undefined);
         onError(error);
       });

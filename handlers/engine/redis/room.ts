@@ -84,11 +84,17 @@ export class RedisRoom {
    */
   compare(): (answer: CompareAnswer | undefined) => void {
     const view = this.#expectSync();
+    const [head] = this.keys;
     return (answer) => {
       if (!answer) return this.#failSync(view);
       const [epoch, seq, isDue, rev] = answer;
       const isBehind = view && (view.epoch !== epoch || view.seq < seq || view.rev < rev);
       view?.endSync();
+      if (isBehind && view.isLive) {
+        // The server may have ended the subscription.
+        this.connection?.unsubscribe(head);
+        this.connection?.subscribe([head]);
+      }
       if (isDue || isBehind || !this.members.isRegistered) this.sync();
       else view?.resume();
     };

@@ -83,7 +83,8 @@ export class RedisRooms {
     rooms = [...this.used.values()].filter((room) => room.connection === connection),
   ): Promise<void> {
     const hosted = rooms.filter((room) => room.view);
-    connection.subscribe(hosted.map((room) => room.keys[0]));
+    const heads = Map.groupBy(hosted, ({ slot }) => this.shards.isCluster && slot);
+    for (const own of heads.values()) connection.subscribe(own.map(({ keys: [head] }) => head));
     for (const room of hosted) room.view!.pause();
     if (isSameServer) return this.#comparison.compare(rooms);
     this.list.add(hosted);

@@ -9,6 +9,7 @@ import type { RedisUrl } from "./url.ts";
 
 /** How long a seed may take to answer, in ms. */
 const DISCOVER_MS = 1_500;
+const LOOK_TICKS = 25;
 const SLOTS = 16_384;
 
 /** What the shards need. */
@@ -30,6 +31,7 @@ export class Shards {
   #looking?: Promise<void>;
   /** Whether something has pointed to a change since the last look at the cluster began. */
   #hasChanged = false;
+  #tick = 1;
   #hasWarned = false;
   #isClosed = false;
 
@@ -51,7 +53,12 @@ export class Shards {
     return this.#only ?? this.#slots[slotOf(key)];
   }
 
-  /** The same by the key's slot, for all rooms at once: what a slot is takes longer to find out. */
+  /** Whether a command may name only keys and channels of one slot. */
+  get isCluster(): boolean {
+    return !this.#only;
+  }
+
+  /** The same as {@link of} by the key's slot, for all rooms at once: what a slot is takes longer to find out. */
   at(slot: number): RedisConnection | undefined {
     return this.#only ?? this.#slots[slot];
   }
@@ -62,9 +69,15 @@ export class Shards {
     await this.#looking;
   }
 
-  /** Looks at the cluster again where it may have changed: not at once, as the servers may disagree. */
+  /**
+   * Looks at the cluster again every 5 s, as not every move is told, and where it may have changed: not at
+   * once, as the servers may disagree.
+   */
   onTick(): void {
-    if (this.#hasChanged || this.all.some(({ isConnected }) => !isConnected)) this.#look();
+    if (
+      this.#tick++ % LOOK_TICKS === 0 || this.#hasChanged ||
+      this.all.some(({ isConnected }) => !isConnected)
+    ) this.#look();
   }
 
   #connect(

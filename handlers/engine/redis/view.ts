@@ -44,6 +44,11 @@ export class RoomView implements Cursor {
     return this.#queue !== undefined && this.#pendingSyncs === 0;
   }
 
+  /** Whether it delivers what comes. */
+  get isLive(): boolean {
+    return this.#queue === undefined;
+  }
+
   /** Delivers nothing before the next sync. */
   pause(): void {
     this.#queue = [];

@@ -10,7 +10,9 @@ function pendingWith() {
   const outcomes: unknown[] = [];
   const errors: string[] = [];
   const add = (answer: Promise<unknown>, bytes = 1, hasTimeout = true) => {
-    pending.add(answer, bytes, hasTimeout, (error) => errors.push(error.message))
+    const accept = (answer: unknown) => answer;
+    const onError = (error: Error) => errors.push(error.message);
+    pending.add(answer, bytes, hasTimeout, { accept, onError })
       .then((value) => outcomes.push(value));
   };
   return { pending, outcomes, errors, add };

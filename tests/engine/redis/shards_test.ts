@@ -64,8 +64,11 @@ Deno.test("parseRedisUrl() refuses anything else, and does not repeat it", () =>
   }
 });
 
-Deno.test("Shards tells of a slot that moved once, however many commands were on their way", async () => {
+/** A cluster of two servers, that answer so: first the first command that has no answer of its own, and so on. */
+function startShards(...next: (unknown | Error)[]) {
   const answers: Record<string, unknown> = {
+    CLIENT: 1,
+    SCRIPT: "sha",
     CLUSTER: [[0, 16_383, ["a", 1]]],
     INFO: "run_id:1",
     CONFIG: {},
@@ -75,8 +78,11 @@ Deno.test("Shards tells of a slot that moved once, however many commands were on
     on() {},
     connect: () => Promise.resolve(),
     destroy() {},
-    sendCommand: ([name]: string[]) =>
-      name === "GET" ? Promise.reject(new Error("MOVED 5 b:2")) : Promise.resolve(answers[name]),
+    sSubscribe: () => Promise.resolve(),
+    sendCommand([name]: string[]) {
+      const answer = name in answers ? answers[name] : next.length > 1 ? next.shift() : next[0];
+      return answer instanceof Error ? Promise.reject(answer) : Promise.resolve(answer);
+    },
   };
   let told = 0;
   const shards = new Shards({
@@ -89,10 +95,32 @@ Deno.test("Shards tells of a slot that moved once, however many commands were on
     onUnsubscribed() {},
     onTopology: () => told++,
   });
+  return { shards, told: () => told };
+}
+
+Deno.test("Shards tells of a slot that moved once, however many commands were on their way", async () => {
+  const { shards, told } = startShards(new Error("MOVED 5 b:2"));
   await shards.firstAttempt;
-  const [before, connection] = [told, shards.at(5)!];
+  const [before, connection] = [told(), shards.at(5)!];
   await Promise.all(Array.from({ length: 100 }, () => connection.send(["GET", "k"])));
-  assertEquals(told - before, 1);
+  assertEquals(told() - before, 1);
   assert(shards.at(5) !== connection && shards.at(6) === connection);
   await shards.close();
 });
+
+for (
+  const [what, answers] of [
+    ["a refused subscription's", [new Error("MOVED 5 b:2"), "in step", "of the first"]],
+    ["a dropped subscription's", ["in step", undefined, "of the first"]],
+  ] as const
+) {
+  Deno.test(`RedisConnection gives no command the answer to another, if one was taken for ${what}`, async () => {
+    const { shards } = startShards(...answers);
+    await shards.firstAttempt;
+    const connection = shards.at(5)!;
+    connection.subscribe(["c"]);
+    const given = await Promise.all([connection.send(["GET", "a"]), connection.send(["GET", "b"])]);
+    assertEquals([given, connection.isConnected], [[undefined, undefined], false]);
+    await shards.close();
+  });
+}
