@@ -43,8 +43,7 @@ export interface ParleyOptions extends Hooks, Partial<AccessRules> {
   /** Keeps the rooms. @default memoryEngine(limits) */ engine?: Engine;
   /** What clients may use, and what is kept. */ limits?: Partial<Limits>;
   /** The path below which everything is: `/rt`. @default "" */ prefix?: string;
-  /** Whether the pages are served: chat and dashboard. @default true */
-  pages?: boolean;
+  /** Whether the pages are served: chat and dashboard. @default true */ pages?: boolean;
 }
 
 /** What a process and tests give besides. */

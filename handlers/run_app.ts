@@ -55,8 +55,7 @@ export interface Parley extends AsyncDisposable {
   state(room: string, since?: string): Promise<StatePage>;
   /** A page of history: forward behind `after` (`epoch:seq`), backward below `before`, else the newest; at most 1,000. */
   history(room: string, options?: HistoryQuery): Promise<HistoryPage>;
-  /** Who has joined. */
-  members(room: string): Promise<MemberList>;
+  /** Who has joined. */ members(room: string): Promise<MemberList>;
   /**
    * Hears a room: `welcome` first, what was missed since `after`, then all that comes. Breaking out of
    * the loop, or the signal, ends it; a program that falls `maxQueueBytes` behind gets an error.

@@ -37,8 +37,7 @@ export type Need = "nothing" | "grants" | "admin";
 
 /** Who was sent away. */
 export interface BanList {
-  /** Whether a user is refused now. */
-  has(user: string | undefined): boolean;
+  /** Whether a user is refused now. */ has(user: string | undefined): boolean;
   /** How many users were sent away so far: who was checked before one of them may be that user. */
   readonly count: number;
 }

@@ -12,8 +12,7 @@ export interface Grants {
   admin?: boolean;
   /** May publish over HTTP. */ publish?: boolean;
   /** Rooms to subscribe to; all if missing. */ rooms?: string[];
-  /** Rooms among them to speak in; all of {@link rooms} if missing. */
-  speak?: string[];
+  /** Rooms among them to speak in; all of {@link rooms} if missing. */ speak?: string[];
   /** Rooms that a socket is subscribed to from the start, in addition to {@link rooms}. */
   listen?: string[];
 }

@@ -1,6 +1,7 @@
 /** The public keys of tokens: a JWKS file that is read again and again, or a URL. */
 import type { JSONWebKeySet, JWTVerifyGetKey } from "jose";
 import { HttpError } from "../protocol/http_error.ts";
+import { readText } from "../util/bytes.ts";
 import type { Clock } from "../util/clock.ts";
 import type { Log } from "../util/log.ts";
 import { OptionError } from "../util/option_error.ts";
@@ -127,12 +128,7 @@ async function fetchKeys(url: string): Promise<JSONWebKeySet> {
     await body?.cancel();
     throw new Error(`it answers with ${status}`);
   }
-  let text = "";
-  for await (const chunk of body!.pipeThrough(new TextDecoderStream())) {
-    text += chunk;
-    if (text.length > MAX_BYTES) throw new Error(TOO_LONG);
-  }
-  return parseKeys(text);
+  return parseKeys(await readText(body, MAX_BYTES, new Error(TOO_LONG)));
 }
 
 function parseKeys(text: string): JSONWebKeySet {

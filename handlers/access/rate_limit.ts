@@ -38,8 +38,7 @@ const MAX_BUCKETS = 10_000;
 
 /** A {@link TokenBucket} for each key that was active lately. */
 export class RateTable {
-  /** The least recently used first. */
-  #buckets = new Map<string, TokenBucket>();
+  /** The least recently used first. */ #buckets = new Map<string, TokenBucket>();
 
   /** @param rate units a second, and at once; 0 lets everything through */
   constructor(readonly rate: number) {}

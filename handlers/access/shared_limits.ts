@@ -22,8 +22,7 @@ export interface SharedLimits {
 }
 
 interface Process {
-  /** Each with its own clients. */
-  threads: Set<LimitTable>;
+  /** Each with its own clients. */ threads: Set<LimitTable>;
   messages: RateTable;
   posts: RateTable;
   bytes: RateTable;

@@ -18,8 +18,7 @@ export interface JwtOptions {
   /** An `aud` that a token must have; any if missing. */ audience?: string;
   /** Seconds after its `iat` at which a token ends, whatever its `exp`. @default 0 (never) */
   maxTokenSeconds?: number;
-  /** Requests are traced with their query, so no token may be in it. */
-  isTraced?: boolean;
+  /** Requests are traced with their query, so no token may be in it. */ isTraced?: boolean;
   /** Told why a token was refused. @default silent */ log?: Log;
   /** The time that tokens are checked by. @default the system's */ clock?: Clock;
 }

@@ -13,8 +13,7 @@ import type { Store } from "./store.ts";
 /** Something that happens once everything before it is committed. */
 export interface Effect {
   run(): void;
-  /** Instead, if the store fails. Without it, the effect waits on. */
-  refuse?(): void;
+  /** Instead, if the store fails. Without it, the effect waits on. */ refuse?(): void;
   /** What it is counted with while it waits. */ bytes: number;
 }
 

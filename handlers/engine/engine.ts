@@ -48,8 +48,7 @@ export interface Change {
 export interface Refusal {
   /** A code of `handlers/README.md`. */
   refused: "unavailable" | "too_many_rooms" | "conflict" | "too_many_keys" | "rev_conflict";
-  /** Of `rev_conflict`: the rev that the key has, 0 if it is not there. */
-  rev?: number;
+  /** Of `rev_conflict`: the rev that the key has, 0 if it is not there. */ rev?: number;
 }
 
 /** Nobody knows whether it was done. */
@@ -67,8 +66,7 @@ export function isRefusal(value: unknown): value is Refusal {
 export interface Host {
   /** Hears the room's events, in order, from the {@link Head} that `host` answered with. */
   deliver(event: RoomEvent): void;
-  /** How many listeners this process has in the room. */
-  readonly listenerCount: number;
+  /** How many listeners this process has in the room. */ readonly listenerCount: number;
 }
 
 /** Figures of an engine, for the metrics. */
@@ -142,12 +140,9 @@ export interface Engine {
   /** Rooms with listeners, by name, those behind `after`, at most `limit`. */
   rooms(after: string, limit: number): MaybePromise<RoomSummary[] | Refusal>;
 
-  /** Whether it can take messages now: `/readyz`. */
-  isReady(): boolean;
+  /** Whether it can take messages now: `/readyz`. */ isReady(): boolean;
 
-  /** Figures for the metrics, of this process. */
-  stats(): EngineStats;
+  /** Figures for the metrics, of this process. */ stats(): EngineStats;
 
-  /** Ends it: no event, timer or connection is left. */
-  close(): Promise<void>;
+  /** Ends it: no event, timer or connection is left. */ close(): Promise<void>;
 }

@@ -31,8 +31,7 @@ type KeptChange = [
 
 /** Changes to commit together. */
 export interface Changes {
-  /** Entries, as JSON, by row. */
-  puts: Map<number, string>;
+  /** Entries, as JSON, by row. */ puts: Map<number, string>;
   /** Rows that are deleted after the puts. */ deletes: number[];
 }
 

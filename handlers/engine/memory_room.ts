@@ -14,8 +14,7 @@ export interface RoomGroup {
   /** Of whoever opened them; missing for the group of all rooms. */
   readonly address?: string;
   /** How many of them there are. */ count: number;
-  /** Those without a host, the longest-empty first. */
-  readonly empty: Set<MemoryRoom>;
+  /** Those without a host, the longest-empty first. */ readonly empty: Set<MemoryRoom>;
 }
 
 /** What the engine knows of one room. */
@@ -25,8 +24,7 @@ export class MemoryRoom {
   /** There only once a key was set. */ state?: RoomState;
   /** Who has joined; there only once somebody has. */ presence?: Presence;
   host?: Host;
-  /** The number of the last event of its members; 0 before the first. */
-  eventNumber = 0;
+  /** The number of the last event of its members; 0 before the first. */ eventNumber = 0;
   /** Since when nobody hosts it, or when the last message came after that, by {@link Clock.elapsedMs}. */
   emptySince = 0;
 

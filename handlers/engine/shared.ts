@@ -95,7 +95,7 @@ function createUse(engine: Engine, rooms: Map<string, SharedRoom>): Engine {
     },
     release(name) {
       const room = rooms.get(name);
-      if (!room?.delete(use) || !room.isEmpty) return;
+      if (!room?.hosts.delete(use) || room.hosts.size > 0) return;
       rooms.delete(name);
       engine.release(name);
     },
@@ -140,7 +140,7 @@ function createUse(engine: Engine, rooms: Map<string, SharedRoom>): Engine {
 class SharedRoom implements Host {
   /** Where the hosts are; none before the engine has answered. */ #head?: Head;
   readonly #opened: MaybePromise<Head | Refusal>;
-  readonly #hosts = new Map<Engine, Host>();
+  readonly hosts = new Map<Engine, Host>();
   /** Events that a delivery itself caused: they wait until every thread has the one before. */
   readonly #queued: RoomEvent[] = [];
 
@@ -157,21 +157,13 @@ class SharedRoom implements Host {
     });
   }
 
-  get isEmpty(): boolean {
-    return this.#hosts.size === 0;
-  }
-
   get listenerCount(): number {
-    return this.#hosts.values().reduce((sum, host) => sum + host.listenerCount, 0);
+    return this.hosts.values().reduce((sum, host) => sum + host.listenerCount, 0);
   }
 
   add(use: Engine, host: Host): MaybePromise<Head | Refusal> {
-    this.#hosts.set(use, host);
+    this.hosts.set(use, host);
     return this.#head ? { ...this.#head } : this.#opened;
-  }
-
-  delete(use: Engine): boolean {
-    return this.#hosts.delete(use);
   }
 
   deliver(event: RoomEvent): void {
@@ -188,9 +180,9 @@ class SharedRoom implements Host {
       const { type: _, ...anew } = event;
       this.#head = anew;
     }
-    for (const [use, host] of [...this.#hosts]) {
+    for (const [use, host] of [...this.hosts]) {
       // Who hosts again meanwhile has this event in its head.
-      if (this.#hosts.get(use) !== host) continue;
+      if (this.hosts.get(use) !== host) continue;
       try {
         host.deliver(event);
       } catch (error) {

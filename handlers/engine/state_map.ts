@@ -14,8 +14,7 @@ export const REMOVED = "null";
 export class StateMap {
   /** The number of the newest change. */ rev = 0;
   #live = new Map<string, Entry>();
-  /** The oldest removal first. */
-  #removed = new Map<string, Entry>();
+  /** The oldest removal first. */ #removed = new Map<string, Entry>();
   /** In the order of the changes; what a later change of its key replaced is still in it for a while. */
   #order: Entry[] = [];
   /** Removals up to this rev may be forgotten. */ forgottenRev = 0;

@@ -41,8 +41,7 @@ export interface Hooks {
   onSet?(
     from: From & { key: string; value: unknown },
   ): MaybePromise<{ value: unknown } | Refused | void>;
-  /** After a member has left. */
-  onLeave?(from: From): void;
+  /** After a member has left. */ onLeave?(from: From): void;
 }
 
 /** What a backend may be asked about. */

@@ -1,6 +1,7 @@
 /** Hooks that ask a backend by URL. `handlers/README.md`, Hook by URL. */
 import { createHmac } from "node:crypto";
 import { encodeJson, isObject, parseJson } from "../protocol/json.ts";
+import { readText } from "../util/bytes.ts";
 import { type Clock, systemClock } from "../util/clock.ts";
 import type { Log } from "../util/log.ts";
 import {
@@ -53,7 +54,8 @@ export function urlHooks(options: UrlHooksOptions): Hooks {
       await response.body?.cancel();
       throw new Error(`it answered ${response.status}`);
     }
-    const text = await readText(response, maxBytes);
+    const tooLong = new AnswerError(`the backend answered over ${maxBytes} bytes`);
+    const text = await readText(response.body, maxBytes, tooLong);
     if (isDown) log.info("The hooks' backend answers again", { event: "hook_up" });
     isDown = false;
     return [response.status, text];
@@ -121,16 +123,4 @@ function readAnswer(status: number, text: string): Refused | Record<string, unkn
     if (status === 403 && typeof answer.message === "string") return refuse(answer.message);
   }
   throw new AnswerError(`the backend answered ${status} with ${text.slice(0, 100) || "no body"}`);
-}
-
-async function readText(response: Response, maxBytes: number): Promise<string> {
-  const parts: Uint8Array<ArrayBuffer>[] = [];
-  let size = 0;
-  // Whatever leaves the loop cancels the body.
-  for await (const part of response.body ?? []) {
-    size += part.length;
-    if (size > maxBytes) throw new AnswerError(`the backend answered over ${maxBytes} bytes`);
-    parts.push(part);
-  }
-  return await new Blob(parts).text();
 }

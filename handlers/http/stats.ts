@@ -125,8 +125,7 @@ function compare({ registry, limits }: App, before: Look, look: Look) {
     watchers,
     rooms: now.rooms - now.watchedStats - now.watchedNodes,
     members: now.members,
-    /** A second, like the next two. */
-    messagesIn: rate(last.messagesIn, now.messagesIn),
+    /** A second, like the next two. */ messagesIn: rate(last.messagesIn, now.messagesIn),
     deliveries: rate(last.deliveries, now.deliveries, watchers + now.watchedRows),
     bytesOut: rate(last.bytesOut, now.bytesOut, ownBytes),
     /** Since the stats before, like the next two. */

@@ -109,8 +109,7 @@ export interface HistoryPage {
   /** The room. */ room: string;
   /** The room's epoch. */ epoch: string;
   /** Where this page ends. */ seq: number;
-  /** Whether nothing is missing since `after`. */
-  recovered: boolean;
+  /** Whether nothing is missing since `after`. */ recovered: boolean;
   /** Oldest first. */ messages: Extract<RoomObject, { type: "chat" }>[];
 }
 

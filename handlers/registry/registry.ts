@@ -22,8 +22,7 @@ import type { End, Subscriber } from "./subscriber.ts";
 /** What the registry needs from outside. */
 export interface RegistryOptions {
   engine: Engine;
-  /** Orders the server's own rooms that are of this process alone. */
-  localEngine: Engine;
+  /** Orders the server's own rooms that are of this process alone. */ localEngine: Engine;
   log: Log;
   clock: Clock;
   limits: Limits;
@@ -38,8 +37,7 @@ const CLEAN_CODES = new Set([1000, 1001, 1005]);
 /** Rooms, clients and totals of one process. */
 export class Registry {
   readonly counters: Counters = new Counters();
-  /** Rooms with subscribers, by name. */
-  readonly rooms: Map<string, Audience> = new Map();
+  /** Rooms with subscribers, by name. */ readonly rooms: Map<string, Audience> = new Map();
   /** Sockets and event streams that are open. */
   readonly clients: Set<Subscriber> = new Set();
   /** All that hold a slot: open clients, those about to open, and closed ones that the runtime still holds. */

@@ -65,22 +65,31 @@ export class Room {
             : this.submit({ sender, message: text, key, address: from.address }));
       };
       // On a message's way nothing is made for a hook that is not there.
-      if (!hooks.has("onMessage")) return from.line.run(() => send(text));
-      return this.#ask(from, (as) => hooks.message(as, message, kind, text), send);
+      if (!hooks.has("onMessage")) return this.#enter(from, cost, () => send(text));
+      return this.#ask(from, cost, (as) => hooks.message(as, message, kind, text), send);
     });
+  }
+
+  /** Counts a message in, and goes on as soon as its sender's line and the room let it in. */
+  #enter<T>(from: Sender, { size }: Cost, next: () => MaybePromise<T>): MaybePromise<T> {
+    return chain(from.line.hold<void>(() => this.#audience?.intake.take(size)), next);
   }
 
   /** Asks a hook what becomes of what a sender says, and goes on with that if it is not refused. */
   #ask<T>(
     from: Sender,
+    { size }: Cost,
     hook: (from: From) => MaybePromise<string | Rejection>,
     next: (text: string) => MaybePromise<T | Rejection>,
   ): MaybePromise<T | Rejection> {
-    const asked = from.line.hold<string | Rejection>(() => {
+    const ask = () => {
       const { via, rights: { user } } = from;
       return this.checkSender(from) ??
         hook({ room: this.name, name: from.nameIn(this.name)!, user, via });
-    });
+    };
+    const asked = from.line.hold<string | Rejection>(() =>
+      chain<void, string | Rejection>(this.#audience?.intake.take(size), ask)
+    );
     return chain<string | Rejection, T | Rejection>(asked, (text) => {
       // It checks the sender again, who may have left while the hook took its time.
       return typeof text === "string" ? next(text) : text;
@@ -111,14 +120,15 @@ export class Room {
     const { hooks } = this.registry;
     const text = encodeJson(value);
     const frames = this.#audience?.countDirect(true);
-    return this.charge(from, { size: Math.max(size, byteLength(text)), frames }, () => {
+    const cost = { size: Math.max(size, byteLength(text)), frames };
+    return this.charge(from, cost, () => {
       const set = (value: string) => {
         const sender = from.nameIn(this.name)!;
         const owner = from.rights.user ?? from.address;
         return this.checkSender(from) ?? this.change({ ...change, value, sender, owner });
       };
-      if (!hooks.has("onSet")) return from.line.run(() => set(text));
-      return this.#ask(from, (as) => hooks.set(as, change.key, value, text), set);
+      if (!hooks.has("onSet")) return this.#enter(from, cost, () => set(text));
+      return this.#ask(from, cost, (as) => hooks.set(as, change.key, value, text), set);
     });
   }
 
@@ -137,7 +147,7 @@ export class Room {
   relay(bytes: ArrayBuffer, from: Member): MaybePromise<Rejection | undefined> {
     const cost = { size: bytes.byteLength, frames: this.#audience?.listenerCount };
     return this.charge(from, cost, () =>
-      from.line.run(() => {
+      this.#enter(from, cost, () => {
         // A hook on messages could not read bytes.
         if (this.registry.hooks.has("onMessage")) return FORBIDDEN;
         const refusal = this.checkSender(from);

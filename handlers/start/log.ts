@@ -16,8 +16,7 @@ export const LOG_LEVELS = ["debug", "info", "warn", "error"] as const;
 /** A log that writes in the background. */
 export interface ServerLog extends Log {
   readonly droppedCount: number;
-  /** Waits until all lines are written. */
-  flush(): Promise<void>;
+  /** Waits until all lines are written. */ flush(): Promise<void>;
 }
 
 /** Where a log goes to, and which worker of several writes. */

@@ -6,8 +6,7 @@ export interface Setting<T> {
   default: T;
   /** What it means, with its unit. */ meaning: string;
   /** How the default is shown, where it is not the value itself. */ shown?: string;
-  /** The value; nothing if the text is none. */
-  read(text: string): T | undefined;
+  /** The value; nothing if the text is none. */ read(text: string): T | undefined;
   /** What a text must be: "a whole number from 0 to 65535". */ kind: string;
   /** Its name among the {@link Limits}. */ limit?: keyof Limits;
 }

@@ -18,3 +18,20 @@ export function exceedsBytes(text: string, limit: number): boolean {
   if (text.length > limit) return true;
   return text.length * 3 > limit && byteLength(text) > limit;
 }
+
+/** Reads a body's text; what is over `maxBytes` is not read. @throws {Error} `tooLong` then */
+export async function readText(
+  body: ReadableStream<Uint8Array<ArrayBuffer>> | null,
+  maxBytes: number,
+  tooLong: Error,
+): Promise<string> {
+  const parts: Uint8Array<ArrayBuffer>[] = [];
+  let size = 0;
+  // Whatever leaves the loop cancels the body.
+  for await (const part of body ?? []) {
+    size += part.length;
+    if (size > maxBytes) throw tooLong;
+    parts.push(part);
+  }
+  return await new Blob(parts).text();
+}

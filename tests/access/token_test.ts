@@ -1,8 +1,9 @@
 import { assertEquals, assertRejects, assertStringIncludes, assertThrows } from "@std/assert";
 import { generateKeyPair, type JWTPayload, SignJWT, UnsecuredJWT } from "jose";
 import type { Grants } from "../../handlers/access/grants.ts";
+import { keySet } from "../../handlers/access/key_set.ts";
 import { jwtAuthorizer, type JwtOptions } from "../../handlers/access/token.ts";
-import type { HttpError } from "../../handlers/protocol/http_error.ts";
+import { HttpError } from "../../handlers/protocol/http_error.ts";
 import { OptionError } from "../../handlers/util/option_error.ts";
 import { FakeClock, RecordingLog } from "../support/fakes.ts";
 import { nextTurn } from "../support/inbox.ts";
@@ -404,6 +405,24 @@ Deno.test("a key that a URL still lacks when it is asked again is 401", async ()
     assertEquals(await refusal(await never.sign({})), UNKNOWN);
     assertEquals(await refusal(await never.sign({})), UNKNOWN);
   });
+});
+
+Deno.test("of unknown keys a URL's last 1,000 are remembered: nobody fills the memory with their names", async () => {
+  await using server = keyServer([]);
+  const clock = new FakeClock();
+  const find = await keySet(server.url, clock, new RecordingLog(), { keyFailures: 0 })();
+  const ask = async (kid: string) => {
+    const error = await assertRejects(async () =>
+      await find({ alg: "ES256", kid }, { payload: "", signature: "" })
+    );
+    return error instanceof HttpError ? error.status : (error as { code?: string }).code;
+  };
+  const isKnown = "ERR_JWKS_NO_MATCHING_KEY";
+  assertEquals(await ask("first"), isKnown);
+  clock.tick(1_000);
+  assertEquals(await ask("first"), isKnown);
+  for (let i = 0; i < 1_000; i++) assertEquals(await ask(`key ${i}`), 503);
+  assertEquals(await ask("first"), 503);
 });
 
 Deno.test("a key that is asked for while a URL is read may be newer than what that brings: 503", async () => {

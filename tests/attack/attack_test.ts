@@ -5,6 +5,7 @@
  */
 import "./drain.ts";
 import "./flood.ts";
+import "./shares.ts";
 import "./stuck.ts";
 import "./frames.ts";
 import "./fuzzing.ts";

@@ -8,17 +8,10 @@ import { IS_FULL, SEED, sized } from "../support/run.ts";
 import { requestAndReset, upgradeOf } from "./strangers.ts";
 import { Target } from "./target.ts";
 import { test } from "./attack_step.ts";
+import { crowdOf, inParallel } from "./crowd.ts";
 
 const encoder = new TextEncoder();
 const V1 = { "sec-websocket-protocol": "parley.v1" };
-
-/** Runs `task` for each index, so many at a time. */
-async function inParallel(count: number, width: number, task: (index: number) => Promise<void>) {
-  let next = 0;
-  await Promise.all(Array.from({ length: width }, async () => {
-    while (next < count) await task(next++);
-  }));
-}
 
 test("a flood of connects and drops at every stage leaves nothing behind", async () => {
   await using target = await Target.start();
@@ -183,17 +176,6 @@ test("whoever sends far over the rates is refused, costs no log, and slows nobod
   assert(after.logLines - before.logLines < 200, `${after.logLines} lines were logged`);
 });
 
-/** Sockets of one room, which read what comes and forget it. */
-async function gather(target: Target, count: number, headers: Record<string, string> = {}) {
-  const clients: RawClient[] = [];
-  await inParallel(count, 50, async () => {
-    const client = await target.open("/chat/crowd", headers);
-    client.connection.readable.pipeTo(new WritableStream()).catch(() => {});
-    clients.push(client);
-  });
-  return clients;
-}
-
 const SHOUTS: [what: string, headers: Record<string, string>, frame: Uint8Array][] = [
   ["text", {}, maskedFrame('{"type":"chat","message":"hey"}')],
   ["bytes", V1, maskedFrame(new Uint8Array(1), { opcode: OPCODE.binary })],
@@ -203,7 +185,7 @@ for (const [what, headers, frame] of SHOUTS) {
     await using target = await Target.start();
     const count = sized(20, 300);
     await target.endure(`${count} shout ${what}`, async () => {
-      const crowd = await gather(target, count, headers);
+      const crowd = await crowdOf(target, count, headers);
       await Promise.all(crowd.map((client) => client.send('{"type":"join","name":"x"}')));
       for (let round = 0; round < sized(20, 1_000); round++) {
         const pause = new Promise((resolve) => setTimeout(resolve, 10));
@@ -220,7 +202,7 @@ for (const [dialect, headers] of Object.entries({ plain: {}, v1: V1 })) {
     await using target = await Target.start();
     const count = sized(110, 2_000);
     await target.endure(`${count} of ${dialect} join at once`, async () => {
-      const crowd = await gather(target, count, headers);
+      const crowd = await crowdOf(target, count, headers);
       await Promise.all(crowd.map((client) => client.send('{"type":"join","name":"fan"}')));
       await target.until("all have joined", ({ members }) => members > count);
       for (const client of crowd) client.drop();

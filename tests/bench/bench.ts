@@ -64,9 +64,12 @@ async function halfOfControl(row: Row, results: RowResult[]): Promise<number> {
   const shape = ROWS.find((other) => other.name === name) ?? row;
   const known = results.find((result) => result.row === shape);
   const control = SERVERS.filter((server) => server.name === "control");
-  const result = known?.runs.control
-    ? known
-    : await measureRow({ ...shape, kind: "chat" }, control, { ...effort, turns: 1 }, () => {});
+  const result = known?.runs.control ? known : await measureRow(
+    { ...shape, kind: "chat", rooms: 1 },
+    control,
+    { ...effort, turns: 1 },
+    () => {},
+  );
   const perSecond = figureOf(result, "control", "perSecond");
   if (perSecond === undefined) throw new Error(`Cannot set a rate: ${result.failures}`);
   return perSecond / 2;

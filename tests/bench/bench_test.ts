@@ -26,9 +26,11 @@ const TINY: Omit<LoadSpec, "address"> = {
 function fakeServer(
   deliver: (listener: number, send: (text: string) => void, text: string) => void,
 ) {
-  const sockets: WebSocket[] = [];
+  const rooms = new Map<string, WebSocket[]>();
   return Deno.serve({ port: 0, hostname: "127.0.0.1", onListen() {} }, (request) => {
     const { socket, response } = Deno.upgradeWebSocket(request);
+    const sockets = rooms.get(request.url) ?? [];
+    rooms.set(request.url, sockets);
     let sender = "";
     socket.onopen = () => sockets.push(socket);
     socket.onmessage = ({ data }) => {
@@ -67,6 +69,17 @@ Deno.test("load() counts what a faultless server delivers", async () => {
   assertEquals(result.delivered > 0, true);
   assertEquals(result.delivered % 3, 0);
   assertEquals(result.parsed, 0);
+});
+
+Deno.test("load() talks in several rooms by turns, and each hears its own", async () => {
+  const server = fakeServer((_, send, text) => send(text));
+  try {
+    const spec = { ...TINY, rooms: 3, work: "open", perSecond: 3_000 } as const;
+    const { latency, connections } = await load({ ...spec, address: server.addr.port });
+    assertEquals([connections, latency!.max > 0], [0, true]);
+  } finally {
+    await server.shutdown();
+  }
 });
 
 Deno.test("load() fails when a listener misses a message", async () => {

@@ -10,6 +10,8 @@ const SETTLE_MS = 100;
 export interface CrowdOptions extends Target {
   dialect: Dialect;
   listeners: number;
+  /** Rooms that are as large and open at the same time. @default {1} */
+  rooms?: number;
   /** How many of the listeners send, spread evenly. For echo all do. */
   senders: number;
   text: TextShape;
@@ -96,7 +98,9 @@ export class Crowd {
 
   /** Opens connections until there are `goal`, {@linkcode CONNECT_AT_ONCE} at a time. */
   async connect(goal = this.options.listeners): Promise<void> {
-    const share = Math.floor(ALL_BUFFERS_BYTES / this.options.listeners);
+    const share = Math.floor(
+      ALL_BUFFERS_BYTES / this.options.listeners / (this.options.rooms ?? 1),
+    );
     const bufferBytes = this.options.senders === 0
       ? 512
       : Math.min(Math.max(share, 1 << 16), 1 << 18);

@@ -17,6 +17,7 @@ import { runApp } from "../../handlers/run_app.ts";
 import { silentLog } from "../../handlers/util/log.ts";
 import { createTestApp, type TestApp } from "../support/fakes.ts";
 import { TestSubscriber } from "../support/subscriber.ts";
+import { chart, type Panel } from "./chart.ts";
 import { readFlags } from "./flags.ts";
 
 /** A socket that takes what it is sent, and may say everything. */
@@ -52,7 +53,7 @@ class Talker extends TestSubscriber implements Sender {
 
 /** An operation, called again and again; of each call `per` is what it does once. */
 type Operation = { run(i: number): unknown; per?: number };
-type Panel = {
+type Scene = {
   title: string;
   sizes: number[];
   /** Fills a server to a size, and tells what is done there. */
@@ -60,8 +61,15 @@ type Panel = {
 };
 
 const TEXT = "x".repeat(64);
+const LIMITS = {
+  maxRooms: 1e6,
+  maxKeys: 1e5,
+  maxStateBytes: 1e9,
+  maxQueueBytes: 4e9,
+  historyMb: 4e3,
+};
 
-const PANELS: Panel[] = [{
+const SCENES: Scene[] = [{
   title: "rooms of one member",
   sizes: [1, 10, 100, 1_000, 10_000, 100_000],
   fill({ registry, engine, clock, app }, size) {
@@ -176,55 +184,15 @@ async function measure({ run, per = 1 }: Operation, runs: number): Promise<numbe
   return least / per;
 }
 
-/** One panel of lines, both axes by powers of ten. */
-function draw(title: string, sizes: number[], lines: Map<string, number[]>, top: number): string {
-  const [width, height, left] = [420, 240, 60];
-  const decades = Math.log10(sizes.at(-1)! / sizes[0]);
-  const x = (size: number) => left + Math.log10(size / sizes[0]) / decades * width;
-  const y = (us: number) => top + height - (Math.log10(Math.max(us, 0.01)) + 2) / 7 * height;
-  const grid = [0.01, 0.1, 1, 10, 100, 1e3, 1e4, 1e5].map((us) =>
-    `<path d="M${left} ${y(us)}h${width}" stroke="#8884"/><text x="${left - 6}" y="${
-      y(us) + 4
-    }" text-anchor="end">` +
-    `${us >= 1e3 ? `${us / 1e3} ms` : `${us} µs`}</text>`
-  );
-  const ticks = sizes.map((size) =>
-    `<text x="${x(size)}" y="${top + height + 16}" text-anchor="middle">${
-      size.toLocaleString("en")
-    }</text>`
-  );
-  const colors = ["#4e79a7", "#e15759", "#59a14f", "#b07aa1", "#f28e2b"];
-  const paths = [...lines].map(([name, values], i) => {
-    const points = values.map((us, at) => `${x(sizes[at]).toFixed(1)},${y(us).toFixed(1)}`).join(
-      " ",
-    );
-    const at = `x="${left + width + 16}" y="${top + 20 + i * 20}"`;
-    return `<polyline points="${points}" fill="none" stroke="${colors[i]}" stroke-width="2"/>` +
-      `<text ${at} style="fill:${colors[i]}">${name}</text>`;
-  });
-  const head = `<text x="${left}" y="${top - 10}" font-weight="bold">${title}</text>`;
-  return [head, ...grid, ...ticks, ...paths].join("\n");
-}
-
-const { only = "", runs = "5", svg = new URL("growth.svg", import.meta.url).pathname } = readFlags(
-  import.meta.url,
-  "only",
-  "runs",
-  "svg",
-);
-const limits = { maxRooms: 1_000_000, maxKeys: 100_000, historySize: 0, historyMb: 4_000 };
-const wanted = PANELS.filter(({ title }) => new RegExp(only).test(title));
-const drawings: string[] = [];
-for (const [index, { title, sizes, fill }] of wanted.entries()) {
+const flags = readFlags(import.meta.url, "only", "runs", "svg");
+const { only = "", runs = "5", svg = new URL("growth.svg", import.meta.url).pathname } = flags;
+const wanted = SCENES.filter(({ title }) => new RegExp(only).test(title));
+const panels: Panel[] = [];
+for (const { title, sizes, fill } of wanted) {
   const lines = new Map<string, number[]>();
   for (const size of sizes) {
-    const own = {
-      ...limits,
-      historySize: title.startsWith("messages") ? size : 10,
-      maxStateBytes: 1e9,
-      maxQueueBytes: 4e9,
-    };
-    const test = createTestApp({ limits: own, log: silentLog });
+    const historySize = title.startsWith("messages") ? size : 10;
+    const test = createTestApp({ limits: { ...LIMITS, historySize }, log: silentLog });
     for (const [name, operation] of Object.entries(fill(test, size))) {
       lines.set(name, [...lines.get(name) ?? [], await measure(operation, Number(runs))]);
     }
@@ -233,12 +201,7 @@ for (const [index, { title, sizes, fill }] of wanted.entries()) {
   for (const [name, values] of lines) {
     console.log(`  ${name}: ${values.map((us) => `${Number(us.toPrecision(3))} µs`).join(", ")}`);
   }
-  drawings.push(draw(title, sizes, lines, 40 + index * 310));
+  panels.push({ title, sizes, lines });
 }
-const size = `viewBox="0 0 760 ${drawings.length * 310 + 10}"`;
-const style = "<style>text{font:12px sans-serif;fill:#777}</style>";
-await Deno.writeTextFile(
-  svg,
-  `<svg xmlns="http://www.w3.org/2000/svg" ${size}>${style}\n${drawings.join("\n")}\n</svg>\n`,
-);
+await Deno.writeTextFile(svg, chart(panels));
 Deno.exit();

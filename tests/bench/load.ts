@@ -60,9 +60,16 @@ export interface LoadResult {
 
 /** Does one measurement. Throws when any listener missed, repeated or reordered a message. */
 export async function load(spec: LoadSpec): Promise<LoadResult> {
-  const crowd = new Crowd(spec);
-  const clock = new Stopwatch(crowd, spec);
+  // Where all join at once, one room may wait for the others.
+  const { rooms = 1, path, stallSeconds = rooms > 1 ? 60 : undefined } = spec;
+  const crowds = Array.from(
+    { length: rooms },
+    (_, room) => new Crowd({ ...spec, stallSeconds, path: room === 0 ? path : `${path}-${room}` }),
+  );
+  const [crowd] = crowds;
+  const clock = new Stopwatch(crowds, spec);
   try {
+    if (rooms > 1) return await inRooms(crowds, clock, spec);
     if (spec.work === "idle") return await idle(crowd, clock);
     crowd.ledger.strict = spec.work !== "stream";
     await crowd.connect();
@@ -73,13 +80,24 @@ export async function load(spec: LoadSpec): Promise<LoadResult> {
     const result = spec.work === "closed"
       ? await closed(crowd, clock, spec)
       : spec.work === "open"
-      ? await open(crowd, clock, spec)
+      ? await open([crowd], clock, spec)
       : await count(crowd, clock, spec);
     await crowd.settle();
     return result;
   } finally {
-    crowd.close();
+    for (const crowd of crowds) crowd.close();
   }
+}
+
+/** Opens all rooms, then talks in all of them. */
+async function inRooms(crowds: Crowd[], clock: Stopwatch, spec: LoadSpec): Promise<LoadResult> {
+  for (const crowd of crowds) await crowd.connect();
+  await Promise.all(crowds.map((crowd) => crowd.join()));
+  for (const crowd of crowds) {
+    await countedRounds(crowd, spec.checkedRounds);
+    crowd.ledger.strict = false;
+  }
+  return await open(crowds, clock, spec);
 }
 
 async function closed(crowd: Crowd, clock: Stopwatch, spec: LoadSpec) {
@@ -94,13 +112,13 @@ async function closed(crowd: Crowd, clock: Stopwatch, spec: LoadSpec) {
   return clock.stop();
 }
 
-async function open(crowd: Crowd, clock: Stopwatch, spec: LoadSpec) {
+async function open(crowds: Crowd[], clock: Stopwatch, spec: LoadSpec) {
   clock.start();
-  const { latency, lateness } = await openLoop(crowd, {
+  const { latency, lateness } = await openLoop(crowds, {
     ...spec,
     perSecond: spec.perSecond ?? 1000,
   });
-  await crowd.drain();
+  for (const crowd of crowds) await crowd.drain();
   return {
     ...clock.stop(),
     latency: latency.percentiles(),

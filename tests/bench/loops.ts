@@ -50,36 +50,39 @@ export interface Rate {
 }
 
 /**
- * Sends at a set rate, whatever is heard. `latency` is from the time a message was due to each listener's hearing it,
+ * Sends at a set rate, in all crowds by turns, whatever is heard. `latency` is from the time a message was due to each listener's hearing it,
  * `lateness` to its sending; both without the warm-up's. It goes on filling until all is heard.
  */
 export async function openLoop(
-  crowd: Crowd,
+  crowds: Crowd[],
   { warmupSeconds, seconds, perSecond }: Rate,
 ): Promise<{ latency: Histogram; lateness: Histogram }> {
-  const senders = crowd.sent.length;
-  const interval = 1000 * crowd.options.listeners / perSecond;
+  const { sent: { length: senders }, options: { listeners } } = crowds[0];
+  const interval = 1000 * listeners / perSecond;
   const latency = new Histogram();
   const lateness = new Histogram();
-  const base = crowd.sent[0];
   const from = Math.ceil(warmupSeconds * 1000 / interval);
   const end = from + Math.ceil(seconds * 1000 / interval);
   const start = performance.now() + 5;
   const due = (k: number) => start + k * interval;
-  crowd.heardBySender = () => {};
-  crowd.heardByAny = (sender, number) => {
-    const k = (number - base) * senders + sender;
-    if (k >= from) latency.add(performance.now() - due(k));
-  };
+  for (const [room, crowd] of crowds.entries()) {
+    const base = crowd.sent[0];
+    crowd.heardBySender = () => {};
+    crowd.heardByAny = (sender, number) => {
+      const k = ((number - base) * senders + sender) * crowds.length + room;
+      if (k >= from) latency.add(performance.now() - due(k));
+    };
+  }
   // A timer would be up to 1 ms late; turning round and round is not.
   await new Promise<void>((resolve, reject) => {
     let k = 0;
     const turn = () => {
       for (; k < end && due(k) <= performance.now(); k++) {
         if (k >= from) lateness.add(performance.now() - due(k));
-        crowd.speak(k % senders);
+        crowds[k % crowds.length].speak(Math.floor(k / crowds.length) % senders);
       }
-      if (crowd.failed) reject(crowd.failed);
+      const failed = crowds.find(({ failed }) => failed)?.failed;
+      if (failed) reject(failed);
       else if (k < end) setImmediate(turn);
       else resolve();
     };

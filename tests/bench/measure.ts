@@ -21,7 +21,8 @@ export function partakers(row: Row, servers: Server[]): Server[] {
       case "start":
         return !server.chatOnly && !server.unix;
       default:
-        return !server.unix;
+        // Ten thousand take a slow peer too long.
+        return !server.unix && !(server.slow && row.rooms);
     }
   });
 }

@@ -4,8 +4,9 @@ import type { TextShape } from "./text.ts";
 
 /** Who talks to whom. */
 export interface Shape {
-  listeners: number;
-  senders: number;
+  /** Of each room. */ listeners: number;
+  /** Of each room. */ senders: number;
+  /** @default 1 */ rooms?: number;
   text: TextShape;
 }
 
@@ -63,6 +64,8 @@ export const ROWS: Row[] = [
   { name: "socket 10→1000", kind: "unix", ...fromTo(10, 1000) },
   { name: "latency 32x32", kind: "latency", ...crowd(32) },
   { name: "latency 10→1000", kind: "latency", ...fromTo(10, 1000) },
+  // At 200,000 deliveries a second each member would say one message in 5 s.
+  { name: "latency 100 rooms of 100", kind: "latency", rooms: 100, ...crowd(100) },
   // The first thousand warm up, and are not counted.
   { name: "idle 10000", kind: "idle", ...fromTo(0, 11000) },
   { name: "start", kind: "start", ...fromTo(0, 0) },

@@ -99,6 +99,7 @@ export async function measureLoad(
     dialect: echo ? "echo" : server.dialect,
     listeners: row.listeners,
     senders: row.senders,
+    rooms: row.rooms,
     text: row.text,
     readEvery: open ? 0 : readEvery(row),
     work: WORK[row.kind],
@@ -136,7 +137,12 @@ function figures(row: Row, result: LoadResult): Figures {
     case "history":
       return { bytes: (after - before) / HISTORY_MESSAGES.counted };
     case "latency":
-      return { ...latency, late: lateness?.p99 ?? NaN, othersBusy };
+      return {
+        ...latency,
+        cpu: result.serverBusy ?? NaN,
+        late: lateness?.p99 ?? NaN,
+        othersBusy,
+      };
     default:
       return {
         perSecond: result.delivered / result.seconds,

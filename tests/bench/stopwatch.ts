@@ -10,7 +10,7 @@ const MEMORY_SETTLES_MILLISECONDS = 1000;
 
 /** What happened between two moments. */
 export class Stopwatch {
-  readonly #crowd: Crowd;
+  readonly #crowds: Crowd[];
   readonly #serverPid?: number;
   readonly #inspectorPort?: number;
   #from = {
@@ -23,8 +23,8 @@ export class Stopwatch {
     machine: 0,
   };
 
-  constructor(crowd: Crowd, { serverPid, inspectorPort }: LoadSpec) {
-    this.#crowd = crowd;
+  constructor(crowds: Crowd[], { serverPid, inspectorPort }: LoadSpec) {
+    this.#crowds = crowds;
     this.#serverPid = serverPid;
     this.#inspectorPort = inspectorPort;
   }
@@ -44,7 +44,7 @@ export class Stopwatch {
     return {
       delivered: to.delivered - from.delivered,
       connections: to.connections - from.connections,
-      seconds: (this.#crowd.lastHeard - from.at) / 1000,
+      seconds: (Math.max(...this.#crowds.map(({ lastHeard }) => lastHeard)) - from.at) / 1000,
       clientBusy: client / wall,
       serverBusy: this.#serverPid ? server / wall : undefined,
       othersBusy: this.#serverPid ? others / wall : undefined,
@@ -54,21 +54,23 @@ export class Stopwatch {
 
   /** Resident bytes of the server when all has come to rest. */
   async memory(): Promise<number> {
-    await this.#crowd.sleep(MEMORY_SETTLES_MILLISECONDS);
+    await this.#crowds[0].sleep(MEMORY_SETTLES_MILLISECONDS);
     if (this.#inspectorPort) {
       await collectGarbage(this.#inspectorPort);
-      await this.#crowd.sleep(MEMORY_SETTLES_MILLISECONDS);
+      await this.#crowds[0].sleep(MEMORY_SETTLES_MILLISECONDS);
     }
     return this.#serverPid ? residentBytes(this.#serverPid) : 0;
   }
 
   #now() {
     const { user, system } = process.cpuUsage();
+    const sum = (figure: (crowd: Crowd) => number) =>
+      this.#crowds.reduce((total, crowd) => total + figure(crowd), 0);
     return {
       at: performance.now(),
-      delivered: this.#crowd.delivered(),
-      connections: this.#crowd.connected,
-      parsed: this.#crowd.ledger.parsed,
+      delivered: sum((crowd) => crowd.delivered()),
+      connections: sum((crowd) => crowd.connected),
+      parsed: sum((crowd) => crowd.ledger.parsed),
       client: (user + system) / 1e6,
       server: this.#serverPid ? cpuSeconds(this.#serverPid) : 0,
       machine: machineCpuSeconds(),

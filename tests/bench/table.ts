@@ -53,6 +53,7 @@ const METRICS: Record<Row["kind"], Metric[]> = {
     latency("p99", "p99"),
     latency("p999", "p99.9"),
     latency("max", "max"),
+    { figure: "cpu", label: "cores in use", better: "less", format: (value) => value.toFixed(2) },
     { ...latency("late", "p99 of the generator's own lateness"), better: undefined },
   ],
   idle: [bytes, {

@@ -42,6 +42,18 @@ const TARGETS: Target[] = [
       bound: { atMost: 1.2 },
     }))
   ),
+  ...[["p99", 2], ["cpu", 1.3]].map(([figure, atMost]): Target => ({
+    row: "latency 100 rooms of 100",
+    figure: String(figure),
+    servers: ["parley-v1", "control"],
+    bound: { atMost: Number(atMost) },
+  })),
+  ...["parley", "parley-v1"].map((server): Target => ({
+    row: "idle 10000",
+    figure: "seconds",
+    servers: [server, "control"],
+    bound: { atMost: 1.15 },
+  })),
   ...COMMON.map((shape) => least(`socket ${shape}`, ["parley-unix", "parley"], 1.8)),
   ...["parley", "parley-v1"].map((server): Target => ({
     row: "idle 10000",

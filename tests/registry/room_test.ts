@@ -1,3 +1,4 @@
+import { setImmediate } from "node:timers";
 import { assertEquals, assertLessOrEqual } from "@std/assert";
 import type { Engine } from "../../handlers/engine/engine.ts";
 import { createMemoryEngine } from "../../handlers/engine/memory.ts";
@@ -86,7 +87,7 @@ Deno.test("Room gives who comes in the middle of a turn neither an older message
 });
 
 Deno.test("Room keeps the place of who came in the middle of a turn that fills several frames", async () => {
-  const { connect, turn } = createServer();
+  const { connect, turn } = createServer({ MAX_QUEUE_BYTES: 4_000_000 });
   const ann = await connect("/chat/ops", { dialect: "v1" });
   ann.say({ type: "join", name: "Ann" });
   const late: FakeSocket[] = [];
@@ -119,7 +120,10 @@ Deno.test("Room still gives who leaves what was due before, and nothing behind i
 });
 
 Deno.test("Room makes frames of at most 64 kB in UTF-8 bytes", async () => {
-  const { connect, turn } = createServer({ MAX_MESSAGE_BYTES: 200_000 });
+  const { connect, turn } = createServer({
+    MAX_MESSAGE_BYTES: 200_000,
+    MAX_QUEUE_BYTES: 4_000_000,
+  });
   const ann = await connect("/chat/ops", { dialect: "v1" });
   const bo = await connect("/chat/ops", { dialect: "v1" });
   turn.flush();
@@ -393,6 +397,8 @@ Deno.test("Room keeps no listener that its replay evicted", async () => {
   const socket = await connect("/chat/ops?history=1", { dialect: "v1" });
   socket.isStuck = true;
   for (let n = 0; n < 60; n++) ann.say({ type: "chat", message: "x".repeat(4_000) });
+  // The room takes them in several turns.
+  while (messagesOf(ann).length < 61) await new Promise<void>((resolve) => setImmediate(resolve));
   await answer();
   turn.flush();
   assertEquals(socket.closes, [{ code: 1013, reason: "too slow" }]);

@@ -7,6 +7,7 @@ import {
   assertRejects,
 } from "@std/assert";
 import { jwtAuthorizer } from "../../handlers/access/token.ts";
+import type { Health } from "../../handlers/app.ts";
 import type { Output } from "../../handlers/start/line_writer.ts";
 import { listen } from "../../handlers/start/listen.ts";
 import { createLog, LOG_LEVELS } from "../../handlers/start/log.ts";
@@ -14,8 +15,10 @@ import { mintToken } from "../../handlers/start/mint_token.ts";
 import { onSignals } from "../../handlers/start/process.ts";
 import { SettingError } from "../../handlers/start/setting_error.ts";
 import { defaultSettings } from "../../handlers/start/settings.ts";
+import { systemClock } from "../../handlers/util/clock.ts";
 import { type Log, silentLog } from "../../handlers/util/log.ts";
 import { OptionError } from "../../handlers/util/option_error.ts";
+import { RecordingLog } from "../support/fakes.ts";
 import { nextTurn } from "../support/inbox.ts";
 
 /** An output that a test reads: it takes what a pipe does at once, and nothing while it is stalled. */
@@ -177,6 +180,35 @@ Deno.test("onSignals() ends the process when all is stopped and the last lines a
     Object.assign(Deno, { addSignalListener, exit });
   }
   assertEquals(done, ["stop", "flush", "exit 0"]);
+});
+
+Deno.test("listen() tells for a while that it took no connection, and then no more", async () => {
+  const { serve } = Deno;
+  const { after } = systemClock;
+  const health: Health = {};
+  const log = new RecordingLog();
+  const later: (() => void)[] = [];
+  const finished = Promise.reject(new Error("Too many open files"));
+  const settings = { ...defaultSettings(), HOST: "127.0.0.1", PORT: 0 };
+  try {
+    Object.assign(Deno, {
+      serve() {
+        Object.assign(Deno, { serve });
+        return { addr: { transport: "tcp", hostname: "127.0.0.1", port: 0 }, finished };
+      },
+    });
+    systemClock.after = (_ms, task) => (later.push(task), () => {});
+    const server = await listen({ settings, handler: () => Promise.reject(), log, health });
+    await log.when("listening");
+    assertEquals([health.problem, later.length], ["not accepting connections", 1]);
+    later[0]();
+    assertEquals(health.problem, undefined);
+    systemClock.after = after;
+    await server.shutdown();
+  } finally {
+    Object.assign(Deno, { serve });
+    systemClock.after = after;
+  }
 });
 
 Deno.test("silentLog has no line to make", () => {
