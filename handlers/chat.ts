@@ -87,7 +87,6 @@ class ChatSocket extends SenderConnection {
     });
   }
 
-  /** Handles what concerns no other subscriber. */
   #answerHere(
     message: Exclude<ClientMessage, Message<"chat" | "note" | "set" | "join">>,
     room: Room,

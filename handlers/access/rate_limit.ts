@@ -43,7 +43,6 @@ export class RateTable {
   /** @param rate units a second, and at once; 0 lets everything through */
   constructor(readonly rate: number) {}
 
-  /** Consumes units of a key's bucket; returns 0, or the ms until there are enough. */
   tryConsume(key: string, now: number, units = 1): number {
     if (this.rate === 0) return 0;
     const bucket = this.#buckets.get(key) ?? new TokenBucket(this.rate, this.rate, now);

@@ -49,7 +49,6 @@ export class LimitTable implements SharedLimits {
     return this.#sum((thread) => thread.#clients);
   }
 
-  /** How many clients a key of {@link keysOf} has, in all threads. */
   countOf(key: string): number {
     return this.#sum((thread) => thread.#counts.get(key) ?? 0);
   }

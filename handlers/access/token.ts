@@ -89,7 +89,6 @@ export function jwtAuthorizer(options: JwtOptions): JwtAuthorizer {
   return Object.assign(authorize, { figures });
 }
 
-/** The token of a request: in its header, as a subprotocol, or in its query. */
 function findToken({ headers, url }: Request, { isTraced }: JwtOptions): string {
   const bearer = /^Bearer +(\S+)$/i.exec(headers.get("authorization") ?? "");
   if (bearer) return bearer[1];

@@ -66,13 +66,11 @@ export abstract class SenderConnection extends Connection implements Sender {
     else next?.(answer as Exclude<T, Rejection>);
   }
 
-  /** Tells the peer what was refused. */
   protected refuse({ refused, retry, text, rev }: Rejection, details: ErrorDetails): void {
     // Without a digest there is no conflict.
     this.fail(refused === "conflict" ? "unavailable" : refused, { ...details, rev }, retry, text);
   }
 
-  /** Counts an error, and tells the peer of it. */
   protected fail(
     code: ErrorCode,
     { id, room, rev }: ErrorDetails,

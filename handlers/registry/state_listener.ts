@@ -40,7 +40,6 @@ export class StateListener {
     this.#told = [{ rev, bytes }];
   }
 
-  /** Takes what it says that it has applied. */
   got(rev: number): void {
     const { all } = this;
     if (rev < (this.#gotRev ?? 0) || rev > all.map.rev) return;
@@ -74,7 +73,6 @@ export class StateListener {
     return this.#told.reduce((sum, { bytes }) => sum + bytes, direct);
   }
 
-  /** From now on it gets no changes. */
   withhold(): void {
     this.isDirect = false;
     this.toldRev = this.all.map.rev;
@@ -105,7 +103,6 @@ export class StateListener {
     return this.missed(encoded);
   }
 
-  /** Tells it what it missed. */
   tell(frames: string[]): void {
     const { all, toldRev, subscription: { subscriber } } = this;
     const direct = (this.#heldBytes ?? all.bytes) - this.#gotBytes;

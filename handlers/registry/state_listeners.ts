@@ -84,7 +84,6 @@ export class StateListeners {
     return every === undefined ? this.#withholding : this.#pacing;
   }
 
-  /** Takes what a subscriber says that it has applied. */
   got(subscription: Subscription, rev: number): void {
     const listener = this.#listeners.get(subscription);
     if (!listener) return;
@@ -92,7 +91,6 @@ export class StateListeners {
     this.#withholding.release(listener);
   }
 
-  /** Takes a change of the room's state, and gives it to whom it is for. */
   change(entry: Entry): void {
     if (!this.isReady) this.#early.push(entry);
     else this.#apply(entry);

@@ -10,7 +10,6 @@ export class StatePacing {
 
   constructor(readonly all: StateListeners) {}
 
-  /** Adds a listener that has an `every`. */
   add(listener: StateListener): void {
     const every = listener.every!;
     const group = this.#groups.get(every) ?? { all: new Set(), toldAt: -Infinity };

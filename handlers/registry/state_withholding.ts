@@ -49,7 +49,6 @@ export class StateWithholding implements PendingRoom {
     this.#watch();
   }
 
-  /** Looks again soon, as long as somebody is withheld. */
   #watch(): void {
     if (this.#withheld.size === 0 || this.#stopLook || !this.all.isReady) return;
     this.#stopLook = this.all.audience.room.registry.clock.after(LOOK_MS, () => {
@@ -62,7 +61,6 @@ export class StateWithholding implements PendingRoom {
     for (const listener of this.#direct) this.#withhold(listener);
   }
 
-  /** From now on it stands where changes are not heard. */
   #withhold(listener: StateListener): void {
     this.#direct.delete(listener);
     listener.withhold();

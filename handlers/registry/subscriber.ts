@@ -103,12 +103,10 @@ export abstract class Subscriber {
     this.send(object);
   }
 
-  /** Gives it a room's frame of merged objects. */
   enqueue(objects: string, _bytes: number): void {
     this.send(objects);
   }
 
-  /** Sends what is pending. */
   flush(): void {}
 
   /** Says when to come back, in ms, if the dialect has a word for it. */

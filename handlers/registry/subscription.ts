@@ -44,12 +44,10 @@ export class Subscription {
     this.dialect = wanted.state && subscriber.dialect.stateful || subscriber.dialect;
   }
 
-  /** Whether it subscribes to the room's state, too. */
   get hasState(): boolean {
     return this.wanted.state === true && this.subscriber.dialect.stateful !== undefined;
   }
 
-  /** The room. */
   get room(): Room {
     return this.audience.room;
   }
@@ -64,7 +62,6 @@ export class Subscription {
     return this.subscriber.rooms.get(this.room.name) === this;
   }
 
-  /** Keeps an event for a subscriber that is not live yet. */
   hold(event: RoomEvent): void {
     if (event.type === "status" && (event.to ?? this.subscriber.id) !== this.subscriber.id) return;
     this.#held?.push([event, { ...this.audience.head }]);
