@@ -7,6 +7,8 @@ import { clientFrame } from "./text.ts";
 export interface Target {
   /** A port of 127.0.0.1, or the path of a Unix domain socket. */
   address: number | string;
+  /** For a port. @default {"127.0.0.1"} */
+  hostname?: string;
   /** Path of the URL. */
   path: string;
   /** Subprotocol to ask for. */
@@ -61,7 +63,7 @@ export class Client {
     let connection: Deno.Conn;
     if (typeof target.address === "number") {
       const tcp = await Deno.connect({
-        hostname: "127.0.0.1",
+        hostname: target.hostname ?? "127.0.0.1",
         port: target.address,
       });
       tcp.setNoDelay(true);

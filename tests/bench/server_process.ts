@@ -89,6 +89,11 @@ export class ServerProcess {
     return this.#child.pid;
   }
 
+  /** Settles when it has ended. */
+  get ended(): Promise<unknown> {
+    return this.#child.status;
+  }
+
   /** Starts `command` and waits for it to listen on `address`. Throws with what it printed if it does not. */
   static async start(
     command: CommandLine,

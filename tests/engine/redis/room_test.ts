@@ -1,5 +1,6 @@
 import { assert, assertEquals } from "@std/assert";
 import { Buffer } from "node:buffer";
+import type { RedisConnection } from "../../../handlers/engine/redis/connection.ts";
 import type { Refusal } from "../../../handlers/engine/engine.ts";
 import { type RedisNode, RedisRoom } from "../../../handlers/engine/redis/room.ts";
 import { FakeClock } from "../../support/fakes.ts";
@@ -228,6 +229,19 @@ Deno.test("RedisRoom.compare() asks for a sync only where something is missing",
     room.compare()([...answer, 0]);
     assertEquals(node.scripts.join(), scripts);
   }
+});
+
+Deno.test("RedisRoom.compare() subscribes anew where a message did not come", async () => {
+  const { room } = await roomAtSeven();
+  const sent: string[] = [];
+  room.connection = {
+    unsubscribe: (channel: string) => sent.push(`-${channel}`),
+    subscribe: (channels: string[]) => sent.push(`+${channels}`),
+  } as unknown as RedisConnection;
+  room.compare()(["e", 7, 0, 0]);
+  assertEquals(sent, []);
+  room.compare()(["e", 8, 0, 0]);
+  assertEquals(sent, ["-head", "+head"]);
 });
 
 Deno.test("RedisRoom.compare() on a new connection delivers what came meanwhile, once", async () => {

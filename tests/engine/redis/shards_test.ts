@@ -124,3 +124,14 @@ for (
     await shards.close();
   });
 }
+
+Deno.test("Shards.onTick() looks at the cluster every 25 ticks, though nothing points to a move", async () => {
+  const { shards, told } = startShards();
+  await shards.firstAttempt;
+  for (const [ticks, looks] of [[24, 1], [1, 2], [25, 3]]) {
+    for (let i = 0; i < ticks; i++) shards.onTick();
+    await new Promise((resolve) => setTimeout(resolve));
+    assertEquals(told(), looks);
+  }
+  await shards.close();
+});
