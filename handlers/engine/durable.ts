@@ -98,8 +98,8 @@ function behind(committer: Committer, memory: MemoryEngine): Engine {
       const gate = new HostGate(host);
       const head = memory.host(room, {
         deliver: (event) => deliver(gate, event),
-        get listenerCount() {
-          return host.listenerCount;
+        get subscriberCount() {
+          return host.subscriberCount;
         },
       }, address);
       if (isRefusal(head)) return head;

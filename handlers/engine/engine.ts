@@ -66,7 +66,7 @@ export function isRefusal(value: unknown): value is Refusal {
 export interface Host {
   /** Hears the room's events, in order, from the {@link Head} that `host` answered with. */
   deliver(event: RoomEvent): void;
-  /** How many listeners this process has in the room. */ readonly listenerCount: number;
+  /** How many subscribers this process has in the room. */ readonly subscriberCount: number;
 }
 
 /** Figures of an engine, for the metrics. */

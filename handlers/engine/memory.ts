@@ -162,7 +162,7 @@ export class MemoryEngine implements Engine {
     return this.memory.hosted(after, limit).map(({ name, presence, host, history }) => ({
       room: name,
       members: presence?.count ?? 0,
-      listeners: host?.listenerCount ?? 0,
+      listeners: host?.subscriberCount ?? 0,
       seq: history.seq,
     }));
   }
