@@ -87,6 +87,8 @@ export class MemoryRooms {
   setHost(room: MemoryRoom, host: Host | undefined): void {
     room.host = host;
     this.#changed.add(room);
+    // Where nobody asks for the list, rooms that are gone must not stay in here.
+    if (this.#changed.size > 1_000) this.#sortHosted();
     this.shares.setEmpty(room, !host);
   }
 
