@@ -130,7 +130,7 @@ function behind(committer: Committer, memory: MemoryEngine): Engine {
     },
     leave: (room, member) => memory.leave(room, member),
     members: (room) => answer(() => memory.members(room)),
-    read: (room, after) => answer(() => memory.read(room, after)),
+    read: (...args) => answer(() => memory.read(...args)),
     rooms: (after, limit) => answer(() => memory.rooms(after, limit)),
     isReady,
     stats: () => memory.stats(),

@@ -134,8 +134,9 @@ export interface Engine {
   /**
    * The kept messages behind `after`, or all that are kept where `after` is missing, of another
    * epoch or beyond the newest. A room that nobody knows answers with a fresh epoch and nothing kept.
+   * Where all would be, `newest` of them are enough: an engine may leave out the others.
    */
-  read(room: string, after?: Cursor): MaybePromise<Span | Refusal>;
+  read(room: string, after?: Cursor, newest?: number): MaybePromise<Span | Refusal>;
 
   /** Rooms with listeners, by name, those behind `after`, at most `limit`. */
   rooms(after: string, limit: number): MaybePromise<RoomSummary[] | Refusal>;

@@ -112,7 +112,7 @@ export function remoteEngine(port: MessagePort, clock: Clock = systemClock): Eng
     join: (room, member, name, user) => channel.call("join", room, member, name, user),
     leave: (room, member) => channel.notify("leave", room, member),
     members: (room) => channel.call("members", room),
-    read: (room, after) => channel.call("read", room, after),
+    read: (...args) => channel.call("read", ...args),
     rooms: (after, limit) => channel.call("rooms", after, limit),
     isReady: () => isReady && unansweredReports <= MAX_UNANSWERED_REPORTS,
     // The owner counts the rooms and bytes.

@@ -120,7 +120,7 @@ function createUse(engine: Engine, rooms: Map<string, SharedRoom>): Engine {
       if (joined.delete(`${room} ${member}`)) engine.leave(room, member);
     },
     members: (room) => engine.members(room),
-    read: (room, after) => engine.read(room, after),
+    read: (...args) => engine.read(...args),
     rooms: (after, limit) => engine.rooms(after, limit),
     isReady: () => engine.isReady(),
     stats: () => engine.stats(),

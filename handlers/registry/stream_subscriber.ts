@@ -41,6 +41,7 @@ export abstract class StreamSubscriber<T extends Chunk> extends Subscriber {
 
   send(frame: Frame): void {
     if (this.hasEnded || typeof frame !== "string") return;
+    this.mayBeUnsent = true;
     this.controller.enqueue(this.encode(frame));
     const { unsentBytes, registry: { queueLimit } } = this;
     if (unsentBytes <= queueLimit) this.#largest = 0;
