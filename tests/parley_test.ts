@@ -183,6 +183,19 @@ Deno.test("a subscription ends before it is read, and while it is waited for", a
   assertEquals(await rooms.json(), { rooms: [] });
 });
 
+Deno.test("a bot that answers itself without end stops nobody else", async () => {
+  await using parley = create();
+  const stop = new AbortController();
+  setTimeout(() => stop.abort());
+  let count = 0;
+  await parley.publish("ops", "hello");
+  for await (const { type } of parley.subscribe("ops", { after: "x:0", signal: stop.signal })) {
+    // It would go on for ever.
+    if (type === "chat" && ++count < 100_000) await parley.publish("ops", "hello");
+  }
+  assertEquals(stop.signal.aborted && count > 0 && count < 100_000, true, `${count} messages`);
+});
+
 Deno.test("what an engine of one's own throws or rejects reaches whoever reads the subscription", async () => {
   for (const host of [() => Promise.reject(new Error("broken")), throwBroken]) {
     await using parley = create({ engine: Object.assign(memoryEngine(), { host }) });

@@ -98,8 +98,8 @@ function behind(committer: Committer, memory: MemoryEngine): Engine {
       const gate = new HostGate(host);
       const head = memory.host(room, {
         deliver: (event) => deliver(gate, event),
-        get listenerCount() {
-          return host.listenerCount;
+        get subscriberCount() {
+          return host.subscriberCount;
         },
       }, address);
       if (isRefusal(head)) return head;
@@ -130,7 +130,7 @@ function behind(committer: Committer, memory: MemoryEngine): Engine {
     },
     leave: (room, member) => memory.leave(room, member),
     members: (room) => answer(() => memory.members(room)),
-    read: (room, after) => answer(() => memory.read(room, after)),
+    read: (...args) => answer(() => memory.read(...args)),
     rooms: (after, limit) => answer(() => memory.rooms(after, limit)),
     isReady,
     stats: () => memory.stats(),

@@ -66,7 +66,7 @@ export function isRefusal(value: unknown): value is Refusal {
 export interface Host {
   /** Hears the room's events, in order, from the {@link Head} that `host` answered with. */
   deliver(event: RoomEvent): void;
-  /** How many listeners this process has in the room. */ readonly listenerCount: number;
+  /** How many subscribers this process has in the room. */ readonly subscriberCount: number;
 }
 
 /** Figures of an engine, for the metrics. */
@@ -134,8 +134,9 @@ export interface Engine {
   /**
    * The kept messages behind `after`, or all that are kept where `after` is missing, of another
    * epoch or beyond the newest. A room that nobody knows answers with a fresh epoch and nothing kept.
+   * Where all would be, `newest` of them are enough: an engine may leave out the others.
    */
-  read(room: string, after?: Cursor): MaybePromise<Span | Refusal>;
+  read(room: string, after?: Cursor, newest?: number): MaybePromise<Span | Refusal>;
 
   /** Rooms with listeners, by name, those behind `after`, at most `limit`. */
   rooms(after: string, limit: number): MaybePromise<RoomSummary[] | Refusal>;

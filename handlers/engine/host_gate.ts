@@ -10,8 +10,8 @@ export class HostGate implements Host {
 
   constructor(readonly host: Host) {}
 
-  get listenerCount(): number {
-    return this.host.listenerCount;
+  get subscriberCount(): number {
+    return this.host.subscriberCount;
   }
 
   deliver(event: RoomEvent): void {

@@ -149,20 +149,24 @@ export class MemoryEngine implements Engine {
     return this.memory.get(name)?.presence?.list() ?? { members: [], count: 0 };
   }
 
-  read(name: string, after?: Cursor): Span {
+  read(name: string, after?: Cursor, newest = Infinity): Span {
     const room = this.memory.get(name);
     if (!room) return { epoch: newEpoch(), seq: 0, chats: [] };
     const { epoch, history } = room;
     const isKnown = after?.epoch === epoch && after.seq <= history.seq;
     history.expire(this.clock.now());
-    return { epoch, seq: history.seq, chats: history.since(isKnown ? after.seq : 0) };
+    return {
+      epoch,
+      seq: history.seq,
+      chats: history.since(isKnown ? after.seq : history.seq - newest),
+    };
   }
 
   rooms(after: string, limit: number): RoomSummary[] {
     return this.memory.hosted(after, limit).map(({ name, presence, host, history }) => ({
       room: name,
       members: presence?.count ?? 0,
-      listeners: host?.listenerCount ?? 0,
+      listeners: host?.subscriberCount ?? 0,
       seq: history.seq,
     }));
   }

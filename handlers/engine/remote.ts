@@ -36,7 +36,7 @@ const MAX_UNANSWERED_REPORTS = 2;
 interface Hosting {
   id: number;
   gate: HostGate;
-  /** The listeners that the owner knows of. */ listenerCount: number;
+  /** The listeners that the owner knows of. */ subscriberCount: number;
 }
 
 /** The engine that another thread shares over this port. It is ready when the owner has said so. */
@@ -61,10 +61,10 @@ export function remoteEngine(port: MessagePort, clock: Clock = systemClock): Eng
   const stopReports = clock.every(REPORT_MS, () => {
     const changed: number[] = [];
     for (const hosting of byId.values()) {
-      const { listenerCount } = hosting.gate;
-      if (listenerCount === hosting.listenerCount) continue;
-      hosting.listenerCount = listenerCount;
-      changed.push(hosting.id, listenerCount);
+      const { subscriberCount } = hosting.gate;
+      if (subscriberCount === hosting.subscriberCount) continue;
+      hosting.subscriberCount = subscriberCount;
+      changed.push(hosting.id, subscriberCount);
     }
     unansweredReports++;
     channel.notify("report", changed);
@@ -87,11 +87,11 @@ export function remoteEngine(port: MessagePort, clock: Clock = systemClock): Eng
       return name;
     },
     async host(name, host, address) {
-      const { listenerCount } = host;
-      const hosting = { id: ++lastId, gate: new HostGate(host), listenerCount };
+      const { subscriberCount } = host;
+      const hosting = { id: ++lastId, gate: new HostGate(host), subscriberCount };
       byRoom.set(name, hosting);
       byId.set(hosting.id, hosting);
-      const head = await channel.call("host", name, hosting.id, listenerCount, address);
+      const head = await channel.call("host", name, hosting.id, subscriberCount, address);
       if (isRefusal(head)) forget(name, hosting);
       else hosting.gate.open();
       return head;
@@ -112,7 +112,7 @@ export function remoteEngine(port: MessagePort, clock: Clock = systemClock): Eng
     join: (room, member, name, user) => channel.call("join", room, member, name, user),
     leave: (room, member) => channel.notify("leave", room, member),
     members: (room) => channel.call("members", room),
-    read: (room, after) => channel.call("read", room, after),
+    read: (...args) => channel.call("read", ...args),
     rooms: (after, limit) => channel.call("rooms", after, limit),
     isReady: () => isReady && unansweredReports <= MAX_UNANSWERED_REPORTS,
     // The owner counts the rooms and bytes.

@@ -26,13 +26,13 @@ export function shareEngine(engine: Engine) {
      */
     serve(port: MessagePort, onFull?: () => void): () => void {
       const use = createUse(engine, rooms);
-      const hostings = new Map<number, { listenerCount: number }>();
+      const hostings = new Map<number, { subscriberCount: number }>();
       const channel = new Channel<OwnerCalls, RemoteCalls>(port, {
         calls: {
           ...use,
-          host(room, hosting, listenerCount, address) {
+          host(room, hosting, subscriberCount, address) {
             const host: Host = {
-              listenerCount,
+              subscriberCount,
               deliver: (event) => channel.notify("event", hosting, ...flatten(event)),
             };
             hostings.set(hosting, host);
@@ -51,7 +51,7 @@ export function shareEngine(engine: Engine) {
           report(listeners) {
             for (let i = 0; i < listeners.length; i += 2) {
               const hosting = hostings.get(listeners[i]);
-              if (hosting) hosting.listenerCount = listeners[i + 1];
+              if (hosting) hosting.subscriberCount = listeners[i + 1];
             }
             tellState();
           },
@@ -120,7 +120,7 @@ function createUse(engine: Engine, rooms: Map<string, SharedRoom>): Engine {
       if (joined.delete(`${room} ${member}`)) engine.leave(room, member);
     },
     members: (room) => engine.members(room),
-    read: (room, after) => engine.read(room, after),
+    read: (...args) => engine.read(...args),
     rooms: (after, limit) => engine.rooms(after, limit),
     isReady: () => engine.isReady(),
     stats: () => engine.stats(),
@@ -157,8 +157,8 @@ class SharedRoom implements Host {
     });
   }
 
-  get listenerCount(): number {
-    return this.hosts.values().reduce((sum, host) => sum + host.listenerCount, 0);
+  get subscriberCount(): number {
+    return this.hosts.values().reduce((sum, host) => sum + host.subscriberCount, 0);
   }
 
   add(use: Engine, host: Host): MaybePromise<Head | Refusal> {

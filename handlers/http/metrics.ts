@@ -44,7 +44,8 @@ export function readFigures({ registry, threads, authorize, log }: FiguresOf) {
     watchedRows: total(watchers) * rows,
     watchedStats: Number(registry.rooms.has(STATS_ROOM)),
     watchedNodes: Number(registry.rooms.has(NODES_ROOM)),
-    queueBytes: registry.clients.values().reduce((sum, { unsentBytes }) => sum + unsentBytes, 0),
+    queueBytes: registry.clients.values().filter(({ mayBeUnsent }) => mayBeUnsent)
+      .reduce((sum, { unsentBytes }) => sum + unsentBytes, 0),
     engineRooms: rooms,
     historyBytes,
     // Of threads whose own engine talks to servers: the main one, or none.

@@ -90,9 +90,9 @@ export async function historyOf(
   const end = parseCursor(before);
   const isGood = before === undefined || end !== undefined && after === undefined;
   check(isGood, "bad_cursor", "before must be a cursor, and stand without after.");
-  const span = await registry.engineOf(room).read(room, cursor);
-  if (isRefusal(span)) return span;
   const most = Math.min(limit, MAX_LIMIT);
+  const span = await registry.engineOf(room).read(room, cursor, end ? undefined : most);
+  if (isRefusal(span)) return span;
   // No more than a socket may have unsent: a client that does not read holds the whole answer.
   const maxBytes = registry.limits.maxQueueBytes / 2;
   const page = end ? pageBefore(span, end, most, maxBytes) : pageOf(span, cursor, most, maxBytes);

@@ -75,6 +75,6 @@ function oldest(chats: Chat[], limit: number, maxBytes: number, atLeast = 0): Ch
   return chats.slice(0, end < 0 ? limit : end);
 }
 
-function newest(chats: Chat[], ...bounds: [limit: number, maxBytes: number, atLeast?: number]) {
-  return oldest(chats.toReversed(), ...bounds).reverse();
+function newest(chats: Chat[], limit: number, maxBytes: number, atLeast?: number): Chat[] {
+  return oldest(chats.slice(-limit).reverse(), limit, maxBytes, atLeast).reverse();
 }

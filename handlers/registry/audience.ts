@@ -13,7 +13,7 @@ import type { Subscriber } from "./subscriber.ts";
 import { Subscription } from "./subscription.ts";
 
 /** In larger rooms plain sockets may miss a `status` while the server is behind. */
-const MAX_STATUS_LISTENERS = 100;
+const MAX_STATUS_SUBSCRIBERS = 100;
 
 /** The subscribers of one room, and what reaches them. */
 export class Audience implements Host {
@@ -45,7 +45,7 @@ export class Audience implements Host {
   }
 
   /** How many subscribers there are, those that wait included. */
-  get listenerCount(): number {
+  get subscriberCount(): number {
     return this.#subscriptions.size;
   }
 
@@ -75,7 +75,7 @@ export class Audience implements Host {
     this.#subscriptions.set(subscriber.id, subscription);
     this.#waitingCount++;
     if (subscription.hasState) this.state.count++;
-    if (this.listenerCount === 1) {
+    if (this.subscriberCount === 1) {
       this.#refusal = chain(engine.host(name, this, subscriber.address), (head) => {
         if (isRefusal(head)) return head;
         this.head = head;
@@ -109,7 +109,7 @@ export class Audience implements Host {
         this.#state = undefined;
       }
     }
-    if (this.listenerCount === 0) this.room.registry.closeAudience(this);
+    if (this.subscriberCount === 0) this.room.registry.closeAudience(this);
   }
 
   /** Delivers an event of the engine. One at a time: everybody sees the same order. */
@@ -157,7 +157,7 @@ export class Audience implements Host {
     else if (event.type === "status") head.members = event.members;
     const { load } = this.room.registry;
     // Joins are n² frames in a room of n: a server that is behind leaves them out where it may.
-    const isSpared = event.type === "status" && this.listenerCount > MAX_STATUS_LISTENERS &&
+    const isSpared = event.type === "status" && this.subscriberCount > MAX_STATUS_SUBSCRIBERS &&
       load.isBehind;
     if (event.type === "status" && !isSpared) load.add(this.countDirect());
     for (const [dialect, fanOut] of this.fanOuts) {

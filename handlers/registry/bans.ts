@@ -16,7 +16,7 @@ const KEPT_SECONDS = 60;
 
 /** Which users may not come in. */
 export class Bans implements Host {
-  readonly listenerCount = 1;
+  readonly subscriberCount = 1;
   /** Of each user, by key: when the ban ends, Unix ms, and which of all it is. */
   readonly #ends = new Map<string, { at: number; number: number }>();
   /** How many there have been. */ count = 0;

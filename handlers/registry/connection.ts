@@ -63,6 +63,7 @@ export abstract class Connection extends Subscriber implements EventListenerObje
     const { clock, counters, queueLimit } = this.registry;
     counters.framesOut++;
     counters.bytesOut += typeof frame === "string" ? frame.length : frame.byteLength;
+    this.mayBeUnsent = true;
     try {
       this.#socket.send(frame);
     } catch (error) {

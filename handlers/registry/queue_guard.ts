@@ -15,7 +15,12 @@ export function guardQueues(registry: Registry): () => void {
   const totalBytes = queueMb * 1_000_000;
   return clock.every(LOOK_MS, () => {
     let sum = 0;
-    for (const { unsentBytes } of holders) sum += unsentBytes;
+    for (const holder of holders) {
+      if (!holder.mayBeUnsent) continue;
+      const { unsentBytes } = holder;
+      holder.mayBeUnsent = unsentBytes > 0;
+      sum += unsentBytes;
+    }
     const share = Math.max(0, Math.min(1, 2 - 2 * sum / totalBytes));
     const limit = Math.max(MIN_BYTES, Math.floor(maxQueueBytes * share));
     registry.queueLimit = Math.min(maxQueueBytes, limit);

@@ -145,7 +145,7 @@ export class Room {
 
   /** Relays a socket's bytes to the others of the room; they are not kept. */
   relay(bytes: ArrayBuffer, from: Member): MaybePromise<Rejection | undefined> {
-    const cost = { size: bytes.byteLength, frames: this.#audience?.listenerCount };
+    const cost = { size: bytes.byteLength, frames: this.#audience?.subscriberCount };
     return this.charge(from, cost, () =>
       this.#enter(from, cost, () => {
         // A hook on messages could not read bytes.

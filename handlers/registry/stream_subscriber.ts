@@ -1,4 +1,5 @@
 /** Subscribers that read their frames from a bounded stream: event streams, and programs. */
+import { setImmediate } from "node:timers";
 import { OPEN_RIGHTS } from "../access/grants.ts";
 import { CLOSE } from "../protocol/close_codes.ts";
 import { type Dialect, v1 } from "../protocol/encode.ts";
@@ -40,6 +41,7 @@ export abstract class StreamSubscriber<T extends Chunk> extends Subscriber {
 
   send(frame: Frame): void {
     if (this.hasEnded || typeof frame !== "string") return;
+    this.mayBeUnsent = true;
     this.controller.enqueue(this.encode(frame));
     const { unsentBytes, registry: { queueLimit } } = this;
     if (unsentBytes <= queueLimit) this.#largest = 0;
@@ -72,6 +74,9 @@ const ONE_BY_ONE: Dialect = {
   },
 };
 
+/** What a program reads before all others have their turn. */
+const READS_PER_TURN = 100;
+
 /** A program that subscribes by `parley.subscribe`: it takes no slot, and hears the objects of `parley.v1` one by one. */
 export class Program extends StreamSubscriber<string> {
   /** @param onEnd called when it ends, whether its frames were read or not */
@@ -103,9 +108,12 @@ export class Program extends StreamSubscriber<string> {
   /** What it hears. Unlike a generator this ends while somebody waits for it, and before it has begun. */
   objects(): AsyncIterableIterator<RoomObject> {
     const reader = this.frames.getReader();
+    let count = 0;
     const end = () => ({ value: undefined, done: true as const });
     return {
       async next() {
+        // A program that answers whatever it hears, itself too, lets the others run all the same.
+        if (++count % READS_PER_TURN === 0) await new Promise<void>((go) => setImmediate(go));
         const { value, done } = await reader.read();
         return done ? end() : { value: JSON.parse(value) };
       },

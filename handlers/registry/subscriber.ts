@@ -50,6 +50,8 @@ export abstract class Subscriber {
   /** Its subscriptions, by the name of the room; those that are still being opened, too. */
   readonly rooms: Map<string, Subscription> = new Map();
   hasEnded = false;
+  /** Something was sent since nothing was unsent: to ask the runtime of all idle sockets costs more than their pings. */
+  mayBeUnsent = true;
   /** Whether it was counted in. */ isOpen = false;
   #rights: Rights;
   readonly #bansSeen?: number;

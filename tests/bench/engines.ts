@@ -46,7 +46,7 @@ function quantile(sorted: ArrayLike<number>, share: number): string {
 /** Has so many callers publish one message after the other on each node; each has an id, is kept and heard. */
 async function measureAcks(label: string, nodes: Engine[], callers: number): Promise<void> {
   let heard = 0;
-  const host = { listenerCount: 1, deliver: () => heard++ };
+  const host = { subscriberCount: 1, deliver: () => heard++ };
   const distinct = [...new Set(nodes)];
   for (const node of distinct) {
     for (const room of ROOMS) await node.host(room, host);
@@ -177,7 +177,7 @@ async function measureIdle(): Promise<void> {
   const limits = { ...LIMITS, maxRooms: 100_000 };
   const make = () => createRedisEngine(server.url, limits, systemClock, silentLog);
   const nodes = [await make(), await make()];
-  const host = { listenerCount: 1, deliver() {} };
+  const host = { subscriberCount: 1, deliver() {} };
   for (let first = 0; first < 50_000; first += 1_000) {
     await Promise.all(
       nodes.flatMap((node, n) =>

@@ -7,49 +7,14 @@
  * @module
  */
 
-import { v1 } from "../../handlers/protocol/encode.ts";
 import { historyOf, membersOf } from "../../handlers/http/rooms.ts";
 import { stateOf } from "../../handlers/http/state.ts";
-import { join, subscribe } from "../../handlers/registry/membership.ts";
-import type { Registry } from "../../handlers/registry/registry.ts";
-import { Line, type Sender } from "../../handlers/registry/sender.ts";
 import { runApp } from "../../handlers/run_app.ts";
 import { silentLog } from "../../handlers/util/log.ts";
 import { createTestApp, type TestApp } from "../support/fakes.ts";
-import { TestSubscriber } from "../support/subscriber.ts";
 import { chart, type Panel } from "./chart.ts";
 import { readFlags } from "./flags.ts";
-
-/** A socket that takes what it is sent, and may say everything. */
-class Talker extends TestSubscriber implements Sender {
-  readonly via = "socket";
-  readonly line: Line = new Line();
-
-  constructor(registry: Registry, readonly room: string, readonly user?: string) {
-    super(registry, v1);
-    this.rights = { ...this.rights, user };
-    subscribe(registry.room(room), this, {});
-  }
-
-  nameIn(room: string): string | undefined {
-    return this.rooms.get(room)?.name;
-  }
-
-  tryConsume(): number {
-    return 0;
-  }
-
-  override send(): void {}
-
-  join(name: string): this {
-    join(this.registry.room(this.room), { name, size: 20 }, this);
-    return this;
-  }
-
-  say(message: string, key?: { session: string; id: string }): void {
-    this.registry.room(this.room).publish({ message, size: 64, key }, this);
-  }
-}
+import { Talker } from "./talker.ts";
 
 /** An operation, called again and again; of each call `per` is what it does once. */
 type Operation = { run(i: number): unknown; per?: number };
@@ -165,11 +130,15 @@ const SCENES: Scene[] = [{
   },
 }];
 
+/** So long it runs before it is measured: V8 compiles meanwhile. */
+const WARM_MS = 30;
+
 /** Microseconds of one operation: the least of some runs, as others use the machine. */
 async function measure({ run, per = 1 }: Operation, runs: number): Promise<number> {
   let count = 1;
   let calls = 0;
   let least = Infinity;
+  for (const start = performance.now(); performance.now() < start + WARM_MS;) await run(calls++);
   for (let done = 0; done < runs;) {
     const start = performance.now();
     for (let i = 0; i < count; i++) {

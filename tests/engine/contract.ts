@@ -158,7 +158,7 @@ export function engineContract(...system: System): void {
     const recorder = new Recorder();
     let isOpen = false;
     const host: Host = {
-      listenerCount: 1,
+      subscriberCount: 1,
       deliver(event) {
         assert(isOpen, "an event came before the head");
         recorder.deliver(event);

@@ -114,6 +114,21 @@ Deno.test("with nothing to wait for, reads and repeats are answered in the same 
   await engine.close();
 });
 
+Deno.test("answers that take longer than a turn may go on in the next ones", async () => {
+  const { engine } = await engineOn();
+  const { now } = performance;
+  let ms = 0;
+  // One answer fits into the time of a turn.
+  performance.now = () => ms += 6;
+  try {
+    const places = await Promise.all(range(1, 5).map((n) => engine.publish("r", draft(`${n}`))));
+    assertEquals(places.map((place) => (place as Cursor).seq), range(1, 5));
+  } finally {
+    performance.now = now;
+  }
+  await engine.close();
+});
+
 Deno.test("what comes while a batch is committed is the next one", async () => {
   const { engine, store } = await engineOn();
   await hear(engine, "r");

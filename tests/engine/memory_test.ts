@@ -3,6 +3,7 @@ import { DEDUPE_MS } from "../../handlers/engine/dedupe.ts";
 import { isRefusal } from "../../handlers/engine/engine.ts";
 import { createMemoryEngine } from "../../handlers/engine/memory.ts";
 import { type HistoryLimits, roomLimits } from "../../handlers/engine/room_rules.ts";
+import type { Span } from "../../handlers/protocol/page.ts";
 import type { Head } from "../../handlers/protocol/position.ts";
 import { draft, engineContract, range, ROOMY } from "./contract.ts";
 import { stateContract } from "./state_contract.ts";
@@ -280,4 +281,41 @@ Deno.test("a key that is set again and again waits for one end: the last one's",
   set();
   clock.tick(60_000);
   assertEquals(ended.length, 1);
+});
+
+Deno.test("rooms() lists the rooms with a host by name, whichever came and went since it was asked", () => {
+  const { engine } = engineWith({});
+  const hosted = new Set<string>();
+  // In no order, and by few and many at once.
+  const names = range(0, 499).map((n) => `room-${n * 7_919 % 10_007}`);
+  const check = () => {
+    const listed = (engine.rooms("", 1_000) as { room: string }[]).map(({ room }) => room);
+    assertEquals(listed, [...hosted].sort());
+    const behind = (engine.rooms("room-5", 3) as { room: string }[]).map(({ room }) => room);
+    assertEquals(behind, listed.filter((room) => room > "room-5").slice(0, 3));
+  };
+  for (const [n, name] of names.entries()) {
+    engine.host(name, new Recorder());
+    hosted.add(name);
+    if (n % 3 === 0) {
+      engine.release(names[n - n % 7]);
+      hosted.delete(names[n - n % 7]);
+    }
+    if (n < 40 || n % 150 === 0) check();
+  }
+  for (const name of names) engine.release(name);
+  hosted.clear();
+  check();
+});
+
+Deno.test("read() of the newest gives no other, where all would be asked for", () => {
+  const { engine } = engineWith({});
+  for (const n of range(1, 5)) engine.publish("ops", draft(`${n}`));
+  const seqs = (newest?: number, seq?: number) => {
+    const { epoch } = engine.read("ops") as Span;
+    const after = seq === undefined ? undefined : { epoch, seq };
+    return (engine.read("ops", after, newest) as Span).chats.map(({ seq }) => seq);
+  };
+  assertEquals([seqs(2), seqs(9), seqs()], [[4, 5], range(1, 5), range(1, 5)]);
+  assertEquals(seqs(2, 1), range(2, 5));
 });

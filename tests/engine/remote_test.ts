@@ -130,7 +130,7 @@ Deno.test("who asks to host goes on, however many promises later, before it hear
     const told: string[] = [];
     const recorder = new Recorder();
     const host: Host = {
-      listenerCount: 1,
+      subscriberCount: 1,
       deliver(event) {
         told.push(event.type);
         recorder.deliver(event);
@@ -180,7 +180,7 @@ Deno.test("a delivery that causes another reaches all threads in one order", asy
   const remote = remoteEngine(port2);
   const { here } = shared;
   here.host("r", {
-    listenerCount: 1,
+    subscriberCount: 1,
     deliver(event) {
       if (event.type === "chat" && event.chat.seq === 1) here.publish("r", draft("2"));
     },
@@ -255,12 +255,12 @@ Deno.test("a remote engine learns its owner's state, and tells its listeners, ea
   await eventually(() => opened, ({ length }) => length === 1);
   opened[0].answer(HEAD);
   await opening;
-  assertEquals(opened[0].host.listenerCount, 2);
-  host.listenerCount = 3;
+  assertEquals(opened[0].host.subscriberCount, 2);
+  host.subscriberCount = 3;
   Object.assign(state, { isReady: false, isFull: true });
   clock.tick(1_000);
   await eventually(() => remote.isReady(), (isReady) => !isReady);
-  assertEquals(opened[0].host.listenerCount, 3);
+  assertEquals(opened[0].host.subscriberCount, 3);
   assertEquals(remote.stats(), { rooms: 0, historyBytes: 0, isFull: true });
   await shared.close();
 });
@@ -318,7 +318,7 @@ Deno.test("a host that throws costs no other thread a message", async () => {
   addEventListener("error", onError);
   const broken = new Error("broken");
   const host: Host = {
-    listenerCount: 1,
+    subscriberCount: 1,
     deliver() {
       throw broken;
     },
@@ -343,7 +343,7 @@ Deno.test("a host that is replaced while it hears an event has it in its head", 
   const second = new Recorder();
   let head: unknown;
   here.host("r", {
-    listenerCount: 1,
+    subscriberCount: 1,
     deliver() {
       here.release("r");
       head = here.host("r", second);

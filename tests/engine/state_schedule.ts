@@ -66,7 +66,7 @@ class Observer {
       this.#node = node;
       // A node that is dead tells nobody anything.
       const deliver = (event: RoomEvent) => node === this.#node && this.#deliver(event);
-      await granted(node.host(this.room, { listenerCount: 1, deliver }));
+      await granted(node.host(this.room, { subscriberCount: 1, deliver }));
     }
     const { promise, resolve } = Promise.withResolvers<void>();
     this.#onChange = () => (!this.#isLive || this.#rev >= rev) && resolve();

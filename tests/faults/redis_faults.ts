@@ -340,7 +340,7 @@ faultTest("host() waits for a Redis that is away, even from the start", async ()
   await using one = await startNode(server.port, { isAway: true });
   assertEquals(one.isReady(), false);
   const opening = hear(one, "r");
-  const given = one.host("given up", { listenerCount: 0, deliver() {} });
+  const given = one.host("given up", { subscriberCount: 0, deliver() {} });
   one.release("given up");
   assertEquals(await given, { refused: "unavailable" });
   await server.start();

@@ -163,6 +163,7 @@ Deno.test("guardQueues() lets each client have less as all together near QUEUE_M
   first.bufferedAmount = 300_000;
   clock.tick(500);
   assertEquals([registry.queueLimit, first.closes], [400_000, []]);
+  for (const socket of [second, third, honest]) socket.say("more");
   second.bufferedAmount = third.bufferedAmount = 250_000;
   honest.bufferedAmount = 50_000;
   clock.tick(500);

@@ -461,7 +461,7 @@ Deno.test("a subscriber that throws is ended, and the others hear all", async ()
   };
   for (const message of ["1", "2"]) await engine.publish("ops", { sender: "Ann", message });
   assertEquals(good.events.slice(1).map(([{ message }]) => message), [1, 2]);
-  assertEquals([broken.hasEnded, registry.rooms.get("ops")?.listenerCount], [true, 1]);
+  assertEquals([broken.hasEnded, registry.rooms.get("ops")?.subscriberCount], [true, 1]);
   assertEquals(log.of("error").length, 1);
 });
 

@@ -267,9 +267,9 @@ Deno.test("Room goes with its last subscriber", () => {
   const [first, second] = [createStream(), createStream()];
   subscribe(room, first, {});
   subscribe(room, second, {});
-  assertEquals(registry.rooms.get("ops")?.listenerCount, 2);
+  assertEquals(registry.rooms.get("ops")?.subscriberCount, 2);
   leave(room, first);
-  assertEquals(registry.rooms.get("ops")?.listenerCount, 1);
+  assertEquals(registry.rooms.get("ops")?.subscriberCount, 1);
   leave(room, second);
   leave(room, second);
   assertEquals(registry.rooms.size, 0);
@@ -402,7 +402,7 @@ Deno.test("Room keeps no listener that its replay evicted", async () => {
   await answer();
   turn.flush();
   assertEquals(socket.closes, [{ code: 1013, reason: "too slow" }]);
-  assertEquals(registry.rooms.get("ops")?.listenerCount, 1);
+  assertEquals(registry.rooms.get("ops")?.subscriberCount, 1);
   ann.end();
   assertEquals(registry.rooms.size, 0);
 });
@@ -411,7 +411,7 @@ Deno.test("Room forgets who ended while it waited for its replay", async () => {
   const { engine, answer } = createLateEngine();
   const { connect, registry, turn } = createServer({}, engine);
   const socket = await connect("/chat/ops?history=1", { dialect: "v1" });
-  assertEquals(registry.rooms.get("ops")?.listenerCount, 1);
+  assertEquals(registry.rooms.get("ops")?.subscriberCount, 1);
   socket.drop();
   assertEquals(registry.rooms.size, 0);
   await answer();

@@ -67,7 +67,7 @@ if (isWorker()) {
   await limits.acquire("a");
   await engine.join("said", room, `Worker ${index}`);
   await engine.host(room, {
-    listenerCount: 1,
+    subscriberCount: 1,
     deliver(event) {
       if (event.type === "chat") obey[JSON.parse(event.chat.message) as Order]?.();
     },

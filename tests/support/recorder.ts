@@ -17,7 +17,7 @@ export class Recorder implements Host {
   readonly events: RoomEvent[] = [];
   #waiting?: () => void;
 
-  constructor(public listenerCount = 1) {}
+  constructor(public subscriberCount = 1) {}
 
   deliver(event: RoomEvent): void {
     this.events.push(event);
@@ -71,9 +71,9 @@ export async function untilGranted<T>(ask: () => MaybePromise<T | Refusal>): Pro
 export async function hear(
   engine: { host(room: string, host: Host): MaybePromise<Head | Refusal> },
   room: string,
-  listenerCount?: number,
+  subscriberCount?: number,
 ): Promise<{ recorder: Recorder; head: Head }> {
-  const recorder = new Recorder(listenerCount);
+  const recorder = new Recorder(subscriberCount);
   return { recorder, head: await granted(engine.host(room, recorder)) };
 }
 

@@ -290,7 +290,7 @@ for (const isLate of [false, true]) {
     two.say({ type: "chat", message: "again", id: "3" });
     await nextTurn();
     assertEquals(await answers(two), ["3 ack"]);
-    assertEquals([two.closes, server.registry.rooms.get("ops")?.listenerCount], [[], 2]);
+    assertEquals([two.closes, server.registry.rooms.get("ops")?.subscriberCount], [[], 2]);
     // Others of its user may have used up the rate: only a flood ends a socket.
     for (let i = 0; i < 20; i++) {
       server.clock.tick(1_000);

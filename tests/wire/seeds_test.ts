@@ -218,7 +218,7 @@ Deno.test("a peer that never reads is counted out all the same, and its end empt
   using _stuck = await RawClient.open(`${server.ws}/chat`);
   while (server.registry.clients.size > 1) await say(ann, "x".repeat(60_000));
   assertEquals((await server.log.when("evicted")).fields.code, 1013);
-  assertEquals(server.registry.rooms.get("lobby")?.listenerCount, 1);
+  assertEquals(server.registry.rooms.get("lobby")?.subscriberCount, 1);
   ann.drop();
   await server.log.when("disconnected");
   await assertEmpty(server);

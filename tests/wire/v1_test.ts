@@ -320,7 +320,7 @@ Deno.test("a peer that does not read is out of its rooms at once, with 1013", as
   for (let count = 0; count < 2; count++) ann.say({ type: "chat", message: "x".repeat(9_000) });
   turn.flush();
   assertEquals(slow.closes, [{ code: 1013, reason: "too slow" }]);
-  assertEquals(registry.rooms.get("ops")?.listenerCount, 1);
+  assertEquals(registry.rooms.get("ops")?.subscriberCount, 1);
   turn.flush();
   assertEquals((ann.objects.at(-1) as Fields).message, "Slow left the chat.");
 });

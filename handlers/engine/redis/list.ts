@@ -76,7 +76,7 @@ export class RoomList {
       for (const { room, seq, members, hosts, listeners, isLeft } of await this.read(names)) {
         const host = this.rooms.get(room)?.view?.host;
         if (host || hosts > 0) {
-          found.push({ room, members, listeners: listeners + (host?.listenerCount ?? 0), seq });
+          found.push({ room, members, listeners: listeners + (host?.subscriberCount ?? 0), seq });
         } else if (!isLeft) unused.push(room);
       }
       this.remove(unused);

@@ -56,7 +56,7 @@ export class RedisRoom {
 
   /** How many listeners the host has here; -1 without a host. */
   get listeners(): number {
-    return this.view?.host.listenerCount ?? -1;
+    return this.view?.host.subscriberCount ?? -1;
   }
 
   get isIdle(): boolean {

@@ -466,7 +466,7 @@ redisTest("Redis learns of listeners that came and went, within five seconds", a
   await using one = await startNode(server.url, { clock });
   await using two = await startNode(server.url);
   const { recorder } = await hear(one, "r", 1);
-  recorder.listenerCount = 5;
+  recorder.subscriberCount = 5;
   await advance(clock, 5, one);
   const [room] = await granted(two.rooms("", 10));
   assertEquals(room, { room: "r", members: 0, listeners: 5, seq: 0 });
