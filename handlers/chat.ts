@@ -77,8 +77,8 @@ class ChatSocket extends SenderConnection {
     }
     // What reaches no room is charged here.
     const opensRoom = message.type === "listen" || message.type === "leave";
-    // Who watches the server's figures is in none.
-    if (!isServerRoom(room.name)) this.registry.counters.messagesIn++;
+    // Whoever watches the server's figures is in none of them.
+    if (!isServerRoom(this.home)) this.registry.counters.messagesIn++;
     chain(this.tryConsume({ size, opensRoom }), (retry) => {
       if (this.hasEnded) return;
       if (retry === 0) return this.#answerHere(message, room);

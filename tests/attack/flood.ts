@@ -172,6 +172,7 @@ test("whoever sends far over the rates is refused, costs no log, and slows nobod
       await reading;
     }));
   });
+  assert(after.closes.rateLimited >= sized(10, 20), "those who flood are closed");
   assert(after.refusals.rate_limited > 1_000, `${after.refusals.rate_limited} were refused`);
   assert(after.logLines - before.logLines < 200, `${after.logLines} lines were logged`);
 });

@@ -82,6 +82,7 @@ pageTest("two visitors chat, and see who comes and goes", async ({ visit }) => {
   await bob.sees(".chat .sender", "Ann");
   await bob.say("Hello Ann,\nhow are you?");
   await ann.sees(".words", "how are you?");
+  assertEquals(await ann.page.textContent("#typing"), "", "Bob writes no more");
   for (const one of [ann, bob]) {
     assertEquals(await one.words(), ["Hello Bob", "Hello Ann,\nhow are you?"]);
     assertEquals(await one.page.locator(".own").count(), 1);
