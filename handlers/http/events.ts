@@ -12,6 +12,8 @@ import { refusalError } from "./error.ts";
 const KEEP_ALIVE_MS = 15_000;
 const KEEP_ALIVE = ":\n\n";
 const encoder = new TextEncoder();
+/** A room that opens later is answered before: its client learns that the server is there. */
+const ANSWER_MS = 1_000;
 /** `lastEventId` of event-source-polyfill, `evs_last_event_id` of eventsource-polyfill, and their like. */
 const QUERY_ID = /^(?:evs_)?last[-_]?event[-_]?id$/i;
 
@@ -28,7 +30,7 @@ export const events: ClientHandler = async (
   const stream = new EventStream(registry, { ...visitor, slot, signal, dialect });
   signal.addEventListener("abort", () => stream.cancel(), { once: true });
   const opened = subscribe(registry.room(room), stream, wanted);
-  const refusal = await (opened instanceof Promise ? stream.unlessGone(opened) : opened);
+  const refusal = await (opened instanceof Promise ? stream.awaitRoom(opened) : opened);
   if (refusal) {
     stream.cancel();
     throw refusalError(refusal);
@@ -58,13 +60,19 @@ function lastEventId(headers: Headers, query: URLSearchParams): string | undefin
 }
 
 class EventStream extends StreamSubscriber<Uint8Array<ArrayBuffer>> {
-  #gone?: PromiseWithResolvers<Rejection>;
+  #gone?: PromiseWithResolvers<Rejection | undefined>;
   #stopKeepAlive?: () => void;
 
-  /** Waits for the room's answer, but no longer than the client does. */
-  unlessGone(opened: Promise<Rejection | undefined>): Promise<Rejection | undefined> {
-    this.#gone = Promise.withResolvers();
-    return Promise.race([opened, this.#gone.promise]);
+  /** Waits for the room, but not for long, and no longer than the client does. A late refusal ends the stream. */
+  awaitRoom(opened: Promise<Rejection | undefined>): Promise<Rejection | undefined> {
+    const { promise, resolve } = this.#gone = Promise.withResolvers<Rejection | undefined>();
+    const stop = this.registry.clock.after(ANSWER_MS, () => resolve(undefined));
+    opened.then((refusal) => {
+      stop();
+      resolve(refusal);
+      if (refusal) this.stop();
+    });
+    return promise;
   }
 
   start(): void {

@@ -39,6 +39,13 @@ export abstract class StreamSubscriber<T extends Chunk> extends Subscriber {
     this.end({ by: "peer", code: 1000, reason: "closed" });
   }
 
+  /** Ends it; its reader gets what it has not read yet, and the end. */
+  stop(): void {
+    if (this.hasEnded) return;
+    this.cancel();
+    this.controller.close();
+  }
+
   send(frame: Frame): void {
     if (this.hasEnded || typeof frame !== "string") return;
     this.mayBeUnsent = true;
@@ -85,13 +92,6 @@ export class Program extends StreamSubscriber<string> {
     super(registry, { ...visitor, slot: { release() {} }, dialect: ONE_BY_ONE });
     // There is no peer that could fail to open.
     this.release();
-  }
-
-  /** Ends the subscription: its reader gets what it has not read yet, and the end. */
-  stop(): void {
-    if (this.hasEnded) return;
-    this.cancel();
-    this.controller.close();
   }
 
   protected encode(frame: string): string {

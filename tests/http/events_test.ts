@@ -302,6 +302,28 @@ Deno.test("whoever gives up while the room is opened leaves nothing behind", asy
   assertEquals((await answer).status, 503);
 });
 
+Deno.test("a stream is answered before its room opens, and begins when it does, or ends", async () => {
+  const { ask, clock, engine, registry } = createTestApp();
+  const host = engine.host.bind(engine);
+  for (const isRefused of [false, true]) {
+    const away = Promise.withResolvers<void>();
+    engine.host = async (...args) => {
+      await away.promise;
+      return isRefused ? { refused: "unavailable" } : host(...args);
+    };
+    const answer = ask(`/rooms/${isRefused}/events`);
+    await eventually(() => registry.rooms.size, (count) => count === 1);
+    clock.tick(1_000);
+    await using reader = new EventReader(await answer);
+    assertEquals(reader.response.status, 200);
+    away.resolve();
+    if (isRefused) await assertRejects(() => reader.next(), Error, "the stream has ended");
+    else assertEquals((await reader.nextData()).seq, 0);
+    await reader[Symbol.asyncDispose]();
+    assertEquals([registry.heldCount, registry.rooms.size], [0, 0]);
+  }
+});
+
 Deno.test("a stream whose request is aborted ends, though nobody reads or cancels it", async () => {
   const { ask, registry } = createTestApp();
   const controller = new AbortController();
