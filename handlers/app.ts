@@ -23,14 +23,18 @@ export type { RequestInfo, Visitor } from "./access/access.ts";
 
 /** What the process around a Parley knows of its health. */
 export interface Health {
-  /** Why no client should come here now; `/readyz` shows it. */ problem?: string;
+  /** Why no client should come here now; `/readyz` shows it. */
+  problem?: string;
 }
 
 /** The threads of the process, as one of them sees the others. */
 export interface Threads {
-  /** Which of them this one is; the main thread is 0. */ readonly index: number;
-  /** The engine that all of them use. */ readonly engine: Engine;
-  /** The limits that count for all of them. */ readonly limits: SharedLimits;
+  /** Which of them this one is; the main thread is 0. */
+  readonly index: number;
+  /** The engine that all of them use. */
+  readonly engine: Engine;
+  /** The limits that count for all of them. */
+  readonly limits: SharedLimits;
   /**
    * Reports what this one counts, once a second at least: it is its sign of life. Answers what each
    * counted when it reported last, by index, and behind that what those counted that have ended.
@@ -40,26 +44,34 @@ export interface Threads {
 
 /** What a Parley is made of; what is missing has a default. */
 export interface ParleyOptions extends Hooks, Partial<AccessRules> {
-  /** Keeps the rooms. @default memoryEngine(limits) */ engine?: Engine;
-  /** What clients may use, and what is kept. */ limits?: Partial<Limits>;
-  /** The path below which everything is: `/rt`. @default "" */ prefix?: string;
-  /** Whether the pages are served: chat and dashboard. @default true */ pages?: boolean;
+  /** Keeps the rooms. @default memoryEngine(limits) */
+  engine?: Engine;
+  /** What clients may use, and what is kept. */
+  limits?: Partial<Limits>;
+  /** The path below which everything is: `/rt`. @default "" */
+  prefix?: string;
+  /** Whether the pages are served: chat and dashboard. @default true */
+  pages?: boolean;
 }
 
 /** What a process and tests give besides. */
 export interface AppOptions extends ParleyOptions {
   clock?: Clock;
-  /** The threads of the process, where there are several. */ threads?: Threads;
+  /** The threads of the process, where there are several. */
+  threads?: Threads;
   health?: Health;
-  /** How a request becomes a socket. @default denoUpgrade */ upgrade?: Upgrade;
-  /** Ends the turns of the event loop; tests end them by hand. */ turn?: Turn;
+  /** How a request becomes a socket. @default denoUpgrade */
+  upgrade?: Upgrade;
+  /** Ends the turns of the event loop; tests end them by hand. */
+  turn?: Turn;
 }
 
 /** The parts that the handlers work with. */
 export interface App extends AccessRules, Pick<AppOptions, "threads">, Required<Given> {
   registry: Registry;
   limits: Limits;
-  /** The limits that other threads count for too. */ sharedLimits: SharedLimits;
+  /** The limits that other threads count for too. */
+  sharedLimits: SharedLimits;
 }
 
 type Given = Pick<AppOptions, "clock" | "health" | "prefix" | "pages" | "upgrade">;
@@ -112,8 +124,10 @@ export interface Call {
   request: Request;
   url: URL;
   visitor: Visitor;
-  /** The room that the path names, checked; empty where it names none. */ room: string;
-  /** The key or user that the path names, unchecked. */ key?: string;
+  /** The room that the path names, checked; empty where it names none. */
+  room: string;
+  /** The key or user that the path names, unchecked. */
+  key?: string;
 }
 
 /** Answers a call. */

@@ -31,7 +31,8 @@ class ChatSocket extends SenderConnection {
   /** What an `id` counts in: the client's own secret, else this socket. */
   #session = `connection:${this.id}`;
   readonly #renewRights: SubscriberOptions["renew"];
-  /** How many tokens it has sent, and which of them counts. */ #sentTokens = 0;
+  /** How many tokens it has sent, and which of them counts. */
+  #sentTokens = 0;
   #usedToken = 0;
 
   constructor(

@@ -12,8 +12,10 @@ export { OptionError } from "./util/option_error.ts";
 
 /** What an engine keeps, and where it says what happens. */
 export interface EngineOptions {
-  /** What it keeps. @default DEFAULT_LIMITS */ limits?: Partial<Limits>;
-  /** What happens is written here. @default silent */ log?: Log;
+  /** What it keeps. @default DEFAULT_LIMITS */
+  limits?: Partial<Limits>;
+  /** What happens is written here. @default silent */
+  log?: Log;
 }
 
 /**

@@ -23,7 +23,8 @@ import { sha256 } from "./util/digest.ts";
 
 /** Who publishes from code, and under which key. */
 export interface PublishOptions {
-  /** Whom it is from. @default "Anonymous" */ sender?: string;
+  /** Whom it is from. @default "Anonymous" */
+  sender?: string;
   /** An idempotency key: a repeat within 5 minutes gets the first answer and publishes nothing. */
   key?: string;
 }
@@ -32,8 +33,10 @@ export interface PublishOptions {
 export interface SetOptions {
   /** The rev that the key must have; 0: it must not be there. Else a `rev_conflict`. */
   if?: number;
-  /** Whole seconds, after which the key is removed by itself. */ ttl?: number;
-  /** Whom it is from. @default "Anonymous" */ sender?: string;
+  /** Whole seconds, after which the key is removed by itself. */
+  ttl?: number;
+  /** Whom it is from. @default "Anonymous" */
+  sender?: string;
 }
 
 /**
@@ -44,7 +47,8 @@ export interface SetOptions {
 export interface Parley extends AsyncDisposable {
   /** Answers a request, a handshake too: give it to `Deno.serve`. Without `info` no limit counts by address. */
   readonly fetch: Fetch;
-  /** How many clients are connected. */ readonly clientCount: number;
+  /** How many clients are connected. */
+  readonly clientCount: number;
   /** Publishes any JSON value. */
   publish(room: string, message: unknown, options?: PublishOptions): Promise<Cursor>;
   /** Hands on a message of the moment: it is neither numbered nor kept. */
@@ -55,7 +59,8 @@ export interface Parley extends AsyncDisposable {
   state(room: string, since?: string): Promise<StatePage>;
   /** A page of history: forward behind `after` (`epoch:seq`), backward below `before`, else the newest; at most 1,000. */
   history(room: string, options?: HistoryQuery): Promise<HistoryPage>;
-  /** Who has joined. */ members(room: string): Promise<MemberList>;
+  /** Who has joined. */
+  members(room: string): Promise<MemberList>;
   /**
    * Hears a room: `welcome` first, what was missed since `after`, then all that comes. Breaking out of
    * the loop, or the signal, ends it; a program that falls `maxQueueBytes` behind gets an error.
@@ -78,7 +83,8 @@ export interface Parley extends AsyncDisposable {
 
 /** What could not be done, as a code of `handlers/README.md`. */
 export class ParleyError extends Error {
-  /** The kind of error. */ override name = "ParleyError";
+  /** The kind of error. */
+  override name = "ParleyError";
 
   /** Makes the error of a code. */
   constructor(readonly code: string, what: string) {

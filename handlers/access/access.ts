@@ -16,13 +16,16 @@ import { OriginRules } from "./origins.ts";
 
 /** What the server knows of a request's other end; `Deno.ServeHandlerInfo` has it. */
 export interface RequestInfo {
-  /** The connection's peer. */ remoteAddr: Deno.Addr;
+  /** The connection's peer. */
+  remoteAddr: Deno.Addr;
 }
 
 /** Who asks. */
 export interface Visitor {
-  /** Address and port, for the log. */ remote: string;
-  /** What limits of connections count by: the address, or its /64. */ address: string;
+  /** Address and port, for the log. */
+  remote: string;
+  /** What limits of connections count by: the address, or its /64. */
+  address: string;
   /** What limits of requests count by: the user, else the address; nothing for an admin. */
   rateKey?: string;
   rights: Rights;
@@ -37,7 +40,8 @@ export type Need = "nothing" | "grants" | "admin";
 
 /** Who was sent away. */
 export interface BanList {
-  /** Whether a user is refused now. */ has(user: string | undefined): boolean;
+  /** Whether a user is refused now. */
+  has(user: string | undefined): boolean;
   /** How many users were sent away so far: who was checked before one of them may be that user. */
   readonly count: number;
 }
@@ -57,7 +61,8 @@ export interface AccessRules {
   trustedProxies: number;
   /** Decides who may come in and do what. @default everybody may do everything */
   authorize?: Authorize;
-  /** What happens is written here. @default silent */ log: Log;
+  /** What happens is written here. @default silent */
+  log: Log;
 }
 
 /** Times out an `authorize`, as a hook. */

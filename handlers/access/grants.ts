@@ -6,13 +6,18 @@ import type { MaybePromise } from "../util/maybe_promise.ts";
 export interface Grants {
   /** Whom the visitor is: limits, idempotency keys and members count by it. */
   user?: string;
-  /** The only name to join with; any if missing. */ name?: string;
-  /** Unix ms at which the visit ends. */ expiresAt?: number;
+  /** The only name to join with; any if missing. */
+  name?: string;
+  /** Unix ms at which the visit ends. */
+  expiresAt?: number;
   /** May read `/metrics` and the server's own rooms, and end other users' visits. */
   admin?: boolean;
-  /** May publish over HTTP. */ publish?: boolean;
-  /** Rooms to subscribe to; all if missing. */ rooms?: string[];
-  /** Rooms among them to speak in; all of {@link rooms} if missing. */ speak?: string[];
+  /** May publish over HTTP. */
+  publish?: boolean;
+  /** Rooms to subscribe to; all if missing. */
+  rooms?: string[];
+  /** Rooms among them to speak in; all of {@link rooms} if missing. */
+  speak?: string[];
   /** Rooms that a socket is subscribed to from the start, in addition to {@link rooms}. */
   listen?: string[];
 }
@@ -24,14 +29,16 @@ export interface Grants {
  */
 export interface Authorize {
   (request: Request, room?: string): MaybePromise<Grants | Response>;
-  /** What it counts, for `/metrics`. */ readonly figures?: { keyFailures: number };
+  /** What it counts, for `/metrics`. */
+  readonly figures?: { keyFailures: number };
 }
 
 /** {@link Grants} that were checked, as questions. */
 export interface Rights extends Pick<Grants, "user" | "name" | "expiresAt"> {
   /** Whom idempotency keys count by: the user, else the name; empty for a stranger. */
   subject: string;
-  /** Rooms to subscribe to from the start. */ listen: string[];
+  /** Rooms to subscribe to from the start. */
+  listen: string[];
   maySubscribe(room: string): boolean;
   maySpeak(room: string): boolean;
   mayPublish: boolean;

@@ -15,7 +15,8 @@ const LOOPBACK = /^(?:localhost|.+\.localhost|127\.\d+\.\d+\.\d+|\[::1\])$/;
 
 /** A list of origins: `same`, `*`, `https://a.example`, `*.example.com`, `null`, `app://id`, … */
 export class OriginRules {
-  /** Every page may connect. */ isAny = false;
+  /** Every page may connect. */
+  isAny = false;
   #allowsSame = false;
   readonly #exact = new Set<string>();
   readonly #wildcards: RegExp[] = [];

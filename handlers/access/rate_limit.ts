@@ -38,7 +38,8 @@ const MAX_BUCKETS = 10_000;
 
 /** A {@link TokenBucket} for each key that was active lately. */
 export class RateTable {
-  /** The least recently used first. */ #buckets = new Map<string, TokenBucket>();
+  /** The least recently used first. */
+  #buckets = new Map<string, TokenBucket>();
 
   /** @param rate units a second, and at once; 0 lets everything through */
   constructor(readonly rate: number) {}
@@ -66,8 +67,10 @@ export class Allowance {
   readonly #messages: TokenBucket;
   readonly #bytes: TokenBucket;
   readonly #joins: TokenBucket;
-  /** Made at the first refusal. */ #refusals?: TokenBucket;
-  /** When the current run of refusals began; 0 without one. */ #refusedSince = 0;
+  /** Made at the first refusal. */
+  #refusals?: TokenBucket;
+  /** When the current run of refusals began; 0 without one. */
+  #refusedSince = 0;
   #isFlooding = false;
 
   /** @param now ms by {@link Clock.elapsedMs} */

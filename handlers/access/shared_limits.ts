@@ -14,7 +14,8 @@ export interface SharedLimits {
   release(address: string, user?: string): void;
   /** Clients of this thread by the keys of {@link keysOf}, in the thread that counts. */
   countsHere?(): ReadonlyMap<string, number>;
-  /** Whether MAX_CONNECTIONS clients are counted in. */ readonly isFull: boolean;
+  /** Whether MAX_CONNECTIONS clients are counted in. */
+  readonly isFull: boolean;
   /** Charges a user for a message; returns 0, or the ms until it may be sent. */
   trySend(user: string): MaybePromise<number>;
   /** Charges a visitor for a request to publish `size` bytes; returns 0, or the ms until it may. */
@@ -22,7 +23,8 @@ export interface SharedLimits {
 }
 
 interface Process {
-  /** Each with its own clients. */ threads: Set<LimitTable>;
+  /** Each with its own clients. */
+  threads: Set<LimitTable>;
   messages: RateTable;
   posts: RateTable;
   bytes: RateTable;
@@ -30,7 +32,8 @@ interface Process {
 
 /** The limits of one thread, in the thread that counts for all; its answers come at once. */
 export class LimitTable implements SharedLimits {
-  /** Clients of this thread, and by the keys of {@link keysOf}. */ #clients = 0;
+  /** Clients of this thread, and by the keys of {@link keysOf}. */
+  #clients = 0;
   readonly #counts = new Map<string, number>();
   readonly #process: Process;
 

@@ -10,7 +10,8 @@ import type { NoSlot } from "./shared_limits.ts";
 
 /** A client's place among MAX_CONNECTIONS. */
 export interface Slot {
-  /** Counts the client out; a second call does nothing. */ release(): void;
+  /** Counts the client out; a second call does nothing. */
+  release(): void;
 }
 
 /** Answers a call of a client that stays. From its answer on, the slot is its to release. */

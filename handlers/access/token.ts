@@ -13,20 +13,27 @@ import { keySet } from "./key_set.ts";
 export interface JwtOptions {
   /** Secret of HS256 tokens, at least 32 bytes; behind `base64:` its bytes in base64. */
   secret?: string;
-  /** Public keys instead: a JWKS file, or the URL of one. */ jwks?: string;
-  /** The `iss` that a token must have; any if missing. */ issuer?: string;
-  /** An `aud` that a token must have; any if missing. */ audience?: string;
+  /** Public keys instead: a JWKS file, or the URL of one. */
+  jwks?: string;
+  /** The `iss` that a token must have; any if missing. */
+  issuer?: string;
+  /** An `aud` that a token must have; any if missing. */
+  audience?: string;
   /** Seconds after its `iat` at which a token ends, whatever its `exp`. @default 0 (never) */
   maxTokenSeconds?: number;
-  /** Requests are traced with their query, so no token may be in it. */ isTraced?: boolean;
-  /** Told why a token was refused. @default silent */ log?: Log;
-  /** The time that tokens are checked by. @default the system's */ clock?: Clock;
+  /** Requests are traced with their query, so no token may be in it. */
+  isTraced?: boolean;
+  /** Told why a token was refused. @default silent */
+  log?: Log;
+  /** The time that tokens are checked by. @default the system's */
+  clock?: Clock;
 }
 
 /** An {@link Authorize} by tokens, and how often the keys could not be read. */
 export interface JwtAuthorizer extends Authorize {
   (request: Request): Promise<Grants>;
-  /** Totals since the start. */ readonly figures: { keyFailures: number };
+  /** Totals since the start. */
+  readonly figures: { keyFailures: number };
 }
 
 /** Asymmetric algorithms that a key set may use: RFC 7518, 3.1, and RFC 8037. */

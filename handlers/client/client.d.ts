@@ -5,8 +5,10 @@ export type Connection = "connecting" | "open" | "reconnecting" | "closed";
 
 /** A position in the order of a room's messages. */
 export interface Cursor {
-  /** Another one after the room has begun anew. */ epoch: string;
-  /** The number of a message. */ seq: number;
+  /** Another one after the room has begun anew. */
+  epoch: string;
+  /** The number of a message. */
+  seq: number;
 }
 
 /** Where a sent message stands. */
@@ -14,10 +16,14 @@ export type Receipt = Cursor & { room: string };
 
 /** A message of the moment: in order with the others, not numbered and not kept. */
 export interface Note<Body = unknown> {
-  /** The room. */ room: string;
-  /** Unix milliseconds. */ time: number;
-  /** The sender's name. */ sender: string;
-  /** Any JSON value. */ message: Body;
+  /** The room. */
+  room: string;
+  /** Unix milliseconds. */
+  time: number;
+  /** The sender's name. */
+  sender: string;
+  /** Any JSON value. */
+  message: Body;
 }
 
 /** A chat message: numbered and kept. */
@@ -28,11 +34,16 @@ export type SetReceipt = { room: string; epoch: string; rev: number };
 
 /** A key of a room's state, as its last change left it. */
 export interface Entry<Value = unknown> {
-  /** The key. */ key: string;
-  /** Any JSON value but `null`. */ value: Value;
-  /** The name of who set it. */ sender: string;
-  /** When; Unix milliseconds. */ time: number;
-  /** The number of the change. */ rev: number;
+  /** The key. */
+  key: string;
+  /** Any JSON value but `null`. */
+  value: Value;
+  /** The name of who set it. */
+  sender: string;
+  /** When; Unix milliseconds. */
+  time: number;
+  /** The number of the change. */
+  rev: number;
 }
 
 /** Keys of a room's state that changed together, each once, `null` where it is gone; at first all keys. */
@@ -40,10 +51,12 @@ export type StateChange<Value = unknown> = SetReceipt & { entries: Entry<Value |
 
 /** How to set a key. */
 export interface SetOptions {
-  /** Default: the room of the connection. */ room?: string;
+  /** Default: the room of the connection. */
+  room?: string;
   /** Removes the key when this client leaves or its connection ends; on the next one it is set again. */
   bind?: boolean;
-  /** Removes the key after so many whole seconds. */ ttl?: number;
+  /** Removes the key after so many whole seconds. */
+  ttl?: number;
   /** Only if the key is at this `rev`, or with 0 if it is not there. Else `rev_conflict`. */
   if?: number;
 }
@@ -53,19 +66,28 @@ export type Page<Body = unknown> = Receipt & { recovered: boolean; messages: Mes
 
 /** Somebody joined, left, or took another name. */
 export interface Status {
-  /** The room. */ room: string;
-  /** What happened. */ event: "join" | "leave";
-  /** Who it was. */ name: string;
-  /** The user, where a token told it. */ user?: string;
-  /** The old name, after a change of name. */ was?: string;
-  /** How many people have joined now: a user with several sockets is one. */ members: number;
-  /** The same for people, in English. */ message: string;
+  /** The room. */
+  room: string;
+  /** What happened. */
+  event: "join" | "leave";
+  /** Who it was. */
+  name: string;
+  /** The user, where a token told it. */
+  user?: string;
+  /** The old name, after a change of name. */
+  was?: string;
+  /** How many people have joined now: a user with several sockets is one. */
+  members: number;
+  /** The same for people, in English. */
+  message: string;
 }
 
 /** A room answered, at first or after a reconnect; its next message is `seq` + 1. */
 export interface Welcome extends Receipt {
-  /** How many have joined. */ members: number;
-  /** After a reconnect: whether nothing is missing. */ recovered?: boolean;
+  /** How many have joined. */
+  members: number;
+  /** After a reconnect: whether nothing is missing. */
+  recovered?: boolean;
 }
 
 /**
@@ -83,7 +105,8 @@ export class ParleyError extends Error {
   constructor(code: string, message: string, room?: string, rev?: number);
   /** One of the protocol's codes or of the client's own; README.md lists them. */
   readonly code: string;
-  /** The room it is about, where there is one. */ readonly room?: string;
+  /** The room it is about, where there is one. */
+  readonly room?: string;
   /** Of `rev_conflict`: the `rev` that the key has, 0 if it is not there. */
   readonly rev?: number;
 }

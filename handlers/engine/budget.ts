@@ -2,8 +2,10 @@
 
 /** Something that gives bytes back by dropping its oldest entry. */
 export interface Droppable {
-  /** What may be dropped of it, counted by {@link BySize}. */ bytes: number;
-  /** Tells whether there was an entry to drop. */ dropOldest(): boolean;
+  /** What may be dropped of it, counted by {@link BySize}. */
+  bytes: number;
+  /** Tells whether there was an entry to drop. */
+  dropOldest(): boolean;
 }
 
 /** Droppables by size, in steps of a factor of 2: most changes move none. */

@@ -13,11 +13,14 @@ export type Calls<T> = { [Name in keyof T]: (...args: never[]) => unknown };
 
 /** What a channel is made of. */
 export interface ChannelOptions<Ours> {
-  /** What this side answers. They neither throw nor reject. */ calls: Ours;
+  /** What this side answers. They neither throw nor reject. */
+  calls: Ours;
   /** How many bytes may be unconfirmed before {@link Channel.isFull}. @default 64 MiB */
   maxUnconfirmedBytes?: number;
-  /** Called each time that something is sent while the channel is full. */ onFull?(): void;
-  /** Called once, when the other side has closed the channel. */ onClose?(): void;
+  /** Called each time that something is sent while the channel is full. */
+  onFull?(): void;
+  /** Called once, when the other side has closed the channel. */
+  onClose?(): void;
 }
 
 const MAX_UNCONFIRMED_BYTES = 64 * 1024 * 1024;

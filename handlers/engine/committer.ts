@@ -13,8 +13,10 @@ import type { Store } from "./store.ts";
 /** Something that happens once everything before it is committed. */
 export interface Effect {
   run(): void;
-  /** Instead, if the store fails. Without it, the effect waits on. */ refuse?(): void;
-  /** What it is counted with while it waits. */ bytes: number;
+  /** Instead, if the store fails. Without it, the effect waits on. */
+  refuse?(): void;
+  /** What it is counted with while it waits. */
+  bytes: number;
 }
 
 /** How long until a batch that failed is tried again. */
@@ -34,12 +36,14 @@ interface Batch extends Changes {
 export class Committer implements Journal {
   /** The store has failed and is tried again: what is asked now cannot be done. */
   isFailing = false;
-  /** Bytes of the effects that have not run yet. */ waitingBytes = 0;
+  /** Bytes of the effects that have not run yet. */
+  waitingBytes = 0;
   lastRow = 0;
   #store?: Store;
   #next = newBatch();
   #inFlight?: Batch;
-  /** Rows to delete, the oldest first. */ #deletes: number[] = [];
+  /** Rows to delete, the oldest first. */
+  #deletes: number[] = [];
   #ready: Effect[] = [];
   #isScheduled = false;
   #isClosed = false;

@@ -10,11 +10,14 @@ export const IDS_PER_SESSION = 1_000;
 
 interface SeenId {
   seq: number;
-  /** When it is forgotten, Unix ms. */ expiresAt: number;
+  /** When it is forgotten, Unix ms. */
+  expiresAt: number;
   /** With one it is pinned: it stays until it expires, in the share for keys. */
   digest?: string;
-  /** Whose part of that share it uses. */ address?: string;
-  /** The number of its row, where there is a journal. */ row?: number;
+  /** Whose part of that share it uses. */
+  address?: string;
+  /** The number of its row, where there is a journal. */
+  row?: number;
 }
 
 /** The ids of one session, in the order they came; its own bytes are counted as those of `first`. */
@@ -29,7 +32,8 @@ export class DedupeTable implements Droppable {
   pinnedUntil = 0;
   /** When the last id expires, Unix ms: an empty room does not expire before. */
   knownUntil = 0;
-  /** Of the ids without a digest. */ bytes = 0;
+  /** Of the ids without a digest. */
+  bytes = 0;
   #sessions = new Map<string, Session>();
 
   constructor(readonly budget: Budget, readonly journal?: RoomJournal) {}

@@ -16,30 +16,42 @@ import type { MaybePromise } from "../util/maybe_promise.ts";
 
 /** What makes a message known when it is sent again: within a room and session an `id` counts once. */
 export interface IdempotencyKey {
-  /** Whose ids they are. */ session: string;
-  /** Counts once in the session. */ id: string;
+  /** Whose ids they are. */
+  session: string;
+  /** Counts once in the session. */
+  id: string;
   /** With it, a repeat that carries another digest is refused as `conflict`; without, ids beyond the last 1,000 of the session are forgotten. */
   digest?: string;
 }
 
 /** A message to publish. */
 export interface Draft {
-  /** The sender's name. */ sender: string;
-  /** JSON text. */ message: string;
-  /** Makes it known when it is sent again. */ key?: IdempotencyKey;
+  /** The sender's name. */
+  sender: string;
+  /** JSON text. */
+  message: string;
+  /** Makes it known when it is sent again. */
+  key?: IdempotencyKey;
   /** The sender's address: its share of rooms and keys is limited. Without one, only the whole is. */
   address?: string;
 }
 
 /** A change of a room's state. */
 export interface Change {
-  /** The key; the grammar is checked before. */ key: string;
-  /** JSON text; `null` removes the key. */ value: string;
-  /** Whose change it is. */ sender: string;
-  /** The rev that the key must have; 0: it must not be there. */ if?: number;
-  /** Whole seconds, after which the key is removed by itself. */ ttlSeconds?: number;
-  /** The member with whose end the key is removed; `bind` of the contract. */ member?: string;
-  /** Makes it known when it is sent again. */ id?: IdempotencyKey;
+  /** The key; the grammar is checked before. */
+  key: string;
+  /** JSON text; `null` removes the key. */
+  value: string;
+  /** Whose change it is. */
+  sender: string;
+  /** The rev that the key must have; 0: it must not be there. */
+  if?: number;
+  /** Whole seconds, after which the key is removed by itself. */
+  ttlSeconds?: number;
+  /** The member with whose end the key is removed; `bind` of the contract. */
+  member?: string;
+  /** Makes it known when it is sent again. */
+  id?: IdempotencyKey;
   /** The user's or address's share of all state is limited. Without one, only the whole is. */
   owner?: string;
 }
@@ -48,7 +60,8 @@ export interface Change {
 export interface Refusal {
   /** A code of `handlers/README.md`. */
   refused: "unavailable" | "too_many_rooms" | "conflict" | "too_many_keys" | "rev_conflict";
-  /** Of `rev_conflict`: the rev that the key has, 0 if it is not there. */ rev?: number;
+  /** Of `rev_conflict`: the rev that the key has, 0 if it is not there. */
+  rev?: number;
 }
 
 /** Nobody knows whether it was done. */
@@ -66,29 +79,38 @@ export function isRefusal(value: unknown): value is Refusal {
 export interface Host {
   /** Hears the room's events, in order, from the {@link Head} that `host` answered with. */
   deliver(event: RoomEvent): void;
-  /** How many subscribers this process has in the room. */ readonly subscriberCount: number;
+  /** How many subscribers this process has in the room. */
+  readonly subscriberCount: number;
 }
 
 /** Figures of an engine, for the metrics. */
 export interface EngineStats {
-  /** Rooms known, empty ones with history included. */ rooms: number;
-  /** Bytes that history, remembered ids and state are counted with. */ historyBytes: number;
+  /** Rooms known, empty ones with history included. */
+  rooms: number;
+  /** Bytes that history, remembered ids and state are counted with. */
+  historyBytes: number;
   /** Whether `maxRooms` are in use, so that no room can be added until a host goes. */
   isFull?: boolean;
-  /** Of an engine that talks to servers. */ remote?: RemoteStats;
+  /** Of an engine that talks to servers. */
+  remote?: RemoteStats;
 }
 
 /** What an engine has had to do with servers since its start. */
 export interface RemoteStats {
-  /** Commands sent. */ commands: number;
-  /** Connections that were made again. */ reconnects: number;
-  /** Round trips that were measured. */ roundTrips: number;
-  /** Their sum. */ roundTripSeconds: number;
+  /** Commands sent. */
+  commands: number;
+  /** Connections that were made again. */
+  reconnects: number;
+  /** Round trips that were measured. */
+  roundTrips: number;
+  /** Their sum. */
+  roundTripSeconds: number;
 }
 
 /** The contract. Calls that come from one caller take effect in the order they were made. */
 export interface Engine {
-  /** Which engine it is. */ readonly name: "memory" | "durable" | "redis";
+  /** Which engine it is. */
+  readonly name: "memory" | "durable" | "redis";
 
   /**
    * Starts hosting a room in this process, once: events begin right behind the head that it answers
@@ -141,9 +163,12 @@ export interface Engine {
   /** Rooms with listeners, by name, those behind `after`, at most `limit`. */
   rooms(after: string, limit: number): MaybePromise<RoomSummary[] | Refusal>;
 
-  /** Whether it can take messages now: `/readyz`. */ isReady(): boolean;
+  /** Whether it can take messages now: `/readyz`. */
+  isReady(): boolean;
 
-  /** Figures for the metrics, of this process. */ stats(): EngineStats;
+  /** Figures for the metrics, of this process. */
+  stats(): EngineStats;
 
-  /** Ends it: no event, timer or connection is left. */ close(): Promise<void>;
+  /** Ends it: no event, timer or connection is left. */
+  close(): Promise<void>;
 }

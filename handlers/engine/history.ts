@@ -6,11 +6,13 @@ import type { RoomLimits } from "./room_rules.ts";
 
 /** The newest messages of a room, without a gap up to `seq`. */
 export class History implements Droppable {
-  /** The number of the newest message; 0 before the first. */ seq = 0;
+  /** The number of the newest message; 0 before the first. */
+  seq = 0;
   bytes = 0;
   /** Kept messages start at `#start`: taking from the front moves no memory until half is free. */
   #chats: Chat[] = [];
-  /** The numbers of their rows, where there is a journal. */ #rows: number[] = [];
+  /** The numbers of their rows, where there is a journal. */
+  #rows: number[] = [];
   #start = 0;
 
   constructor(

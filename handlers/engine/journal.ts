@@ -31,13 +31,16 @@ type KeptChange = [
 
 /** Changes to commit together. */
 export interface Changes {
-  /** Entries, as JSON, by row. */ puts: Map<number, string>;
-  /** Rows that are deleted after the puts. */ deletes: number[];
+  /** Entries, as JSON, by row. */
+  puts: Map<number, string>;
+  /** Rows that are deleted after the puts. */
+  deletes: number[];
 }
 
 /** Where what is kept is written down. */
 export interface Journal {
-  /** The newest row's number; a new row has the next one. */ lastRow: number;
+  /** The newest row's number; a new row has the next one. */
+  lastRow: number;
   put(row: number, entry: Entry): void;
   /** Deletes a row, now or later: until then a reader has to know that it is over. */
   delete(row: number): void;

@@ -11,7 +11,8 @@ export type MemberEvent = "join" | "leave" | "occupied" | "vacated";
 export interface MemberChange {
   event: "join" | "leave";
   room: string;
-  /** Missing only where nobody knows it any more. */ name?: string;
+  /** Missing only where nobody knows it any more. */
+  name?: string;
   user?: string;
   members: number;
 }

@@ -13,18 +13,23 @@ import { type ExpiringKey, type KeptEntry, RoomState } from "./room_state.ts";
 export interface RoomGroup {
   /** Of whoever opened them; missing for the group of all rooms. */
   readonly address?: string;
-  /** How many of them there are. */ count: number;
-  /** Those without a host, the longest-empty first. */ readonly empty: Set<MemoryRoom>;
+  /** How many of them there are. */
+  count: number;
+  /** Those without a host, the longest-empty first. */
+  readonly empty: Set<MemoryRoom>;
 }
 
 /** What the engine knows of one room. */
 export class MemoryRoom {
   readonly history: History;
   readonly ids: DedupeTable;
-  /** There only once a key was set. */ state?: RoomState;
-  /** Who has joined; there only once somebody has. */ presence?: Presence;
+  /** There only once a key was set. */
+  state?: RoomState;
+  /** Who has joined; there only once somebody has. */
+  presence?: Presence;
   host?: Host;
-  /** The number of the last event of its members; 0 before the first. */ eventNumber = 0;
+  /** The number of the last event of its members; 0 before the first. */
+  eventNumber = 0;
   /** Since when nobody hosts it, or when the last message came after that, by {@link Clock.elapsedMs}. */
   emptySince = 0;
 
@@ -33,9 +38,12 @@ export class MemoryRoom {
     readonly epoch: string,
     readonly limits: Required<RoomLimits>,
     readonly budget: Budget,
-    /** Of keys that go by themselves. */ readonly expiry: Expiry<ExpiringKey>,
-    /** Where its changes are written down. */ readonly journal?: RoomJournal,
-    /** All rooms of the address that opened it. */ readonly opener?: RoomGroup,
+    /** Of keys that go by themselves. */
+    readonly expiry: Expiry<ExpiringKey>,
+    /** Where its changes are written down. */
+    readonly journal?: RoomJournal,
+    /** All rooms of the address that opened it. */
+    readonly opener?: RoomGroup,
   ) {
     this.history = new History(limits, budget, journal);
     this.ids = new DedupeTable(budget, journal);

@@ -16,8 +16,10 @@ export const LOST_MEMBER = "";
 
 /** All rooms, within MAX_ROOMS. */
 export class MemoryRooms {
-  /** Bytes of messages, ids and state over all rooms. */ readonly budget: Budget;
-  /** Keys of all rooms that go by themselves. */ readonly expiry: Expiry<ExpiringKey>;
+  /** Bytes of messages, ids and state over all rooms. */
+  readonly budget: Budget;
+  /** Keys of all rooms that go by themselves. */
+  readonly expiry: Expiry<ExpiringKey>;
   /** The highest {@link MemoryRoom.eventNumber} of those that are gone. */
   lastEventNumber = 0;
   /**

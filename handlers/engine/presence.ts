@@ -12,7 +12,8 @@ export class Presence {
   /** A user's members share one person; of any other member only the name is kept. */
   readonly #members = new Map<string, string | Person>();
   #users?: Map<string, Person>;
-  /** Members beyond the first one of their user. */ #furtherCount = 0;
+  /** Members beyond the first one of their user. */
+  #furtherCount = 0;
   /** The first by name, once somebody has asked; more than are told, so that it outlasts some who leave. */
   #list?: Person[];
 

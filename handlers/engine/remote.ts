@@ -36,7 +36,8 @@ const MAX_UNANSWERED_REPORTS = 2;
 interface Hosting {
   id: number;
   gate: HostGate;
-  /** The listeners that the owner knows of. */ subscriberCount: number;
+  /** The listeners that the owner knows of. */
+  subscriberCount: number;
 }
 
 /** The engine that another thread shares over this port. It is ready when the owner has said so. */

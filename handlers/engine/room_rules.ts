@@ -7,9 +7,12 @@ import { DEFAULT_MAX_KEYS, DEFAULT_MAX_STATE_BYTES } from "./state_map.ts";
 
 /** What is kept of the rooms that a rule names; what is missing is as for all. */
 export interface RoomRule {
-  /** Messages a room. */ history?: number;
-  /** How long they, and empty rooms, are kept. */ seconds?: number;
-  /** Keys of its state. */ keys?: number;
+  /** Messages a room. */
+  history?: number;
+  /** How long they, and empty rooms, are kept. */
+  seconds?: number;
+  /** Keys of its state. */
+  keys?: number;
 }
 
 /** Rules by a room's name or `prefix*`; the first that fits counts. */
@@ -17,20 +20,26 @@ export type RoomRules = Record<string, RoomRule>;
 
 /** What is kept of one room. */
 export interface RoomLimits {
-  /** Messages. */ historySize: number;
-  /** How long messages, and empty rooms, are kept. */ historySeconds: number;
-  /** Keys of its state. */ maxKeys?: number;
-  /** Bytes of them, encoded. */ maxStateBytes?: number;
+  /** Messages. */
+  historySize: number;
+  /** How long messages, and empty rooms, are kept. */
+  historySeconds: number;
+  /** Keys of its state. */
+  maxKeys?: number;
+  /** Bytes of them, encoded. */
+  maxStateBytes?: number;
 }
 
 /** How much an engine keeps; see the settings of the same names. */
 export interface HistoryLimits extends RoomLimits {
-  /** What is kept of some rooms in place of that. */ roomRules?: RoomRules;
+  /** What is kept of some rooms in place of that. */
+  roomRules?: RoomRules;
   /** What the room `_events` says of members; nothing if missing. */
   events?: readonly MemberEvent[];
   /** Megabytes for all rooms together, remembered ids and state included. */
   historyMb: number;
-  /** Rooms, empty ones included. */ maxRooms: number;
+  /** Rooms, empty ones included. */
+  maxRooms: number;
 }
 
 /** A hundred years. */

@@ -10,11 +10,16 @@ import { REMOVED, StateMap } from "./state_map.ts";
 
 /** An entry, and what the engine alone knows of it. */
 export interface KeptEntry extends Entry {
-  /** Bytes of it, encoded. */ bytes: number;
-  /** When it goes by itself, Unix ms. */ expiresAt?: number;
-  /** With whose end it goes. */ member?: string;
-  /** Whose share it uses. */ owner?: string;
-  /** The number of its row, where there is a journal. */ row?: number;
+  /** Bytes of it, encoded. */
+  bytes: number;
+  /** When it goes by itself, Unix ms. */
+  expiresAt?: number;
+  /** With whose end it goes. */
+  member?: string;
+  /** Whose share it uses. */
+  owner?: string;
+  /** The number of its row, where there is a journal. */
+  row?: number;
 }
 
 /** A key that goes by itself. */
@@ -27,12 +32,14 @@ const MEMORY_BYTES = 300;
 /** A room's state. Whoever changes it tells the room's host of the entry. */
 export class RoomState {
   readonly map = new StateMap();
-  /** Of the keys that are there, encoded. */ #encodedBytes = 0;
+  /** Of the keys that are there, encoded. */
+  #encodedBytes = 0;
   #bound = new Map<string, Set<string>>();
   readonly #expiring = new Map<KeptEntry, ExpiringKey>();
 
   constructor(
-    /** Of the room. */ readonly name: string,
+    /** Of the room. */
+    readonly name: string,
     readonly limits: Required<RoomLimits>,
     readonly budget: Budget,
     readonly expiry: Expiry<ExpiringKey>,

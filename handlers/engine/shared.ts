@@ -138,7 +138,8 @@ function createUse(engine: Engine, rooms: Map<string, SharedRoom>): Engine {
 
 /** The one host that an engine knows of a room: it stands for the host of each thread. */
 class SharedRoom implements Host {
-  /** Where the hosts are; none before the engine has answered. */ #head?: Head;
+  /** Where the hosts are; none before the engine has answered. */
+  #head?: Head;
   readonly #opened: MaybePromise<Head | Refusal>;
   readonly hosts = new Map<Engine, Host>();
   /** Events that a delivery itself caused: they wait until every thread has the one before. */

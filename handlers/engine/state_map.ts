@@ -12,12 +12,15 @@ export const REMOVED = "null";
 
 /** Keys with their last change. An engine has one a room, and so has a process that subscribes to the state. */
 export class StateMap {
-  /** The number of the newest change. */ rev = 0;
+  /** The number of the newest change. */
+  rev = 0;
   #live = new Map<string, Entry>();
-  /** The oldest removal first. */ #removed = new Map<string, Entry>();
+  /** The oldest removal first. */
+  #removed = new Map<string, Entry>();
   /** In the order of the changes; what a later change of its key replaced is still in it for a while. */
   #order: Entry[] = [];
-  /** Removals up to this rev may be forgotten. */ forgottenRev = 0;
+  /** Removals up to this rev may be forgotten. */
+  forgottenRev = 0;
 
   get size(): number {
     return this.#live.size;

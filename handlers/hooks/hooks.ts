@@ -3,10 +3,14 @@ import type { MaybePromise } from "../util/maybe_promise.ts";
 
 /** Whom something comes from, and for which room. */
 export interface From {
-  /** The room. */ room: string;
-  /** The name in the room. */ name: string;
-  /** The user that a token tells. */ user?: string;
-  /** By which way it came. */ via: "socket" | "http";
+  /** The room. */
+  room: string;
+  /** The name in the room. */
+  name: string;
+  /** The user that a token tells. */
+  user?: string;
+  /** By which way it came. */
+  via: "socket" | "http";
 }
 
 /** A refusal by a hook: the sender gets its text. */
@@ -41,7 +45,8 @@ export interface Hooks {
   onSet?(
     from: From & { key: string; value: unknown },
   ): MaybePromise<{ value: unknown } | Refused | void>;
-  /** After a member has left. */ onLeave?(from: From): void;
+  /** After a member has left. */
+  onLeave?(from: From): void;
 }
 
 /** What a backend may be asked about. */

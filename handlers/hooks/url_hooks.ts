@@ -17,11 +17,14 @@ import {
 export interface UrlHooksOptions {
   url: string;
   events: readonly HookEvent[];
-  /** How long it may take, in ms. */ timeoutMs: number;
-  /** Signs what is asked; without one it bears no signature. */ secret?: string;
+  /** How long it may take, in ms. */
+  timeoutMs: number;
+  /** Signs what is asked; without one it bears no signature. */
+  secret?: string;
   /** Of what a client sends. An answer may have three times as many bytes, as `é` is `\u00e9` in JSON of ASCII. */
   maxMessageBytes: number;
-  /** How many may wait for it at once. */ maxWaiting: number;
+  /** How many may wait for it at once. */
+  maxWaiting: number;
   log: Log;
   clock?: Clock;
 }

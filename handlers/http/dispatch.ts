@@ -16,7 +16,8 @@ const METHODS = ["GET", "HEAD", "POST", "PUT", "DELETE"] as const;
 export interface Route extends Partial<Record<"GET" | "POST" | "PUT" | "DELETE", Handler>> {
   /** What its visitors must have where access is restricted. */
   need: Need | ((request: Request) => Need);
-  /** The room of a path that names none. */ room?: string;
+  /** The room of a path that names none. */
+  room?: string;
 }
 
 const MAX_URL_LENGTH = 8_192;

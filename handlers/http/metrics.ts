@@ -9,7 +9,8 @@ import { addUp, type Figures, type Histogram } from "../registry/counters.ts";
 /** The process that runs this. */
 export const thisMachine = {
   rssBytes: () => Deno.memoryUsage().rss,
-  /** Processor time since the start. */ cpuSeconds: () => secondsOf(process.cpuUsage()),
+  /** Processor time since the start. */
+  cpuSeconds: () => secondsOf(process.cpuUsage()),
   get host(): string | undefined {
     // Without the permission this would prompt whoever started the server.
     const { state } = Deno.permissions.querySync({ name: "sys", kind: "hostname" });

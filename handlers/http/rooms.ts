@@ -73,9 +73,12 @@ export const readMessages: Handler = async ({ url: { searchParams }, room }, { r
 
 /** Which part of a room's history: forward behind `after`, backward below `before`, else the newest. */
 export interface HistoryQuery {
-  /** Forward, from behind this cursor. */ after?: string;
-  /** Backward, from below this cursor. */ before?: string;
-  /** At most so many, up to 1,000. @default 100 */ limit?: number;
+  /** Forward, from behind this cursor. */
+  after?: string;
+  /** Backward, from below this cursor. */
+  before?: string;
+  /** At most so many, up to 1,000. @default 100 */
+  limit?: number;
 }
 
 /** A page of history as JSON text. @throws {HttpError} 400 for a bad `limit` or `before`, or one beside `after` */

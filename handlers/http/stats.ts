@@ -120,12 +120,14 @@ function compare({ registry, limits }: App, before: Look, look: Look) {
     version: config.version,
     upSeconds: Math.max(0, Math.round(registry.clock.now() / 1_000 - now.startSeconds)),
     workers: now.workers,
-    /** Clients now, by dialect. */ connections: Object.fromEntries(clients),
+    /** Clients now, by dialect. */
+    connections: Object.fromEntries(clients),
     maxConnections: limits.maxConnections,
     watchers,
     rooms: now.rooms - now.watchedStats - now.watchedNodes,
     members: now.members,
-    /** A second, like the next two. */ messagesIn: rate(last.messagesIn, now.messagesIn),
+    /** A second, like the next two. */
+    messagesIn: rate(last.messagesIn, now.messagesIn),
     deliveries: rate(last.deliveries, now.deliveries, watchers + now.watchedRows),
     bytesOut: rate(last.bytesOut, now.bytesOut, ownBytes),
     /** Since the stats before, like the next two. */

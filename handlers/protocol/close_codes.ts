@@ -3,7 +3,8 @@
 /** A close as the peer sees it. `handlers/README.md`, Closes; codes by RFC 6455, 7.4.1, and IANA. */
 export interface Close {
   code: number;
-  /** At most 123 bytes. */ reason: string;
+  /** At most 123 bytes. */
+  reason: string;
 }
 
 /** A reason has at most so many bytes; the runtime takes longer ones of a peer. RFC 6455, 5.5 */
@@ -15,7 +16,8 @@ export const CLOSE = {
   goingAway: { code: 1001, reason: "going away" },
   /** Ten seconds of unbroken refusals, or an echo socket over its rate. No. */
   rateLimited: { code: 1008, reason: "rate limited" },
-  /** A policy forbids it. No. */ notAllowed: { code: 1008, reason: "not allowed" },
+  /** A policy forbids it. No. */
+  notAllowed: { code: 1008, reason: "not allowed" },
   /** The token's time is over. With a fresh one. */
   tokenExpired: { code: 1008, reason: "token expired" },
   /** A message over MAX_MESSAGE_BYTES. No. */

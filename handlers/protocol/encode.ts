@@ -29,7 +29,8 @@ export interface ErrorDetails {
   id?: string;
   room?: string;
   retry?: number;
-  /** Of `rev_conflict`: the rev of the key. */ rev?: number;
+  /** Of `rev_conflict`: the rev of the key. */
+  rev?: number;
 }
 
 /** What a `welcome` may say besides: whether nothing is missing; of a socket's first one, its limits. */
@@ -38,7 +39,8 @@ type WelcomeMore = [recovered?: boolean, limits?: { messageBytes: number }];
 /** How messages to a subscriber are encoded. A method returns nothing where the dialect has no such message. */
 export interface Dialect {
   readonly name: "plain" | "v1" | "events";
-  /** The WebSocket subprotocol that asks for it. */ readonly protocol?: string;
+  /** The WebSocket subprotocol that asks for it. */
+  readonly protocol?: string;
   /** Whether all that a turn of the event loop brings goes out as one frame, an object a line. */
   readonly isMerged: boolean;
   /** Whether it shows positions: `welcome`, history and resuming. */
@@ -49,7 +51,8 @@ export interface Dialect {
   note(room: string, note: Note): string | undefined;
   status(room: string, status: Status): string | undefined;
   error(code: ErrorCode, details: ErrorDetails): string | undefined;
-  /** The server drains: come back in `retry` ms. */ bye(retry: number): string | undefined;
+  /** The server drains: come back in `retry` ms. */
+  bye(retry: number): string | undefined;
   /** The dialect of subscribers to state; without one, a request for state is ignored. */
   readonly stateful?: StatefulDialect;
 }

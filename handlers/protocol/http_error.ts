@@ -9,7 +9,8 @@ export class HttpError extends Error {
     readonly code: string,
     message: string,
     readonly headers: Record<string, string> = {},
-    /** Further fields of the answer. */ readonly details: Record<string, unknown> = {},
+    /** Further fields of the answer. */
+    readonly details: Record<string, unknown> = {},
   ) {
     super(message);
   }

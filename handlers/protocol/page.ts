@@ -8,7 +8,8 @@ const ENVELOPE_BYTES = 192;
 
 /** The kept messages of a room that follow a cursor, oldest first; `seq` is the room's head. */
 export interface Span extends Cursor {
-  /** Oldest first. */ chats: Chat[];
+  /** Oldest first. */
+  chats: Chat[];
 }
 
 /** Messages to hand out. `seq` is where they begin or end; `recovered` if nothing that was asked for is gone. */

@@ -4,20 +4,26 @@ import { isWantedState, type WantedState } from "./state.ts";
 
 /** A position in a room's order: `seq` counts 1, 2, 3 … within one `epoch`. */
 export interface Cursor {
-  /** Another one after a room has begun anew. */ epoch: string;
-  /** The number of a message. */ seq: number;
+  /** Another one after a room has begun anew. */
+  epoch: string;
+  /** The number of a message. */
+  seq: number;
 }
 
 /** A position in a room's state: `rev` counts its changes 1, 2, 3 … within one `epoch`. */
 export interface StateCursor {
-  /** The room's epoch. */ epoch: string;
-  /** The number of a change. */ rev: number;
+  /** The room's epoch. */
+  epoch: string;
+  /** The number of a change. */
+  rev: number;
 }
 
 /** A room at one moment: the next message is `seq` + 1, the next change of state `rev` + 1. */
 export interface Head extends Cursor {
-  /** The number of the newest change of state. */ rev: number;
-  /** How many have joined. */ members: number;
+  /** The number of the newest change of state. */
+  rev: number;
+  /** How many have joined. */
+  members: number;
 }
 
 /** The place in the state in `epoch:rev`, or nothing where the text is none. */
@@ -36,7 +42,8 @@ export function parseCursor(text: unknown): Cursor | undefined {
 export interface Wanted extends WantedState {
   /** All since this cursor, which is unchecked: of a bad one nothing can be recovered. */
   after?: unknown;
-  /** Without `after`: the last so many messages. */ history?: number;
+  /** Without `after`: the last so many messages. */
+  history?: number;
 }
 
 /** What a URL's query wants of a room. @throws {HttpError} 400 for an `every` or `state` that is none */

@@ -13,15 +13,20 @@ const MAX_ENTRIES_BYTES = 65_536 - 256;
 
 /** What a subscriber wants of a room's state. */
 export type WantedState = {
-  /** Whether it subscribes to the state. */ state?: boolean;
-  /** Where it was: `epoch:rev`, unchecked. Of a bad one it gets the whole state. */ since?: string;
-  /** It gets changes together, at most each so many ms. */ every?: number;
+  /** Whether it subscribes to the state. */
+  state?: boolean;
+  /** Where it was: `epoch:rev`, unchecked. Of a bad one it gets the whole state. */
+  since?: string;
+  /** It gets changes together, at most each so many ms. */
+  every?: number;
 };
 
 /** What a `set` asks of a change besides its key and value. */
 export type Conditions = {
-  /** The rev that the key must have; 0: it must not be there. */ if?: number;
-  /** Whole seconds until it is removed by itself. */ ttl?: number;
+  /** The rev that the key must have; 0: it must not be there. */
+  if?: number;
+  /** Whole seconds until it is removed by itself. */
+  ttl?: number;
 };
 
 /** Whether a text is a key of a room's state. */

@@ -11,7 +11,8 @@ export class Backlog {
   /** The latest frames and their bytes, about as many as are unsent: they give the mean size. */
   #frames = 0;
   #bytes = 0;
-  /** Of the largest frame. */ #largest = 0;
+  /** Of the largest frame. */
+  #largest = 0;
 
   /**
    * @param since when it began, by {@link Clock.elapsedMs}

@@ -19,10 +19,13 @@ export class Bans implements Host {
   readonly subscriberCount = 1;
   /** Of each user, by key: when the ban ends, Unix ms, and which of all it is. */
   readonly #ends = new Map<string, { at: number; number: number }>();
-  /** How many there have been. */ count = 0;
-  /** Changes that came while the state is read; there only then. */ #late?: Entry[];
+  /** How many there have been. */
+  count = 0;
+  /** Changes that came while the state is read; there only then. */
+  #late?: Entry[];
   #isHosted = false;
-  /** Reads that failed since one did not. */ #failures = 0;
+  /** Reads that failed since one did not. */
+  #failures = 0;
   #stopRetry?: () => void;
 
   constructor(readonly registry: Registry) {}

@@ -18,7 +18,8 @@ export abstract class Connection extends Subscriber implements EventListenerObje
   /** Objects that go out when the turn ends; there only once something was. */
   #pending?: PendingFrame;
   #knowsLimits = false;
-  /** There only while the peer is behind. */ #backlog?: Backlog;
+  /** There only while the peer is behind. */
+  #backlog?: Backlog;
 
   constructor(socket: Socket, registry: Registry, options: SubscriberOptions) {
     super(registry, options);

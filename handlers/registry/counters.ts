@@ -5,7 +5,8 @@ const FAN_OUT_MS = [0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 50, 100, 250, 500, 1_000]
 
 /** How many figures were up to each of some bounds. */
 export class Histogram {
-  /** One count for each bound, and one for what is above all. */ readonly counts: number[];
+  /** One count for each bound, and one for what is above all. */
+  readonly counts: number[];
   sum = 0;
 
   /** @param bounds ascending */
@@ -25,14 +26,18 @@ export class Histogram {
 export class Counters {
   messagesIn = 0;
   bytesIn = 0;
-  /** Frames to clients. With `parley.v1` one holds several messages. */ framesOut = 0;
-  /** UTF-16 units for text, bytes for binary: the cheap measure. */ bytesOut = 0;
-  /** Messages, once for each subscriber that they went to. */ deliveries = 0;
+  /** Frames to clients. With `parley.v1` one holds several messages. */
+  framesOut = 0;
+  /** UTF-16 units for text, bytes for binary: the cheap measure. */
+  bytesOut = 0;
+  /** Messages, once for each subscriber that they went to. */
+  deliveries = 0;
   /** Objects in each merged frame that was made for all of a room. */
   batchSizes = new Histogram([1, 2, 4, 8, 16, 32, 64, 128, 256]);
   /** Seconds from a message's arrival until its frames were written, of one in {@link SAMPLE}. */
   fanOutSeconds = new Histogram(FAN_OUT_MS.map((ms) => ms / 1_000));
-  /** Sockets that have joined now, a room each. */ members = 0;
+  /** Sockets that have joined now, a room each. */
+  members = 0;
   connections = { plain: 0, v1: 0, echo: 0, events: 0 };
   recoveries = { complete: 0, partial: 0 };
   /** Closes that the server began, by reason. */
@@ -41,7 +46,8 @@ export class Counters {
   hookCalls: Record<string, number> = { passed: 0, refused: 0, unavailable: 0, failed: 0 };
   hookSeconds = 0;
   hookWaiting = 0;
-  /** How late the event loop was at the last second, in ms. */ lagMs = 0;
+  /** How late the event loop was at the last second, in ms. */
+  lagMs = 0;
   /** Errors sent and requests refused, by code: a fixed set. */
   refusals: Record<string, number> = {};
 

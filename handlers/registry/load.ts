@@ -28,8 +28,10 @@ const QUIET_MS = 5_000;
  */
 export class LoadWatch {
   #share = 1;
-  /** Frames that were caused since the timer ran last. */ #caused = 0;
-  /** When the timer ran last, or the loop was found late. */ #beatAt = 0;
+  /** Frames that were caused since the timer ran last. */
+  #caused = 0;
+  /** When the timer ran last, or the loop was found late. */
+  #beatAt = 0;
   #changedAt = 0;
   #usedAt = 0;
   #stop?: () => void;

@@ -5,9 +5,12 @@ export const MAX_FRAME_BYTES = 65_536;
 
 /** Objects of `parley.v1`, one a line. */
 export class PendingFrame {
-  /** The objects so far, joined. */ text = "";
-  /** Their UTF-8 bytes. */ bytes = 0;
-  /** How many calls of {@link add} they came by. */ count = 0;
+  /** The objects so far, joined. */
+  text = "";
+  /** Their UTF-8 bytes. */
+  bytes = 0;
+  /** How many calls of {@link add} they came by. */
+  count = 0;
 
   /** Whether so many bytes more still make one frame. */
   fits(bytes: number): boolean {

@@ -22,12 +22,15 @@ import type { End, Subscriber } from "./subscriber.ts";
 /** What the registry needs from outside. */
 export interface RegistryOptions {
   engine: Engine;
-  /** Orders the server's own rooms that are of this process alone. */ localEngine: Engine;
+  /** Orders the server's own rooms that are of this process alone. */
+  localEngine: Engine;
   log: Log;
   clock: Clock;
   limits: Limits;
-  /** The limits that other threads count for too. */ sharedLimits: SharedLimits;
-  /** What a program decides of joins and messages. */ hooks: Hooks;
+  /** The limits that other threads count for too. */
+  sharedLimits: SharedLimits;
+  /** What a program decides of joins and messages. */
+  hooks: Hooks;
   turn?: Turn;
 }
 
@@ -37,7 +40,8 @@ const CLEAN_CODES = new Set([1000, 1001, 1005]);
 /** Rooms, clients and totals of one process. */
 export class Registry {
   readonly counters: Counters = new Counters();
-  /** Rooms with subscribers, by name. */ readonly rooms: Map<string, Audience> = new Map();
+  /** Rooms with subscribers, by name. */
+  readonly rooms: Map<string, Audience> = new Map();
   /** Sockets and event streams that are open. */
   readonly clients: Set<Subscriber> = new Set();
   /** All that hold a slot: open clients, those about to open, and closed ones that the runtime still holds. */
@@ -48,13 +52,15 @@ export class Registry {
   readonly limits: Limits;
   readonly load: LoadWatch;
   readonly hooks: HookCaller;
-  /** Users who were sent away. */ readonly bans: Bans = new Bans(this);
+  /** Users who were sent away. */
+  readonly bans: Bans = new Bans(this);
   isDraining = false;
   /** Slots of this thread: sockets and streams that the runtime still holds, evicted ones included. */
   heldCount = 0;
   /** Bytes that one client may have unsent now; see {@link guardQueues}. */
   queueLimit: number;
-  /** The process uses more memory than MAX_RSS_MB. */ isOverMemory = false;
+  /** The process uses more memory than MAX_RSS_MB. */
+  isOverMemory = false;
   readonly #engine: Engine;
   readonly #localEngine: Engine;
   readonly #idPrefix = crypto.randomUUID().slice(0, 8);

@@ -8,8 +8,10 @@ import type { MaybePromise } from "../util/maybe_promise.ts";
 export interface Rejection {
   refused: ErrorCode | Refusal["refused"];
   retry?: number;
-  /** Of `rev_conflict`: the rev of the key. */ rev?: number;
-  /** The text of a hook, in place of the code's own. */ text?: string;
+  /** Of `rev_conflict`: the rev of the key. */
+  rev?: number;
+  /** The text of a hook, in place of the code's own. */
+  text?: string;
 }
 
 /** The sender has no right to it. */
@@ -17,19 +19,25 @@ export const FORBIDDEN: Rejection = { refused: "forbidden" };
 
 /** What a message costs its sender. */
 export interface Cost {
-  /** Bytes: as they came or as they go out, whichever are more. */ size: number;
+  /** Bytes: as they came or as they go out, whichever are more. */
+  size: number;
   /** Frames that it causes; what is merged into frames of other messages counts nothing. */
   frames?: number;
-  /** Whether it may open a room. */ opensRoom?: boolean;
+  /** Whether it may open a room. */
+  opensRoom?: boolean;
 }
 
 /** Whoever sends to rooms. Calls from code have none: they pass no right, rate or hook. */
 export interface Sender {
   readonly via: "socket" | "http";
-  /** What it may do, as of now. */ readonly rights: Rights;
-  /** What limits count it by. */ readonly address: string;
-  /** The order in which its messages take effect. */ readonly line: Line;
-  /** Whether what still waits of it is dropped. */ readonly hasEnded?: boolean;
+  /** What it may do, as of now. */
+  readonly rights: Rights;
+  /** What limits count it by. */
+  readonly address: string;
+  /** The order in which its messages take effect. */
+  readonly line: Line;
+  /** Whether what still waits of it is dropped. */
+  readonly hasEnded?: boolean;
   /** The name it has in a room; a socket has none where it has not joined. */
   nameIn(room: string): string | undefined;
   /**

@@ -15,8 +15,10 @@ const BUSY: Rejection = { refused: "unavailable" };
 export abstract class SenderConnection extends Connection implements Sender {
   readonly via = "socket";
   readonly line: Line = new Line();
-  /** Made at the first message: an idle socket has none. */ #allowance?: Allowance;
-  /** When the frames that it caused are worked off; see the load watch. */ paidAt = 0;
+  /** Made at the first message: an idle socket has none. */
+  #allowance?: Allowance;
+  /** When the frames that it caused are worked off; see the load watch. */
+  paidAt = 0;
   #waitingCount = 0;
 
   nameIn(room: string): string | undefined {

@@ -12,13 +12,16 @@ export const MAX_UNDER_WAY_BYTES = 65_536;
 
 /** A subscription to the state, from when it is live. */
 export class StateListener {
-  /** It gets changes together, at most each so many ms. */ readonly every?: number;
+  /** It gets changes together, at most each so many ms. */
+  readonly every?: number;
   /** Whether it gets each change at once; otherwise it is withheld or paced. */
   isDirect: boolean;
   /** The rev that it was told last while it is not direct; nothing: it needs the whole state. */
   toldRev?: number;
-  /** The last rev that it said it has applied. */ #gotRev?: number;
-  /** Where the count of all changes' bytes stood at that rev. */ #gotBytes: number;
+  /** The last rev that it said it has applied. */
+  #gotRev?: number;
+  /** Where the count of all changes' bytes stood at that rev. */
+  #gotBytes: number;
   /** Where that count stood when it was sent the last change; nothing while it is sent each. */
   #heldBytes?: number;
   /** What it was sent together, while it is not known to be applied. */

@@ -19,15 +19,18 @@ const RETRY_MS = 250;
 /** The state of a room as this process knows it, and who subscribes to it. */
 export class StateListeners {
   readonly map: StateMap = new StateMap();
-  /** Whether the map is the room's. */ isReady = false;
+  /** Whether the map is the room's. */
+  isReady = false;
   /** How many subscriptions to the state there are, those that are not live included. */
   count = 0;
-  /** Bytes of all changes so far. */ bytes = 0;
+  /** Bytes of all changes so far. */
+  bytes = 0;
   readonly #listeners = new Map<Subscription, StateListener>();
   readonly #withholding = new StateWithholding(this);
   readonly #pacing = new StatePacing(this);
   #loading?: MaybePromise<void>;
-  /** Changes that came while the state was read. */ #early: Entry[] = [];
+  /** Changes that came while the state was read. */
+  #early: Entry[] = [];
   /** At which rev there were how many bytes. */
   #marks: { rev: number; bytes: number }[] = [];
 

@@ -11,8 +11,10 @@ const LOOK_MS = 50;
 
 /** The listeners of one room without an `every`. */
 export class StateWithholding implements PendingRoom {
-  /** Who gets each change at once. */ readonly #direct = new Set<StateListener>();
-  /** Who gets no changes for a while. */ readonly #withheld = new Set<StateListener>();
+  /** Who gets each change at once. */
+  readonly #direct = new Set<StateListener>();
+  /** Who gets no changes for a while. */
+  readonly #withheld = new Set<StateListener>();
   #stopLook?: () => void;
   /** Where the count of all changes' bytes stood at the last look. */
   #lookedAt = -Infinity;

@@ -16,7 +16,8 @@ export abstract class StreamSubscriber<T extends Chunk> extends Subscriber {
   /** Its frames. Cancelling the stream ends the subscriber. */
   readonly frames: ReadableStream<T>;
   protected controller!: ReadableStreamDefaultController<T>;
-  /** Bytes of the largest frame since it fell behind. */ #largest = 0;
+  /** Bytes of the largest frame since it fell behind. */
+  #largest = 0;
 
   constructor(registry: Registry, options: SubscriberOptions) {
     super(registry, options);
@@ -28,7 +29,8 @@ export abstract class StreamSubscriber<T extends Chunk> extends Subscriber {
     }, { highWaterMark: registry.limits.maxQueueBytes, size: sizeOf });
   }
 
-  /** A frame as its reader takes it. */ protected abstract encode(frame: string): T;
+  /** A frame as its reader takes it. */
+  protected abstract encode(frame: string): T;
 
   get unsentBytes(): number {
     return this.registry.limits.maxQueueBytes - (this.controller.desiredSize ?? 0);

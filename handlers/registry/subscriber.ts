@@ -33,17 +33,22 @@ const ABORT_MS = 250;
 /** What each transport is made of. */
 export interface SubscriberOptions extends Visitor {
   slot: Slot;
-  /** The signal of the request that asks for the subscriber. */ signal?: AbortSignal;
+  /** The signal of the request that asks for the subscriber. */
+  signal?: AbortSignal;
   dialect: Dialect;
   kind?: SubscriberKind;
-  /** The room of a socket's URL, whose binary frames it gets. */ homeRoom?: string;
+  /** The room of a socket's URL, whose binary frames it gets. */
+  homeRoom?: string;
 }
 
 /** A client that subscribes to rooms: it opens, ends once, and gives its slot back once. */
 export abstract class Subscriber {
-  /** Unique among the subscribers of all processes. */ readonly id: string;
-  /** The peer's address and port, for the log. */ readonly remote: string;
-  /** What limits count it by. */ readonly address: string;
+  /** Unique among the subscribers of all processes. */
+  readonly id: string;
+  /** The peer's address and port, for the log. */
+  readonly remote: string;
+  /** What limits count it by. */
+  readonly address: string;
   readonly dialect: Dialect;
   readonly kind: SubscriberKind;
   readonly homeRoom?: string;
@@ -52,7 +57,8 @@ export abstract class Subscriber {
   hasEnded = false;
   /** Something was sent since nothing was unsent: to ask the runtime of all idle sockets costs more than their pings. */
   mayBeUnsent = true;
-  /** Whether it was counted in. */ isOpen = false;
+  /** Whether it was counted in. */
+  isOpen = false;
   #rights: Rights;
   readonly #bansSeen?: number;
   #slot: Slot;

@@ -25,13 +25,16 @@ const CATCH_UP_MS = 50;
 
 /** A subscription. It is over when its subscriber's `rooms` has it no more. */
 export class Subscription {
-  /** The name that it has joined under. This is the one place that knows. */ name?: string;
-  /** A join is on its way to the engine. */ isJoining = false;
+  /** The name that it has joined under. This is the one place that knows. */
+  name?: string;
+  /** A join is on its way to the engine. */
+  isJoining = false;
   /** How it is spoken to here: what stands for the state depends on how far its subscriber is. */
   dialect: Dialect;
   /** Why the room cannot be opened, once it is known. */
   refusal: MaybePromise<Refusal | undefined>;
-  /** Where the subscriber waits for its replay. */ #from: Head;
+  /** Where the subscriber waits for its replay. */
+  #from: Head;
   /** Events behind that place, each with the room's epoch; nothing once the subscriber is live. */
   #held: [event: RoomEvent, at: Head][] | undefined = [];
 

@@ -8,7 +8,8 @@ const MAX_WAITING_LENGTH = 1_000_000;
 
 /** A bounded queue of lines before an {@link Output}. */
 export class LineWriter {
-  /** Lines that found the queue full, or whose output is closed. */ droppedCount = 0;
+  /** Lines that found the queue full, or whose output is closed. */
+  droppedCount = 0;
   #waiting: string[] = [];
   #waitingLength = 0;
   #toldDropped = 0;

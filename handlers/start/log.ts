@@ -16,14 +16,17 @@ export const LOG_LEVELS = ["debug", "info", "warn", "error"] as const;
 /** A log that writes in the background. */
 export interface ServerLog extends Log {
   readonly droppedCount: number;
-  /** Waits until all lines are written. */ flush(): Promise<void>;
+  /** Waits until all lines are written. */
+  flush(): Promise<void>;
 }
 
 /** Where a log goes to, and which worker of several writes. */
 export interface LogOptions {
   worker?: number;
-  /** Lines of level debug and info. @default Deno.stdout */ stdout?: Output;
-  /** Lines of level warn and error. @default Deno.stderr */ stderr?: Output;
+  /** Lines of level debug and info. @default Deno.stdout */
+  stdout?: Output;
+  /** Lines of level warn and error. @default Deno.stderr */
+  stderr?: Output;
 }
 
 /** A longer text is cut: whatever a peer can make us write has a bound. */

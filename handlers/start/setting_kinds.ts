@@ -4,11 +4,16 @@ import { DEFAULT_LIMITS, type Limits } from "../access/limits.ts";
 /** One setting: its variable is NAME, its flag `--name`. */
 export interface Setting<T> {
   default: T;
-  /** What it means, with its unit. */ meaning: string;
-  /** How the default is shown, where it is not the value itself. */ shown?: string;
-  /** The value; nothing if the text is none. */ read(text: string): T | undefined;
-  /** What a text must be: "a whole number from 0 to 65535". */ kind: string;
-  /** Its name among the {@link Limits}. */ limit?: keyof Limits;
+  /** What it means, with its unit. */
+  meaning: string;
+  /** How the default is shown, where it is not the value itself. */
+  shown?: string;
+  /** The value; nothing if the text is none. */
+  read(text: string): T | undefined;
+  /** What a text must be: "a whole number from 0 to 65535". */
+  kind: string;
+  /** Its name among the {@link Limits}. */
+  limit?: keyof Limits;
 }
 
 type NumericLimit = {

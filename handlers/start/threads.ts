@@ -10,10 +10,12 @@ import type { Clock } from "../util/clock.ts";
 /** A server that listens. */
 export interface Running {
   parley: Parley;
-  /** How many clients there are, in all threads. */ clientCount(): number;
+  /** How many clients there are, in all threads. */
+  clientCount(): number;
   /** Where it listens: `http://127.0.0.1:8000`, or the path of its socket. */
   address: string;
-  /** Drains it, then ends it. */ stop(): Promise<void>;
+  /** Drains it, then ends it. */
+  stop(): Promise<void>;
 }
 
 /** What the main thread asks a worker. */

@@ -1,6 +1,7 @@
 /** What Parley asks of time, passed in: a test turns its hands itself. */
 export interface Clock {
-  /** Unix time in ms. */ now(): number;
+  /** Unix time in ms. */
+  now(): number;
   /** Ms since some moment, for durations: nobody can set this clock. */
   elapsedMs(): number;
   /** Runs `task` once after `ms`; the answer cancels it. */

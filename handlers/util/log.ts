@@ -5,9 +5,12 @@ export type Write = (text: string, fields?: Record<string, unknown>) => void;
 export interface Log {
   /** Missing where nobody reads such lines: then none is made, not even one a message. */
   debug?: Write;
-  /** What happens. */ info: Write;
-  /** What somebody should look at. */ warn: Write;
-  /** What failed. */ error: Write;
+  /** What happens. */
+  info: Write;
+  /** What somebody should look at. */
+  warn: Write;
+  /** What failed. */
+  error: Write;
   /** Lines that were dropped because nobody read fast enough, where the log counts them. */
   readonly droppedCount?: number;
 }

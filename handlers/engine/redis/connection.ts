@@ -30,7 +30,8 @@ export interface ConnectionOptions {
   log: Log;
   /** Finds the URL to connect to, before each attempt. */
   findUrl: () => string | Promise<string>;
-  /** What it counts into. */ stats: RemoteStats;
+  /** What it counts into. */
+  stats: RemoteStats;
   /** The connection is usable. What this sends goes before everything else. */
   onConnect(connection: RedisConnection, isSameServer: boolean): void;
   /** A channel brought something. */
@@ -48,8 +49,10 @@ export class RedisConnection {
   readonly #attempted = Promise.withResolvers<void>();
   /** Settles when the first attempt to connect has succeeded or failed. */
   readonly firstAttempt = this.#attempted.promise;
-  /** Host and port of the last attempt. */ #address = "";
-  /** The last pause between two attempts; 0 once one succeeds. */ #backoffMs = 0;
+  /** Host and port of the last attempt. */
+  #address = "";
+  /** The last pause between two attempts; 0 once one succeeds. */
+  #backoffMs = 0;
   #client?: RedisClientType;
   #shas = new Map<string, string>();
   readonly #pending = new PendingCommands();

@@ -6,10 +6,12 @@ const DURABLE = { "appendonly": "yes", "appendfsync": "always", "no-appendfsync-
 
 /** The server process at the other end of a connection. */
 export interface RedisProcess {
-  /** Identifies this run of the process. */ runId: string;
+  /** Identifies this run of the process. */
+  runId: string;
   /** Whether a crash loses nothing acked: on disk before each answer, and no replica to take over. */
   isDurable: boolean;
-  /** Identifies the connection in Redis. */ clientId: string;
+  /** Identifies the connection in Redis. */
+  clientId: string;
 }
 
 /** Asks a server what it is. @throws {Error} if it cannot take messages */

@@ -17,11 +17,13 @@ type SyncAnswer = [numbers: number[], epoch: string, entries: Entry[], changes: 
 
 /** The node that a room is on. */
 export interface RedisNode {
-  /** Identifies it among all nodes. */ readonly id: string;
+  /** Identifies it among all nodes. */
+  readonly id: string;
   readonly clock: Clock;
   /** The nodes with a lease, as one text, and the Unix ms at which that was seen; 0: not to be used. */
   readonly live: { nodes: string; seenAt: number };
-  /** What `_events` is to hear; empty for nothing. */ readonly events: string;
+  /** What `_events` is to hear; empty for nothing. */
+  readonly events: string;
   readonly run: RunScript;
   /** Publishes what the room's outbox has. */
   flush(room: RedisRoom): Promise<void>;
@@ -37,7 +39,8 @@ export class RedisRoom {
   reportedListeners = -1;
   /** When the next key of the state ends, by {@link Clock.elapsedMs}. */
   endsAt = Infinity;
-  /** What the node has received, if it hosts the room. */ view?: RoomView;
+  /** What the node has received, if it hosts the room. */
+  view?: RoomView;
   /** In a cluster the slot of its keys. It spreads comparisons over the rounds, too. */
   readonly slot: number;
   readonly members: LocalMembers;

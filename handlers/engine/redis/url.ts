@@ -4,8 +4,10 @@ import { OptionError } from "../../util/option_error.ts";
 /** A URL in its parts. */
 export interface RedisUrl {
   kind: "single" | "cluster" | "sentinel";
-  /** A URL for each address. */ seeds: string[];
-  /** The name of the primary that Sentinel watches. */ primary: string;
+  /** A URL for each address. */
+  seeds: string[];
+  /** The name of the primary that Sentinel watches. */
+  primary: string;
   database: number;
   /** Gives the URL of a server, with the same credentials. */
   urlOf(address: string): string;

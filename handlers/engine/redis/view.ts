@@ -10,7 +10,8 @@ const [BINARY, NOTE, STATUS, SET] = new TextEncoder().encode("bnsk");
 
 /** The head of a room, and its messages since the position that was asked for. */
 export interface Synced extends Head {
-  /** Counts the changes of who has joined. */ version: number;
+  /** Counts the changes of who has joined. */
+  version: number;
   chats: Chat[];
   /** The keys that changed, in the order of their last changes; none where that is not known. */
   changes: Entry[];
@@ -21,7 +22,8 @@ export class RoomView implements Cursor {
   epoch = "";
   seq = 0;
   rev = 0;
-  /** The time of the last message, if one was received. */ time?: number;
+  /** The time of the last message, if one was received. */
+  time?: number;
   /** The epoch before this one: messages of it that still arrive are ignored. */
   #lastEpoch = "";
   #version = 0;
