@@ -70,9 +70,19 @@ export class Room {
     });
   }
 
-  /** Counts a message in, and goes on as soon as its sender's line and the room let it in. */
-  #enter<T>(from: Sender, { size }: Cost, next: () => MaybePromise<T>): MaybePromise<T> {
-    return chain(from.line.hold<void>(() => this.#audience?.intake.take(size)), next);
+  /** Goes on as soon as its sender's line and the turn let a message in. */
+  #enter<T>(
+    from: Sender,
+    { size }: Cost,
+    next: () => MaybePromise<T | Rejection>,
+  ): MaybePromise<T | Rejection> {
+    const entered = this.registry.intake.enter(from, size, () => this.#take(size));
+    return chain<void | Rejection, T | Rejection>(entered, (refusal) => refusal ?? next());
+  }
+
+  /** What nobody hears fills no queue. */
+  #take(size: number): Promise<void> | undefined {
+    return this.#audience && this.registry.intake.take(size);
   }
 
   /** Asks a hook what becomes of what a sender says, and goes on with that if it is not refused. */
@@ -87,8 +97,10 @@ export class Room {
       return this.checkSender(from) ??
         hook({ room: this.name, name: from.nameIn(this.name)!, user, via });
     };
-    const asked = from.line.hold<string | Rejection>(() =>
-      chain<void, string | Rejection>(this.#audience?.intake.take(size), ask)
+    const asked = this.registry.intake.enter(
+      from,
+      size,
+      () => chain<void, string | Rejection>(this.#take(size), ask),
     );
     return chain<string | Rejection, T | Rejection>(asked, (text) => {
       // It checks the sender again, who may have left while the hook took its time.
