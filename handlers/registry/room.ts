@@ -66,7 +66,7 @@ export class Room {
       };
       // On a message's way nothing is made for a hook that is not there.
       if (!hooks.has("onMessage")) return this.#enter(from, cost, () => send(text));
-      return this.#ask(from, cost, (as) => hooks.message(as, message, kind, text), send);
+      return this.#ask(from, (as) => hooks.message(as, message, kind, text), send);
     });
   }
 
@@ -78,7 +78,6 @@ export class Room {
   /** Asks a hook what becomes of what a sender says, and goes on with that if it is not refused. */
   #ask<T>(
     from: Sender,
-    { size }: Cost,
     hook: (from: From) => MaybePromise<string | Rejection>,
     next: (text: string) => MaybePromise<T | Rejection>,
   ): MaybePromise<T | Rejection> {
@@ -87,9 +86,12 @@ export class Room {
       return this.checkSender(from) ??
         hook({ room: this.name, name: from.nameIn(this.name)!, user, via });
     };
-    const asked = from.line.hold<string | Rejection>(() =>
-      chain<void, string | Rejection>(this.#audience?.intake.take(size), ask)
-    );
+    // Many answers may come in one turn: what they let through is counted in behind them.
+    const take = (text: string | Rejection) =>
+      typeof text !== "string"
+        ? text
+        : chain(this.#audience?.intake.take(byteLength(text)), () => text);
+    const asked = from.line.hold(() => chain<string | Rejection, string | Rejection>(ask(), take));
     return chain<string | Rejection, T | Rejection>(asked, (text) => {
       // It checks the sender again, who may have left while the hook took its time.
       return typeof text === "string" ? next(text) : text;
@@ -128,7 +130,7 @@ export class Room {
         return this.checkSender(from) ?? this.change({ ...change, value, sender, owner });
       };
       if (!hooks.has("onSet")) return this.#enter(from, cost, () => set(text));
-      return this.#ask(from, cost, (as) => hooks.set(as, change.key, value, text), set);
+      return this.#ask(from, (as) => hooks.set(as, change.key, value, text), set);
     });
   }
 
