@@ -154,9 +154,7 @@ class ChatSocket extends SenderConnection {
 
   #subscribe(name: string, wanted: Wanted): void {
     if (this.rooms.has(name)) return;
-    chain(subscribe(this.#room(name), this, wanted), (refusal) => {
-      if (refusal) this.refuse(refusal, { room: name });
-    });
+    this.answer(subscribe(this.#room(name), this, wanted), { room: name });
   }
 
   /** Takes a fresh token, unless one that was sent later counts already. */

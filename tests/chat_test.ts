@@ -247,13 +247,16 @@ Deno.test("an engine of a program's own that rejects is a server error, and a li
     { historySize: 9, historySeconds: 9, historyMb: 9, maxRooms: 9 },
     new FakeClock(),
   );
-  const { ann, bo, log } = await createRoom(createTestApp({ engine }));
+  const { ann, bo, connect, log } = await createRoom(createTestApp({ engine }));
   engine.publish = () => Promise.reject(new Error("the secret table is gone"));
   // Of some messages the time is taken, of others not.
   for (const socket of [ann, bo]) socket.say({ type: "chat", message: "hi" });
   await log.when("error");
   await Promise.resolve();
   assertEquals(heard([ann, bo]), [[SERVER_ERROR], [SERVER_ERROR]]);
+  engine.host = () => Promise.reject(new Error("the secret table is gone"));
+  const cho = await connect("/chat/other");
+  assertEquals(await eventually(() => cho.take(), ({ length }) => length > 0), [SERVER_ERROR]);
 });
 
 Deno.test("a room that cannot be opened is a server error, and the socket stays", async () => {

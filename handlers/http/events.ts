@@ -6,6 +6,7 @@ import { subscribe } from "../registry/membership.ts";
 import type { Rejection } from "../registry/sender.ts";
 import { StreamSubscriber } from "../registry/stream_subscriber.ts";
 import type { End, Frame } from "../registry/subscriber.ts";
+import { errorText } from "../util/log.ts";
 import { refusalError } from "./error.ts";
 
 /** A comment that often keeps proxies from ending a quiet stream. */
@@ -66,9 +67,15 @@ class EventStream extends StreamSubscriber<Uint8Array<ArrayBuffer>> {
   /** Waits for the room, but not for long, and no longer than the client does. A late refusal ends the stream. */
   awaitRoom(opened: Promise<Rejection | undefined>): Promise<Rejection | undefined> {
     const { promise, resolve } = this.#gone = Promise.withResolvers<Rejection | undefined>();
-    const stop = this.registry.clock.after(ANSWER_MS, () => resolve(undefined));
-    opened.then((refusal) => {
-      stop();
+    const { clock, log } = this.registry;
+    const stopLimit = clock.after(ANSWER_MS, () => resolve(undefined));
+    // No engine of Parley's rejects; a program's own might.
+    const settled = opened.catch((error): Rejection => {
+      log.error(`Cannot answer: ${errorText(error)}`, { event: "error" });
+      return { refused: "unavailable" };
+    });
+    settled.then((refusal) => {
+      stopLimit();
       resolve(refusal);
       if (refusal) this.stop();
     });

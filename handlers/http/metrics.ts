@@ -39,7 +39,7 @@ export function readFigures({ registry, threads, authorize, log }: FiguresOf) {
     held: registry.heldCount,
     /** A room counts once in each worker that has subscribers of it. */
     rooms: registry.rooms.size,
-    /** Clients that only watch {@link STATS_ROOM}, by kind, and whether there is any. */
+    /** Clients that watch {@link STATS_ROOM} and hear no room but the server's own, by kind. */
     watchers,
     /** What they get of {@link NODES_ROOM} in a second. */
     watchedRows: total(watchers) * rows,

@@ -53,11 +53,11 @@ export class Audience implements Host {
     return count;
   }
 
-  /** How many hear this room and none but the server's own, by their kind. */
+  /** How many clients hear this room and none but the server's own, by their kind. */
   exclusiveCounts(): Record<string, number> {
     const counts: Record<string, number> = {};
-    for (const { subscriber: { kind, rooms } } of this.#subscriptions.values()) {
-      if (rooms.keys().every(isServerRoom)) counts[kind] = (counts[kind] ?? 0) + 1;
+    for (const { subscriber: { kind, rooms, isOpen } } of this.#subscriptions.values()) {
+      if (isOpen && rooms.keys().every(isServerRoom)) counts[kind] = (counts[kind] ?? 0) + 1;
     }
     return counts;
   }

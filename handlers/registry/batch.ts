@@ -106,7 +106,8 @@ export class MergedFanOut implements PendingRoom {
       batches[at].flushFrame();
       this.#next = at + 1;
     }
-    return this.#isScheduled = batches.some(({ isPending }) => isPending);
+    // Meanwhile others may have come.
+    return this.#isScheduled = this.#batches.some(({ isPending }) => isPending);
   }
 }
 

@@ -97,11 +97,11 @@ export class Room {
       return this.checkSender(from) ??
         hook({ room: this.name, name: from.nameIn(this.name)!, user, via });
     };
-    const asked = this.registry.intake.enter(
-      from,
-      size,
-      () => chain<void, string | Rejection>(this.#take(size), ask),
-    );
+    // Many answers may come in one turn: what they let through is counted in behind them.
+    const take = (text: string | Rejection) =>
+      typeof text !== "string" ? text : chain(this.#take(byteLength(text)), () => text);
+    const task = () => chain<string | Rejection, string | Rejection>(ask(), take);
+    const asked = this.registry.intake.enter(from, size, task);
     return chain<string | Rejection, T | Rejection>(asked, (text) => {
       // It checks the sender again, who may have left while the hook took its time.
       return typeof text === "string" ? next(text) : text;

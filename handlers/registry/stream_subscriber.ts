@@ -5,6 +5,7 @@ import { CLOSE } from "../protocol/close_codes.ts";
 import { type Dialect, v1 } from "../protocol/encode.ts";
 import type { RoomObject } from "../protocol/room_event.ts";
 import { byteLength } from "../util/bytes.ts";
+import { OversizedFrames } from "./backlog.ts";
 import type { Registry } from "./registry.ts";
 import { type End, type Frame, Subscriber, type SubscriberOptions } from "./subscriber.ts";
 
@@ -16,8 +17,8 @@ export abstract class StreamSubscriber<T extends Chunk> extends Subscriber {
   /** Its frames. Cancelling the stream ends the subscriber. */
   readonly frames: ReadableStream<T>;
   protected controller!: ReadableStreamDefaultController<T>;
-  /** Bytes of the largest frame since it fell behind. */
-  #largest = 0;
+  /** There since it fell behind. */
+  #oversized?: OversizedFrames;
 
   constructor(registry: Registry, options: SubscriberOptions) {
     super(registry, options);
@@ -52,14 +53,15 @@ export abstract class StreamSubscriber<T extends Chunk> extends Subscriber {
     if (this.hasEnded || typeof frame !== "string") return;
     this.mayBeUnsent = true;
     this.controller.enqueue(this.encode(frame));
-    const { unsentBytes, registry: { queueLimit } } = this;
-    if (unsentBytes <= queueLimit) this.#largest = 0;
-    else {
-      // One frame that fits no queue makes nobody too slow.
-      this.#largest = Math.max(this.#largest, byteLength(frame));
-      const isOversized = this.#largest > queueLimit;
-      if (unsentBytes - (isOversized ? this.#largest : 0) > queueLimit) this.close("tooSlow");
+    const { unsentBytes, registry: { queueLimit, clock } } = this;
+    if (unsentBytes <= queueLimit) {
+      this.#oversized = undefined;
+      return;
     }
+    this.#oversized ??= new OversizedFrames();
+    const bytes = byteLength(frame);
+    const counted = this.#oversized.leaveOut(unsentBytes, bytes, queueLimit, clock.elapsedMs());
+    if (counted > queueLimit) this.close("tooSlow");
   }
 
   protected closeTransport(why: keyof typeof CLOSE): void {

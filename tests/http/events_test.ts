@@ -324,6 +324,14 @@ Deno.test("a stream is answered before its room opens, and begins when it does, 
   }
 });
 
+Deno.test("an engine that rejects costs its stream a 503 and one line of the log", async () => {
+  const { ask, engine, log, registry } = createTestApp();
+  engine.host = () => Promise.reject(new Error("broken"));
+  assertEquals((await ask(EVENTS)).status, 503);
+  assertEquals(log.lines.filter(({ text }) => text.includes("broken")).length, 1);
+  assertEquals([registry.heldCount, registry.rooms.size], [0, 0]);
+});
+
 Deno.test("a stream whose request is aborted ends, though nobody reads or cancels it", async () => {
   const { ask, registry } = createTestApp();
   const controller = new AbortController();

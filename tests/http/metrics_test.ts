@@ -12,6 +12,8 @@ import { readFigures, total } from "../../handlers/http/metrics.ts";
 import { type NodeRow, publishStats, type Stats } from "../../handlers/http/stats.ts";
 import { NODES_ROOM, STATS_ROOM } from "../../handlers/protocol/parse.ts";
 import { Turn } from "../../handlers/registry/flush.ts";
+import { subscribe } from "../../handlers/registry/membership.ts";
+import { Program } from "../../handlers/registry/stream_subscriber.ts";
 import {
   createTestApp,
   RecordingLog,
@@ -457,7 +459,7 @@ Deno.test("the room _nodes has each thread as it is now, while somebody listens"
 });
 
 Deno.test("who only watches the server's own rooms is in no other figure", async () => {
-  const { connect, second } = createWatched();
+  const { connect, registry, second } = createWatched();
   const quiet = await second();
   for (const dialect of ["v1", "plain"] as const) await connect("/chat/_stats", { dialect });
   await second();
@@ -470,6 +472,8 @@ Deno.test("who only watches the server's own rooms is in no other figure", async
   const { watchers: three, messagesIn } = await second();
   assertEquals([three, messagesIn], [3, 0]);
   both.say({ type: "listen", room: "ops" });
+  // A program is no client, whatever it hears.
+  subscribe(registry.room("_stats"), new Program(registry, () => {}), {});
   const { connections, watchers, rooms } = await second();
   assertEquals([connections.v1, watchers, rooms], [1, 2, 1]);
 });

@@ -135,6 +135,24 @@ Deno.test("MergedFanOut.push() begins another frame before one would be too long
   assertEquals(ann.taken, [[`${long}\ny`, MAX_FRAME_BYTES], ["z", 1]]);
 });
 
+Deno.test("MergedFanOut.flushSome() goes on for those who came in its middle", () => {
+  const { fanOut } = createMerged();
+  for (let i = 0; i < BATCH_SIZE; i++) fanOut.add(taker().subscriber);
+  const late = taker();
+  const last = {
+    hasEnded: false,
+    enqueue() {
+      fanOut.delete(last);
+      fanOut.add(late.subscriber);
+      fanOut.push("2");
+    },
+  } as unknown as Subscriber;
+  fanOut.add(last);
+  fanOut.push("1");
+  while (fanOut.flushSome());
+  assertEquals(late.taken, [["2", 1]]);
+});
+
 /** A fan-out whose turns come when a test says so. */
 function createTurns() {
   const tasks: (() => void)[] = [];

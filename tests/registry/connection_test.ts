@@ -229,6 +229,16 @@ Deno.test("Connection of a peer that reads takes a frame that fits no queue; beh
   assertEquals(socket.closes, [CLOSE.tooSlow]);
 });
 
+Deno.test("Connection of a peer that reads takes a burst of frames that fit no queue, and no stream of them", () => {
+  const { socket, connection, clock } = connect({ maxQueueBytes: 10_000 });
+  socket.isStuck = true;
+  for (const size of [20_000, 9_000, 40_000]) connection.send(korean(size));
+  assertEquals(socket.closes, []);
+  clock.tick(2_001);
+  connection.send(korean(20_000));
+  assertEquals(socket.closes, [CLOSE.tooSlow]);
+});
+
 Deno.test("Connection.close() sends what was due before it", () => {
   const { socket, connection } = connect({ dialect: v1 });
   connection.notify("1");

@@ -132,3 +132,28 @@ Deno.test("of one sender no more waits than its burst, and less where all of QUE
   for (let turns = 0; turns < 15; turns++) await endTurn();
   assertEquals(heard("chat").length, 14);
 });
+
+Deno.test("answers of a hook that come together reach all who read, too", async () => {
+  const { turn, endTurn } = createTurn();
+  const answered = Promise.withResolvers<void>();
+  const { connect, registry } = createTestApp({
+    turn,
+    settings: { MAX_QUEUE_BYTES: QUEUE_BYTES },
+    onMessage: () => answered.promise,
+  });
+  const bo = await connect("/chat/a");
+  for (let n = 0; n < 9; n++) {
+    const socket = await connect("/chat/a", { dialect: "v1" });
+    socket.say({ type: "join", name: "Ann" });
+    socket.say({ type: "chat", message: `${n}`.padEnd(60_000) });
+    await endTurn();
+  }
+  bo.isStuck = true;
+  answered.resolve();
+  for (let turns = 0; turns < 9; turns++) {
+    await endTurn();
+    bo.bufferedAmount = 0;
+  }
+  const chats = (bo.objects as { type: string }[]).filter(({ type }) => type === "chat");
+  assertEquals([chats.length, registry.counters.closes.tooSlow], [9, 0]);
+});

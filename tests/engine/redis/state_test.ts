@@ -3,9 +3,10 @@ import type { Engine } from "../../../handlers/engine/engine.ts";
 import { createRedisEngine } from "../../../handlers/engine/redis/engine.ts";
 import { silentLog } from "../../../handlers/util/log.ts";
 import { Proxy } from "../../support/proxy.ts";
-import { granted, hear } from "../../support/recorder.ts";
+import { granted, hear, untilGranted } from "../../support/recorder.ts";
+import { RedisCluster } from "../../support/redis_cluster.ts";
 import { patientClock, RedisServer, redisTest } from "../../support/redis_server.ts";
-import { sized } from "../../support/run.ts";
+import { IS_FULL, sized } from "../../support/run.ts";
 import { together } from "../../support/together.ts";
 import { range, ROOMY } from "../contract.ts";
 import { put, setsOf, stateOf } from "../state_contract.ts";
@@ -108,17 +109,31 @@ stateTest("a new epoch begins without state", async (one, _, server) => {
   assertEquals(await stateOf(one), "1 k=2");
 });
 
-schedules("two nodes on Redis", sized(20, 500), async (stack) => {
-  const server = stack.use(await RedisServer.start());
-  const open = () => createRedisEngine(server.url, SCHEDULE_LIMITS, patientClock, silentLog);
-  const nodes = [await open(), await open()];
-  stack.defer(async () => {
-    for (const node of nodes) await node.close();
-  });
-  const kill = async (index: number) => {
-    await nodes[index].close();
-    nodes[index] = await open();
-    return true;
-  };
-  return { nodes, kill };
-}, (name, fn) => redisTest(name, fn, step));
+/** Two nodes, each of which may end and come again. */
+const onRedis = (
+  name: string,
+  count: number,
+  start: () => Promise<AsyncDisposable & { url: string }>,
+) =>
+  schedules(`two nodes on ${name}`, count, async (stack) => {
+    const server = stack.use(await start());
+    const open = async () => {
+      const node = await createRedisEngine(server.url, SCHEDULE_LIMITS, patientClock, silentLog);
+      // One on each primary of a cluster.
+      for (const room of ["one", "two", "three"]) await untilGranted(() => node.read(room));
+      return node;
+    };
+    const nodes = [await open(), await open()];
+    stack.defer(async () => {
+      for (const node of nodes) await node.close();
+    });
+    const kill = async (index: number) => {
+      await nodes[index].close();
+      nodes[index] = await open();
+      return true;
+    };
+    return { nodes, kill };
+  }, (name, fn) => redisTest(name, fn, step));
+
+onRedis("Redis", sized(20, 2_000), () => RedisServer.start());
+if (IS_FULL) onRedis("a Redis Cluster", 500, () => RedisCluster.start());
