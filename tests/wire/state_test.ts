@@ -7,6 +7,7 @@ import {
   createTestApp,
   FakeClock,
   type FakeSocket,
+  handshakeHeaders,
   type TestAppOptions,
 } from "../support/fakes.ts";
 import { nextTurn } from "../support/inbox.ts";
@@ -166,6 +167,70 @@ Deno.test("bad input costs its sender an error and nobody anything", async () =>
   plain.say({ type: "set", key: "a", value: 1 });
   assertEquals(told(plain), [{ type: "error", message: "Invalid message format or not joined." }]);
   assertEquals([told(bob), registry.rooms.has("b")], [[], false]);
+});
+
+Deno.test("what a URL or header says of state is bad: its sender has a 400, or the whole state for a since", async () => {
+  const { ask, hear, set, turn, request, engine, registry } = stateServer();
+  set("a", 1);
+  const bob = await hear();
+  await turn();
+  const [{ epoch }] = told(bob);
+  const odd = ["", "null", "true", "-1", "1.5", "1e300", "x", "[]", "{}", '"1"'];
+  const statusOf = async (response: Promise<Response>) => {
+    const { status, body } = await response;
+    await body?.cancel();
+    return status;
+  };
+  const wanted = [
+    ...odd.map((state) => ({ state })),
+    ...[...odd, "9", "60001"].map((every) => ({ state: "1", every })),
+  ];
+  for (const one of wanted) {
+    const query = new URLSearchParams(one);
+    const headers = handshakeHeaders("v1");
+    assertEquals(await statusOf(ask(`/chat/new?${query}`, { headers })), 400, `${query}`);
+    assertEquals(await statusOf(ask(`/rooms/new/events?${query}`)), 400, `${query}`);
+  }
+  for (const ttl of [...odd, "0", "31536001"]) {
+    const path = `/b?${new URLSearchParams({ ttl })}`;
+    for (const method of ["PUT", "DELETE"]) {
+      assertEquals(
+        await statusOf(request(method, path, method === "PUT" ? 1 : undefined)),
+        400,
+        ttl,
+      );
+    }
+  }
+  for (
+    const rev of [
+      "1",
+      "*",
+      'W/"1"',
+      '""',
+      '"-1"',
+      '"1.5"',
+      '"x"',
+      '"1", "2"',
+      `"${"9".repeat(16)}"`,
+    ]
+  ) {
+    assertEquals(await statusOf(request("PUT", "/b", 1, { "if-match": rev })), 400, rev);
+  }
+  assertEquals([told(bob), engine.changes.length, registry.rooms.has("new")], [[], 1, false]);
+  for (const since of [...odd, ":", `${epoch}:`, `${epoch}:-1`, `${epoch}:1.5`, `${epoch}:9`]) {
+    const query = new URLSearchParams({ state: "1", since });
+    const cid = await hear(`${query}`);
+    await turn();
+    assertEquals(outline(cid), [["welcome", 1], ["state", 1]], since);
+    const { entries, ...rest } = await (await request("GET", `?${query}`)).json();
+    assertEquals([rest.since, entries.length], [undefined, 1], since);
+    cid.end();
+  }
+  // A value is any JSON but null.
+  const values = [true, -1, 1.5, "x", [], {}, 1e300, [null], false, 0, ""];
+  for (const value of values) assertEquals(await statusOf(request("PUT", "/b", value)), 200);
+  await turn();
+  assertEquals(told(bob).map(({ value }) => value), values);
 });
 
 Deno.test("a resume by since gets what changed behind it, another epoch the whole state", async () => {
