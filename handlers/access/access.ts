@@ -169,8 +169,9 @@ export class Access {
     if (origin === null || this.readerOf(request, info) !== undefined) return;
     const text = this.#origins.explain(origin);
     const seen = this.#refusedOrigins;
-    if (!seen.has(origin) && seen.size < MAX_REFUSED_ORIGINS && origin.length < 300) {
-      seen.add(origin);
+    // By its text: an origin in other letters is the same, and those that are none are one.
+    if (!seen.has(text) && seen.size < MAX_REFUSED_ORIGINS && origin.length < 300) {
+      seen.add(text);
       this.#rules.log.warn(`Refused a page: ${text}`, { event: "origin_refused", origin });
     }
     throw forbidden(text);

@@ -54,8 +54,8 @@ export class OriginRules {
     const sent = origin.toLowerCase();
     if (!PLAIN.test(sent) || !isOrigin(sent)) return "This origin is not allowed.";
     return this.rules.join() === SAME_ORIGIN.join()
-      ? `The origin ${sent} is not allowed: the allowed origins same,${sent} would allow it.`
-      : `The origin ${sent} is not allowed: it is none of the allowed origins.`;
+      ? `The origin ${sent} is not allowed: --allowed-origins same,${sent} would allow it (in code allowedOrigins).`
+      : `The origin ${sent} is not allowed: it is not among --allowed-origins (in code allowedOrigins).`;
   }
 }
 

@@ -6,7 +6,6 @@ import type { Head, Wanted } from "../protocol/position.ts";
 import type { RoomEvent } from "../protocol/room_event.ts";
 import { chain, type MaybePromise } from "../util/maybe_promise.ts";
 import { DirectFanOut, type FanOut, MergedFanOut } from "./batch.ts";
-import { Intake } from "./intake.ts";
 import type { Room } from "./room.ts";
 import { StateListeners } from "./state_listeners.ts";
 import type { Subscriber } from "./subscriber.ts";
@@ -34,11 +33,7 @@ export class Audience implements Host {
   /** Those who subscribe to the state; there only while somebody does. */
   #state?: StateListeners;
 
-  readonly intake: Intake;
-
-  constructor(readonly room: Room) {
-    this.intake = new Intake(room.registry);
-  }
+  constructor(readonly room: Room) {}
 
   get state(): StateListeners {
     return this.#state ??= new StateListeners(this);

@@ -15,6 +15,7 @@ import { Bans } from "./bans.ts";
 import { Counters } from "./counters.ts";
 import { drain } from "./drain.ts";
 import { Turn } from "./flush.ts";
+import { Intake } from "./intake.ts";
 import { LoadWatch } from "./load.ts";
 import { Room } from "./room.ts";
 import type { End, Subscriber } from "./subscriber.ts";
@@ -51,6 +52,7 @@ export class Registry {
   readonly clock: Clock;
   readonly limits: Limits;
   readonly load: LoadWatch;
+  readonly intake: Intake = new Intake(this);
   readonly hooks: HookCaller;
   /** Users who were sent away. */
   readonly bans: Bans = new Bans(this);

@@ -66,18 +66,29 @@ export class Room {
       };
       // On a message's way nothing is made for a hook that is not there.
       if (!hooks.has("onMessage")) return this.#enter(from, cost, () => send(text));
-      return this.#ask(from, (as) => hooks.message(as, message, kind, text), send);
+      return this.#ask(from, cost, (as) => hooks.message(as, message, kind, text), send);
     });
   }
 
-  /** Counts a message in, and goes on as soon as its sender's line and the room let it in. */
-  #enter<T>(from: Sender, { size }: Cost, next: () => MaybePromise<T>): MaybePromise<T> {
-    return chain(from.line.hold<void>(() => this.#audience?.intake.take(size)), next);
+  /** Goes on as soon as its sender's line and the turn let a message in. */
+  #enter<T>(
+    from: Sender,
+    { size }: Cost,
+    next: () => MaybePromise<T | Rejection>,
+  ): MaybePromise<T | Rejection> {
+    const entered = this.registry.intake.enter(from, size, () => this.#take(size));
+    return chain<void | Rejection, T | Rejection>(entered, (refusal) => refusal ?? next());
+  }
+
+  /** What nobody hears fills no queue. */
+  #take(size: number): Promise<void> | undefined {
+    return this.#audience && this.registry.intake.take(size);
   }
 
   /** Asks a hook what becomes of what a sender says, and goes on with that if it is not refused. */
   #ask<T>(
     from: Sender,
+    { size }: Cost,
     hook: (from: From) => MaybePromise<string | Rejection>,
     next: (text: string) => MaybePromise<T | Rejection>,
   ): MaybePromise<T | Rejection> {
@@ -88,10 +99,9 @@ export class Room {
     };
     // Many answers may come in one turn: what they let through is counted in behind them.
     const take = (text: string | Rejection) =>
-      typeof text !== "string"
-        ? text
-        : chain(this.#audience?.intake.take(byteLength(text)), () => text);
-    const asked = from.line.hold(() => chain<string | Rejection, string | Rejection>(ask(), take));
+      typeof text !== "string" ? text : chain(this.#take(byteLength(text)), () => text);
+    const task = () => chain<string | Rejection, string | Rejection>(ask(), take);
+    const asked = this.registry.intake.enter(from, size, task);
     return chain<string | Rejection, T | Rejection>(asked, (text) => {
       // It checks the sender again, who may have left while the hook took its time.
       return typeof text === "string" ? next(text) : text;
@@ -130,7 +140,7 @@ export class Room {
         return this.checkSender(from) ?? this.change({ ...change, value, sender, owner });
       };
       if (!hooks.has("onSet")) return this.#enter(from, cost, () => set(text));
-      return this.#ask(from, (as) => hooks.set(as, change.key, value, text), set);
+      return this.#ask(from, cost, (as) => hooks.set(as, change.key, value, text), set);
     });
   }
 

@@ -50,6 +50,8 @@ export interface Sender {
 /** Keeps one sender's order where something that it sent has to wait. */
 export class Line {
   #last?: Promise<unknown>;
+  /** What its messages that wait take; see the intake. */
+  waitingBytes = 0;
 
   /** Runs a task behind those that hold the line: in the same call if none does. */
   run<T>(task: () => MaybePromise<T>): MaybePromise<T> {

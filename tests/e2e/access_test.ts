@@ -51,7 +51,8 @@ Deno.test("ALLOWED_ORIGINS: a page of another origin gets 403, who sends no Orig
   assertEquals(await why.json(), {
     type: "error",
     code: "forbidden",
-    message: "The origin https://b.example is not allowed: it is none of the allowed origins.",
+    message:
+      "The origin https://b.example is not allowed: it is not among --allowed-origins (in code allowedOrigins).",
   });
 });
 

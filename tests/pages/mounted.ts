@@ -58,7 +58,7 @@ browserTest(
     }, `${strict.url}/chat`);
     assertEquals(why, [
       403,
-      `The origin ${origin} is not allowed: it is none of the allowed origins.`,
+      `The origin ${origin} is not allowed: it is not among --allowed-origins (in code allowedOrigins).`,
     ]);
   },
 );

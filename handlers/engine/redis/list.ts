@@ -35,15 +35,15 @@ export class RoomList {
     if (names.length > 0) this.#send(["ZREM", this.#key, ...names]);
   }
 
-  /** All names after one, page by page; `undefined` for a page that Redis does not give. */
-  async *pages(after = ""): AsyncGenerator<string[] | undefined> {
-    const page = ["BYLEX", "LIMIT", "0", String(BATCH_ROOMS)];
-    for (let last = after, count = BATCH_ROOMS; count === BATCH_ROOMS;) {
-      const range = [last === "" ? "-" : `(${last}`, "+", ...page];
+  /** All names after one, page by page, `first` in the first; `undefined` for a page that Redis does not give. */
+  async *pages(after = "", first = BATCH_ROOMS): AsyncGenerator<string[] | undefined> {
+    let last = after;
+    for (let size = first, isLast = false; !isLast; size = BATCH_ROOMS) {
+      const range = [last === "" ? "-" : `(${last}`, "+", "BYLEX", "LIMIT", "0", `${size}`];
       const names = await this.#send(["ZRANGE", this.#key, ...range]);
       if (!Array.isArray(names)) return yield undefined;
       yield names;
-      count = names.length;
+      isLast = names.length < size;
       last = names.at(-1);
     }
   }
@@ -70,7 +70,7 @@ export class RoomList {
 
   async summaries(after: string, limit: number): Promise<RoomSummary[] | Refusal> {
     const found: RoomSummary[] = [];
-    for await (const names of this.pages(after)) {
+    for await (const names of this.pages(after, Math.min(limit, BATCH_ROOMS))) {
       if (!names) return UNAVAILABLE;
       const unused: string[] = [];
       for (const { room, seq, members, hosts, listeners, isLeft } of await this.read(names)) {

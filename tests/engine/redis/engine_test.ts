@@ -364,6 +364,9 @@ redisTest(
     laterMs = 1_000;
     await one.rooms("", 1_000);
     assertEquals(await count("hlen") - before, 1_002);
+    // Whoever asks for one room has one read.
+    assertEquals((await granted(one.rooms("r1", 1))).map(({ room }) => room), ["r10"]);
+    assertEquals(await count("hlen") - before, 1_003);
   },
 );
 
