@@ -636,66 +636,76 @@ class Model {
   }
 }
 
-Deno.test("every subscriber's map equals the room's at each rev that it was told", async () => {
-  for (let seed = SEED; seed < SEED + sized(5, 2_000); seed++) {
-    const random = new Random(seed);
-    const { hear, set, turn, clock, engine } = stateServer();
-    const history = new Map<number, Map<string, unknown>>([[0, new Map()]]);
-    const clients: { model: Model; socket: FakeSocket; query: string; says: boolean }[] = [];
-    for (const query of ["state=1", "state=1", "state=1&every=30", "state=1&every=100"]) {
-      const says = random.chance(0.5);
-      clients.push({ model: new Model(), socket: await hear(query), query, says });
+/** Plays a schedule of changes, resumes, slow readers and those who say what they got. */
+async function playSchedule(seed: number): Promise<void> {
+  const random = new Random(seed);
+  const { hear, set, turn, clock, engine } = stateServer();
+  const history = new Map<number, Map<string, unknown>>([[0, new Map()]]);
+  const clients: { model: Model; socket: FakeSocket; query: string; says: boolean }[] = [];
+  for (const query of ["state=1", "state=1", "state=1&every=30", "state=1&every=100"]) {
+    const says = random.chance(0.5);
+    clients.push({ model: new Model(), socket: await hear(query), query, says });
+  }
+  const check = () => {
+    for (const { model, socket } of clients) {
+      for (const object of told(socket)) {
+        if (!model.apply(object)) continue;
+        assertEquals(model.map, history.get(model.rev), `seed ${seed}, rev ${model.rev}`);
+      }
     }
-    const check = () => {
-      for (const { model, socket } of clients) {
-        for (const object of told(socket)) {
-          if (!model.apply(object)) continue;
-          assertEquals(model.map, history.get(model.rev), `seed ${seed}, rev ${model.rev}`);
-        }
+  };
+  for (let step = 0; step < 60; step++) {
+    const client = random.pick(clients);
+    const { socket, model } = client;
+    const what = random.below(8);
+    if (what < 4) {
+      for (let i = random.below(20); i >= 0; i--) {
+        const value = random.chance(0.3)
+          ? null
+          : "x".repeat(random.below(random.pick([10, 4_000])));
+        const key = `k${random.below(8)}`;
+        const map = new Map(history.get(engine.map.rev));
+        if (value === null) map.delete(key);
+        else map.set(key, value);
+        // What the engine refuses to count is no change.
+        if (value !== null || engine.map.get(key)) history.set(engine.map.rev + 1, map);
+        set(key, value);
       }
-    };
-    for (let step = 0; step < 60; step++) {
-      const client = random.pick(clients);
-      const { socket, model } = client;
-      const what = random.below(8);
-      if (what < 4) {
-        for (let i = random.below(20); i >= 0; i--) {
-          const value = random.chance(0.3)
-            ? null
-            : "x".repeat(random.below(random.pick([10, 4_000])));
-          const key = `k${random.below(8)}`;
-          const map = new Map(history.get(engine.map.rev));
-          if (value === null) map.delete(key);
-          else map.set(key, value);
-          // What the engine refuses to count is no change.
-          if (value !== null || engine.map.get(key)) history.set(engine.map.rev + 1, map);
-          set(key, value);
-        }
-      } else if (what === 4) socket.bufferedAmount = random.pick([0, 200_000]);
-      else if (what === 5) clock.tick(random.pick([10, 50, 100]));
-      else if (what === 6 && client.says && model.rev >= 0) {
-        socket.say({ type: "got", rev: model.rev });
-      } else if (what === 7) {
-        await turn();
-        check();
-        socket.drop();
-        client.socket = await hear(`${client.query}&since=${model.epoch}:${model.rev}`);
-      }
-      if (random.chance(0.5)) await turn();
-      check();
-    }
-    for (let round = 0; round < 3; round++) {
-      for (const { socket, model, says } of clients) {
-        socket.bufferedAmount = 0;
-        if (says && model.rev >= 0) socket.say({ type: "got", rev: model.rev });
-      }
-      clock.tick(100);
+    } else if (what === 4) socket.bufferedAmount = random.pick([0, 200_000]);
+    else if (what === 5) clock.tick(random.pick([10, 50, 100]));
+    else if (what === 6 && client.says && model.rev >= 0) {
+      socket.say({ type: "got", rev: model.rev });
+    } else if (what === 7) {
       await turn();
       check();
+      socket.drop();
+      client.socket = await hear(`${client.query}&since=${model.epoch}:${model.rev}`);
     }
-    for (const { model, socket } of clients) {
-      assertEquals([model.rev, socket.closes], [engine.map.rev, []], `seed ${seed} ends behind`);
+    if (random.chance(0.5)) await turn();
+    check();
+  }
+  for (let round = 0; round < 3; round++) {
+    for (const { socket, model, says } of clients) {
+      socket.bufferedAmount = 0;
+      if (says && model.rev >= 0) socket.say({ type: "got", rev: model.rev });
     }
+    clock.tick(100);
+    await turn();
+    check();
+  }
+  for (const { model, socket } of clients) {
+    assertEquals([model.rev, socket.closes], [engine.map.rev, []], `seed ${seed} ends behind`);
+  }
+}
+
+/** They mostly wait for the end of a turn. */
+const SCHEDULES_AT_ONCE = 50;
+
+Deno.test("every subscriber's map equals the room's at each rev that it was told", async () => {
+  const end = SEED * 10_000 + sized(25, 2_000);
+  for (let seed = SEED * 10_000; seed < end; seed += SCHEDULES_AT_ONCE) {
+    const count = Math.min(SCHEDULES_AT_ONCE, end - seed);
+    await Promise.all(Array.from({ length: count }, (_, i) => playSchedule(seed + i)));
   }
 });
 
