@@ -8,6 +8,7 @@ import {
   FakeClock,
   type FakeSocket,
   handshakeHeaders,
+  infoOf,
   type TestAppOptions,
 } from "../support/fakes.ts";
 import { nextTurn } from "../support/inbox.ts";
@@ -589,6 +590,48 @@ Deno.test("near QUEUE_MB a state that fits no queue waits, and evicts nobody", a
     assertEquals(outline(socket), Array(3).fill(["state", 30, 0]));
     assertEquals(socket.closes, []);
   }
+});
+
+Deno.test("a set costs its sender what a message does, of MESSAGE_RATE, BYTE_RATE and POST_RATE", async () => {
+  const allowed = async (
+    settings: TestAppOptions["settings"],
+    send: (server: ReturnType<typeof stateServer>) => Promise<() => Promise<boolean>>,
+  ) => {
+    const isTaken = await send(stateServer({ settings }));
+    for (let count = 0; count < 500; count++) if (!await isTaken()) return count;
+  };
+  const bySocket = (fields: Fields) => async ({ hear, turn }: ReturnType<typeof stateServer>) => {
+    const ann = await hear("");
+    ann.say({ type: "join", name: "Ann" });
+    let count = 0;
+    return async () => {
+      ann.say({ ...fields, id: `${1_000 + count++}` });
+      await turn();
+      return told(ann).every(({ code }) => code !== "rate_limited");
+    };
+  };
+  const text = "x".repeat(2_000);
+  // Both lines have the same length.
+  const set = bySocket({ type: "set", key: "k", value: text });
+  const chat = bySocket({ type: "chat", message: text + " ".repeat(7) });
+  for (const settings of [{ MESSAGE_RATE: 5 }, { BYTE_RATE: 20_000 }]) {
+    const counts = [await allowed(settings, set), await allowed(settings, chat)];
+    assert(counts[0]! > 0 && counts[0] === counts[1], `${counts} of ${JSON.stringify(settings)}`);
+  }
+  const byPost = (method: string, path: string) => ({ ask }: ReturnType<typeof stateServer>) => {
+    const headers = { "content-type": "application/json" };
+    return Promise.resolve(async () => {
+      const request = { method, headers, body: '{"message":"x"}' };
+      const { status, body } = await ask(path, request, infoOf("192.0.2.1"));
+      await body?.cancel();
+      return status !== 429;
+    });
+  };
+  const counts = await Promise.all([
+    allowed({ POST_RATE: 5 }, byPost("PUT", "/rooms/ops/state/k")),
+    allowed({ POST_RATE: 5 }, byPost("POST", "/rooms/ops/messages")),
+  ]);
+  assert(counts[0]! > 0 && counts[0] === counts[1], `${counts} of POST_RATE`);
 });
 
 Deno.test("a key may be escaped in a path", async () => {
