@@ -1,6 +1,7 @@
 /** A room's state on the wire: set, state, withholding, pacing, HTTP, event streams. `handlers/README.md`, State. */
 import { assert, assertEquals, assertRejects } from "@std/assert";
 import { createParley, ParleyError } from "../../handlers/parley.ts";
+import { StateMap } from "../../handlers/engine/state_map.ts";
 import type { Fields } from "../support/clients.ts";
 import { EventReader } from "../support/event_source.ts";
 import {
@@ -329,8 +330,16 @@ Deno.test("every gives changes together, with one encoding, and costs nothing wh
   clock.tick(39);
   await turn();
   assertEquals(viewers.map(outline), [[], []]);
+  const { since } = StateMap.prototype;
+  let reads = 0;
+  StateMap.prototype.since = function (rev) {
+    reads++;
+    return since.call(this, rev);
+  };
+  using _ = { [Symbol.dispose]: () => void (StateMap.prototype.since = since) };
   clock.tick(1);
   await turn();
+  assertEquals(reads, 1, "what is encoded is read once for all of them");
   assertEquals(viewers.map(outline), [[["state", 53, 51]], [["state", 53, 51]]]);
   set("b");
   viewers.forEach((viewer) => viewer.end());
