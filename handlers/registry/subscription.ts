@@ -75,7 +75,8 @@ export class Subscription {
     if (!this.isCurrent) return;
     const { room, subscriber } = this;
     this.#from = { ...this.audience.head };
-    this.#held = [];
+    // It may have joined while it waited: it hears of that behind the welcome.
+    this.#held = this.#held?.filter(([event]) => this.#isOwnJoin(event));
     const { clock, queueLimit } = room.registry;
     if (this.hasState) {
       const { state } = this.audience;
@@ -92,6 +93,12 @@ export class Subscription {
       }
     }
     this.#readReplay();
+  }
+
+  #isOwnJoin(event: RoomEvent): boolean {
+    const { user } = this.subscriber.rights;
+    return event.type === "status" && event.event === "join" && event.name === this.name &&
+      event.user === user;
   }
 
   #readReplay(state?: StateSpan): void {

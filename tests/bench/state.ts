@@ -1,7 +1,8 @@
 /**
  * What a room's state costs: 1,000 keys that change 50,000 times a second in all, and 200 viewers that
  * get the changes together (`every=100`); the same beside 5 viewers that read 64 kB a second and say what
- * they got; the same work on servers that tell everybody each change; then `set` against `chat`.
+ * they got; the same work on servers that tell everybody each change; then `set` against `chat`, and what
+ * a key takes in memory.
  *
  *     deno run -A tests/bench/state.ts [--seconds S] [--rate CHANGES] [--viewers N]
  *
@@ -11,7 +12,8 @@
  */
 import { freePort } from "../support/process.ts";
 import { readFlags } from "./flags.ts";
-import { cpuSeconds } from "./proc.ts";
+import { collectGarbage } from "./inspector.ts";
+import { cpuSeconds, residentBytes } from "./proc.ts";
 import { ServerProcess } from "./server_process.ts";
 import { here, installedVersion, SERVERS } from "./servers.ts";
 import { Counter, elapsedMs, quantile, readSlowly, type Value, Viewer } from "./state_viewers.ts";
@@ -211,6 +213,50 @@ async function rateOf(room: string, line: (index: number) => string): Promise<nu
   return COUNT / took;
 }
 
+/** Bytes of memory for each key of 100 full rooms with values of 100 bytes; ten rooms more warm up. */
+async function keyBytes(): Promise<number> {
+  const [at, inspector] = [freePort(), freePort()];
+  const process = await ServerProcess.start({
+    args: [Deno.execPath(), "run", `--inspect=127.0.0.1:${inspector}`, "-A"]
+      .concat(here("../../main.ts"), "--port", String(at)),
+    env: {
+      MESSAGE_RATE: "0",
+      BYTE_RATE: "0",
+      JOIN_RATE: "0",
+      HISTORY_MB: "4000",
+      LOG_LEVEL: "error",
+    },
+  }, at);
+  try {
+    const setter = await open("/chat/full-0", (text) => {
+      for (const [, id] of text.matchAll(/"ack","id":"(\d+)"/g)) acked = Number(id);
+    }, at);
+    let acked = -1;
+    const fill = async (first: number, last: number) => {
+      for (let room = first; room <= last; room++) {
+        setter.send(`{"type":"join","name":"gateway","room":"full-${room}"}`);
+        for (let key = 0; key < KEYS; key++) {
+          const value = `"${`${room} ${key}`.padEnd(98, "x")}"`;
+          const id = key === KEYS - 1 ? `,"id":"${room}"` : "";
+          setter.send(
+            `{"type":"set","room":"full-${room}","key":"s/${key}","value":${value}${id}}`,
+          );
+        }
+        while (acked < room) await wait(1);
+        setter.send(`{"type":"leave","room":"full-${room}"}`);
+      }
+      await collectGarbage(inspector);
+      await wait(500);
+      await collectGarbage(inspector);
+      return residentBytes(process.pid);
+    };
+    const before = await fill(1, 10);
+    return (await fill(11, 110) - before) / (100 * KEYS);
+  } finally {
+    await process.stop();
+  }
+}
+
 try {
   console.log("| what | figure | |\n| --- | --: | --- |");
   await fanOut("warm-up", 0);
@@ -232,6 +278,8 @@ try {
   const [median, cost] = [ratios, costs].map((all) => all.sort((a, b) => a - b)[2]);
   report("set ÷ chat with history, 32 listeners", median.toFixed(2), median >= 0.9);
   report("the same in the server's processor time", cost.toFixed(2));
+  const bytes = Math.round(await keyBytes());
+  report("memory of a key with a value of 100 bytes", `${bytes} bytes`, bytes <= 600);
 } finally {
   await server.stop();
 }

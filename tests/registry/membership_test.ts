@@ -90,6 +90,26 @@ Deno.test("messages wait for the join before them, in their order", async () => 
   assertEquals(heard, ["Ann joined the chat.", 1, "Anna joined the chat.", 2, [3], 4]);
 });
 
+Deno.test("whoever joins while the room's state has to wait hears of that behind the welcome", async () => {
+  const { clock, connect } = createTestApp();
+  const ann = await connect("/chat/ops", { dialect: "v1" });
+  const bob = await connect("/chat/news", { dialect: "v1" });
+  await nextTurn();
+  ann.take();
+  ann.bufferedAmount = 200_000;
+  ann.say({ type: "join", name: "Ann", room: "news", state: true });
+  bob.say({ type: "join", name: "Bob" });
+  await nextTurn();
+  ann.bufferedAmount = 0;
+  clock.tick(50);
+  await nextTurn();
+  assertEquals(typesOf(ann), [
+    ["welcome", undefined],
+    ["state", undefined],
+    ["status", "Ann"],
+  ]);
+});
+
 Deno.test("members are counted once they have joined, and out, however late the engine answers", async () => {
   for (const end of ["before the answer", "after it"]) {
     const engine = createLateEngine("host", "join", "publish", "members", "read");

@@ -1,12 +1,15 @@
 /** A room's state on the wire: set, state, withholding, pacing, HTTP, event streams. `handlers/README.md`, State. */
 import { assert, assertEquals, assertRejects } from "@std/assert";
 import { createParley, ParleyError } from "../../handlers/parley.ts";
+import { StateMap } from "../../handlers/engine/state_map.ts";
 import type { Fields } from "../support/clients.ts";
 import { EventReader } from "../support/event_source.ts";
 import {
   createTestApp,
   FakeClock,
   type FakeSocket,
+  handshakeHeaders,
+  infoOf,
   type TestAppOptions,
 } from "../support/fakes.ts";
 import { nextTurn } from "../support/inbox.ts";
@@ -168,6 +171,70 @@ Deno.test("bad input costs its sender an error and nobody anything", async () =>
   assertEquals([told(bob), registry.rooms.has("b")], [[], false]);
 });
 
+Deno.test("what a URL or header says of state is bad: its sender has a 400, or the whole state for a since", async () => {
+  const { ask, hear, set, turn, request, engine, registry } = stateServer();
+  set("a", 1);
+  const bob = await hear();
+  await turn();
+  const [{ epoch }] = told(bob);
+  const odd = ["", "null", "true", "-1", "1.5", "1e300", "x", "[]", "{}", '"1"'];
+  const statusOf = async (response: Promise<Response>) => {
+    const { status, body } = await response;
+    await body?.cancel();
+    return status;
+  };
+  const wanted = [
+    ...odd.map((state) => ({ state })),
+    ...[...odd, "9", "60001"].map((every) => ({ state: "1", every })),
+  ];
+  for (const one of wanted) {
+    const query = new URLSearchParams(one);
+    const headers = handshakeHeaders("v1");
+    assertEquals(await statusOf(ask(`/chat/new?${query}`, { headers })), 400, `${query}`);
+    assertEquals(await statusOf(ask(`/rooms/new/events?${query}`)), 400, `${query}`);
+  }
+  for (const ttl of [...odd, "0", "31536001"]) {
+    const path = `/b?${new URLSearchParams({ ttl })}`;
+    for (const method of ["PUT", "DELETE"]) {
+      assertEquals(
+        await statusOf(request(method, path, method === "PUT" ? 1 : undefined)),
+        400,
+        ttl,
+      );
+    }
+  }
+  for (
+    const rev of [
+      "1",
+      "*",
+      'W/"1"',
+      '""',
+      '"-1"',
+      '"1.5"',
+      '"x"',
+      '"1", "2"',
+      `"${"9".repeat(16)}"`,
+    ]
+  ) {
+    assertEquals(await statusOf(request("PUT", "/b", 1, { "if-match": rev })), 400, rev);
+  }
+  assertEquals([told(bob), engine.changes.length, registry.rooms.has("new")], [[], 1, false]);
+  for (const since of [...odd, ":", `${epoch}:`, `${epoch}:-1`, `${epoch}:1.5`, `${epoch}:9`]) {
+    const query = new URLSearchParams({ state: "1", since });
+    const cid = await hear(`${query}`);
+    await turn();
+    assertEquals(outline(cid), [["welcome", 1], ["state", 1]], since);
+    const { entries, ...rest } = await (await request("GET", `?${query}`)).json();
+    assertEquals([rest.since, entries.length], [undefined, 1], since);
+    cid.end();
+  }
+  // A value is any JSON but null.
+  const values = [true, -1, 1.5, "x", [], {}, 1e300, [null], false, 0, ""];
+  for (const value of values) assertEquals(await statusOf(request("PUT", "/b", value)), 200);
+  await turn();
+  assertEquals(told(bob).map(({ value }) => value), values);
+});
+
 Deno.test("a resume by since gets what changed behind it, another epoch the whole state", async () => {
   const { hear, set, turn } = stateServer();
   const first = await hear();
@@ -263,8 +330,16 @@ Deno.test("every gives changes together, with one encoding, and costs nothing wh
   clock.tick(39);
   await turn();
   assertEquals(viewers.map(outline), [[], []]);
+  const { since } = StateMap.prototype;
+  let reads = 0;
+  StateMap.prototype.since = function (rev) {
+    reads++;
+    return since.call(this, rev);
+  };
+  using _ = { [Symbol.dispose]: () => void (StateMap.prototype.since = since) };
   clock.tick(1);
   await turn();
+  assertEquals(reads, 1, "what is encoded is read once for all of them");
   assertEquals(viewers.map(outline), [[["state", 53, 51]], [["state", 53, 51]]]);
   set("b");
   viewers.forEach((viewer) => viewer.end());
@@ -526,6 +601,48 @@ Deno.test("near QUEUE_MB a state that fits no queue waits, and evicts nobody", a
   }
 });
 
+Deno.test("a set costs its sender what a message does, of MESSAGE_RATE, BYTE_RATE and POST_RATE", async () => {
+  const allowed = async (
+    settings: TestAppOptions["settings"],
+    send: (server: ReturnType<typeof stateServer>) => Promise<() => Promise<boolean>>,
+  ) => {
+    const isTaken = await send(stateServer({ settings }));
+    for (let count = 0; count < 500; count++) if (!await isTaken()) return count;
+  };
+  const bySocket = (fields: Fields) => async ({ hear, turn }: ReturnType<typeof stateServer>) => {
+    const ann = await hear("");
+    ann.say({ type: "join", name: "Ann" });
+    let count = 0;
+    return async () => {
+      ann.say({ ...fields, id: `${1_000 + count++}` });
+      await turn();
+      return told(ann).every(({ code }) => code !== "rate_limited");
+    };
+  };
+  const text = "x".repeat(2_000);
+  // Both lines have the same length.
+  const set = bySocket({ type: "set", key: "k", value: text });
+  const chat = bySocket({ type: "chat", message: text + " ".repeat(7) });
+  for (const settings of [{ MESSAGE_RATE: 5 }, { BYTE_RATE: 20_000 }]) {
+    const counts = [await allowed(settings, set), await allowed(settings, chat)];
+    assert(counts[0]! > 0 && counts[0] === counts[1], `${counts} of ${JSON.stringify(settings)}`);
+  }
+  const byPost = (method: string, path: string) => ({ ask }: ReturnType<typeof stateServer>) => {
+    const headers = { "content-type": "application/json" };
+    return Promise.resolve(async () => {
+      const request = { method, headers, body: '{"message":"x"}' };
+      const { status, body } = await ask(path, request, infoOf("192.0.2.1"));
+      await body?.cancel();
+      return status !== 429;
+    });
+  };
+  const counts = await Promise.all([
+    allowed({ POST_RATE: 5 }, byPost("PUT", "/rooms/ops/state/k")),
+    allowed({ POST_RATE: 5 }, byPost("POST", "/rooms/ops/messages")),
+  ]);
+  assert(counts[0]! > 0 && counts[0] === counts[1], `${counts} of POST_RATE`);
+});
+
 Deno.test("a key may be escaped in a path", async () => {
   const { request, engine } = stateServer();
   await (await request("PUT", "/a%3Ab/c", 1)).body?.cancel();
@@ -571,66 +688,76 @@ class Model {
   }
 }
 
-Deno.test("every subscriber's map equals the room's at each rev that it was told", async () => {
-  for (let seed = SEED; seed < SEED + sized(5, 2_000); seed++) {
-    const random = new Random(seed);
-    const { hear, set, turn, clock, engine } = stateServer();
-    const history = new Map<number, Map<string, unknown>>([[0, new Map()]]);
-    const clients: { model: Model; socket: FakeSocket; query: string; says: boolean }[] = [];
-    for (const query of ["state=1", "state=1", "state=1&every=30", "state=1&every=100"]) {
-      const says = random.chance(0.5);
-      clients.push({ model: new Model(), socket: await hear(query), query, says });
+/** Plays a schedule of changes, resumes, slow readers and those who say what they got. */
+async function playSchedule(seed: number): Promise<void> {
+  const random = new Random(seed);
+  const { hear, set, turn, clock, engine } = stateServer();
+  const history = new Map<number, Map<string, unknown>>([[0, new Map()]]);
+  const clients: { model: Model; socket: FakeSocket; query: string; says: boolean }[] = [];
+  for (const query of ["state=1", "state=1", "state=1&every=30", "state=1&every=100"]) {
+    const says = random.chance(0.5);
+    clients.push({ model: new Model(), socket: await hear(query), query, says });
+  }
+  const check = () => {
+    for (const { model, socket } of clients) {
+      for (const object of told(socket)) {
+        if (!model.apply(object)) continue;
+        assertEquals(model.map, history.get(model.rev), `seed ${seed}, rev ${model.rev}`);
+      }
     }
-    const check = () => {
-      for (const { model, socket } of clients) {
-        for (const object of told(socket)) {
-          if (!model.apply(object)) continue;
-          assertEquals(model.map, history.get(model.rev), `seed ${seed}, rev ${model.rev}`);
-        }
+  };
+  for (let step = 0; step < 60; step++) {
+    const client = random.pick(clients);
+    const { socket, model } = client;
+    const what = random.below(8);
+    if (what < 4) {
+      for (let i = random.below(20); i >= 0; i--) {
+        const value = random.chance(0.3)
+          ? null
+          : "x".repeat(random.below(random.pick([10, 4_000])));
+        const key = `k${random.below(8)}`;
+        const map = new Map(history.get(engine.map.rev));
+        if (value === null) map.delete(key);
+        else map.set(key, value);
+        // What the engine refuses to count is no change.
+        if (value !== null || engine.map.get(key)) history.set(engine.map.rev + 1, map);
+        set(key, value);
       }
-    };
-    for (let step = 0; step < 60; step++) {
-      const client = random.pick(clients);
-      const { socket, model } = client;
-      const what = random.below(8);
-      if (what < 4) {
-        for (let i = random.below(20); i >= 0; i--) {
-          const value = random.chance(0.3)
-            ? null
-            : "x".repeat(random.below(random.pick([10, 4_000])));
-          const key = `k${random.below(8)}`;
-          const map = new Map(history.get(engine.map.rev));
-          if (value === null) map.delete(key);
-          else map.set(key, value);
-          // What the engine refuses to count is no change.
-          if (value !== null || engine.map.get(key)) history.set(engine.map.rev + 1, map);
-          set(key, value);
-        }
-      } else if (what === 4) socket.bufferedAmount = random.pick([0, 200_000]);
-      else if (what === 5) clock.tick(random.pick([10, 50, 100]));
-      else if (what === 6 && client.says && model.rev >= 0) {
-        socket.say({ type: "got", rev: model.rev });
-      } else if (what === 7) {
-        await turn();
-        check();
-        socket.drop();
-        client.socket = await hear(`${client.query}&since=${model.epoch}:${model.rev}`);
-      }
-      if (random.chance(0.5)) await turn();
-      check();
-    }
-    for (let round = 0; round < 3; round++) {
-      for (const { socket, model, says } of clients) {
-        socket.bufferedAmount = 0;
-        if (says && model.rev >= 0) socket.say({ type: "got", rev: model.rev });
-      }
-      clock.tick(100);
+    } else if (what === 4) socket.bufferedAmount = random.pick([0, 200_000]);
+    else if (what === 5) clock.tick(random.pick([10, 50, 100]));
+    else if (what === 6 && client.says && model.rev >= 0) {
+      socket.say({ type: "got", rev: model.rev });
+    } else if (what === 7) {
       await turn();
       check();
+      socket.drop();
+      client.socket = await hear(`${client.query}&since=${model.epoch}:${model.rev}`);
     }
-    for (const { model, socket } of clients) {
-      assertEquals([model.rev, socket.closes], [engine.map.rev, []], `seed ${seed} ends behind`);
+    if (random.chance(0.5)) await turn();
+    check();
+  }
+  for (let round = 0; round < 3; round++) {
+    for (const { socket, model, says } of clients) {
+      socket.bufferedAmount = 0;
+      if (says && model.rev >= 0) socket.say({ type: "got", rev: model.rev });
     }
+    clock.tick(100);
+    await turn();
+    check();
+  }
+  for (const { model, socket } of clients) {
+    assertEquals([model.rev, socket.closes], [engine.map.rev, []], `seed ${seed} ends behind`);
+  }
+}
+
+/** They mostly wait for the end of a turn. */
+const SCHEDULES_AT_ONCE = 50;
+
+Deno.test("every subscriber's map equals the room's at each rev that it was told", async () => {
+  const end = SEED * 10_000 + sized(25, 2_000);
+  for (let seed = SEED * 10_000; seed < end; seed += SCHEDULES_AT_ONCE) {
+    const count = Math.min(SCHEDULES_AT_ONCE, end - seed);
+    await Promise.all(Array.from({ length: count }, (_, i) => playSchedule(seed + i)));
   }
 });
 

@@ -136,4 +136,4 @@ const onRedis = (
   }, (name, fn) => redisTest(name, fn, step));
 
 onRedis("Redis", sized(20, 2_000), () => RedisServer.start());
-if (IS_FULL) onRedis("a Redis Cluster", 500, () => RedisCluster.start());
+if (IS_FULL) onRedis("a Redis Cluster", 200, () => RedisCluster.start());
