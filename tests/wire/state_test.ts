@@ -1,6 +1,7 @@
 /** A room's state on the wire: set, state, withholding, pacing, HTTP, event streams. `handlers/README.md`, State. */
 import { assert, assertEquals, assertRejects } from "@std/assert";
 import { createParley, ParleyError } from "../../handlers/parley.ts";
+import { StateMap } from "../../handlers/engine/state_map.ts";
 import type { Fields } from "../support/clients.ts";
 import { EventReader } from "../support/event_source.ts";
 import {
@@ -8,6 +9,7 @@ import {
   FakeClock,
   type FakeSocket,
   handshakeHeaders,
+  infoOf,
   type TestAppOptions,
 } from "../support/fakes.ts";
 import { nextTurn } from "../support/inbox.ts";
@@ -328,8 +330,16 @@ Deno.test("every gives changes together, with one encoding, and costs nothing wh
   clock.tick(39);
   await turn();
   assertEquals(viewers.map(outline), [[], []]);
+  const { since } = StateMap.prototype;
+  let reads = 0;
+  StateMap.prototype.since = function (rev) {
+    reads++;
+    return since.call(this, rev);
+  };
+  using _ = { [Symbol.dispose]: () => void (StateMap.prototype.since = since) };
   clock.tick(1);
   await turn();
+  assertEquals(reads, 1, "what is encoded is read once for all of them");
   assertEquals(viewers.map(outline), [[["state", 53, 51]], [["state", 53, 51]]]);
   set("b");
   viewers.forEach((viewer) => viewer.end());
@@ -589,6 +599,48 @@ Deno.test("near QUEUE_MB a state that fits no queue waits, and evicts nobody", a
     assertEquals(outline(socket), Array(3).fill(["state", 30, 0]));
     assertEquals(socket.closes, []);
   }
+});
+
+Deno.test("a set costs its sender what a message does, of MESSAGE_RATE, BYTE_RATE and POST_RATE", async () => {
+  const allowed = async (
+    settings: TestAppOptions["settings"],
+    send: (server: ReturnType<typeof stateServer>) => Promise<() => Promise<boolean>>,
+  ) => {
+    const isTaken = await send(stateServer({ settings }));
+    for (let count = 0; count < 500; count++) if (!await isTaken()) return count;
+  };
+  const bySocket = (fields: Fields) => async ({ hear, turn }: ReturnType<typeof stateServer>) => {
+    const ann = await hear("");
+    ann.say({ type: "join", name: "Ann" });
+    let count = 0;
+    return async () => {
+      ann.say({ ...fields, id: `${1_000 + count++}` });
+      await turn();
+      return told(ann).every(({ code }) => code !== "rate_limited");
+    };
+  };
+  const text = "x".repeat(2_000);
+  // Both lines have the same length.
+  const set = bySocket({ type: "set", key: "k", value: text });
+  const chat = bySocket({ type: "chat", message: text + " ".repeat(7) });
+  for (const settings of [{ MESSAGE_RATE: 5 }, { BYTE_RATE: 20_000 }]) {
+    const counts = [await allowed(settings, set), await allowed(settings, chat)];
+    assert(counts[0]! > 0 && counts[0] === counts[1], `${counts} of ${JSON.stringify(settings)}`);
+  }
+  const byPost = (method: string, path: string) => ({ ask }: ReturnType<typeof stateServer>) => {
+    const headers = { "content-type": "application/json" };
+    return Promise.resolve(async () => {
+      const request = { method, headers, body: '{"message":"x"}' };
+      const { status, body } = await ask(path, request, infoOf("192.0.2.1"));
+      await body?.cancel();
+      return status !== 429;
+    });
+  };
+  const counts = await Promise.all([
+    allowed({ POST_RATE: 5 }, byPost("PUT", "/rooms/ops/state/k")),
+    allowed({ POST_RATE: 5 }, byPost("POST", "/rooms/ops/messages")),
+  ]);
+  assert(counts[0]! > 0 && counts[0] === counts[1], `${counts} of POST_RATE`);
 });
 
 Deno.test("a key may be escaped in a path", async () => {
