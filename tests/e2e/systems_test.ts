@@ -8,7 +8,7 @@ import { type EventBlock, EventReader } from "../support/event_source.ts";
 import { SECRET, sign } from "../support/jwt.ts";
 import { ServerProcess } from "../support/process.ts";
 import { RedisServer, redisTest } from "../support/redis_server.ts";
-import { eventually } from "../support/inbox.ts";
+import { eventually, untilHeard } from "../support/inbox.ts";
 import { startServer } from "../support/servers.ts";
 import { runTogether, together } from "../support/together.ts";
 import { hear, joinAs, nextOf, settled, timeless } from "../support/v1.ts";
@@ -32,11 +32,24 @@ interface System {
   >;
 }
 
+/** Settles when plain sockets hear a room at a place too: they are told nothing. */
+async function untilAllHear(
+  { one, two, admin }: Pick<System, "one" | "two" | "admin">,
+  place: Place,
+  room: string,
+  count: number,
+): Promise<void> {
+  // All of one node hear it from the same moment on.
+  if (one !== two) await (await hear(`${place.ws}/chat/${room}?${admin}`)).client.close();
+  else await untilHeard(place.url, room, count, admin);
+}
+
 /** A user comes with three sockets and goes, on one or two servers of one system. */
 async function comeAndGo({ one, two, tokenOf, admin }: System): Promise<void> {
   const { client: events, welcome } = await hear(`${one.ws}/chat/_events?${admin}`);
   const { client: watcher } = await hear(`${two.ws}/chat/ops?${admin}`);
   await using plainWatcher = await Client.open(`${one.ws}/chat/ops?${admin}`);
+  await untilAllHear({ one, two, admin }, one, "ops", 2);
   const come = async (place: Place, protocol?: string, name = "Ann") => {
     const client = await Client.open(
       `${place.ws}/chat/ops?${await tokenOf({ sub: "u1", name })}`,
@@ -150,6 +163,7 @@ async function note({ one, two, ask, admin, tokenOf }: System): Promise<void> {
   const plain = await Client.open(`${two.ws}/chat/notes?${admin}`);
   const events = await open(two, `/rooms/notes/events?${admin}`);
   assertEquals((await events.next()).event, "welcome");
+  await untilAllHear({ one, two, admin }, two, "notes", 3);
   const posted = await ask(one, "POST", "/rooms/notes/notes", {
     message: { x: 1 },
     sender: "Backend",
@@ -173,6 +187,7 @@ async function note({ one, two, ask, admin, tokenOf }: System): Promise<void> {
 async function numbers({ one, two, admin, tokenOf }: System): Promise<void> {
   const plain = await Client.open(`${two.ws}/chat/numbers?${admin}`);
   const { client: watcher } = await hear(`${two.ws}/chat/numbers?state=1&${admin}`);
+  await untilAllHear({ one, two, admin }, two, "numbers", 2);
   const ann = await joinAs("Ann", `${one.ws}/chat/numbers?${await tokenOf({ sub: "Ann" })}`);
   ann.send('{"type":"chat","message":[-0.0,1e-7,{"0":-0}],"id":"1"}');
   ann.send('{"type":"set","key":"k","value":{"x":-0.0},"id":"2"}');

@@ -3,7 +3,7 @@ import { assert, assertEquals } from "@std/assert";
 import { Client } from "../support/clients.ts";
 import { SECRET, sign } from "../support/jwt.ts";
 import { ServerProcess } from "../support/process.ts";
-import { eventually } from "../support/inbox.ts";
+import { eventually, untilHeard } from "../support/inbox.ts";
 import { RedisServer, redisTest } from "../support/redis_server.ts";
 import { range } from "../support/v1.ts";
 import { together } from "../support/together.ts";
@@ -18,6 +18,7 @@ test("WORKERS=2 is one server: its rooms, figures and signals are those of both"
   const lines = server.lines();
   assert(lines.some((line) => /parley 1: Client connected/.test(line)), "worker 1 has none");
   assert(lines.some((line) => /parley(?: 0)?: Client connected/.test(line)), "worker 0 has none");
+  for (const n of [0, 1]) await untilHeard(server.url, `room-${n}`, 12);
   for (const client of clients.slice(0, 2)) client.send({ type: "join", name: "Ann" });
   for (const client of clients) {
     assertEquals(await client.nextObject(), { type: "status", message: "Ann joined the chat." });
@@ -129,6 +130,7 @@ redisTest(
     await using server = await ServerProcess.start(flags);
     const clients: Client[] = [];
     for (const _ of range(1, 12)) clients.push(await Client.open(`${server.ws}/chat/ops`));
+    await untilHeard(server.url, "ops", 12);
     clients[0].send({ type: "join", name: "Ann" });
     for (const client of clients) {
       assertEquals(await client.nextObject(), { type: "status", message: "Ann joined the chat." });

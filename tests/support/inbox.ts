@@ -117,3 +117,19 @@ export class Journal<T> {
     return soon(asking.promise, what);
   }
 }
+
+/**
+ * Settles when so many hear a room. A plain socket is told nothing when it does, and another thread or node
+ * may take a message before.
+ */
+export async function untilHeard(
+  url: string,
+  room: string,
+  count: number,
+  query = "",
+): Promise<void> {
+  await eventually(
+    async () => (await (await fetch(`${url}/rooms/${room}?${query}`)).json()).listeners,
+    (listeners) => listeners === count,
+  );
+}
