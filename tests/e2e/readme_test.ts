@@ -334,6 +334,26 @@ async function runServer({ text }: Block, { empty }: Desk): Promise<void> {
   assertEquals(await ann.nextObject(), { type: "error", message: refusal });
 }
 
+/** Runs the live dashboard, with the client that its server serves, until it shows what was set. */
+async function runDashboard({ text }: Block, { empty }: Desk): Promise<void> {
+  await using server = await startServer();
+  const file = `${crypto.randomUUID()}.ts`;
+  await Deno.writeTextFile(
+    `${empty}/${file}`,
+    text.replaceAll("http://localhost:8000", server.url),
+  );
+  // The client of another server may have been kept for this port.
+  const env = { NO_COLOR: "1", DENO_DIR: `${empty}/cache` };
+  await using program = new TestProcess(["run", "-A", "--no-lock", file], { cwd: empty, env });
+  const headers = { "content-type": "application/json" };
+  for (const bar of [3.2, 4.5]) {
+    const key = `${server.url}/rooms/plant/state/pump/1`;
+    const response = await fetch(key, { method: "PUT", headers, body: `{"bar":${bar}}` });
+    assertEquals((await response.json()).room, "plant");
+    await program.line(RegExp(`pump/1 .* ${bar}`));
+  }
+}
+
 /** A rule of somebody else's. */
 const RULE = `{
   onMessage: ({ message }) => message === "damn" ? refuse("Be kind.") : undefined,
@@ -416,6 +436,10 @@ test("each TypeScript program of a README, and each of a project that links Parl
     ...servers.map((block) => ({
       name: titleOf(block.text),
       fn: () => runServer(block, desk),
+    })),
+    ...programs.filter(({ text }) => text.includes("console.table(")).map((block) => ({
+      name: titleOf(block.text),
+      fn: () => runDashboard(block, desk),
     })),
     ...LINKING_STARTS.map((start) => ({
       name: [...start[0], start[2]].join(" "),
