@@ -134,7 +134,12 @@ Deno.test("every option, hook, method and error of the client and the library is
 });
 
 Deno.test("the metrics that are told are those of /metrics", async () => {
-  const metrics = await (await createTestApp().ask("/metrics")).text();
+  const { ask, engine } = createTestApp();
+  // Those of a Redis, too.
+  const remote = { commands: 1, reconnects: 1, roundTrips: 1, roundTripSeconds: 1 };
+  const stats = engine.stats();
+  engine.stats = () => ({ ...stats, remote });
+  const metrics = await (await ask("/metrics")).text();
   for (const [, name, label] of all.matchAll(/`((?:parley|process)_\w+)(\{.+?="\w+"\})?/g)) {
     assert(metrics.includes(`# TYPE ${name} `), name);
     assert(metrics.includes(name + (label ?? "")), label);
