@@ -77,6 +77,10 @@ export class Room {
     next: () => MaybePromise<T | Rejection>,
   ): MaybePromise<T | Rejection> {
     const entered = this.registry.intake.enter(from, size, () => this.#take(size));
+    if (entered instanceof Promise) {
+      from.line.enteringCount++;
+      entered.then(() => from.line.enteringCount--);
+    }
     return chain<void | Rejection, T | Rejection>(entered, (refusal) => refusal ?? next());
   }
 

@@ -52,6 +52,8 @@ export class Line {
   #last?: Promise<unknown>;
   /** What its messages that wait take; see the intake. */
   waitingBytes = 0;
+  /** How many of its messages wait for nothing but their turn. */
+  enteringCount = 0;
 
   /** Runs a task behind those that hold the line: in the same call if none does. */
   run<T>(task: () => MaybePromise<T>): MaybePromise<T> {

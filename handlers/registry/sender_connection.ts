@@ -43,7 +43,7 @@ export abstract class SenderConnection extends Connection implements Sender {
 
   /** Why no room may be called now: too many answers are awaited. */
   protected get busy(): Rejection | undefined {
-    return this.#waitingCount < MAX_PENDING ? undefined : BUSY;
+    return this.#waitingCount - this.line.enteringCount < MAX_PENDING ? undefined : BUSY;
   }
 
   /** Takes a room's answer, now or later; a refusal becomes an error to the peer. */

@@ -157,3 +157,15 @@ Deno.test("answers of a hook that come together reach all who read, too", async 
   const chats = (bo.objects as { type: string }[]).filter(({ type }) => type === "chat");
   assertEquals([chats.length, registry.counters.closes.tooSlow], [9, 0]);
 });
+
+Deno.test("whatever a socket may send in one turn is taken: who waits for a turn does not wait for the engine", async () => {
+  const { turn, endTurn, tasks } = createTurn();
+  const settings = { MESSAGE_RATE: 0, BYTE_RATE: 0 };
+  const { connect, registry } = createTestApp({ turn, settings });
+  const ann = await connect("/chat/a", { dialect: "v1" });
+  ann.say({ type: "join", name: "Ann" });
+  for (let n = 1; n <= 5_000; n++) ann.say({ type: "chat", message: n });
+  while (tasks.length > 0) await endTurn();
+  assertEquals(registry.counters.refusals, {});
+  assertEquals(registry.rooms.get("a")?.head.seq, 5_000);
+});
